@@ -1,0 +1,55 @@
+# raylens: one environment, one check, one test run. `make help` lists the targets.
+PYTHON ?= python3
+PORT ?= 8000
+STORAGE ?= quickstart
+BIN := .venv/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help quickstart serve test unit check format benchmarks clean
+help: ## this list
+	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
+
+quickstart: .venv/.runtime ## digit scans to a served embedding, for real, in about two minutes
+	$(BIN)/raylens quickstart --storage $(STORAGE)
+
+serve: .venv/.runtime ## serve the quickstart's model on PORT (8000) until Ctrl-C
+	@test -d $(STORAGE)/registry || { echo "no model in $(STORAGE)/registry: run 'make quickstart' first" >&2; exit 1; }
+	$(BIN)/raylens serve digits --registry $(STORAGE)/registry --port $(PORT)
+
+test: .venv/.dev ## all tests: real Ray, real DeepSpeed, a real S3 endpoint
+	$(BIN)/python -m pytest
+
+unit: .venv/.dev ## the tests that take seconds
+	$(BIN)/python -m pytest tests/unit -q
+
+check: .venv/.dev ## format, lint, types, import contracts, unit tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache >/dev/null || $(BIN)/lint-imports --no-cache
+	$(BIN)/python -m pytest tests/unit -q
+
+format: .venv/.dev ## format the code and mend what the linter can
+	$(BIN)/ruff check --fix-only -q .
+	$(BIN)/ruff format .
+
+benchmarks: .venv/.dev ## the claims of docs/benchmarks.md, measured again
+	for file in benchmarks/*_cpu.py; do $(BIN)/python $$file || exit 1; done
+
+clean: ## remove the environment and caches; runs and data stay
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v < (3, 14) else \
+	  f"raylens needs Python 3.11 to 3.13, {sys.executable} is {v.major}.{v.minor}: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv .venv
+
+# torch first and pinned: an unpinned one brings gigabytes of CUDA libraries.
+.venv/.runtime: pyproject.toml constraints.txt | .venv/bin/python
+	$(BIN)/pip install -q -c constraints.txt torch
+	$(BIN)/pip install -q -c constraints.txt -e .
+	touch $@
+
+.venv/.dev: .venv/.runtime
+	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
+	touch $@

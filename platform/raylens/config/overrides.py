@@ -1,0 +1,48 @@
+"""``--set optim.peak_lr=1e-3``: one key of the tree, changed from the command line."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from raylens.errors import ConfigError
+
+__all__ = ["apply_overrides", "merge", "parse_assignment"]
+
+
+def parse_assignment(assignment: str) -> tuple[list[str], Any]:
+    """``"a.b=0.5"`` to ``(["a", "b"], 0.5)``; the value is read as YAML.
+
+    YAML 1.1 leaves ``1e-3`` a string; validation makes it the number that the field wants.
+
+    Raises:
+        ConfigError: there is no ``=``, an empty part in the key, or a value that is not YAML.
+    """
+    key, equals, text = assignment.partition("=")
+    path = key.strip().split(".")
+    if not equals or not all(path):
+        raise ConfigError(f"--set {assignment!r}: write it as key=value, e.g. --set optim.peak_lr=1e-3")
+    try:
+        return path, yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(f"--set {key}: the value {text!r} is not valid YAML; quote it") from None
+
+
+def apply_overrides(tree: Mapping[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
+    """A copy of ``tree`` with each assignment made, in order. Keys are checked when the tree is validated."""
+    changed = dict(tree)
+    for assignment in assignments:
+        path, value = parse_assignment(assignment)
+        for part in reversed(path):
+            value = {part: value}
+        changed = merge(changed, value)
+    return changed
+
+
+def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """``base`` with ``changes`` laid over it, folder by folder."""
+    merged = dict(base)
+    for key, value in changes.items():
+        old = merged.get(key)
+        merged[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged

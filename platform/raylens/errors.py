@@ -1,0 +1,111 @@
+"""The tree of exceptions that raylens raises on purpose.
+
+    RaylensError
+    ├── ConfigError              a setting is unknown, mistyped or out of range
+    ├── StorageError             an object store did not do what was asked
+    │   ├── NotFoundError        no such object, folder or bucket
+    │   ├── AlreadyExistsError   a write-once object is there already
+    │   ├── ConflictError        a compare-and-set lost against another writer
+    │   └── UnreachableError     endpoint, network, credentials or permission
+    ├── InputError               an image or a text that cannot be used
+    ├── DataError                shards, manifest or plan
+    │   ├── ManifestError        no samples, or a manifest that does not fit its shards
+    │   ├── CursorError          a checkpoint's place in the data does not fit this run
+    │   └── QuarantineError      more bad samples than the budget allows
+    ├── TrainingError            a run cannot go on (the message carries the diagnosis)
+    │   └── CheckpointError      a checkpoint is incomplete, corrupt or does not fit this run
+    ├── BundleError              a model bundle is incomplete, corrupt or does not fit its config
+    ├── ClusterError             Ray cannot give what was asked
+    └── ServingError             the embedding API cannot start, or answers wrongly
+
+A message names the field or object, its value, and what to do about it. Every exception takes the
+one message as its only argument, so all of them travel between Ray processes unharmed.
+"""
+
+__all__ = [
+    "AlreadyExistsError",
+    "BundleError",
+    "CheckpointError",
+    "ClusterError",
+    "ConfigError",
+    "ConflictError",
+    "CursorError",
+    "DataError",
+    "InputError",
+    "ManifestError",
+    "NotFoundError",
+    "QuarantineError",
+    "RaylensError",
+    "ServingError",
+    "StorageError",
+    "TrainingError",
+    "UnreachableError",
+]
+
+
+class RaylensError(Exception):
+    """Base of every error that raylens raises on purpose; the command line prints it in one line."""
+
+
+class ConfigError(RaylensError):
+    """A setting is unknown, of the wrong type, or out of range."""
+
+
+class StorageError(RaylensError):
+    """An object store did not do what was asked."""
+
+
+class NotFoundError(StorageError):
+    """No such object, folder or bucket."""
+
+
+class AlreadyExistsError(StorageError):
+    """A write-once object exists already."""
+
+
+class ConflictError(StorageError):
+    """A compare-and-set lost: the object changed since it was read."""
+
+
+class UnreachableError(StorageError):
+    """The store cannot be reached or refuses: endpoint, network, credentials or permission."""
+
+
+class InputError(RaylensError):
+    """An image or a text that cannot be used."""
+
+
+class DataError(RaylensError):
+    """Something about the shards, the manifest or the plan."""
+
+
+class ManifestError(DataError):
+    """A data set without samples, or a manifest that does not fit its shards."""
+
+
+class CursorError(DataError):
+    """A checkpoint's place in the data does not fit this run."""
+
+
+class QuarantineError(DataError):
+    """More samples were unusable than the budget allows."""
+
+
+class TrainingError(RaylensError):
+    """A run cannot go on; the message carries the diagnosis."""
+
+
+class CheckpointError(TrainingError):
+    """A checkpoint is incomplete, corrupt, or does not fit this run."""
+
+
+class BundleError(RaylensError):
+    """A model bundle is incomplete, corrupt, or does not fit its configuration."""
+
+
+class ClusterError(RaylensError):
+    """Ray cannot give what was asked."""
+
+
+class ServingError(RaylensError):
+    """The embedding API cannot start, or answers wrongly."""
