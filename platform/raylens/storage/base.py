@@ -1,0 +1,169 @@
+"""What every store can do."""
+
+import abc
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Self
+
+from raylens.errors import ConfigError, NotFoundError, StorageError
+
+if TYPE_CHECKING:
+    from pyarrow.fs import FileSystem
+
+__all__ = ["ObjectInfo", "Store", "checked_path", "open_source", "short_read"]
+
+
+@dataclass(frozen=True)
+class ObjectInfo:
+    """An object of a store."""
+
+    path: str
+    """Relative to the store, with ``/`` between parts."""
+    size: int
+    """Bytes."""
+    version: str
+    """Changes when the object does: the ETag on S3, size and modification time in a folder."""
+
+
+class Store(abc.ABC):
+    """Objects under one URI. Immutable and small: clients are made where they are used, so that it travels by pickle.
+
+    Paths are relative, with ``/`` between parts; what would leave the store is refused with `ConfigError`.
+    """
+
+    @property
+    @abc.abstractmethod
+    def uri(self) -> str:
+        """Canonical and complete: `open_store` of it gives an equal store, on any machine."""
+
+    @abc.abstractmethod
+    def describe(self) -> str:
+        """For people: a folder's path, or ``s3://bucket/prefix``."""
+
+    @abc.abstractmethod
+    def __truediv__(self, sub: str) -> Self:
+        """The store of a folder below."""
+
+    @abc.abstractmethod
+    def arrow(self) -> "tuple[FileSystem, str]":
+        """A pyarrow filesystem and this store's path in it."""
+
+    @abc.abstractmethod
+    def read(self, path: str) -> bytes:
+        """A whole object.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+
+    def read_text(self, path: str) -> str:
+        """A whole object as UTF-8."""
+        return self.read(path).decode("utf-8")
+
+    @abc.abstractmethod
+    def read_range(self, path: str, offset: int, length: int) -> bytes:
+        """Exactly ``length`` bytes from ``offset``.
+
+        Raises:
+            NotFoundError: there is no such object.
+            StorageError: it is shorter.
+        """
+
+    @abc.abstractmethod
+    def read_with_version(self, path: str) -> tuple[bytes, str]:
+        """A whole object and the version to hand to `compare_and_set`."""
+
+    @abc.abstractmethod
+    def write(self, path: str, data: bytes) -> None:
+        """Publish atomically: readers see the old object or the new one, never a part."""
+
+    @abc.abstractmethod
+    def write_once(self, path: str, data: bytes) -> None:
+        """Publish where nothing is yet.
+
+        Raises:
+            AlreadyExistsError: there is an object; it stays as it is.
+        """
+
+    @abc.abstractmethod
+    def compare_and_set(self, path: str, data: bytes, version: str | None) -> str:
+        """Replace the object only if it still has ``version`` (None: only if there is none).
+
+        Returns:
+            The new version.
+
+        Raises:
+            ConflictError: it has another.
+
+        A plain `write` at the same moment may be lost: write such an object by this method alone.
+        """
+
+    @abc.abstractmethod
+    def upload(self, source: Path, path: str) -> None:
+        """Publish a file atomically, without holding it in memory."""
+
+    @abc.abstractmethod
+    def download(self, path: str, target: Path) -> None:
+        """Copy an object into a file that appears only when it is whole; its folder is made where it is missing."""
+
+    @abc.abstractmethod
+    def list(self, prefix: str = "") -> list[ObjectInfo]:
+        """All objects below a folder, sorted by path; empty where there is nothing."""
+
+    @abc.abstractmethod
+    def info(self, path: str) -> ObjectInfo:
+        """Size and version of an object.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+
+    def exists(self, path: str) -> bool:
+        """Whether there is such an object."""
+        try:
+            self.info(path)
+        except NotFoundError:
+            return False
+        return True
+
+    @abc.abstractmethod
+    def delete(self, path: str) -> None:
+        """Remove an object; nothing happens where there is none."""
+
+    @abc.abstractmethod
+    def delete_tree(self, prefix: str) -> None:
+        """Remove all objects below a folder."""
+
+
+def checked_path(path: str) -> str:
+    """A relative path that stays inside its store.
+
+    Raises:
+        ConfigError: it is empty, absolute, or has empty, ``.`` or ``..`` parts.
+    """
+    if not path or any(part in ("", ".", "..") for part in path.split("/")) or "\\" in path or "\0" in path:
+        raise ConfigError(f"path {path!r}: give a relative path with '/' between its parts, without '.' or '..'")
+    return path
+
+
+def open_source(source: Path) -> BinaryIO:
+    """A local file to upload.
+
+    Raises:
+        NotFoundError: there is none.
+        StorageError: it cannot be read.
+    """
+    try:
+        return source.open("rb")
+    except FileNotFoundError:
+        raise NotFoundError(f"cannot upload {source}: there is no such file") from None
+    except OSError as error:
+        raise StorageError(f"cannot upload {source}: {error.strerror or error}") from None
+
+
+def short_read(name: str, offset: int, length: int, came: int) -> StorageError:
+    """For a range that an object cannot give."""
+    return StorageError(
+        f"cannot read {length} bytes at offset {offset} of {name}: {came} came; the object is shorter than expected, "
+        "or the range is wrong"
+    )

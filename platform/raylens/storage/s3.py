@@ -1,0 +1,204 @@
+"""An S3 bucket as an object store: pyarrow reads, boto3 lists and writes, with conditions where they are needed."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import quote, urlencode
+
+from raylens.errors import AlreadyExistsError, ConflictError, NotFoundError, StorageError, UnreachableError
+from raylens.storage.base import ObjectInfo, Store, checked_path, open_source, short_read
+from raylens.storage.s3_clients import ATTEMPTS, s3_client, s3_filesystem
+from raylens.storage.s3_errors import code_of, failure, missing_bucket, refusal
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+    from pyarrow.fs import FileSystem
+
+__all__ = ["S3Store"]
+
+DELETE_BATCH = 1000  # what one DeleteObjects request takes
+
+
+@dataclass(frozen=True)
+class S3Store(Store):
+    """Objects under a prefix of a bucket."""
+
+    bucket: str
+    prefix: str
+    endpoint: str
+    """Empty for Amazon's own."""
+    region: str
+    anonymous: bool = False
+
+    @property
+    def uri(self) -> str:
+        """With endpoint (empty: Amazon's own) and region, so that every machine reaches the same bucket."""
+        options = {"region": self.region, "endpoint_override": self.endpoint}
+        if self.anonymous:
+            options["anonymous"] = "true"
+        return f"s3://{self.bucket}/{quote(self.prefix)}".rstrip("/") + f"?{urlencode(options, safe=':/')}"
+
+    def describe(self) -> str:
+        """``s3://bucket/prefix``."""
+        return f"s3://{self.bucket}/{self.prefix}".rstrip("/")
+
+    def __truediv__(self, sub: str) -> Self:
+        prefix = f"{self.prefix}/{checked_path(sub)}".lstrip("/")
+        return type(self)(self.bucket, prefix, self.endpoint, self.region, self.anonymous)
+
+    def arrow(self) -> "tuple[FileSystem, str]":
+        """pyarrow's S3 filesystem with this store's endpoint, region and credentials."""
+        return s3_filesystem(self.endpoint, self.region, self.anonymous), f"{self.bucket}/{self.prefix}".rstrip("/")
+
+    def read(self, path: str) -> bytes:
+        """See `Store.read`."""
+        with self._opened(path) as stream:
+            return bytes(stream.read())
+
+    def read_range(self, path: str, offset: int, length: int) -> bytes:
+        """See `Store.read_range`."""
+        if offset < 0 or length < 0:
+            raise short_read(self._name(path), offset, length, 0)
+        with self._opened(path) as stream:
+            # pyarrow's answer to a start behind the end is an OSError like any other.
+            data = bytes(stream.read_at(length, offset)) if offset <= stream.size() else b""
+        if len(data) != length:
+            raise short_read(self._name(path), offset, length, len(data))
+        return data
+
+    def read_with_version(self, path: str) -> tuple[bytes, str]:
+        """The version is the ETag."""
+        with self._explained("read", path):
+            answer = self._client().get_object(Bucket=self.bucket, Key=self._key(path))
+            return answer["Body"].read(), answer["ETag"].strip('"')
+
+    def write(self, path: str, data: bytes) -> None:
+        """One PUT, which S3 makes visible as a whole."""
+        self._put(path, data)
+
+    def write_once(self, path: str, data: bytes) -> None:
+        """See `Store.write_once`; a PUT with ``If-None-Match: *``."""
+        self._put(path, data, IfNoneMatch="*")
+
+    def compare_and_set(self, path: str, data: bytes, version: str | None) -> str:
+        """See `Store.compare_and_set`; a PUT with ``If-Match``."""
+        condition = {"IfNoneMatch": "*"} if version is None else {"IfMatch": version}
+        try:
+            return self._put(path, data, **condition)
+        except AlreadyExistsError:
+            pass
+        except NotFoundError:  # the bucket, or the object that was to be replaced
+            self._require_bucket(f"cannot write {self._name(path)}")
+        raise ConflictError(f"{self._name(path)} was changed by somebody else: read it again, then retry")
+
+    def _put(self, path: str, data: bytes, **condition: Any) -> str:
+        with self._explained("write", path):
+            answer = self._client().put_object(Bucket=self.bucket, Key=self._key(path), Body=data, **condition)
+        return answer["ETag"].strip('"')
+
+    def upload(self, source: Path, path: str) -> None:
+        """In parts, which S3 makes visible together."""
+        with open_source(source) as stream, self._explained("write", path):
+            self._client().upload_fileobj(stream, self.bucket, self._key(path))
+
+    def download(self, path: str, target: Path) -> None:
+        """boto3 writes to a temporary name and renames."""
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with self._explained("read", path):
+                self._client().download_file(self.bucket, self._key(path), str(target))
+        except OSError as error:
+            raise StorageError(f"cannot write {target}: {error.strerror or error}") from None
+
+    def list(self, prefix: str = "") -> list[ObjectInfo]:
+        """See `Store.list`.
+
+        Raises:
+            NotFoundError: there is no such bucket.
+        """
+        base = self._key(prefix) if prefix else self.prefix
+        return sorted(self._walk(f"{base}/" if base else ""), key=lambda info: info.path)
+
+    def _walk(self, key_prefix: str) -> Iterator[ObjectInfo]:
+        cut = len(f"{self.prefix}/") if self.prefix else 0
+        with self._explained("list", ""):
+            pages = self._client().get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=key_prefix)
+            for page in pages:
+                for item in page.get("Contents", []):
+                    if not item["Key"].endswith("/"):  # a folder's marker, made by some tools
+                        yield ObjectInfo(item["Key"][cut:], item["Size"], item["ETag"].strip('"'))
+
+    def info(self, path: str) -> ObjectInfo:
+        """See `Store.info`."""
+        with self._explained("read", path):
+            answer = self._client().head_object(Bucket=self.bucket, Key=self._key(path))
+        return ObjectInfo(path, answer["ContentLength"], answer["ETag"].strip('"'))
+
+    def delete(self, path: str) -> None:
+        """See `Store.delete`."""
+        with self._explained("delete", path):
+            self._client().delete_object(Bucket=self.bucket, Key=self._key(path))
+
+    def delete_tree(self, prefix: str) -> None:
+        """See `Store.delete_tree`."""
+        keys = [self._key(info.path) for info in self.list(checked_path(prefix))]
+        for at in range(0, len(keys), DELETE_BATCH):
+            batch: Any = {"Objects": [{"Key": key} for key in keys[at : at + DELETE_BATCH]], "Quiet": True}
+            with self._explained("delete", prefix):
+                answer = self._client().delete_objects(Bucket=self.bucket, Delete=batch)
+            for error in answer.get("Errors", []):
+                raise StorageError(f"cannot delete s3://{self.bucket}/{error.get('Key')}: {error.get('Message')}")
+
+    def _client(self, attempts: int = ATTEMPTS) -> "S3Client":
+        return s3_client(self.endpoint, self.region, self.anonymous, attempts)
+
+    def _key(self, path: str) -> str:
+        return f"{self.prefix}/{checked_path(path)}".lstrip("/")
+
+    def _name(self, path: str) -> str:
+        return f"{self.describe()}/{path}" if path else self.describe()
+
+    def _where(self) -> str:
+        return self.endpoint or f"Amazon S3 ({self.region})"
+
+    @contextmanager
+    def _opened(self, path: str) -> Iterator[Any]:
+        """pyarrow's stream of an object."""
+        key = self._key(path)
+        with self._explained("read", path):
+            filesystem, _ = self.arrow()
+            try:
+                with filesystem.open_input_file(f"{self.bucket}/{key}") as stream:
+                    yield stream
+            except OSError as error:
+                # pyarrow tells what happened in prose only; ask once more in a way that answers with a code.
+                self._client(attempts=1).head_object(Bucket=self.bucket, Key=key)
+                reason = " ".join(str(error).split())
+                raise UnreachableError(f"cannot read {self._name(path)} at {self._where()}: {reason}") from None
+
+    @contextmanager
+    def _explained(self, verb: str, path: str) -> Iterator[None]:
+        """boto3's complaints in our words."""
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        what = f"cannot {verb} {self._name(path)}"
+        try:
+            yield
+        except ClientError as error:
+            if code_of(error) == "404":  # a HEAD: object or bucket
+                self._require_bucket(what)
+            raise refusal(what, self._where(), self.bucket, error) from None
+        except BotoCoreError as error:
+            raise failure(what, self._where(), self.bucket, error) from None
+
+    def _require_bucket(self, what: str) -> None:
+        """Raise if the bucket is certainly missing; a policy may forbid asking."""
+        from botocore.exceptions import ClientError
+
+        try:
+            self._client().head_bucket(Bucket=self.bucket)
+        except ClientError as error:
+            if code_of(error) in ("404", "NoSuchBucket"):
+                raise missing_bucket(what, self._where(), self.bucket) from None

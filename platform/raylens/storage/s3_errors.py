@@ -1,0 +1,56 @@
+"""What S3 and botocore say, in raylens' errors. Codes decide, never prose."""
+
+from typing import TYPE_CHECKING
+
+from raylens.errors import AlreadyExistsError, ConflictError, NotFoundError, StorageError, UnreachableError
+
+if TYPE_CHECKING:
+    from botocore.exceptions import BotoCoreError, ClientError
+
+__all__ = ["code_of", "failure", "missing_bucket", "refusal"]
+
+REFUSED = ("AccessDenied", "ExpiredToken", "InvalidToken", "RequestTimeTooSkewed")
+ELSEWHERE = ("PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException")
+
+
+def code_of(error: "ClientError") -> str:
+    """S3's error code; the bare HTTP status where the answer has no body (HEAD)."""
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
+def missing_bucket(what: str, where: str, bucket: str) -> NotFoundError:
+    """For a bucket that is not there."""
+    return NotFoundError(f"{what}: there is no bucket {bucket!r} at {where}: create it, or check the name")
+
+
+def refusal(what: str, where: str, bucket: str, error: "ClientError") -> StorageError:
+    """An answer of S3 that is not success."""
+    code = code_of(error)
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    if code == "NoSuchBucket":
+        return missing_bucket(what, where, bucket)
+    if status == 404:
+        return NotFoundError(f"{what}: there is no such object")
+    if status == 412:
+        return AlreadyExistsError(f"{what}: it exists already")
+    if code == "ConditionalRequestConflict":
+        return ConflictError(f"{what}: somebody else wrote or deleted it at the same moment: look, then try again")
+    if status in (401, 403) or code in REFUSED:
+        return UnreachableError(f"{what}: {where} refuses access ({code}): check credentials and policy")
+    if status == 301 or code in ELSEWHERE:
+        return UnreachableError(f"{what}: bucket {bucket!r} is not in this region ({code}): set ?region= in its URI")
+    kind = UnreachableError if status >= 500 else StorageError
+    return kind(f"{what}: {where} answers {code}: {error.response.get('Error', {}).get('Message')}")
+
+
+def failure(what: str, where: str, bucket: str, error: "BotoCoreError") -> StorageError:
+    """No answer of S3 at all: the connection, or boto3's own configuration."""
+    from botocore.exceptions import ConnectionError as EndpointError
+    from botocore.exceptions import HTTPClientError
+
+    reason = " ".join(str(error).split())
+    if isinstance(error, EndpointError | HTTPClientError):
+        return UnreachableError(
+            f"{what}: {where} does not answer for bucket {bucket!r} ({reason}): check the endpoint and the network"
+        )
+    return UnreachableError(f"{what}: {reason}")

@@ -1,0 +1,371 @@
+"""Stores in folders of this machine, and URIs of all kinds."""
+
+import operator
+import pickle
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import raylens.storage
+from raylens.errors import AlreadyExistsError, ConfigError, ConflictError, NotFoundError, StorageError
+from raylens.storage import Store, open_store
+
+PART = st.text(st.characters(exclude_characters="/\\\0", exclude_categories=["Cs"]), min_size=1, max_size=12).filter(
+    lambda part: part not in (".", "..") and not part.startswith(".raylens-")
+)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return open_store(tmp_path / "store")
+
+
+@pytest.fixture(autouse=True)
+def no_aws_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def every_file(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.rglob("*") if path.is_file())
+
+
+def race(count: int, act: Callable[[int], object]) -> list[object]:
+    """What `count` threads that start together return; a StorageError counts as an answer."""
+    barrier = threading.Barrier(count)
+
+    def attempt(number: int) -> object:
+        barrier.wait()
+        try:
+            return act(number)
+        except StorageError as error:
+            return error
+
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(attempt, range(count)))
+
+
+def test_public_api() -> None:
+    assert sorted(raylens.storage.__all__) == ["ObjectInfo", "Store", "open_store"]
+
+
+def test_import_loads_no_client() -> None:
+    code = "import sys, raylens.storage; print({'boto3', 'botocore', 'pyarrow'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+class TestObjects:
+    def test_what_is_written_is_read(self, store: Store) -> None:
+        store.write("a/b/c.bin", b"\x00\xff")
+        store.write("a/text", "naïve".encode())
+        assert store.read("a/b/c.bin") == b"\x00\xff"
+        assert store.read_text("a/text") == "naïve"
+        assert (store / "a" / "b").read("c.bin") == b"\x00\xff"
+
+    def test_write_replaces_and_changes_the_version(self, store: Store) -> None:
+        store.write("x", b"one")
+        before = store.read_with_version("x")
+        store.write("x", b"two")
+        assert (before[0], store.read("x")) == (b"one", b"two")
+        assert store.read_with_version("x")[1] != before[1]
+
+    def test_list_is_recursive_sorted_and_bare_of_temporaries(self, store: Store, tmp_path: Path) -> None:
+        for path in ("b/2", "b/10", "a", "b.txt"):
+            store.write(path, path.encode())
+        store.compare_and_set("a", b"A", store.read_with_version("a")[1])
+        (tmp_path / "store" / "b" / ".raylens-0123").write_bytes(b"unfinished")
+        assert [(info.path, info.size) for info in store.list()] == [("a", 1), ("b.txt", 5), ("b/10", 4), ("b/2", 3)]
+        assert [info.path for info in store.list("b")] == ["b/10", "b/2"]
+        assert [info.path for info in (store / "b").list()] == ["10", "2"]
+        assert store.list()[0] == store.info("a")
+
+    def test_list_of_nothing_is_empty(self, store: Store) -> None:
+        store.write("file", b"")
+        assert store.list("missing") == [] == (store / "missing").list()
+        assert store.list("file") == []
+
+    def test_list_survives_files_that_vanish(self, store: Store, tmp_path: Path) -> None:
+        store.write("here", b"")
+        (tmp_path / "store" / "gone").symlink_to(tmp_path / "nowhere")
+        assert [info.path for info in store.list()] == ["here"]
+
+    def test_delete(self, store: Store) -> None:
+        for path in ("keep", "tree/a", "tree/b/c"):
+            store.write(path, b"")
+        store.delete("keep")
+        store.delete("keep")
+        store.delete_tree("tree")
+        store.delete_tree("tree")
+        assert not store.exists("keep")
+        assert store.list() == []
+
+    def test_delete_tree_leaves_files_and_the_root_alone(self, store: Store) -> None:
+        store.write("file", b"")
+        store.delete_tree("file")
+        with pytest.raises(ConfigError):
+            store.delete_tree("")
+        assert store.exists("file")
+
+    @pytest.mark.parametrize("act", ["read", "read_with_version", "info"])
+    def test_missing(self, store: Store, act: str) -> None:
+        store.write("folder/x", b"")
+        for path in ("nothing", "folder", "folder/x/y"):
+            with pytest.raises(NotFoundError, match=path):
+                operator.methodcaller(act, path)(store)
+            assert not store.exists(path)
+
+    @pytest.mark.parametrize("path", ["", "/a", "../a", "a/../b", "a//b", "a/", "./a", ".raylens-lock-x"])
+    def test_paths_that_would_leave_or_hide(self, store: Store, path: str) -> None:
+        with pytest.raises(ConfigError, match="path"):
+            store.write(path, b"")
+
+    @pytest.mark.parametrize("sub", ["", "/a", "..", "a//b"])
+    def test_children_stay_inside(self, store: Store, sub: str) -> None:
+        with pytest.raises(ConfigError, match="path"):
+            store / sub
+
+    def test_files_come_and_go(self, store: Store, tmp_path: Path) -> None:
+        (tmp_path / "source").write_bytes(b"payload" * 1000)
+        store.upload(tmp_path / "source", "up/loaded")
+        store.download("up/loaded", tmp_path / "new" / "folder" / "target")
+        assert (tmp_path / "new" / "folder" / "target").read_bytes() == b"payload" * 1000
+        assert every_file(tmp_path) == ["loaded", "source", "target"]
+
+    def test_missing_ends_of_a_copy_are_named(self, store: Store, tmp_path: Path) -> None:
+        with pytest.raises(NotFoundError, match="no-source"):
+            store.upload(tmp_path / "no-source", "x")
+        with pytest.raises(NotFoundError, match="no-object"):
+            store.download("no-object", tmp_path / "target")
+        assert every_file(tmp_path) == []
+
+    def test_arrow_reads_the_same_objects(self, store: Store) -> None:
+        store.write("a/b", b"arrow")
+        filesystem, root = store.arrow()
+        with filesystem.open_input_file(f"{root}/a/b") as stream:
+            assert stream.read() == b"arrow"
+
+
+class TestRanges:
+    @given(data=st.binary(max_size=64), offset=st.integers(-4, 80), length=st.integers(-4, 80))
+    def test_exactly_what_was_asked_or_an_error(
+        self, tmp_path_factory: pytest.TempPathFactory, data: bytes, offset: int, length: int
+    ) -> None:
+        store = open_store(tmp_path_factory.getbasetemp() / "ranges")
+        store.write("x", data)
+        if offset >= 0 and length >= 0 and len(data[offset : offset + length]) == length:
+            assert store.read_range("x", offset, length) == data[offset : offset + length]
+        else:
+            with pytest.raises(StorageError, match=rf"{length} bytes at offset {offset} of .*/x"):
+                store.read_range("x", offset, length)
+
+
+class TestOneWinner:
+    def test_write_once(self, store: Store) -> None:
+        for number in range(20):
+            path = f"once/{number}"
+            answers = race(8, lambda writer, path=path: store.write_once(path, b"%d" % writer))  # type: ignore[misc]
+            assert [type(answer) for answer in answers].count(AlreadyExistsError) == 7
+            assert store.read(path) == b"%d" % answers.index(None)
+
+    def test_compare_and_set(self, store: Store) -> None:
+        version = None
+        for _ in range(20):
+            answers = race(8, lambda writer, old=version: store.compare_and_set("x", b"%d" % writer, old))  # type: ignore[misc]
+            winners = [writer for writer, answer in enumerate(answers) if isinstance(answer, str)]
+            assert [type(answer) for answer in answers].count(ConflictError) == 7
+            data, version = store.read_with_version("x")
+            assert (data, version) == (b"%d" % winners[0], answers[winners[0]])
+            store.write("x", f"{version} is over".encode())
+            version = store.read_with_version("x")[1]
+
+    def test_creation_by_either_way(self, store: Store) -> None:
+        def create(writer: int, path: str) -> object:
+            return store.compare_and_set(path, b"set", None) if writer % 2 else store.write_once(path, b"once")
+
+        for number in range(20):
+            answers = race(8, lambda writer, path=f"either/{number}": create(writer, path))  # type: ignore[misc]
+            assert sum(isinstance(answer, StorageError) for answer in answers) == 7
+
+    def test_a_counter_loses_nothing(self, store: Store) -> None:
+        store.write("counter", b"0")
+
+        def add(_: int) -> None:
+            for _ in range(10):
+                while True:
+                    data, version = store.read_with_version("counter")
+                    try:
+                        store.compare_and_set("counter", b"%d" % (int(data) + 1), version)
+                        break
+                    except ConflictError:
+                        continue
+
+        race(4, add)
+        assert store.read("counter") == b"40"
+
+    def test_stale_and_missing_versions(self, store: Store) -> None:
+        old = store.compare_and_set("x", b"1", None)
+        new = store.compare_and_set("x", b"2", old)
+        assert old != new == store.read_with_version("x")[1]
+        for path, version in (("x", old), ("x", None), ("missing", old)):
+            with pytest.raises(ConflictError, match=path):
+                store.compare_and_set(path, b"3", version)
+        assert store.read("x") == b"2"
+
+
+class TestInterruptedWrites:
+    @pytest.mark.parametrize(
+        "act",
+        ["s.write('x', big)", "s.compare_and_set('x', big, s.read_with_version('x')[1])", "s.upload(source, 'x')"],
+    )
+    def test_a_write_that_fails_half_way_leaves_the_old_object(self, store: Store, tmp_path: Path, act: str) -> None:
+        store.write("x", b"old")
+        (tmp_path / "source").write_bytes(b"n" * 100_000)
+        code = (
+            "import resource, sys; from pathlib import Path; from raylens.storage import open_store\n"
+            "s, source, big = open_store(sys.argv[1]), Path(sys.argv[2]), b'n' * 100_000\n"
+            "resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, 5_000))\n"  # a disk that fills up after 5 kB
+            f"{act}"
+        )
+        command = [sys.executable, "-c", code, store.uri, str(tmp_path / "source")]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert "StorageError: cannot write" in done.stderr
+        assert f"{store.uri}/x: File too large" in done.stderr
+        assert store.read("x") == b"old"
+        assert [info.path for info in store.list()] == ["x"]
+
+    def test_a_killed_writer_leaves_a_whole_object(self, store: Store) -> None:
+        store.write("x", b"0" * 1_000_000)
+        code = (
+            "import itertools, sys; from raylens.storage import open_store\n"
+            "s = open_store(sys.argv[1]); print('ready', flush=True)\n"
+            "for n in itertools.count(1): s.write('x', b'%d' % (n % 10) * 1_000_000)"
+        )
+        with subprocess.Popen([sys.executable, "-c", code, store.uri], stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            seen = [store.read("x") for _ in range(200)]
+            process.kill()
+        for data in [*seen, store.read("x")]:
+            assert data == data[:1] * 1_000_000
+        assert [info.path for info in store.list()] == ["x"]
+
+    def test_places_that_cannot_be_written(self, store: Store) -> None:
+        store.write("file", b"")
+        for act in ("write", "write_once"):
+            with pytest.raises(StorageError, match=r"cannot write .*/file/below") as caught:
+                operator.methodcaller(act, "file/below", b"")(store)
+            assert type(caught.value) is StorageError
+        with pytest.raises(StorageError, match="cannot write /proc/raylens/x"):
+            open_store("/proc/raylens").write("x", b"")
+
+
+class TestUris:
+    @given(parts=st.lists(PART, max_size=4))
+    def test_local_round_trip(self, parts: list[str]) -> None:
+        store = open_store("/root")
+        for part in parts:
+            store /= part
+        assert open_store(store.uri) == store == pickle.loads(pickle.dumps(store))
+        assert hash(open_store(store.uri)) == hash(store)
+
+    @given(
+        parts=st.lists(PART, max_size=4),
+        bucket=st.from_regex(r"[a-z0-9][a-z0-9-]{1,20}[a-z0-9]", fullmatch=True),
+        options=st.fixed_dictionaries(
+            {},
+            optional={
+                "endpoint_override": st.sampled_from(["http://127.0.0.1:9000", "https://s3.example.org", "host:1", ""]),
+                "region": st.sampled_from(["eu-west-1", "us-east-1"]),
+                "anonymous": st.sampled_from(["true", "false"]),
+                "scheme": st.sampled_from(["http", "https"]),
+            },
+        ),
+    )
+    def test_s3_round_trip(self, parts: list[str], bucket: str, options: dict[str, str]) -> None:
+        query = "&".join(f"{key}={value}" for key, value in options.items())
+        store = open_store(f"s3://{bucket}?{query}")
+        for part in parts:
+            store /= part
+        assert open_store(store.uri) == store == pickle.loads(pickle.dumps(store))
+        assert store.describe() == "/".join([f"s3://{bucket}", *parts])
+
+    def test_forms_of_a_folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("HOME", str(tmp_path))
+        wanted = open_store(tmp_path / "a b")
+        for uri in ("a b", "./x/../a b", "~/a b", f"file://{tmp_path}/a%20b", f"{tmp_path}/a b/"):
+            assert open_store(uri) == wanted
+        assert wanted.uri == f"{tmp_path}/a b"
+
+    def test_the_environment_is_read_when_the_store_is_opened(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", "http://general:1")
+        monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
+        general = open_store("s3://bucket/x")
+        assert general.uri == "s3://bucket/x?region=eu-west-1&endpoint_override=http://general:1"
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://special:2")
+        monkeypatch.setenv("AWS_REGION", "eu-west-2")
+        assert open_store("s3://bucket/x").uri == "s3://bucket/x?region=eu-west-2&endpoint_override=http://special:2"
+        assert open_store(general.uri) == general
+        assert open_store("s3://bucket/x?scheme=http&endpoint_override=host:1") == open_store(
+            "s3://bucket/x?endpoint_override=http://host:1"
+        )
+
+    def test_amazon_stays_amazon_on_a_machine_with_another_endpoint(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        amazon = open_store("s3://bucket/x")
+        monkeypatch.setenv("AWS_ENDPOINT_URL", "http://general:1")
+        assert open_store(amazon.uri) == amazon
+
+    @pytest.mark.parametrize(
+        ("uri", "says"),
+        [
+            ("", "empty"),
+            ("gs://bucket/x", "scheme 'gs'.*s3://"),
+            ("file://host/x", "file:///path"),
+            ("~nobody-of-this-name/x", "home"),
+            ("s3://ab/x", "bucket 'ab'.*3 to 63"),
+            ("s3://Bucket/x", "bucket 'Bucket'"),
+            ("s3://a..b/x", "bucket 'a..b'"),
+            ("s3:///x", "bucket ''"),
+            ("s3://[bucket/x", "not a URI"),
+            ("s3://bucket/../x", "without '.' or '..'"),
+            ("s3://bucket/x#y", "%23"),
+            ("s3://bucket/x?endpoint=http://h", "'endpoint'; allowed: endpoint_override, region, scheme, anonymous"),
+            ("s3://bucket/x?anonymous=maybe", "true or false"),
+            ("s3://bucket/x?scheme=ftp", "http or https"),
+            ("s3://bucket/x?endpoint_override=http://h/path", "endpoint_override.*without credentials or a path"),
+        ],
+    )
+    def test_what_is_refused(self, uri: str, says: str) -> None:
+        with pytest.raises(ConfigError, match=says):
+            open_store(uri)
+
+    @pytest.mark.parametrize(
+        "uri",
+        [
+            "s3://key:hunter2@bucket/x",
+            "s3://key:hun/hunter2@bucket/x",
+            "s3://key:hunter2?@bucket/x",
+            "s3://key:hunter2#@bucket/x",
+            "ftp://key:hunter2@host/x",
+            "s3://bucket/x?secret_key=hunter2",
+            "s3://bucket/x?endpoint_override=http://key:hunter2@host:1",
+        ],
+    )
+    def test_secrets_are_refused_and_not_repeated(self, uri: str) -> None:
+        with pytest.raises(ConfigError) as caught:
+            open_store(uri)
+        assert "hunter2" not in str(caught.value)
+
+    def test_secrets_of_the_environment_are_not_repeated(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://key:hunter2@host:1")
+        with pytest.raises(ConfigError, match="AWS_ENDPOINT_URL") as caught:
+            open_store("s3://bucket/x")
+        assert "hunter2" not in str(caught.value)
