@@ -1,0 +1,15 @@
+"""Images and texts to arrays: the same code in training, evaluation and serving."""
+
+from raylens.inputs.image import decode_image
+from raylens.inputs.preprocess import Preprocess
+from raylens.inputs.prompts import CAPTION_TEMPLATES, check_class_names, fill_templates
+from raylens.inputs.tokenizer import Tokenizer
+
+__all__ = [
+    "CAPTION_TEMPLATES",
+    "Preprocess",
+    "Tokenizer",
+    "check_class_names",
+    "decode_image",
+    "fill_templates",
+]

@@ -1,0 +1,82 @@
+"""One rank of test_objectives_ranks.py: `_ranks_worker.py RANK SIZE FOLDER`.
+
+Reads ``cases.pt``, a list of cases with the global inputs of each; writes ``out-SIZE-RANK.pt``, a list of what
+this rank computed from its own rows. A script, because a spawned process could not import a test module.
+"""
+
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.nn import functional
+
+from raylens.errors import TrainingError
+from raylens.objectives import capped_log_scale, contrastive_loss
+
+
+def step(case: dict[str, Any], rank: int, size: int, group: dist.ProcessGroup) -> dict[str, Any]:
+    """Two linear towers on this rank's rows: the loss, and the gradients of all that they share."""
+    image_bF, text_bF = (case[name].chunk(size)[rank] for name in ("image_BF", "text_BF"))
+    shared = [case[name].clone().requires_grad_() for name in ("image_FD", "text_FD", "log_scale")]
+    image_bD = functional.normalize(image_bF @ shared[0], dim=1)
+    text_bD = functional.normalize(text_bF @ shared[1], dim=1)
+    log_scale = capped_log_scale(shared[2], case["max_scale"], group=group)
+    loss = contrastive_loss(image_bD, text_bD, log_scale, group=group, chunk_rows=case["chunk_rows"])
+    loss.backward()
+    return {"loss": loss.detach(), "grads": [leaf.grad for leaf in shared]}
+
+
+def refused(rows: int, group: dist.ProcessGroup) -> str | None:
+    """The message where a local batch of so many rows is refused."""
+    embeddings = functional.normalize(torch.randn(rows, 4), dim=1)
+    try:
+        contrastive_loss(embeddings, embeddings, torch.zeros(()), group=group)
+    except TrainingError as error:
+        return str(error)
+    return None
+
+
+def unequal_batches(rank: int) -> dict[str, str | None]:
+    """Refused by all at the first call; later by the rank that changes, without a word to the others."""
+    messages = {"first": refused(3 + rank, new_group())}
+    group = new_group()
+    messages["equal"] = refused(3, group)
+    messages["changed"] = refused(2, group) if rank == 0 else None
+    return messages
+
+
+def capped_gradients(rank: int) -> list[float]:
+    """What is left of a gradient above the cap: the mean over ranks is positive first, then negative."""
+    left_over = []
+    for sign in (1.0, -1.0):
+        log_scale = torch.tensor(6.0, requires_grad=True)
+        (sign * (3.0 if rank else -1.0) * capped_log_scale(log_scale)).backward()
+        assert log_scale.grad is not None
+        left_over.append(log_scale.grad.item())
+    return left_over
+
+
+def new_group() -> dist.ProcessGroup:
+    group = dist.new_group()
+    assert isinstance(group, dist.ProcessGroup)
+    return group
+
+
+def main() -> None:
+    rank, size, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
+    torch.set_num_threads(1)
+    meeting = f"file://{folder}/meeting-{size}"
+    dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=size, timeout=timedelta(seconds=60))
+    # A group of its own for every case: a group keeps its local batch.
+    results: list[dict[str, Any]] = [step(case, rank, size, new_group()) for case in torch.load(folder / "cases.pt")]
+    if size > 1:
+        results.append({"refused": unequal_batches(rank), "capped": capped_gradients(rank)})
+    torch.save(results, folder / f"out-{size}-{rank}.pt")
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
