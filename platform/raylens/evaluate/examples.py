@@ -1,0 +1,105 @@
+"""What is evaluated on: labelled images, class names and prompt templates."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+from raylens.config import Node, validated
+from raylens.errors import ConfigError
+from raylens.inputs import check_class_names, fill_templates
+
+if TYPE_CHECKING:
+    from raylens.storage import Store
+
+__all__ = ["CLASSES_FILE", "ClassList", "EvaluationSet", "LabelledImage"]
+
+CLASSES_FILE = "classes.json"
+
+
+@dataclass(frozen=True)
+class LabelledImage:
+    """An image file and the index of its true class."""
+
+    uid: str
+    """Unique within its evaluation set."""
+    image: bytes
+    """The bytes of the file, as `raylens.inputs.decode_image` takes them."""
+    label: int
+
+
+@dataclass(frozen=True)
+class ClassList:
+    """The classes of a task and the templates of their prompts: a file of its own, so that it has versions.
+
+    Raises:
+        ConfigError: no name, fewer than two classes, an empty or repeated class, a template without one ``{}``.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    templates: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not self.name.strip():
+            raise ConfigError(f"name = {self.name!r}: an evaluation set needs a name")
+        check_class_names(self.classes)
+        fill_templates(self.classes, self.templates)
+
+    def prompts(self) -> list[list[str]]:
+        """Each class name in each template: ``C`` lists of ``P`` prompts."""
+        return fill_templates(self.classes, self.templates)
+
+    def with_images(self, images: Iterable[LabelledImage]) -> "EvaluationSet":
+        """The same task with images to classify."""
+        return EvaluationSet(self.name, self.classes, self.templates, images)
+
+    def to_json(self) -> str:
+        """The text of ``classes.json``."""
+        fields = {"name": self.name, "classes": self.classes, "templates": self.templates}
+        return json.dumps(fields, indent=2, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str | bytes, source: str = CLASSES_FILE) -> Self:
+        """Read what `to_json` writes; ``source`` names the file in messages.
+
+        Raises:
+            ConfigError: not JSON, an unknown or missing key, or classes and templates that cannot be used.
+        """
+        try:
+            fields = json.loads(text)
+        except ValueError as error:  # undecodable bytes as well
+            raise ConfigError(f"{source}: not valid JSON: {error}") from None
+        if not isinstance(fields, dict):
+            raise ConfigError(f"{source}: expected an object with name, classes and templates")
+        try:
+            return cls(**dict(validated(_ClassesFile, fields)))
+        except ConfigError as error:
+            raise ConfigError(f"{source}: {error}") from None
+
+    @classmethod
+    def read(cls, store: "Store", path: str = CLASSES_FILE) -> Self:
+        """Read the file from a store.
+
+        Raises:
+            NotFoundError: there is no such file.
+            ConfigError: see `from_json`.
+        """
+        return cls.from_json(store.read(path), f"{store.describe()}/{path}")
+
+    def write(self, store: "Store", path: str = CLASSES_FILE) -> None:
+        """Write the file into a store."""
+        store.write(path, self.to_json().encode())
+
+
+@dataclass(frozen=True)
+class EvaluationSet(ClassList):
+    """A classification task with its images, which an evaluation reads once, in their order."""
+
+    images: Iterable[LabelledImage]
+
+
+class _ClassesFile(Node):
+    name: str
+    classes: tuple[str, ...]
+    templates: tuple[str, ...]

@@ -1,0 +1,226 @@
+"""Zero-shot classification (Radford et al. 2021, section 3.1).
+
+Shapes: N images, C classes, k classes listed.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raylens.errors import DataError
+from raylens.evaluate.decide import UNDECIDED, Decisions, decide
+from raylens.evaluate.examples import ClassList, EvaluationSet, LabelledImage
+from raylens.evaluate.features import ImageFeatures, image_features
+from raylens.evaluate.intervals import Interval, clopper_pearson
+from raylens.evaluate.lint import lint_prompts
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from raylens.models import ZeroShotClassifier
+    from raylens.registry import Encoder
+
+__all__ = ["ZeroShotResult", "zero_shot", "zero_shot_from_features"]
+
+TOP = 5
+FEWEST_FOR_TOP5 = 6
+
+
+@dataclass(frozen=True, eq=False)
+class ZeroShotResult:
+    """A zero-shot classification and everything a report needs of it. All numbers in it are finite."""
+
+    name: str
+    classes: tuple[str, ...]
+    templates: tuple[str, ...]
+    confidence: float
+    rank_N: NDArray[np.int64]
+    """See `Decisions.rank_N`."""
+    count_C: NDArray[np.int64]
+    """Images of each class."""
+    confusion_CC: NDArray[np.int64]
+    """Images by true class (row) and prediction (column); undecided images are in no column."""
+    unreadable: tuple[tuple[str, str], ...]
+    """uid and reason; these images are in no other number."""
+    lint: tuple[str, ...]
+    """Complaints about the prompts."""
+    table: "pa.Table"
+    """One row an image: uid, label, prediction, rank, top_ids, top_logits; null where a logit was not finite."""
+
+    @property
+    def n(self) -> int:
+        """Images that were classified."""
+        return len(self.rank_N)
+
+    @property
+    def correct(self) -> int:
+        """Images whose true class leads alone."""
+        return int((self.rank_N == 1).sum())
+
+    @property
+    def undecided(self) -> int:
+        """Images with a logit that is not finite; they count as wrong."""
+        return int((self.rank_N == UNDECIDED).sum())
+
+    @property
+    def accuracy(self) -> float:
+        """Share of right images."""
+        return self.correct / self.n
+
+    @property
+    def interval(self) -> Interval:
+        """Clopper-Pearson interval of the accuracy."""
+        return clopper_pearson(self.correct, self.n, self.confidence)
+
+    @property
+    def mean_per_class(self) -> float:
+        """Mean of the classes' accuracies, over the classes that have images."""
+        seen_C = self.count_C > 0
+        return float((self.confusion_CC.diagonal()[seen_C] / self.count_C[seen_C]).mean())
+
+    @property
+    def top5(self) -> float | None:
+        """Share of images with their true class among the best five, ties against it; None below six classes."""
+        if len(self.classes) < FEWEST_FOR_TOP5:
+            return None
+        return float(((self.rank_N >= 1) & (self.rank_N <= TOP)).mean())
+
+    @property
+    def chance(self) -> float:
+        """Accuracy of guessing a class evenly at random."""
+        return 1.0 / len(self.classes)
+
+    @property
+    def majority(self) -> float:
+        """Accuracy of always naming the most frequent class."""
+        return float(self.count_C.max() / self.n)
+
+    def metrics(self) -> Iterator[tuple[str, float | int | None]]:
+        """Name and value of each figure; None, never NaN, where a figure is not defined."""
+        yield "accuracy", self.accuracy
+        yield "accuracy_low", self.interval.low
+        yield "accuracy_high", self.interval.high
+        yield "confidence", self.confidence
+        yield "mean_per_class", self.mean_per_class
+        yield "top5", self.top5
+        yield "chance", self.chance
+        yield "majority", self.majority
+        yield "n", self.n
+        yield "unreadable", len(self.unreadable)
+        yield "undecided", self.undecided
+
+    def to_json(self) -> str:
+        """Metrics, classes, confusion matrix, lint and unreadable images as JSON without NaN."""
+        fields = {
+            "name": self.name,
+            "metrics": dict(self.metrics()),
+            "classes": self.classes,
+            "templates": self.templates,
+            "confusion": self.confusion_CC.tolist(),
+            "lint": self.lint,
+            "unreadable": [{"uid": uid, "reason": reason} for uid, reason in self.unreadable],
+        }
+        return json.dumps(fields, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def zero_shot(
+    encoder: "Encoder",
+    evaluation_set: EvaluationSet,
+    confidence: float = 0.95,
+    *,
+    batch: int = 64,
+    progress: Callable[[int], None] | None = None,
+) -> ZeroShotResult:
+    """Classify images by the nearest of the averaged prompt embeddings.
+
+    Ties count as wrong (see `decide`); unreadable images are listed and left out.
+
+    Args:
+        encoder: what embeds images and prompts.
+        evaluation_set: its images are read once.
+        confidence: of the interval around the accuracy.
+        batch: images embedded together.
+        progress: called after each batch with the number of images read so far.
+
+    Raises:
+        ConfigError: ``confidence`` or ``batch`` out of range.
+        DataError: no readable images, a repeated uid, or a label that is not the index of a class.
+    """
+    clopper_pearson(0, 1, confidence)  # a wrong confidence should not cost a pass over the images
+    features = image_features(encoder, _labels_in_range(evaluation_set), batch, progress)
+    classifier = encoder.classifier(evaluation_set.prompts())
+    lint = lint_prompts(evaluation_set, encoder.tokenizer, encoder.context)
+    return zero_shot_from_features(features, classifier, evaluation_set, confidence, lint=lint)
+
+
+def zero_shot_from_features(
+    features: ImageFeatures,
+    classifier: "ZeroShotClassifier",
+    classes: ClassList,
+    confidence: float = 0.95,
+    *,
+    lint: tuple[str, ...] = (),
+) -> ZeroShotResult:
+    """Classify features that exist already; `zero_shot` computes them first.
+
+    Raises:
+        ConfigError: ``confidence`` is not between 0 and 1.
+        DataError: a label that is not the index of a class.
+    """
+    C, labels_N = len(classes.classes), features.labels_N
+    for uid, label in zip(features.uids, labels_N.tolist(), strict=True):
+        _check_label(uid, label, classes)
+    decisions = decide(features.features_ND, classifier.class_CD.numpy(), labels_N, classifier.logit_scale, min(TOP, C))
+    decided_N = decisions.prediction_N != UNDECIDED
+    confusion_CC = np.zeros((C, C), dtype=np.int64)
+    np.add.at(confusion_CC, (labels_N[decided_N], decisions.prediction_N[decided_N]), 1)
+    return ZeroShotResult(
+        name=classes.name,
+        classes=tuple(classes.classes),
+        templates=tuple(classes.templates),
+        confidence=confidence,
+        rank_N=decisions.rank_N,
+        count_C=np.bincount(labels_N, minlength=C),
+        confusion_CC=confusion_CC,
+        unreadable=features.unreadable,
+        lint=lint,
+        table=_table(features, decisions),
+    )
+
+
+def _labels_in_range(evaluation_set: EvaluationSet) -> Iterator[LabelledImage]:
+    """The images; a wrong label stops the pass where it stands, not at its end."""
+    for item in evaluation_set.images:
+        _check_label(item.uid, item.label, evaluation_set)
+        yield item
+
+
+def _check_label(uid: str, label: int, classes: ClassList) -> None:
+    if not 0 <= label < len(classes.classes):
+        raise DataError(f"image {uid!r} has label {label}: {classes.name} has classes 0 to {len(classes.classes) - 1}")
+
+
+def _table(features: ImageFeatures, decisions: Decisions) -> "pa.Table":
+    import pyarrow as pa
+
+    undecided_N = decisions.prediction_N == UNDECIDED
+    k = decisions.top_ids_Nk.shape[1]
+
+    def listed(values_Nk: NDArray[np.generic], kind: "pa.DataType") -> "pa.Array":
+        flat = pa.array(values_Nk.reshape(-1), kind)
+        return pa.FixedSizeListArray.from_arrays(flat, k, mask=pa.array(undecided_N))
+
+    return pa.table(
+        {
+            "uid": pa.array(features.uids, pa.string()),
+            "label": pa.array(features.labels_N, pa.int32()),
+            "prediction": pa.array(decisions.prediction_N, pa.int32(), mask=undecided_N),
+            "rank": pa.array(decisions.rank_N, pa.int32(), mask=undecided_N),
+            "top_ids": listed(decisions.top_ids_Nk, pa.int32()),
+            "top_logits": listed(decisions.top_logits_Nk, pa.float32()),
+        }
+    )

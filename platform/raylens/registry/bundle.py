@@ -1,0 +1,145 @@
+"""The bundle: everything that turns an image or a text into an embedding, and nothing else.
+
+The only seam between training and what comes after it: evaluation and serving read bundles alone.
+
+    weights.safetensors   fp32 weights, the logit scale among them
+    config.json           the architecture (`raylens.config.ModelConfig`)
+    tokenizer.json        as the ``tokenizers`` library writes it
+    preprocess.json       geometry and normalisation of images
+    bundle.json           hash and size of each file, lineage; written last
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import safetensors
+import safetensors.torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from raylens.config.model import ModelConfig
+from raylens.errors import BundleError, NotFoundError
+from raylens.inputs import Preprocess, Tokenizer
+from raylens.storage import Store
+
+__all__ = ["MANIFEST", "Bundle"]
+
+MANIFEST = "bundle.json"
+FORMAT = 1
+FILES = ("weights.safetensors", "config.json", "tokenizer.json", "preprocess.json")
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An encoder at rest.
+
+    ``lineage`` says where it comes from (run, step, data manifest) and does not change its identity.
+    """
+
+    config: ModelConfig
+    weights: Mapping[str, Tensor]
+    tokenizer: Tokenizer
+    preprocess: Preprocess
+    lineage: Mapping[str, Any] = field(default_factory=dict)
+
+    def files(self) -> dict[str, bytes]:
+        """The files of the bundle by name, without ``bundle.json``."""
+        tensors = {name: self.weights[name].detach().cpu().contiguous() for name in sorted(self.weights)}
+        return {
+            "weights.safetensors": safetensors.torch.save(tensors),
+            "config.json": (self.config.model_dump_json(indent=2) + "\n").encode(),
+            "tokenizer.json": self.tokenizer.to_json().encode(),
+            "preprocess.json": self.preprocess.to_json().encode(),
+        }
+
+    def save(self, store: Store) -> str:
+        """Write the bundle into an empty folder of a store and return its digest."""
+        files = self.files()
+        for name, data in files.items():
+            store.write(name, data)
+        described = _described(files)
+        manifest = {"format": FORMAT, "files": described, "lineage": dict(self.lineage)}
+        store.write(MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
+        return _digest(described)
+
+    def digest(self) -> str:
+        """The identity of the bundle: a hash over the hashes of its files."""
+        return _digest(_described(self.files()))
+
+    @classmethod
+    def load(cls, store: Store, digest: str | None = None) -> Self:
+        """Read a bundle and check every file against its hash, and all of them against ``digest`` if given.
+
+        Raises:
+            BundleError: a file is missing, differs from its hash, or cannot be read.
+        """
+        manifest = _read_manifest(store)
+        if digest is not None and _digest(manifest["files"]) != digest:
+            raise BundleError(
+                f"bundle at {store.describe()} has digest {_digest(manifest['files'])[:12]}, expected {digest[:12]}: "
+                f"{MANIFEST} was changed"
+            )
+        files = {name: _verified(store, name, manifest["files"]) for name in FILES}
+        try:
+            config = ModelConfig.model_validate_json(files["config.json"])
+            weights = safetensors.torch.load(files["weights.safetensors"])
+        except (ValidationError, safetensors.SafetensorError) as error:
+            raise BundleError(f"bundle at {store.describe()} cannot be read: {error}") from None
+        return cls(
+            config=config,
+            weights=weights,
+            tokenizer=Tokenizer.from_json(files["tokenizer.json"].decode()),
+            preprocess=Preprocess.from_json(files["preprocess.json"]),
+            lineage=manifest.get("lineage", {}),
+        )
+
+
+def _read_manifest(store: Store) -> dict[str, Any]:
+    """The parsed ``bundle.json`` of a folder.
+
+    Raises:
+        BundleError: there is none, or it is of another format.
+    """
+    try:
+        manifest = json.loads(store.read(MANIFEST))
+    except NotFoundError:
+        raise BundleError(
+            f"no bundle at {store.describe()}: {MANIFEST} is missing (it is written last, so an interrupted "
+            "write leaves none); train or register the model again"
+        ) from None
+    except ValueError as error:
+        raise BundleError(f"{MANIFEST} at {store.describe()} is not JSON: {error}") from None
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise BundleError(f"{MANIFEST} at {store.describe()} has another format than {FORMAT}: update raylens")
+    return manifest
+
+
+def _described(files: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
+    return {name: {"sha256": _sha256(data), "size": len(data)} for name, data in files.items()}
+
+
+def _digest(described: Mapping[str, Mapping[str, Any]]) -> str:
+    return _sha256("".join(f"{name} {described[name]['sha256']}\n" for name in sorted(described)).encode())
+
+
+def _verified(store: Store, name: str, described: Mapping[str, Mapping[str, Any]]) -> bytes:
+    if name not in described:
+        raise BundleError(f"bundle at {store.describe()}: {MANIFEST} does not list {name}")
+    try:
+        data = store.read(name)
+    except NotFoundError:
+        raise BundleError(f"bundle at {store.describe()}: {name} is missing") from None
+    found = _sha256(data)
+    if found != described[name]["sha256"]:
+        raise BundleError(
+            f"bundle at {store.describe()}: {name} has sha256 {found[:12]}, {MANIFEST} says "
+            f"{described[name]['sha256'][:12]}: the file was changed or damaged"
+        )
+    return data
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,105 @@
+"""A bundle made ready: texts and images in, unit vectors out.
+
+Shapes: B items, S image size, T tokens, D embedding.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from raylens.errors import BundleError
+from raylens.models import DualEncoder, ZeroShotClassifier
+from raylens.registry.bundle import Bundle
+
+__all__ = ["Encoder"]
+
+
+class Encoder:
+    """What evaluation and serving embed with; both therefore run the same code on the same inputs."""
+
+    def __init__(self, bundle: Bundle, device: str = "cpu") -> None:
+        self.bundle = bundle
+        self.tokenizer = bundle.tokenizer
+        self.preprocess = bundle.preprocess
+        self.model = _build(bundle).to(device)
+
+    @property
+    def embed_dim(self) -> int:
+        """Width of the joint space, ``D``."""
+        return self.bundle.config.embed_dim
+
+    @property
+    def context(self) -> int:
+        """Most tokens of a text, marks included, ``T``."""
+        return self.bundle.config.text.context
+
+    @property
+    def logit_scale(self) -> float:
+        """The factor from cosine to logit that the model learned."""
+        return math.exp(float(self.model.logit_scale))
+
+    @torch.inference_mode()
+    def encode_ids(self, ids_BT: NDArray[np.int32]) -> Tensor:
+        """Token ids ``[B, T]`` to unit vectors ``[B, D]``, fp32, on the CPU."""
+        if len(ids_BT) == 0:
+            return torch.zeros(0, self.embed_dim)
+        return self.model.encode_text(torch.from_numpy(ids_BT).to(self.model.device)).cpu()
+
+    @torch.inference_mode()
+    def encode_pixels(self, image_BSSC: NDArray[np.uint8]) -> Tensor:
+        """Preprocessed images ``[B, S, S, 3]`` uint8 to unit vectors ``[B, D]``, fp32, on the CPU."""
+        if len(image_BSSC) == 0:
+            return torch.zeros(0, self.embed_dim)
+        # A copy: arrays from decoders and shared memory are often read-only, which torch does not allow for.
+        return self.model.encode_image(torch.from_numpy(image_BSSC.copy()).to(self.model.device)).cpu()
+
+    def encode_texts(self, texts: Sequence[str], *, batch: int = 256) -> Tensor:
+        """``B`` texts to unit vectors ``[B, D]``; texts over the context are truncated."""
+        ids_BT, _ = self.tokenizer(texts, self.context)
+        return torch.cat([self.encode_ids(ids_BT[at : at + batch]) for at in range(0, max(1, len(texts)), batch)])
+
+    def encode_images(self, files: Sequence[bytes], *, batch: int = 64) -> Tensor:
+        """``B`` image files to unit vectors ``[B, D]``.
+
+        Raises:
+            InputError: one of the files is not a usable image.
+        """
+        if not files:
+            return torch.zeros(0, self.embed_dim)
+        parts = (files[at : at + batch] for at in range(0, len(files), batch))
+        return torch.cat([self.encode_pixels(np.stack([self.preprocess(data) for data in part])) for part in parts])
+
+    def classifier(self, prompts: Sequence[Sequence[str]]) -> ZeroShotClassifier:
+        """A zero-shot classifier from each class's prompts (see `raylens.inputs.fill_templates`)."""
+        return ZeroShotClassifier.build(prompts, self.encode_texts, self.logit_scale)
+
+
+def _build(bundle: Bundle) -> DualEncoder:
+    with torch.device("meta"):
+        model = DualEncoder(
+            bundle.config, end_id=bundle.tokenizer.end_id, mean=bundle.preprocess.mean, std=bundle.preprocess.std
+        )
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in bundle.weights.items()}
+    if expected != found:
+        raise BundleError(f"weights do not fit config.json: {_difference(expected, found)}")
+    model.load_state_dict(dict(bundle.weights), assign=True)
+    # The two constants are not weights: they come from preprocess.json.
+    model.image_mean = torch.tensor(bundle.preprocess.mean).view(3, 1, 1)
+    model.image_std = torch.tensor(bundle.preprocess.std).view(3, 1, 1)
+    return model.eval().requires_grad_(False)
+
+
+def _difference(expected: dict[str, tuple[int, ...]], found: dict[str, tuple[int, ...]]) -> str:
+    lines = [f"{name} is missing" for name in expected if name not in found]
+    lines += [f"{name} is not known" for name in found if name not in expected]
+    lines += [
+        f"{name} has shape {found[name]}, expected {shape}"
+        for name, shape in expected.items()
+        if name in found and found[name] != shape
+    ]
+    return "; ".join(lines[:5]) + (f"; and {len(lines) - 5} more" if len(lines) > 5 else "")

@@ -1,0 +1,158 @@
+"""The registry: bundles under a name, numbered, with aliases that move atomically.
+
+<registry>/<name>/bundles/<digest>/...     the bundle's files, never overwritten
+<registry>/<name>/versions/000001.json     digest and lineage; written once, which is what makes a version exist
+<registry>/<name>/aliases/prod.json        the version an alias points to; moved by compare-and-set
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from raylens.errors import AlreadyExistsError, ConfigError, ConflictError, NotFoundError
+from raylens.registry.bundle import MANIFEST, Bundle
+from raylens.registry.encoder import Encoder
+from raylens.storage import Store, open_store
+
+__all__ = ["Registry", "Version"]
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+LATEST = "latest"
+
+
+@dataclass(frozen=True)
+class Version:
+    """A numbered bundle of a model."""
+
+    name: str
+    number: int
+    digest: str
+    created: str
+    """UTC, ISO 8601."""
+    lineage: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        return f"{self.name}@{self.number}"
+
+
+class Registry:
+    """All models under one URI."""
+
+    def __init__(self, uri: str) -> None:
+        self.store: Store = open_store(uri)
+
+    def publish(self, name: str, bundle: Bundle) -> Version:
+        """Add a bundle as the next version; the same bundle again is the version it already has."""
+        _check_name("model name", name)
+        model = self.store / name
+        digest = bundle.digest()
+        for version in self.versions(name):
+            if version.digest == digest:
+                return version
+        target = model / "bundles" / digest[:16]
+        if not target.exists(MANIFEST):
+            bundle.save(target)
+        return self._claim_number(name, digest, bundle.lineage)
+
+    def _claim_number(self, name: str, digest: str, lineage: Mapping[str, Any]) -> Version:
+        number = max((version.number for version in self.versions(name)), default=0) + 1
+        while True:
+            version = Version(name, number, digest, datetime.now(UTC).isoformat(timespec="seconds"), dict(lineage))
+            record = {"digest": version.digest, "created": version.created, "lineage": dict(lineage)}
+            try:
+                (self.store / name).write_once(f"versions/{number:06d}.json", json.dumps(record, indent=2).encode())
+            except AlreadyExistsError:  # another publisher took this number
+                number += 1
+            else:
+                return version
+
+    def names(self) -> list[str]:
+        """Every model that has a version."""
+        return sorted({info.path.split("/")[0] for info in self.store.list() if "/versions/" in info.path})
+
+    def versions(self, name: str) -> list[Version]:
+        """All versions of a model, oldest first; empty for a name that nobody published."""
+        _check_name("model name", name)
+        model = self.store / name
+        found = []
+        for info in model.list("versions"):
+            record = json.loads(model.read(info.path))
+            number = int(info.path.rpartition("/")[2].removesuffix(".json"))
+            found.append(Version(name, number, record["digest"], record["created"], record["lineage"]))
+        return sorted(found, key=lambda version: version.number)
+
+    def aliases(self, name: str) -> dict[str, int]:
+        """The aliases of a model and the version number each points to."""
+        _check_name("model name", name)
+        model = self.store / name
+        return {
+            info.path.rpartition("/")[2].removesuffix(".json"): int(json.loads(model.read(info.path))["version"])
+            for info in model.list("aliases")
+        }
+
+    def resolve(self, reference: str) -> Version:
+        """``name``, ``name@latest``, ``name@3`` or ``name@alias`` to a version.
+
+        Raises:
+            NotFoundError: no such model, version or alias; the message lists those there are.
+        """
+        name, _, which = reference.partition("@")
+        versions = self.versions(name)
+        if not versions:
+            known = ", ".join(self.names()) or "none yet"
+            raise NotFoundError(f"no model {name!r} in the registry {self.store.describe()}; models there: {known}")
+        if which in ("", LATEST):
+            return versions[-1]
+        aliases = self.aliases(name)
+        wanted = aliases.get(which, int(which) if which.isdecimal() else None)
+        for version in versions:
+            if version.number == wanted:
+                return version
+        raise NotFoundError(
+            f"model {name!r} has no version or alias {which!r}; versions: 1 to {versions[-1].number}, "
+            f"aliases: {', '.join([LATEST, *aliases])}"
+        )
+
+    def load(self, reference: str, device: str = "cpu") -> tuple[Version, Encoder]:
+        """The encoder behind a reference, its files verified.
+
+        Raises:
+            NotFoundError: see `resolve`.
+            BundleError: the bundle is damaged.
+        """
+        version = self.resolve(reference)
+        return version, Encoder(Bundle.load(self.bundle_store(version), version.digest), device)
+
+    def bundle_store(self, version: Version) -> Store:
+        """The folder that holds a version's files."""
+        return self.store / version.name / "bundles" / version.digest[:16]
+
+    def promote(self, name: str, alias: str, number: int) -> Version:
+        """Point an alias at a version, atomically.
+
+        Raises:
+            NotFoundError: there is no such version.
+            ConflictError: somebody else moved the alias in the same moment.
+        """
+        _check_name("alias", alias)
+        if alias == LATEST or alias.isdecimal():
+            raise ConfigError(f"alias = {alias!r}: 'latest' and numbers have a meaning already; choose a word")
+        version = self.resolve(f"{name}@{number}")
+        model, path = self.store / name, f"aliases/{alias}.json"
+        try:
+            _, current = model.read_with_version(path)
+        except NotFoundError:
+            current = None
+        try:
+            model.compare_and_set(path, json.dumps({"version": number}).encode(), current)
+        except ConflictError:
+            raise ConflictError(f"alias {name}@{alias} was moved by somebody else just now: look, then retry") from None
+        return version
+
+
+def _check_name(field: str, name: str) -> None:
+    if not NAME.fullmatch(name):
+        raise ConfigError(f"{field} = {name!r}: use letters, digits, '.', '_' and '-', starting with a letter or digit")
