@@ -1,0 +1,72 @@
+"""The training stream: units of the plan, made by Ray Data tasks anywhere in the cluster, in order."""
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import ray
+import ray.data
+from numpy.typing import NDArray
+
+from raylens.data.unit import UnitMaker
+from raylens.errors import RaylensError
+
+if TYPE_CHECKING:
+    from raylens.data.reader import Layout
+
+__all__ = ["execution_options", "ray_map", "training_stream"]
+
+
+def training_stream(
+    maker: UnitMaker, layout: "ray.ObjectRef[Layout]", *, start: int, stop: int, worker_batch: int
+) -> "ray.data.Dataset":
+    """Rows for positions ``start .. stop-1`` of the plan, in order, in blocks of one worker's batch.
+
+    Uniform blocks are what makes ``streaming_split`` deal them out in turn: block ``k`` of a step then reaches worker
+    ``k``, so that the global batch is the same for any number of workers. One execution carries all epochs, so there
+    is no pause between them.
+    """
+    first, last = maker.plan.unit_of(start), maker.plan.unit_of(stop - 1)
+
+    def make(batch: dict[str, NDArray[np.int64]]) -> Iterator[dict[str, NDArray[np.generic]]]:
+        for unit in batch["id"] + first:
+            begin, end = maker.plan.unit_span(int(unit))
+            yield from maker.make(ray.get(layout), max(begin, start), min(end, stop), worker_batch)
+
+    units = ray.data.range(last - first + 1, override_num_blocks=last - first + 1)
+    made = units.map_batches(make, batch_size=1, zero_copy_batch=True)
+    return made.repartition(target_num_rows_per_block=worker_batch, strict=True)
+
+
+def execution_options() -> "ray.data.ExecutionOptions":
+    """Options under which a stream keeps its order."""
+    options = ray.data.ExecutionOptions()
+    options.preserve_order = True
+    return options
+
+
+def ray_map(items: list[dict[str, Any]], function: Callable[[dict[str, Any]], pa.Table]) -> Iterator[pa.Table]:
+    """Apply a function to each item, anywhere in the cluster, and yield its tables as they come."""
+
+    def apply(batch: dict[str, NDArray[Any]]) -> pa.Table:
+        (row,) = zip(*batch.values(), strict=True)
+        return function(
+            {name: value.item() if hasattr(value, "item") else value for name, value in zip(batch, row, strict=True)}
+        )
+
+    dataset = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(apply, batch_size=1)
+    try:
+        yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow")
+    except ray.exceptions.RayTaskError as error:
+        raise _own_error(error) from error
+
+
+def _own_error(error: BaseException) -> BaseException:
+    """The error that a task raised on purpose, without Ray's wrapping, or the wrapped one."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, RaylensError):
+            return type(cause)(*cause.args[:1])
+        cause = getattr(cause, "cause", None) or cause.__cause__
+    return error
