@@ -1,0 +1,73 @@
+"""A Ray session for a command: the cluster that was named, or one on this machine that ends with the command."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+
+from raylens.errors import ClusterError
+
+__all__ = ["LOCAL_CPUS", "session"]
+
+LOCAL_CPUS = 4
+"""Logical CPUs that a machine declares at least: two workers, the stream and a replica fit on two cores."""
+OBJECT_STORE_BYTES = 500_000_000
+
+
+@contextmanager
+def session(address: str | None = None, num_cpus: int | None = None) -> Iterator[None]:
+    """Inside, Ray is initialised; what was started here is stopped at the end.
+
+    Args:
+        address: a running cluster (``ray://host:10001``, ``auto``), or None for this machine alone.
+        num_cpus: logical CPUs of the cluster on this machine; its cores, at least four, by default.
+
+    Raises:
+        ClusterError: the cluster does not answer, or both arguments were given.
+    """
+    _environment()
+    if address and num_cpus:
+        raise ClusterError("--num-cpus declares CPUs of a cluster on this machine; it cannot be used with --address")
+    try:
+        if address:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        else:
+            _init_local(num_cpus or max(LOCAL_CPUS, os.cpu_count() or 1))
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        where = f"the cluster at {address!r}" if address else "a cluster on this machine"
+        raise ClusterError(f"cannot use {where}: {_first_line(error)}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _init_local(num_cpus: int) -> None:
+    # A cluster that only this command uses, on loopback: no token file is written into the user's home.
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    ray.init(
+        address="local",
+        num_cpus=num_cpus,
+        object_store_memory=OBJECT_STORE_BYTES,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        configure_logging=True,
+    )
+
+
+def _environment() -> None:
+    """Ray's settings. Its notices are for its own developers: ours go to the terminal, Ray's into its log files."""
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
+    # Ray Train looks at its workers every 2 s otherwise, and every report and the end of a run wait for that look.
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+    for name in ("ray", "ray.data", "ray.train", "ray.serve"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else repr(error)

@@ -1,0 +1,60 @@
+"""The place in the data that a checkpoint stands at, and whether a run may go on from there."""
+
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict
+
+from raylens.data import Plan
+from raylens.errors import CursorError
+
+__all__ = ["Cursor"]
+
+REMEDY = {
+    "manifest": "the shards changed; start a new run with another name, or put the old shards back",
+    "plan_version": "this raylens orders samples differently; resume with the version that wrote the checkpoint",
+}
+
+
+class Cursor(BaseModel):
+    """Consumed samples, and everything that decides which sample stands at a position."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    position: int
+    global_batch: int
+    manifest: str
+    samples: int
+    seed: int
+    run_length: int
+    runs_per_unit: int
+    plan_version: int = Plan.VERSION
+
+    @classmethod
+    def at(cls, step: int, plan: Plan, global_batch: int) -> Self:
+        """The cursor after ``step`` steps."""
+        return cls(
+            position=step * global_batch,
+            global_batch=global_batch,
+            manifest=plan.manifest,
+            samples=plan.samples,
+            seed=plan.seed,
+            run_length=plan.run_length,
+            runs_per_unit=plan.runs_per_unit,
+        )
+
+    def check(self, current: "Cursor") -> None:
+        """Refuse to go on over other data or in another order.
+
+        Raises:
+            CursorError: names the field, both values and what to do.
+        """
+        for field, now in current.model_dump(exclude={"position"}).items():
+            saved = getattr(self, field)
+            if saved != now:
+                remedy = REMEDY.get(field, "resume with the saved value, or start a new run with another name")
+                raise CursorError(f"{field}: the checkpoint has {_short(saved)}, this run has {_short(now)}: {remedy}")
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 16 else f"{text[:12]}..."

@@ -1,0 +1,106 @@
+"""Before the workers start: what the run reads and how long it is, settled once and written down."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from raylens.config import RunConfig, dump_yaml, load_yaml
+from raylens.data import Manifest, Plan
+from raylens.data.index import manifest_for
+from raylens.data.quarantine import check_budget
+from raylens.data.stream import ray_map
+from raylens.errors import AlreadyExistsError, ConfigError, NotFoundError
+from raylens.inputs import Preprocess, Tokenizer
+from raylens.storage import Store, open_store
+
+__all__ = ["Prepared", "claim", "prepare", "run_store"]
+
+# What may differ when a run is resumed: it does not change what is learned.
+FREE = ("storage", "registry", "scale", "checkpoint", "log_every_steps")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that is ready to start or to go on."""
+
+    config: RunConfig
+    store: Store
+    manifest: Manifest
+    plan: Plan
+    tokenizer: Tokenizer
+    preprocess: Preprocess
+    steps: int
+
+
+def run_store(config: RunConfig) -> Store:
+    """The folder of a run."""
+    return open_store(config.storage) / config.name
+
+
+def prepare(config: RunConfig, say: Callable[[str], None]) -> Prepared:
+    """Index the shards, train the tokenizer, write the configuration; each only once for a run.
+
+    Raises:
+        ConfigError: the run exists with other settings, or the vocabulary is too small for the tokenizer.
+        ManifestError: no shards, or none usable.
+        QuarantineError: too many samples cannot be used.
+    """
+    store = run_store(config)
+    claim(store, config)
+    say(f"indexing {open_store(config.data.train).describe()}")
+    manifest = manifest_for(open_store(config.data.train), open_store(config.storage) / "manifests", ray_map)
+    seen = len(manifest) + manifest.rejected.num_rows
+    say(f"{len(manifest):,} samples in {len(manifest.shards)} shards ({manifest.rejected_summary()})")
+    check_budget(manifest.rejected.num_rows, seen, config.data.quarantine_budget, manifest.rejected_summary())
+    plan = Plan(
+        samples=len(manifest),
+        manifest=manifest.digest,
+        seed=config.seed,
+        run_length=config.data.run_length,
+        runs_per_unit=config.data.runs_per_unit,
+    )
+    return Prepared(
+        config=config,
+        store=store,
+        manifest=manifest,
+        plan=plan,
+        tokenizer=_tokenizer(store, manifest, config),
+        preprocess=Preprocess(size=config.model.image.size),
+        steps=config.length.steps(len(manifest), config.global_batch),
+    )
+
+
+def claim(store: Store, config: RunConfig) -> None:
+    """Write ``config.yaml`` once; later starts must agree with it in everything that changes the result."""
+    try:
+        store.write_once("config.yaml", dump_yaml(config).encode())
+    except AlreadyExistsError:
+        saved = load_yaml(store.read_text("config.yaml"), f"{store.describe()}/config.yaml")
+        differing = _differences(saved, config.model_dump(mode="json"))
+        if differing:
+            raise ConfigError(
+                f"run {config.name!r} exists at {store.describe()} with other settings: {'; '.join(differing)}. "
+                "Use another name, delete that folder, or go back to its settings"
+            ) from None
+
+
+def _differences(saved: dict[str, Any], now: dict[str, Any], path: str = "") -> list[str]:
+    lines = []
+    for key in [*saved, *(key for key in now if key not in saved)]:
+        name, old, new = f"{path}{key}", saved.get(key), now.get(key)
+        if not path and key in FREE:
+            continue
+        if isinstance(old, dict) and isinstance(new, dict):
+            lines += _differences(old, new, f"{name}.")
+        elif old != new:
+            lines.append(f"{name} was {old!r}, is now {new!r}")
+    return lines
+
+
+def _tokenizer(store: Store, manifest: Manifest, config: RunConfig) -> Tokenizer:
+    try:
+        return Tokenizer.from_json(store.read_text("tokenizer.json"))
+    except NotFoundError:
+        tokenizer = Tokenizer.train(manifest.captions(), config.model.text.vocab)
+        store.write("tokenizer.json", tokenizer.to_json().encode())
+        return tokenizer

@@ -1,0 +1,179 @@
+"""What each Ray Train worker runs: build the engine, resume, loop."""
+
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import ray.train
+import ray.train.torch
+import torch
+import torch.distributed as dist
+
+from raylens.config import RunConfig
+from raylens.data import Plan
+from raylens.data.quarantine import check_budget
+from raylens.errors import CheckpointError
+from raylens.inputs import Preprocess, Tokenizer
+from raylens.models import DualEncoder
+from raylens.storage import open_store
+from raylens.train import loop
+from raylens.train.checkpoint import CheckpointManifest, Checkpoints, SavedFile
+from raylens.train.cursor import Cursor
+from raylens.train.metrics import MetricsLog
+from raylens.train.progress import Checkpointed, Metrics, Started
+from raylens.train.zero import ZeroEngine
+
+__all__ = ["WorkerJob", "build_model", "run_worker"]
+
+
+@dataclass(frozen=True)
+class WorkerJob:
+    """Everything that a worker is told; travels by pickle."""
+
+    config: RunConfig
+    run_uri: str
+    plan: Plan
+    steps: int
+    tokenizer_json: str
+    preprocess: Preprocess
+    board: Any
+
+    def cursor(self, step: int) -> Cursor:
+        """The place in the data after a step."""
+        return Cursor.at(step, self.plan, self.config.global_batch)
+
+
+def build_model(config: RunConfig, tokenizer: Tokenizer, preprocess: Preprocess) -> DualEncoder:
+    """The freshly initialised model of a run: the same weights on every worker."""
+    torch.manual_seed(config.seed)
+    return DualEncoder(
+        config.model,
+        end_id=tokenizer.end_id,
+        mean=preprocess.mean,
+        std=preprocess.std,
+        temperature=config.objective.temperature,
+    )
+
+
+def run_worker(job: WorkerJob) -> None:
+    """Train from the newest checkpoint to the last step."""
+    rank = ray.train.get_context().get_world_rank()
+    run = open_store(job.run_uri)
+    checkpoints = Checkpoints(run)
+    model = build_model(job.config, Tokenizer.from_json(job.tokenizer_json), job.preprocess)
+    engine = ZeroEngine(job.config, model, ray.train.torch.get_device())
+    start = _resume(job, checkpoints, engine)
+    log = MetricsLog(run, start) if rank == 0 else None
+    if rank == 0:
+        job.board.post.remote(Started(start, job.steps, job.config.scale.workers))
+    hooks = _Hooks(job, checkpoints, engine, log, start)
+    loop.run(job.config, engine, _batches(job.config), hooks.as_hooks(), rank=rank, start=start, steps=job.steps)
+    if log is not None:
+        log.publish()
+
+
+def _resume(job: WorkerJob, checkpoints: Checkpoints, engine: ZeroEngine) -> int:
+    newest = checkpoints.newest()
+    if newest is None:
+        return 0
+    check_fits(job, newest)
+    checkpoints.load(engine, newest)
+    return newest.step
+
+
+def check_fits(job: WorkerJob, manifest: CheckpointManifest) -> None:
+    """Refuse a checkpoint that this run cannot go on from.
+
+    Raises:
+        CursorError: it stands in other data or another order.
+        CheckpointError: its state is divided otherwise.
+    """
+    manifest.cursor.check(job.cursor(manifest.step))
+    config = job.config
+    for field, saved, now in (
+        ("scale.workers", manifest.workers, config.scale.workers),
+        ("zero.stage", manifest.zero_stage, config.zero.stage),
+        ("precision", manifest.precision, config.precision),
+    ):
+        if saved != now:
+            raise CheckpointError(
+                f"{field}: the checkpoint at step {manifest.step} has {saved}, this run has {now}: resume with "
+                f"--set {field}={saved}, or start a new run with another name"
+            )
+
+
+def _batches(config: RunConfig) -> Iterator[loop.Batch]:
+    shard = ray.train.get_dataset_shard("train")
+    for columns in shard.iter_batches(batch_size=config.worker_batch, batch_format="numpy", prefetch_batches=2):
+        yield loop.Batch(
+            # Ray's arrays are read-only views of shared memory; torch wants to own what it holds.
+            image_BSSC=np.array(columns["image"]),
+            ids_BT=np.array(columns["ids"]),
+            position_B=np.asarray(columns["position"]),
+            substituted=int(columns["substituted"].sum()),
+        )
+
+
+class _Hooks:
+    """What the loop calls on one worker."""
+
+    def __init__(
+        self, job: WorkerJob, checkpoints: Checkpoints, engine: ZeroEngine, log: MetricsLog | None, start: int
+    ) -> None:
+        self._job, self._checkpoints, self._engine, self._log = job, checkpoints, engine, log
+        self._start = start
+        self._last: loop.Record | None = None
+
+    def as_hooks(self) -> loop.Hooks:
+        return loop.Hooks(log=self._record, save=self._save)
+
+    def _record(self, record: loop.Record) -> None:
+        record = replace(record, substituted=_sum(record.substituted))
+        self._check_quarantine(record)
+        if self._log is not None:
+            self._log.add(record.as_dict())
+            self._job.board.post.remote(Metrics(record, self._job.steps))
+        self._last = record
+
+    def _check_quarantine(self, record: loop.Record) -> None:
+        read = (record.step - self._start) * self._job.config.global_batch
+        where = f"see {open_store(self._job.run_uri).describe()}/quarantine"
+        check_budget(record.substituted, read, self._job.config.data.quarantine_budget, where)
+
+    def _save(self, step: int) -> None:
+        config = self._job.config
+        attempt = _attempt()
+
+        def describe(files: list[SavedFile]) -> CheckpointManifest:
+            return CheckpointManifest(
+                step=step,
+                attempt=attempt,
+                workers=config.scale.workers,
+                zero_stage=config.zero.stage,
+                precision=config.precision,
+                cursor=self._job.cursor(step),
+                files=files,
+            )
+
+        self._checkpoints.save(self._engine, attempt, describe)
+        if self._log is not None:
+            self._log.publish()
+            self._checkpoints.prune(config.checkpoint.keep_last)
+            self._job.board.post.remote(Checkpointed(step))
+        # Only here: a report waits for the controller's next look, which at every record would halve the speed.
+        ray.train.report(self._last.as_dict() if self._last else {})
+
+
+def _attempt() -> str:
+    """A name for a try to save that all workers share and no other try has."""
+    name = [uuid.uuid4().hex[:8]]
+    dist.broadcast_object_list(name, src=0)
+    return name[0]
+
+
+def _sum(count: int) -> int:
+    total = torch.tensor([count], dtype=torch.int64, device=ray.train.torch.get_device())
+    dist.all_reduce(total)
+    return int(total)

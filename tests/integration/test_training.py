@@ -1,0 +1,231 @@
+"""Training for real: Ray Data, Ray Train, DeepSpeed; against a plain torch loop over the same plan."""
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import torch
+
+from raylens.cluster import session
+from raylens.config import RunConfig, apply_overrides, validated
+from raylens.data.reader import Layout
+from raylens.data.unit import UnitMaker
+from raylens.errors import CheckpointError, ClusterError, ConfigError, CursorError, ManifestError, QuarantineError
+from raylens.registry import Registry
+from raylens.storage import Store, open_store
+from raylens.train import train
+from raylens.train.checkpoint import Checkpoints
+from raylens.train.metrics import read_metrics
+from raylens.train.prepare import prepare
+from raylens.train.progress import Checkpointed, Metrics, News, Restarting, Started
+from raylens.train.worker import build_model
+
+MakeShards = Callable[..., Store]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[None]:
+    with session(num_cpus=5):
+        yield
+
+
+def small(tmp_path: Path, data: Store, **changes: object) -> RunConfig:
+    tree = {
+        "name": "small",
+        "storage": str(tmp_path / "runs"),
+        "global_batch": 12,
+        "data": {"train": data.uri, "run_length": 4, "runs_per_unit": 4, "crop_min_scale": 0.7},
+        "model": {
+            "embed_dim": 16,
+            "image": {"size": 16, "patch": 8, "width": 32, "layers": 2, "heads": 2},
+            "text": {"context": 12, "vocab": 300, "width": 32, "layers": 1, "heads": 2},
+        },
+        "optim": {"peak_lr": 2e-3, "warmup_steps": 2, "eps": 1e-6, "clip_norm": 1.0},
+        "length": {"samples_seen": 12 * 8},
+        "checkpoint": {"every_steps": 4, "keep_last": 2},
+        "log_every_steps": 1,
+    }
+    return validated(RunConfig, apply_overrides(tree, [f"{key}={value}" for key, value in changes.items()]))
+
+
+def quiet(_: object) -> None:
+    """Nobody listens."""
+
+
+def reference_losses(config: RunConfig) -> list[float]:
+    """The same run in one process: plan, torch's AdamW and clipping, the dense loss in fp64."""
+    ready = prepare(config, quiet)
+    maker = UnitMaker(
+        ready.plan, config.data.train, ready.store.uri, ready.preprocess, ready.tokenizer.to_json(),
+        config.model.text.context, config.data.crop_min_scale, config.data.max_pixels,
+    )  # fmt: skip
+    model = build_model(config, ready.tokenizer, ready.preprocess)
+    decayed = [p for n, p in model.named_parameters() if p.ndim > 1 or "class_embedding" in n]
+    spared = [p for n, p in model.named_parameters() if not (p.ndim > 1 or "class_embedding" in n)]
+    optimizer = torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": config.optim.weight_decay}, {"params": spared, "weight_decay": 0.0}],
+        betas=(config.optim.beta1, config.optim.beta2),
+        eps=config.optim.eps,
+    )
+    losses = []
+    for step in range(ready.steps):
+        first = step * config.global_batch
+        blocks = list(maker.make(Layout.of(ready.manifest), first, first + config.global_batch, 5))
+        image = np.concatenate([block["image"] for block in blocks])
+        ids = np.concatenate([block["ids"] for block in blocks])
+        image_BD, text_BD, log_scale = model(torch.from_numpy(image), torch.from_numpy(ids))
+        logits = log_scale.double().exp() * image_BD.double() @ text_BD.double().T
+        target = torch.arange(len(logits))
+        loss = (
+            torch.nn.functional.cross_entropy(logits, target) + torch.nn.functional.cross_entropy(logits.T, target)
+        ) / 2
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), config.optim.clip_norm)
+        warm = 2
+        scale = (step + 1) / warm if step < warm else 0.5 * (1 + np.cos(np.pi * (step - warm) / (ready.steps - warm)))
+        for group in optimizer.param_groups:
+            group["lr"] = config.optim.peak_lr * float(scale)
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+@pytest.mark.parametrize(("stage", "workers"), [(0, 2), (1, 2), (2, 2), (3, 2), (1, 1), (1, 3)])
+def test_every_stage_and_worker_count_trains_the_same(
+    tmp_path: Path, make_shards: MakeShards, stage: int, workers: int
+) -> None:
+    config = small(tmp_path, make_shards(40), **{"zero.stage": stage, "scale.workers": workers})
+    result = train(config, say=quiet)
+    trained = [record["loss"] for record in read_metrics(open_store(result.run_uri))]
+    assert trained == pytest.approx(reference_losses(config), rel=2e-4)
+    _, encoder = Registry(config.registry_uri).load(str(result.version))
+    vectors = encoder.encode_texts(["a red cat", "a small house"])
+    assert torch.allclose(vectors.norm(dim=-1), torch.ones(2), atol=1e-5)
+
+
+def test_news_checkpoints_and_a_second_start(tmp_path: Path, make_shards: MakeShards) -> None:
+    config = small(tmp_path, make_shards(40))
+    heard: list[News] = []
+    first = train(config, say=quiet, tell=heard.append)
+    assert heard[0] == Started(0, 8, 2)
+    assert [news.record.step for news in heard if isinstance(news, Metrics)] == list(range(1, 9))
+    assert [news for news in heard if isinstance(news, Checkpointed)] == [Checkpointed(4), Checkpointed(8)]
+    again = train(config, say=quiet, tell=heard.append)
+    assert (first.resumed_at, again.resumed_at) == (0, 8)
+    assert again.version == first.version
+    # Retention, and no leftovers of attempts.
+    store = Checkpoints(open_store(first.run_uri))
+    assert store.steps() == [4, 8]
+    for step in store.steps():
+        named = {file.path for file in store.manifest(step).files} | {"checkpoint.json"}
+        folder = f"step-{step:08d}"
+        assert {info.path.removeprefix(f"{folder}/") for info in store.store.list(folder)} == named
+
+
+def test_killed_workers_come_back(tmp_path: Path, make_shards: MakeShards) -> None:
+    """A worker that dies by SIGKILL costs the steps since the checkpoint, and changes nothing."""
+    config = small(tmp_path, make_shards(40), **{"length.samples_seen": 12 * 40, "checkpoint.every_steps": 5})
+    heard: list[News] = []
+    killed: list[int] = []
+
+    def tell(news: News) -> None:
+        heard.append(news)
+        if isinstance(news, Metrics) and news.record.step >= 7 and not killed:
+            killed.append(_kill_a_worker())
+
+    result = train(config, say=quiet, tell=tell)
+    assert killed
+    assert any(isinstance(news, Restarting) for news in heard)
+    starts = [news.start for news in heard if isinstance(news, Started)]
+    assert starts[0] == 0
+    assert starts[-1] >= 5
+    records = read_metrics(open_store(result.run_uri))
+    assert [record["step"] for record in records] == list(range(1, 41))
+    calm = train(config.model_copy(update={"name": "calm"}), say=quiet)
+    assert [r["loss"] for r in records] == [r["loss"] for r in read_metrics(open_store(calm.run_uri))]
+    assert _weights(config, str(result.version)) == _weights(config, str(calm.version))
+
+
+def _kill_a_worker() -> int:
+    workers = [p for p in psutil.Process().children(recursive=True) if "RayTrainWorker" in "".join(p.cmdline())]
+    pid: int = workers[-1].pid
+    os.kill(pid, signal.SIGKILL)
+    return pid
+
+
+def _weights(config: RunConfig, reference: str) -> dict[str, bytes]:
+    _, encoder = Registry(config.registry_uri).load(reference)
+    return {name: tensor.numpy().tobytes() for name, tensor in encoder.bundle.weights.items()}
+
+
+def test_another_worker_count_or_stage_is_refused_with_the_remedy(tmp_path: Path, make_shards: MakeShards) -> None:
+    config = small(tmp_path, make_shards(40), **{"length.samples_seen": 48})
+    train(config, say=quiet)
+    store = Checkpoints(open_store(config.storage) / "small")
+    store.store.write("step-00000009/half/mp_rank_00_model_states.pt", b"an attempt without a manifest")
+    assert store.newest().step == 4  # type: ignore[union-attr]
+    with pytest.raises(
+        CheckpointError, match=r"scale\.workers: the checkpoint at step 4 has 2, this run has 3.*--set scale\.workers=2"
+    ):
+        train(validated(RunConfig, apply_overrides(config.model_dump(), ["scale.workers=3"])), say=quiet)
+    with pytest.raises(ConfigError, match=r"optim\.peak_lr was 0\.002, is now 0\.5"):
+        train(validated(RunConfig, apply_overrides(config.model_dump(), ["optim.peak_lr=0.5"])), say=quiet)
+
+
+def test_other_shards_under_the_same_run_are_refused(tmp_path: Path, make_shards: MakeShards) -> None:
+    config = small(tmp_path, make_shards(40), **{"length.samples_seen": 48})
+    train(config, say=quiet)
+    shards = open_store(config.data.train)
+    shards.delete("000003.tar")
+    with pytest.raises(CursorError, match=r"manifest: the checkpoint has .* the shards changed"):
+        train(config, say=quiet)
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path: Path, make_shards: MakeShards) -> None:
+    config = small(tmp_path, make_shards(40), **{"checkpoint.every_steps": 8})
+    result = train(config, say=quiet)
+    store = Checkpoints(open_store(result.run_uri)).store
+    victim = next(info.path for info in store.list() if info.path.endswith("model_states.pt"))
+    whole = store.read(victim)
+    store.write(victim, whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(CheckpointError, match=r"model_states\.pt of step 8 .* differs from the hash"):
+        train(config, say=quiet)
+
+
+def test_bad_images_are_replaced_and_told_until_there_are_too_many(tmp_path: Path, make_shards: MakeShards) -> None:
+    data = make_shards(40)
+    config = small(tmp_path, data)
+    layout = Layout.of(prepare(config, quiet).manifest)
+
+    def spoil(numbers: range) -> None:
+        for sample in numbers:
+            path = layout.paths[int(layout.columns["shard"][sample])]
+            start, length = (int(layout.columns[f"image_{name}"][sample]) for name in ("offset", "length"))
+            whole = bytearray(data.read(path))
+            whole[start + 43 : start + length] = bytes(length - 43)  # the header stays, the pixels go
+            data.write(path, bytes(whole))
+
+    spoil(range(1))
+    heard: list[News] = []
+    generous = validated(
+        RunConfig, apply_overrides(config.model_dump(), ["name=generous", "data.quarantine_budget=0.5"])
+    )
+    train(generous, say=quiet, tell=heard.append)
+    counted = [news.record.substituted for news in heard if isinstance(news, Metrics)][-1]
+    assert counted in (2, 3)  # 96 samples of 40: every sample comes two or three times
+    assert (open_store(config.storage) / "generous").list("quarantine")
+    spoil(range(1, 30))
+    strict = validated(RunConfig, apply_overrides(config.model_dump(), ["name=strict"]))
+    with pytest.raises((QuarantineError, ManifestError), match=r"could not be used|cannot be used"):
+        train(strict, say=quiet)
+
+
+def test_too_few_cpus_says_so_at_once(tmp_path: Path, make_shards: MakeShards) -> None:
+    config = small(tmp_path, make_shards(40), **{"scale.workers": 6})
+    with pytest.raises(ClusterError, match=r"scale\.workers = 6 .* need 7 CPUs .* the cluster has 5"):
+        train(config, say=quiet)

@@ -1,0 +1,135 @@
+"""The loop with a real model and plain torch as its engine: no Ray, no DeepSpeed."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pytest
+import torch
+
+from raylens.config import (
+    CheckpointConfig,
+    DataConfig,
+    ImageTowerConfig,
+    LengthConfig,
+    ModelConfig,
+    OptimConfig,
+    RunConfig,
+    ScaleConfig,
+    TextTowerConfig,
+)
+from raylens.errors import CursorError, TrainingError
+from raylens.models import DualEncoder
+from raylens.objectives import contrastive_loss
+from raylens.train.loop import Batch, Hooks, Record, StepStats, run
+from raylens.train.optimizer import adamw
+
+CONFIG = RunConfig(
+    name="loop",
+    global_batch=8,
+    data=DataConfig(train="unused"),
+    model=ModelConfig(
+        embed_dim=8,
+        image=ImageTowerConfig(size=8, patch=4, width=16, layers=1, heads=2),
+        text=TextTowerConfig(context=6, vocab=300, width=16, layers=1, heads=2),
+    ),
+    optim=OptimConfig(peak_lr=5e-3, warmup_steps=2, weight_decay=0.0),
+    length=LengthConfig(samples_seen=240),
+    scale=ScaleConfig(workers=1),
+    checkpoint=CheckpointConfig(every_steps=10),
+    log_every_steps=5,
+)
+
+
+@dataclass
+class TorchEngine:
+    """One process, one device."""
+
+    model: DualEncoder = field(
+        default_factory=lambda: DualEncoder(CONFIG.model, end_id=1, mean=(0.5,) * 3, std=(0.5,) * 3)
+    )
+
+    def __post_init__(self) -> None:
+        self.optimizer = adamw(self.model, CONFIG.optim)
+
+    def train_step(self, batch: Batch, lr: float) -> StepStats:
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        image_BD, text_BD, log_scale = self.model(torch.from_numpy(batch.image_BSSC), torch.from_numpy(batch.ids_BT))
+        loss = contrastive_loss(image_BD, text_BD, log_scale)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        return StepStats(loss.item(), log_scale.exp().item(), 0.0)
+
+
+@dataclass
+class Heard:
+    records: list[Record] = field(default_factory=list)
+    saved: list[int] = field(default_factory=list)
+
+    def hooks(self) -> Hooks:
+        return Hooks(log=self.records.append, save=self.saved.append)
+
+
+def batches(steps: int, start: int = 0) -> Iterator[Batch]:
+    """The same eight pairs again and again: a model that learns anything learns them."""
+    draw = np.random.default_rng(0)
+    images = draw.integers(0, 256, (8, 8, 8, 3), dtype=np.uint8)
+    ids = np.zeros((8, 6), dtype=np.int32)
+    ids[:, 1:4] = draw.integers(2, 300, (8, 3))
+    ids[:, 4] = 1
+    for step in range(start, steps):
+        yield Batch(images, ids, np.arange(step * 8, step * 8 + 8), substituted=1)
+
+
+def test_it_learns_logs_and_saves_when_due() -> None:
+    torch.manual_seed(0)
+    heard = Heard()
+    run(CONFIG, TorchEngine(), batches(24), heard.hooks(), rank=0, start=0, steps=24)
+    assert [record.step for record in heard.records] == [5, 10, 15, 20, 24]
+    assert heard.saved == [10, 20, 24]
+    assert heard.records[-1].loss < heard.records[0].loss / 2
+    assert heard.records[-1].samples_seen == 192
+    assert heard.records[-1].substituted == 24
+
+
+def test_it_goes_on_where_it_is_told() -> None:
+    heard = Heard()
+    run(CONFIG, TorchEngine(), batches(12, start=7), heard.hooks(), rank=0, start=7, steps=12)
+    assert [record.step for record in heard.records] == [10, 12]
+    assert heard.saved == [10, 12]
+
+
+@pytest.mark.parametrize("shift", [-8, 8, 1])
+def test_a_batch_out_of_place_stops_it(shift: int) -> None:
+    wrong = [replace(batch, position_B=batch.position_B + shift) for batch in batches(3)]
+    with pytest.raises(CursorError, match=f"step 1, worker 0: expected positions 0 to 7 .* got {shift} to"):
+        run(CONFIG, TorchEngine(), wrong, Heard().hooks(), rank=0, start=0, steps=3)
+
+
+def test_a_short_batch_stops_it() -> None:
+    (batch,) = batches(1)
+    with pytest.raises(CursorError, match="5 samples"):
+        run(
+            CONFIG,
+            TorchEngine(),
+            [replace(batch, position_B=batch.position_B[:5])],
+            Heard().hooks(),
+            rank=0,
+            start=0,
+            steps=1,
+        )
+
+
+def test_data_that_ends_early_is_an_error() -> None:
+    with pytest.raises(TrainingError, match="ended at step 5 of 9"):
+        run(CONFIG, TorchEngine(), batches(5), Heard().hooks(), rank=0, start=0, steps=9)
+
+
+def test_a_loss_that_is_no_number_stops_it() -> None:
+    engine = TorchEngine()
+    with torch.no_grad():
+        engine.model.visual.proj.fill_(float("nan"))
+    with pytest.raises(TrainingError, match="loss = nan at step 1"):
+        run(CONFIG, engine, batches(3), Heard().hooks(), rank=0, start=0, steps=3)
