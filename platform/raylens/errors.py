@@ -17,6 +17,8 @@
     ├── BundleError              a model bundle is incomplete, corrupt or does not fit its config
     ├── ClusterError             Ray cannot give what was asked
     └── ServingError             the embedding API cannot start, or answers wrongly
+        ├── OverloadedError      more is asked for than there is room for
+        └── UnavailableError     no replica can answer at the moment
 
 A message names the field or object, its value, and what to do about it. Every exception takes the
 one message as its only argument, so all of them travel between Ray processes unharmed.
@@ -34,11 +36,13 @@ __all__ = [
     "InputError",
     "ManifestError",
     "NotFoundError",
+    "OverloadedError",
     "QuarantineError",
     "RaylensError",
     "ServingError",
     "StorageError",
     "TrainingError",
+    "UnavailableError",
     "UnreachableError",
 ]
 
@@ -109,3 +113,11 @@ class ClusterError(RaylensError):
 
 class ServingError(RaylensError):
     """The embedding API cannot start, or answers wrongly."""
+
+
+class OverloadedError(ServingError):
+    """More is asked for than there is room for; the same request may succeed a moment later."""
+
+
+class UnavailableError(ServingError):
+    """No replica can answer at the moment."""

@@ -1,4 +1,4 @@
-"""Fixtures of the integration tests: an S3 server on loopback, and buckets in it."""
+"""Fixtures of the integration tests: a Ray cluster, an S3 server on loopback, and buckets in it."""
 
 import subprocess
 import sys
@@ -6,6 +6,8 @@ import uuid
 from collections.abc import Iterator
 
 import pytest
+
+from raylens.cluster import session
 
 SERVER = """
 import sys
@@ -17,6 +19,13 @@ sys.stdin.read()
 server.stop()
 """
 """Ends with its standard input, so that it never outlives the tests."""
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    """Ray, as the commands start it, for one module of tests."""
+    with session(num_cpus=5):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,20 @@
+"""The embedding API: registry in, HTTP out, on Ray Serve."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from raylens.serve.client import EmbeddingClient
+    from raylens.serve.launch import RunningService, serve_model
+    from raylens.serve.settings import ServeSettings
+
+__all__ = ["EmbeddingClient", "RunningService", "ServeSettings", "serve_model"]
+
+_HOMES = {"EmbeddingClient": "client", "RunningService": "launch", "ServeSettings": "settings", "serve_model": "launch"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use: Ray Serve and torch take seconds, and a client needs neither."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

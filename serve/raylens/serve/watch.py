@@ -1,0 +1,63 @@
+"""Watching a service come up, from outside."""
+
+import re
+import time
+from collections.abc import Sequence
+
+import httpx
+from ray import serve
+from ray.serve.schema import ApplicationStatus
+
+from raylens.errors import ServingError
+
+__all__ = ["base_url", "wait_until_ready"]
+
+POLL_S = 0.2
+MOST_CHARS = 1000
+ANSI = re.compile(r"\x1b\[[0-9;]*m")
+EXCEPTION = re.compile(r"^[A-Za-z_][\w.]*(?:Error|Exception): ", re.MULTILINE)
+
+
+def base_url(host: str, port: int) -> str:
+    """Where this machine reaches what listens on ``host``."""
+    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 (compared, not listened on)
+    return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
+
+
+def wait_until_ready(url: str, app: str, timeout_s: float) -> None:
+    """Until ``/readyz`` says so over real HTTP.
+
+    Raises:
+        ServingError: a deployment failed, with its own error; or the time is up, with the last that was heard.
+    """
+    deadline = time.monotonic() + timeout_s
+    while True:
+        status = serve.status().applications[app]
+        messages = [deployment.message for deployment in status.deployments.values() if deployment.message]
+        if status.status == ApplicationStatus.DEPLOY_FAILED:
+            raise ServingError(f"a replica failed to start: {_own_words(messages or [status.message])}")
+        heard = _readiness(url) if status.status == ApplicationStatus.RUNNING else "; ".join(messages)
+        if heard is None:
+            return
+        if time.monotonic() > deadline:
+            raise ServingError(
+                f"the service was not ready after {timeout_s:g} s ({heard or status.status.value}): raise "
+                "startup_timeout_s if the weights take long to read"
+            )
+        time.sleep(POLL_S)
+
+
+def _readiness(url: str) -> str | None:
+    """None if the service is ready, else what it says."""
+    try:
+        answer = httpx.get(f"{url}/readyz", timeout=30)
+    except httpx.HTTPError as error:
+        return f"{url}/readyz: {error}"
+    return None if answer.status_code == httpx.codes.OK else answer.text
+
+
+def _own_words(messages: Sequence[str]) -> str:
+    """The last exception of Ray Serve's report, which is a trace of traces, without the traces."""
+    text = ANSI.sub("", "\n".join(messages)).strip()
+    raised = list(EXCEPTION.finditer(text))
+    return text[raised[-1].start() :].removeprefix("raylens.errors.") if raised else text[-MOST_CHARS:]
