@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,6 @@ import psutil
 import pytest
 import torch
 
-from raylens.cluster import session
 from raylens.config import RunConfig, apply_overrides, validated
 from raylens.data.reader import Layout
 from raylens.data.unit import UnitMaker
@@ -27,10 +26,7 @@ from raylens.train.worker import build_model
 MakeShards = Callable[..., Store]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def cluster() -> Iterator[None]:
-    with session(num_cpus=5):
-        yield
+pytestmark = pytest.mark.usefixtures("cluster")
 
 
 def small(tmp_path: Path, data: Store, **changes: object) -> RunConfig:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -45,8 +46,10 @@ def session(address: str | None = None, num_cpus: int | None = None) -> Iterator
 
 
 def _init_local(num_cpus: int) -> None:
-    # A cluster that only this command uses, on loopback: no token file is written into the user's home.
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    # Only this command and what it starts may talk to this cluster, because Ray listens on the network too. Ray
+    # switches authentication on by itself; a token that lives as long as the command leaves no file in the user's home.
+    if "RAY_AUTH_MODE" not in os.environ:
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     ray.init(
         address="local",
         num_cpus=num_cpus,

@@ -2,7 +2,7 @@
 
 from raylens.config.model import ImageTowerConfig, ModelConfig, TextTowerConfig
 from raylens.config.node import Node, explain, validated
-from raylens.config.overrides import apply_overrides, parse_assignment
+from raylens.config.overrides import apply_overrides, merge, parse_assignment
 from raylens.config.run import (
     CheckpointConfig,
     DataConfig,
@@ -32,6 +32,7 @@ __all__ = [
     "dump_yaml",
     "explain",
     "load_yaml",
+    "merge",
     "parse_assignment",
     "validated",
 ]
