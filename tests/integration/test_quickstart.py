@@ -1,0 +1,219 @@
+"""The commands as a newcomer runs them: in processes of their own, on a folder and on S3, undisturbed and not."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from raylens.registry import Registry
+from raylens.storage import open_store
+from raylens.train.checkpoint import Checkpoints
+from raylens.train.metrics import read_metrics
+
+RAYLENS = str(Path(sys.executable).parent / "raylens")
+SHRUNK = ["--set", "length.epochs=6", "--set", "checkpoint.every_steps=10", "--set", "optim.warmup_steps=10"]
+LIMIT = 400
+CLOSED = "s3://bucket/?endpoint_override=http://127.0.0.1:9"
+
+
+def raylens(*arguments: str, cwd: Path, limit: int = LIMIT) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([RAYLENS, *arguments], cwd=cwd, capture_output=True, text=True, timeout=limit, check=False)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("newcomer")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(folder: Path) -> dict[str, object]:
+    """The whole quickstart, shrunk, on a folder."""
+    done = raylens("quickstart", "--json", *SHRUNK, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    (line,) = done.stdout.splitlines()
+    result: dict[str, object] = json.loads(line)
+    return result
+
+
+def test_quickstart_on_a_folder(folder: Path, undisturbed: dict[str, object]) -> None:
+    accuracy, interval = undisturbed["zero_shot_accuracy"], undisturbed["zero_shot_interval"]
+    assert isinstance(accuracy, float)
+    assert isinstance(interval, list)
+    assert interval[0] > 0.2, "chance is 0.1: even the shrunk run is far above it"
+    assert interval[0] < accuracy < interval[1]
+    assert undisturbed["train_pairs"] == 1441
+    assert undisturbed["held_out_scans"] == 356
+    assert undisturbed["steps"] == 68
+    report = (folder / str(undisturbed["report"])).read_text()
+    assert f"{accuracy:.1%}" in report
+    assert "<svg" in report or "data:image/png" in report
+    records = read_metrics(open_store(folder / str(undisturbed["run"])))
+    assert [record["step"] for record in records] == [10, 20, 30, 40, 50, 60, 68]
+    assert records[-1]["loss"] == undisturbed["final_loss"] < records[0]["loss"]
+
+
+def test_quickstart_again_reuses_what_is_there(folder: Path, undisturbed: dict[str, object]) -> None:
+    again = raylens("quickstart", "--json", *SHRUNK, cwd=folder)
+    assert again.returncode == 0, again.stderr
+    result = json.loads(again.stdout)
+    assert result["resumed_at"] == result["steps"] == 68
+    assert result["model"] == undisturbed["model"] == "digits@1"
+    assert result["zero_shot_accuracy"] == undisturbed["zero_shot_accuracy"]
+
+
+def test_quickstart_on_s3_gives_the_same(folder: Path, undisturbed: dict[str, object], s3_bucket: str) -> None:
+    base, question, query = s3_bucket.partition("?")
+    uri = f"{base}/a prefix{question}{query}"
+    done = raylens("quickstart", "--json", "--storage", uri, *SHRUNK, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    same = ("zero_shot_accuracy", "zero_shot_interval", "final_loss", "steps", "train_pairs")
+    assert {name: result[name] for name in same} == {name: undisturbed[name] for name in same}
+    assert str(result["report"]).startswith("s3://")
+    assert open_store(uri).exists("runs/digits/report.html")
+
+
+class Started:
+    """A command that runs, and everything that it starts."""
+
+    def __init__(self, *arguments: str, cwd: Path) -> None:
+        self.log = cwd / f"log-{time.monotonic_ns()}"
+        with self.log.open("w") as sink:
+            self.process = subprocess.Popen([RAYLENS, *arguments], cwd=cwd, stdout=sink, stderr=sink)
+        self.family: set[psutil.Process] = set()
+
+    def wait_for_checkpoint(self, checkpoints: Checkpoints, step: int) -> None:
+        deadline = time.monotonic() + LIMIT
+        while not any(found >= step for found in checkpoints.steps()):
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < deadline, self.log.read_text()
+            self.family |= set(psutil.Process(self.process.pid).children(recursive=True))
+            time.sleep(0.2)
+
+    def end_with(self, number: signal.Signals) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(timeout=LIMIT)
+
+    def survivors(self, seconds: float = 60.0) -> list[str]:
+        """Processes of the command that are still there some time after its end."""
+        _, alive = psutil.wait_procs(self.family, timeout=seconds)
+        return [f"{process.pid} {' '.join(process.cmdline())[:200]}" for process in alive if process.is_running()]
+
+
+@pytest.fixture
+def disturbed(folder: Path, undisturbed: dict[str, object]) -> list[str]:
+    """The arguments of the same training in another place."""
+    assert undisturbed
+    return [
+        "train", "digits", *SHRUNK,
+        "--set", f"data.train={folder}/quickstart/data/train",
+        "--set", f"storage={folder}/disturbed/runs",
+        "--set", f"registry={folder}/disturbed/registry",
+    ]  # fmt: skip
+
+
+def test_interrupted_and_killed_it_resumes_to_the_same_weights(folder: Path, disturbed: list[str]) -> None:
+    checkpoints = Checkpoints(open_store(folder / "disturbed" / "runs" / "digits"))
+
+    interrupted = Started(*disturbed, cwd=folder)
+    interrupted.wait_for_checkpoint(checkpoints, 10)
+    assert interrupted.end_with(signal.SIGINT) == 130, interrupted.log.read_text()
+    assert "the same command resumes" in interrupted.log.read_text()
+    assert "Traceback" not in interrupted.log.read_text()
+    assert interrupted.survivors() == []
+
+    killed = Started(*disturbed, cwd=folder)
+    killed.wait_for_checkpoint(checkpoints, 30)
+    killed.end_with(signal.SIGKILL)
+    assert killed.survivors() == []
+
+    reached = checkpoints.steps()[-1]
+    last = raylens(*disturbed, cwd=folder)
+    assert last.returncode == 0, last.stderr
+    assert f"going on after step {reached}" in last.stderr
+    weights = [
+        Registry(str(folder / place / "registry")).load("digits")[1].bundle.weights
+        for place in ("quickstart", "disturbed")
+    ]
+    assert {name: tensor.numpy().tobytes() for name, tensor in weights[0].items()} == {
+        name: tensor.numpy().tobytes() for name, tensor in weights[1].items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["train", "nope"], 2, "unknown recipe 'nope'; recipes: digits, vit_b32"),
+        (["train", "digits", "--set", "optim.peak=1"], 2, "unknown key 'optim.peak' (did you mean 'peak_lr'?)"),
+        (["train", "digits", "--set", "global_batch=127"], 2, "cannot be shared equally by scale.workers = 2"),
+        (["train", "digits", "--set", "data.train=nothing"], 1, "no shards (*.tar) under nothing: check data.train"),
+        (["train", "digits", "--set", "scale.workers=32"], 1, "need 33 CPUs (1 of them to read data), the cluster has"),
+        (["train", "digits", "--set", "storage=s3://x"], 2, "bucket 'x' is not a bucket name"),
+        (["train", "digits", "--set", f"data.train={CLOSED}"], 1, "127.0.0.1:9"),
+        (["evaluate", "nobody", "--data", "."], 1, "no model 'nobody' in the registry registry; models there: none"),
+        (["serve", "nobody"], 1, "no model 'nobody' in the registry"),
+        (["data", "index", "nothing"], 1, "no shards (*.tar) under nothing"),
+    ],
+)  # fmt: skip
+def test_mistakes_get_one_clear_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], code: int, words: str
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    failed = raylens(*arguments, cwd=tmp_path)
+    *_, last = failed.stderr.strip().splitlines()
+    assert failed.returncode == code, failed.stderr
+    assert last.startswith("error: ")
+    assert words in last
+    assert "Traceback" not in failed.stderr
+
+
+def test_a_port_in_use_is_said_before_anything_starts(folder: Path, undisturbed: dict[str, object]) -> None:
+    assert undisturbed
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        port = str(holder.getsockname()[1])
+        failed = raylens("serve", "digits", "--registry", "quickstart/registry", "--port", port, cwd=folder)
+    assert failed.returncode == 1
+    assert f"cannot listen on 127.0.0.1 port {port}" in failed.stderr
+
+
+def test_serve_answers_until_it_is_told_to_stop(folder: Path, undisturbed: dict[str, object]) -> None:
+    assert undisturbed
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    served = Started("serve", "digits", "--registry", "quickstart/registry", "--port", str(port), cwd=folder)
+    deadline = time.monotonic() + LIMIT
+    while "ready: " not in served.log.read_text():
+        assert served.process.poll() is None, served.log.read_text()
+        assert time.monotonic() < deadline, served.log.read_text()
+        time.sleep(0.5)
+    served.family |= set(psutil.Process(served.process.pid).children(recursive=True))
+    answer = httpx.post(f"http://127.0.0.1:{port}/v1/embeddings", json={"input": ["a handwritten seven"]}, timeout=60)
+    assert answer.status_code == 200, answer.text
+    assert len(answer.json()["data"][0]["embedding"]) == 64
+    assert served.end_with(signal.SIGINT) == 0, served.log.read_text()
+    assert served.survivors() == []
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(("127.0.0.1", port))
+
+
+def test_help_teaches() -> None:
+    environment = {**os.environ, "COLUMNS": "120"}
+    for command in ([], ["quickstart"], ["train"], ["evaluate"], ["serve"], ["models", "promote"], ["data", "index"]):
+        shown = subprocess.run(
+            [RAYLENS, *command, "--help"], capture_output=True, text=True, env=environment, timeout=60, check=True
+        )
+        assert "Usage" in shown.stdout
+        assert "raylens" in shown.stdout.split("Options")[0]

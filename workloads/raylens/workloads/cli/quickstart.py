@@ -1,0 +1,64 @@
+"""``raylens quickstart``."""
+
+import json
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from raylens.workloads.cli.options import Address, NumCpus, Set
+
+__all__ = ["add_to"]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the command."""
+    app.command("quickstart")(quickstart)
+
+
+def quickstart(
+    storage: Annotated[
+        str,
+        typer.Option(help="Folder, or s3://bucket/prefix?endpoint_override=http://host:port, that gets everything."),
+    ] = "quickstart",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON line.")] = False,
+    changes: Set = None,
+    address: Address = None,
+    num_cpus: NumCpus = None,
+) -> None:
+    """Digit scans to a served embedding, for real: pack, train, register, evaluate, serve, check.
+
+    Takes about two minutes on two cores. Run again, it resumes or reuses what is there.
+
+    Examples:
+
+        raylens quickstart
+
+        raylens quickstart --set zero.stage=3 --storage other-folder
+
+        raylens quickstart --storage "s3://bucket/try?endpoint_override=http://127.0.0.1:9000" --json
+    """
+    from raylens.cluster import session
+    from raylens.workloads.quickstart import quickstart as run
+    from raylens.workloads.terminal import Terminal
+
+    with Terminal() as terminal, session(address, num_cpus):
+        result = run(storage, terminal, assignments=changes or ())
+    if as_json:
+        typer.echo(json.dumps(result.as_dict()))
+        return
+    low, high = result.zero_shot_interval
+    table = Table(title="raylens quickstart", show_header=False, title_justify="left")
+    for name, value in (
+        ("zero-shot accuracy", f"{result.zero_shot_accuracy:.1%}  (95% interval {low:.1%} to {high:.1%}; chance 10%)"),
+        ("report", result.report),
+        ("model", f"{result.model} in {result.registry}"),
+        ("run", result.run),
+        ("served = offline", f"to {result.served_max_difference:.1e}"),
+        ("seconds", "  ".join(f"{stage} {seconds:.0f}" for stage, seconds in result.seconds.items())),
+        ("try next", f"open the report; raylens serve digits --registry {result.registry}"),
+        ("", "raylens train digits --set name=longer --set length.epochs=80"),
+    ):
+        table.add_row(name, value)
+    Console().print(table)

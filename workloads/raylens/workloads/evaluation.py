@@ -1,0 +1,147 @@
+"""Evaluating a registered model on labelled shards, with the report that people look at."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raylens.data import list_shards, walk_shard
+from raylens.errors import DataError, NotFoundError
+from raylens.evaluate import (
+    CLASSES_FILE,
+    ClassList,
+    LabelledImage,
+    ZeroShotResult,
+    nearest_captions,
+    pick_examples,
+    write_report,
+    zero_shot,
+)
+from raylens.registry import Encoder, Registry, Version
+from raylens.storage import Store, open_store
+from raylens.train.metrics import read_metrics
+
+__all__ = ["Evaluation", "evaluate_model"]
+
+CAPTIONS = 400
+"""Captions of the evaluated shards among which the report's images look for their nearest."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation found, and where it wrote it."""
+
+    model: str
+    accuracy: float
+    interval: tuple[float, float]
+    images: int
+    unreadable: int
+    chance: float
+    final_loss: float | None
+    report: str
+
+    @property
+    def headline(self) -> str:
+        """The result in one line."""
+        low, high = self.interval
+        bad = f"; {self.unreadable} unreadable" if self.unreadable else ""
+        return (
+            f"zero-shot accuracy {self.accuracy:.1%} (95% interval {low:.1%} to {high:.1%}) on {self.images} images, "
+            f"chance {self.chance:.0%}{bad}"
+        )
+
+
+def evaluate_model(registry: str, reference: str, data: Store, out: Store) -> Evaluation:
+    """Zero-shot classification of labelled shards; writes report, metrics and per-example table.
+
+    Args:
+        registry: URI of the registry.
+        reference: ``name``, ``name@3`` or ``name@alias``.
+        data: shards whose samples have a ``label`` in their ``json``, and a ``classes.json`` beside them.
+        out: gets ``report.html``, ``zero_shot.json`` and ``examples.parquet``.
+
+    Raises:
+        NotFoundError: no such model, or no ``classes.json``.
+        DataError: a sample without a label.
+    """
+    version, encoder = Registry(registry).load(reference)
+    classes = _classes(data)
+    images, captions = _read(data)
+    result = zero_shot(encoder, classes.with_images(images))
+    out.write("zero_shot.json", result.to_json().encode())
+    out.write("examples.parquet", _parquet(result.table))
+    curve = _report(version, encoder, data, out, result, images, captions)
+    return Evaluation(
+        model=str(version),
+        accuracy=result.accuracy,
+        interval=(result.interval.low, result.interval.high),
+        images=result.n,
+        unreadable=len(result.unreadable),
+        chance=result.chance,
+        final_loss=curve[-1]["loss"] if curve else None,
+        report=f"{out.describe()}/report.html",
+    )
+
+
+def _classes(data: Store) -> ClassList:
+    try:
+        return ClassList.read(data)
+    except NotFoundError as error:
+        raise NotFoundError(
+            f"{error}. An evaluation needs a {CLASSES_FILE} beside its shards: name, classes and prompt templates"
+        ) from None
+
+
+def _read(data: Store) -> tuple[list[LabelledImage], list[str]]:
+    images: list[LabelledImage] = []
+    captions: list[str] = []
+    for image, caption in _labelled(data):
+        images.append(image)
+        if caption and len(captions) < CAPTIONS:
+            captions.append(caption)
+    return images, list(dict.fromkeys(captions))
+
+
+def _labelled(data: Store) -> Iterator[tuple[LabelledImage, str | None]]:
+    for shard in list_shards(data):
+        for sample in walk_shard(data, shard.path):
+            label = sample.meta.get("label")
+            if not isinstance(label, int):
+                raise DataError(
+                    f"sample {sample.key} of {data.describe()}/{shard.path} has no whole number 'label' in its json"
+                )
+            yield LabelledImage(f"{shard.path}/{sample.key}", sample.image or b"", label), sample.caption
+
+
+def _report(
+    version: Version,
+    encoder: Encoder,
+    data: Store,
+    out: Store,
+    result: ZeroShotResult,
+    images: list[LabelledImage],
+    captions: list[str],
+) -> list[dict[str, float]]:
+    run = version.lineage.get("run")
+    curve = read_metrics(open_store(run)) if run else []
+    chosen = set(pick_examples(result))
+    nearest = nearest_captions(encoder, [image for image in images if image.uid in chosen], captions)
+    facts = {
+        "Model": f"{version} ({version.digest[:12]})",
+        "Run": open_store(run).describe() if run else "unknown",
+        "Training data": str(version.lineage.get("manifest", "unknown"))[:12],
+        "Evaluated on": data.describe(),
+        "Date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    }
+    title = f"{version.name}: zero-shot evaluation"
+    batch = version.lineage.get("global_batch")
+    write_report(out, title=title, zero_shot=result, curve=curve, nearest=nearest, facts=facts, global_batch=batch)
+    return curve
+
+
+def _parquet(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    return bytes(sink.getvalue().to_pybytes())

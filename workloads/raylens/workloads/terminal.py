@@ -1,0 +1,83 @@
+"""What a person sees while something long runs. All of it goes to standard error; results go to standard output."""
+
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from raylens.train.progress import Checkpointed, Metrics, News, Restarting, Started
+
+__all__ = ["Terminal"]
+
+PLAIN_SECONDS = 5.0
+"""Between progress lines where there is no terminal to draw a bar on."""
+
+
+class Terminal:
+    """Phases as lines, training as a bar (or, in a log file, as a line every few seconds)."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True, highlight=False)
+        self._began = time.monotonic()
+        self._bar: Progress | None = None
+        self._task = 0
+        self._told = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close()
+
+    def title(self, text: str) -> None:
+        """Begin a phase."""
+        self._close()
+        self.console.print(f"[bold]{text}[/bold]")
+
+    def say(self, text: str) -> None:
+        """One line within a phase, with the seconds since the start."""
+        self.console.print(f"[dim]{time.monotonic() - self._began:6.1f} s[/dim]  {text}", soft_wrap=True)
+
+    def tell(self, news: News) -> None:
+        """News of a training run."""
+        if isinstance(news, Started):
+            self._start(news)
+        elif isinstance(news, Metrics):
+            self._advance(news)
+        elif isinstance(news, Restarting):
+            self.say(f"[yellow]workers lost ({news.reason}); going on from the newest checkpoint[/yellow]")
+        elif isinstance(news, Checkpointed) and self._bar is None:
+            self.say(f"checkpoint at step {news.step}")
+
+    def _start(self, news: Started) -> None:
+        again = f", going on after step {news.start}" if news.start else ""
+        self.say(f"{news.workers} workers up, {news.steps} steps{again}")
+        if self.console.is_terminal and self._bar is None:
+            columns = (
+                TextColumn("          step {task.completed}/{task.total}"),
+                BarColumn(),
+                TextColumn("{task.description}"),
+            )
+            self._bar = Progress(*columns, TimeRemainingColumn(), console=self.console, transient=True)
+            self._bar.start()
+            self._task = self._bar.add_task("", total=news.steps, completed=news.start)
+
+    def _advance(self, news: Metrics) -> None:
+        record = news.record
+        text = f"loss {record.loss:.3f}  scale {record.logit_scale:.1f}  {record.samples_per_second:,.0f} pairs/s"
+        if record.substituted:
+            text += f"  {record.substituted} bad samples replaced (see quarantine/)"
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[self._task], completed=record.step, description=text)
+        elif time.monotonic() - self._told >= PLAIN_SECONDS or record.step == news.steps:
+            self.say(f"step {record.step}/{news.steps}  {text}")
+            self._told = time.monotonic()
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
