@@ -35,7 +35,8 @@ def training_stream(
             yield from maker.make(ray.get(layout), max(begin, start), min(end, stop), worker_batch)
 
     units = ray.data.range(last - first + 1, override_num_blocks=last - first + 1)
-    made = units.map_batches(make, batch_size=1, zero_copy_batch=True)
+    # batch_size=None: any number would keep Ray from joining the two operators, and then all of `range` comes first.
+    made = units.map_batches(make, batch_size=None)
     return made.repartition(target_num_rows_per_block=worker_batch, strict=True)
 
 
@@ -49,13 +50,11 @@ def execution_options() -> "ray.data.ExecutionOptions":
 def ray_map(items: list[dict[str, Any]], function: Callable[[dict[str, Any]], pa.Table]) -> Iterator[pa.Table]:
     """Apply a function to each item, anywhere in the cluster, and yield its tables as they come."""
 
-    def apply(batch: dict[str, NDArray[Any]]) -> pa.Table:
-        (row,) = zip(*batch.values(), strict=True)
-        return function(
-            {name: value.item() if hasattr(value, "item") else value for name, value in zip(batch, row, strict=True)}
-        )
+    def apply(batch: dict[str, NDArray[Any]]) -> Iterator[pa.Table]:
+        for values in zip(*(column.tolist() for column in batch.values()), strict=True):
+            yield function(dict(zip(batch, values, strict=True)))
 
-    dataset = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(apply, batch_size=1)
+    dataset = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(apply, batch_size=None)
     try:
         yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow")
     except ray.exceptions.RayTaskError as error:
