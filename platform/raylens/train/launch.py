@@ -16,6 +16,7 @@ from raylens.errors import ClusterError, RaylensError, TrainingError
 from raylens.registry import Version
 from raylens.train.checkpoint import Checkpoints
 from raylens.train.export import publish
+from raylens.train.interrupt import interrupts_kept
 from raylens.train.prepare import Prepared, prepare
 from raylens.train.progress import News, Restarting, board, listening
 from raylens.train.worker import WorkerJob, check_fits, run_worker
@@ -115,10 +116,11 @@ def _fit(job: WorkerJob, prepared: Prepared) -> None:
             callbacks=[_Failures(job.board)],
         ),
     )
-    try:
-        trainer.fit()
-    except ray.train.TrainingFailedError as error:
-        raise _diagnosis(error) from error
+    with interrupts_kept():
+        try:
+            trainer.fit()
+        except ray.train.TrainingFailedError as error:
+            raise _diagnosis(error) from error
 
 
 def _stream_from_newest(job: WorkerJob, prepared: Prepared) -> Callable[[], Any]:
@@ -134,10 +136,11 @@ def _stream_from_newest(job: WorkerJob, prepared: Prepared) -> Callable[[], Any]
         max_pixels=config.data.max_pixels,
     )
     layout = ray.put(Layout.of(prepared.manifest))
+    checkpoints = Checkpoints(prepared.store)
 
     def stream() -> Any:
         # Called whenever the workers start, also again after a failure: the stream begins where they do.
-        newest = Checkpoints(prepared.store).newest()
+        newest = checkpoints.newest()
         start = newest.cursor.position if newest else 0
         stop = job.steps * config.global_batch
         return training_stream(maker, layout, start=start, stop=stop, worker_batch=config.worker_batch)
