@@ -35,9 +35,11 @@ def interrupts_kept() -> Iterator[None]:
         former = signal.set_wakeup_fd(told.fileno())
         try:
             yield
-        except ray.exceptions.RayActorError as error:
+        except (ray.exceptions.RayActorError, SystemExit) as error:  # the handler may exit the process
             if signal.SIGINT in _received(heard):
                 raise KeyboardInterrupt from None
+            if isinstance(error, SystemExit):
+                raise
             raise TrainingError(
                 f"Ray Train's controller was lost ({str(error).splitlines()[0]}). The checkpoints are kept: the same "
                 "command resumes"

@@ -51,9 +51,10 @@ def main() -> None:
     except RaylensError as error:
         _report(error)
         sys.exit(BAD_INPUT if isinstance(error, ConfigError) else FAILED)
-    except KeyboardInterrupt:
-        Console(stderr=True).print("[yellow]interrupted[/yellow]; the same command resumes from what is saved")
-        sys.exit(INTERRUPTED)
+    except SystemExit as ended:
+        if ended.code == INTERRUPTED:  # what typer makes of KeyboardInterrupt
+            Console(stderr=True).print("[yellow]interrupted[/yellow]; the same command resumes from what is saved")
+        raise
 
 
 def _report(error: RaylensError) -> None:
