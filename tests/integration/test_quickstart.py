@@ -102,8 +102,8 @@ class Started:
         self.process.send_signal(number)
         return self.process.wait(timeout=LIMIT)
 
-    def survivors(self, seconds: float = 60.0) -> list[str]:
-        """Processes of the command that are still there some time after its end."""
+    def survivors(self, seconds: float = 150.0) -> list[str]:
+        """Processes of the command that stay. Ray's agents notice the end of a killed cluster after a minute."""
         _, alive = psutil.wait_procs(self.family, timeout=seconds)
         return [f"{process.pid} {' '.join(process.cmdline())[:200]}" for process in alive if process.is_running()]
 
