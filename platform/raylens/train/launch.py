@@ -73,6 +73,7 @@ def train(
     if newest is not None:
         check_fits(job, newest)
     if resumed_at < prepared.steps:
+        say(f"starting {config.scale.workers} workers: ZeRO {config.zero.stage}, global batch {config.global_batch}")
         with listening(news, tell or (lambda _: None)):
             _fit(job, prepared)
     version = publish(prepared, checkpoints)

@@ -64,7 +64,7 @@ class Terminal:
             )
             self._bar = Progress(*columns, TimeRemainingColumn(), console=self.console, transient=True)
             self._bar.start()
-            self._task = self._bar.add_task("", total=news.steps, completed=news.start)
+            self._task = self._bar.add_task("waiting for the first batches", total=news.steps, completed=news.start)
 
     def _advance(self, news: Metrics) -> None:
         record = news.record
