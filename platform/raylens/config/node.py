@@ -1,12 +1,15 @@
 """The base of every configuration class, and pydantic's complaints in raylens' words."""
 
 import difflib
-from collections.abc import Mapping
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 from raylens.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 __all__ = ["Node", "explain", "validated"]
 
@@ -17,6 +20,14 @@ class Node(BaseModel):
     """A frozen part of the configuration tree that refuses keys it does not know."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_switch_for_a_number(cls, value: object, info: ValidationInfo) -> object:
+        # YAML reads yes, on and true alike, and pydantic would take each of them for the number 1.
+        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
+            raise ValueError("neither true nor false (in YAML also yes, no, on, off) is allowed; quote text")
+        return value
 
 
 def validated(node: type[NodeT], values: Mapping[str, Any]) -> NodeT:
@@ -33,30 +44,38 @@ def validated(node: type[NodeT], values: Mapping[str, Any]) -> NodeT:
 
 def explain(error: ValidationError, node: type[BaseModel]) -> str:
     """All complaints of a validation error as sentences that name field, value and remedy."""
-    return "; ".join(
-        _sentence(".".join(str(part) for part in item["loc"]), item["type"], item["msg"], item["input"], node)
-        for item in error.errors(include_url=False)
-    )
+    return "; ".join(_sentence(item, node) for item in error.errors(include_url=False))
 
 
-def _sentence(path: str, kind: str, message: str, value: object, node: type[BaseModel]) -> str:
-    if kind == "extra_forbidden":
-        allowed = _keys_beside(path, node)
-        close = difflib.get_close_matches(path.rpartition(".")[2], allowed, n=1)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
-        return f"unknown key {path!r}{hint}; allowed here: {', '.join(allowed)}"
+def _sentence(item: "ErrorDetails", node: type[BaseModel]) -> str:
+    path, kind = ".".join(map(str, item["loc"])), item["type"]
+    if kind in ("extra_forbidden", "invalid_key"):
+        return _unknown(item["loc"], node)
     if kind == "missing":
-        return f"{path} is missing"
-    message = message.removeprefix("Value error, ")
+        return f"{path} is missing: add it"
+    message = item["msg"].removeprefix("Value error, ")
     if not path:  # a rule about several fields: the message names them itself
         return message
-    return f"{path} = {value!r}: {message[:1].lower()}{message[1:]}"
+    if kind == "model_type":
+        message = f"expected keys and values: {', '.join(_keys_beside((*item['loc'], ''), node))}"
+    elif kind == "string_type":
+        message += "; quote what is meant as text"
+    return f"{path} = {item['input']!r}: {message[:1].lower()}{message[1:]}"
 
 
-def _keys_beside(path: str, node: type[BaseModel]) -> list[str]:
+def _unknown(place: Sequence[str | int], node: type[BaseModel]) -> str:
+    key, allowed = str(place[-1]), _keys_beside(place, node)
+    close = difflib.get_close_matches(key, allowed, n=1)
+    hint = f" (did you mean {close[0]!r}?)" if close else ""
+    if "." in key:  # as --set has it; in a tree it would be one key with a dot in its name
+        hint = f" (in a file, nest it: {key.replace('.', ': {')}: ...{'}' * key.count('.')})"
+    return f"unknown key {'.'.join(map(str, place))!r}{hint}; allowed here: {', '.join(allowed)}"
+
+
+def _keys_beside(place: Sequence[str | int], node: type[BaseModel]) -> list[str]:
     """The keys that the tree knows at the place where the unknown one stands."""
-    for part in path.split(".")[:-1]:
-        child = node.model_fields[part].annotation if part in node.model_fields else None
+    for part in place[:-1]:
+        child = node.model_fields[str(part)].annotation if part in node.model_fields else None
         if not (isinstance(child, type) and issubclass(child, BaseModel)):
             break
         node = child

@@ -3,8 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import yaml
-
+from raylens.config.yaml_io import parse_yaml
 from raylens.errors import ConfigError
 
 __all__ = ["apply_overrides", "merge", "parse_assignment"]
@@ -23,9 +22,9 @@ def parse_assignment(assignment: str) -> tuple[list[str], Any]:
     if not equals or not all(path):
         raise ConfigError(f"--set {assignment!r}: write it as key=value, e.g. --set optim.peak_lr=1e-3")
     try:
-        return path, yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise ConfigError(f"--set {key}: the value {text!r} is not valid YAML; quote it") from None
+        return path, parse_yaml(text, f"--set {key}: the value {_short(text)}")
+    except ConfigError as error:
+        raise ConfigError(f"{error}; quote it") from None
 
 
 def apply_overrides(tree: Mapping[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
@@ -46,3 +45,7 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
         old = merged.get(key)
         merged[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
     return merged
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 80 else text[:80] + "...")

@@ -38,8 +38,8 @@ class DataConfig(Node):
     """Smallest share of the image's area that the random square crop keeps; 1 switches the crop off."""
     quarantine_budget: Fraction = 0.01
     """Largest share of unusable samples; above it the run stops."""
-    max_pixels: Positive = 89_478_485
-    """Images with more pixels are refused before they are decoded."""
+    max_pixels: Annotated[int, Field(gt=0, le=178_956_970)] = 89_478_485
+    """Images with more pixels are refused before they are decoded; the bound is where Pillow itself refuses."""
 
 
 class LengthConfig(Node):

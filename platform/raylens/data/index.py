@@ -1,20 +1,17 @@
 """Building the manifest: each shard is read once, in parallel over shards."""
 
 import hashlib
-import io
 import math
-import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from PIL import Image, UnidentifiedImageError
 
 from raylens.data.manifest import SCHEMA, Manifest, fingerprint
 from raylens.data.shards import RawSample, list_shards, walk_shard
-from raylens.errors import ManifestError
-from raylens.inputs.image import FORMATS
+from raylens.errors import InputError, ManifestError
+from raylens.inputs.image import image_size
 from raylens.storage import Store, open_store
 
 __all__ = ["index_shard", "manifest_for"]
@@ -74,8 +71,9 @@ def _row(shard: int, sample: RawSample) -> dict[str, Any]:
     row.update(image_offset=sample.image_at.offset, image_length=sample.image_at.length)
     if not sample.caption or sample.caption_at is None:
         return {**row, "reason": "no caption" if sample.caption is None else "empty caption"}
-    size = _image_size(sample.image)
-    if size is None:
+    try:
+        width, height = image_size(sample.image)
+    except InputError:
         return {**row, "reason": "not an image"}
     caption = sample.caption.encode()
     row.update(
@@ -83,21 +81,11 @@ def _row(shard: int, sample: RawSample) -> dict[str, Any]:
         caption_length=sample.caption_at.length,
         image_sha256=hashlib.sha256(sample.image).digest(),
         caption_hash=hashlib.blake2b(caption, digest_size=8).digest(),
-        width=size[0],
-        height=size[1],
+        width=width,
+        height=height,
         caption=sample.caption,
     )
     return row
-
-
-def _image_size(data: bytes) -> tuple[int, int] | None:
-    """Width and height from the header; pixels are looked at when they are used."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            return Image.open(io.BytesIO(data), formats=FORMATS).size
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        return None
 
 
 def _keep_captions(rows: list[dict[str, Any]], keep: int) -> None:

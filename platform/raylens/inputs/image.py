@@ -9,12 +9,16 @@ from PIL import Image, UnidentifiedImageError
 
 from raylens.errors import InputError
 
-__all__ = ["DEFAULT_MAX_PIXELS", "FORMATS", "decode_image"]
+__all__ = ["DEFAULT_MAX_PIXELS", "FORMATS", "decode_image", "image_size"]
 
 # Named, because Pillow knows some forty formats and several of its rarer decoders have a poor record.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 DEFAULT_MAX_PIXELS = 89_478_485
-"""A quarter of a gibibyte of RGB, the size from which Pillow itself warns."""
+"""A quarter of a gibibyte of RGB, the size from which Pillow itself warns. From twice that on it refuses."""
+
+# Pillow warns of metadata that we do not read, and of sizes that we check. The filter is set once and for the whole
+# process: warnings.catch_warnings is not safe in threads, and images are decoded in threads.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def decode_image(data: bytes, *, least: int = 0, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Image:
@@ -30,43 +34,47 @@ def decode_image(data: bytes, *, least: int = 0, max_pixels: int = DEFAULT_MAX_P
         InputError: not an image, of another format, truncated, corrupt or too large.
     """
     try:
-        with warnings.catch_warnings():
-            # Pillow's own size warning would come after ours and be printed once a process.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
-            width, height = image.size
-            if width * height > max_pixels:
-                raise InputError(
-                    f"image of {width} x {height} pixels is over the limit of {max_pixels} pixels: "
-                    "scale it down or raise max_pixels"
-                )
-            if least and image.format == "JPEG":
-                # draft() keeps both edges at or above what is asked, so it never costs sharpness.
-                image.draft("RGB", (least, least))
-            return _to_rgb(image)
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        width, height = image.size
+        if width * height > max_pixels:
+            raise InputError(
+                f"image of {width} x {height} pixels is over the limit of {max_pixels} pixels: "
+                "scale it down or raise max_pixels"
+            )
+        if least and image.format == "JPEG":
+            # draft() keeps both edges at or above what is asked, so it never costs sharpness.
+            image.draft("RGB", (least, least))
+        return _to_rgb(image)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise InputError(f"image is over the limit of {max_pixels} pixels: scale it down ({error})") from None
     except UnidentifiedImageError:
         raise InputError(f"not an image of a known format ({', '.join(FORMATS)}); {len(data)} bytes") from None
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        struct.error,
-        zlib_error,
-        Image.DecompressionBombError,
-    ) as error:
+    except (OSError, SyntaxError, ValueError, struct.error, zlib_error) as error:
         raise InputError(f"corrupt or truncated image ({error}); {len(data)} bytes") from None
+
+
+def image_size(data: bytes) -> tuple[int, int]:
+    """Width and height that the header of an image file declares; no pixel is decoded.
+
+    Raises:
+        InputError: not an image of a format that `decode_image` takes.
+    """
+    try:
+        return Image.open(io.BytesIO(data), formats=FORMATS).size
+    except (OSError, SyntaxError, ValueError, struct.error, zlib_error, Image.DecompressionBombError) as error:
+        raise InputError(f"not an image of a known format ({', '.join(FORMATS)}): {error}") from None
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     """RGB before any geometry: resampling palette indices would mix unrelated colours."""
-    if image.mode == "RGB":
-        image.load()
-        return image
+    if image.mode in ("I;16", "I", "F"):
+        raise InputError(f"image mode {image.mode} (more than 8 bits a channel) is not supported: convert it to 8 bits")
     if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA"):
         # A transparent pixel's colour is arbitrary; white is what a viewer shows behind it.
         rgba = image.convert("RGBA")
         canvas = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
         return Image.alpha_composite(canvas, rgba).convert("RGB")
-    if image.mode in ("I;16", "I", "F"):
-        raise InputError(f"image mode {image.mode} (more than 8 bits a channel) is not supported: convert it to 8 bits")
+    if image.mode == "RGB":
+        image.load()
+        return image
     return image.convert("RGB")

@@ -17,6 +17,7 @@ __all__ = ["CLIP_MEAN", "CLIP_STD", "Preprocess"]
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 Channels = tuple[float, float, float]
+Positive = Annotated[float, Field(gt=0.0)]
 
 
 class Preprocess(BaseModel):
@@ -25,12 +26,12 @@ class Preprocess(BaseModel):
     Travels with the weights as ``preprocess.json``, so that an encoder is served with what it was trained on.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     size: Annotated[int, Field(gt=0)]
     """Height and width of the result in pixels."""
     mean: Channels = CLIP_MEAN
-    std: Channels = CLIP_STD
+    std: tuple[Positive, Positive, Positive] = CLIP_STD
     resample: Literal["bicubic"] = "bicubic"
 
     @classmethod

@@ -1,5 +1,6 @@
 """Prompts of zero-shot classification: class names set into templates (Radford et al. 2021, section 3.1.4)."""
 
+import unicodedata
 from collections.abc import Sequence
 
 from raylens.errors import ConfigError
@@ -20,7 +21,8 @@ def check_class_names(names: Sequence[str]) -> None:
         raise ConfigError(f"classes = {list(names)!r}: a classification needs at least two")
     seen: set[str] = set()
     for name in names:
-        folded = " ".join(name.lower().split())
+        # As the tokenizer folds them: names of equal ids have equal scores for every image.
+        folded = " ".join(unicodedata.normalize("NFC", name).lower().split())
         if not folded:
             raise ConfigError(f"classes: an empty class name among {list(names)!r}")
         if folded in seen:

@@ -9,7 +9,7 @@ import tokenizers
 from numpy.typing import NDArray
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
-from raylens.errors import BundleError, ConfigError
+from raylens.errors import BundleError, ConfigError, InputError
 
 __all__ = ["END", "START", "Tokenizer"]
 
@@ -63,15 +63,15 @@ class Tokenizer:
         return cls(backend)
 
     @classmethod
-    def from_json(cls, text: str) -> Self:
+    def from_json(cls, text: str | bytes) -> Self:
         """Read the text of ``tokenizer.json``.
 
         Raises:
             BundleError: it is not a tokenizer, or lacks the start or end token.
         """
         try:
-            backend = tokenizers.Tokenizer.from_str(text)
-        # The library raises bare Exception for every parse error; the call does nothing else.
+            backend = tokenizers.Tokenizer.from_str(text.decode() if isinstance(text, bytes) else text)
+        # The library raises bare Exception for every parse error; the line does nothing else.
         except Exception as error:  # noqa: BLE001
             raise BundleError(f"tokenizer.json cannot be read: {error}") from None
         return cls(backend)
@@ -98,14 +98,26 @@ class Tokenizer:
 
         Returns:
             ids ``[B, context]`` int32, and which texts were truncated, ``[B]`` bool.
+
+        Raises:
+            InputError: a text has half of a surrogate pair, which no encoding of Unicode can express.
         """
         ids_BT = np.full((len(texts), context), PAD_ID, dtype=np.int32)
         truncated_B = np.zeros(len(texts), dtype=np.bool_)
-        for row, encoding in enumerate(self._backend.encode_batch(list(texts), add_special_tokens=False)):
+        for row, encoding in enumerate(self._encodings(texts)):
             ids = encoding.ids[: context - 2]
             truncated_B[row] = len(encoding.ids) > len(ids)
             ids_BT[row, : len(ids) + 2] = [self.start_id, *ids, self.end_id]
         return ids_BT, truncated_B
+
+    def _encodings(self, texts: Sequence[str]) -> Any:
+        try:
+            return self._backend.encode_batch(list(texts), add_special_tokens=False)
+        except TypeError:
+            for text in texts:
+                if any("\ud800" <= character <= "\udfff" for character in text):
+                    raise InputError(f"text {text[:80]!r} has half of a surrogate pair: decode it as UTF-8") from None
+            raise
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of a row of ids; marks and padding are left out."""

@@ -23,9 +23,6 @@ class DualEncoder(nn.Module):
     Takes raw pixels and raw ids, as the loader and the API have them; normalises and cuts padding on the device.
     """
 
-    image_mean: Tensor
-    image_std: Tensor
-
     def __init__(
         self,
         config: ModelConfig,
@@ -42,8 +39,9 @@ class DualEncoder(nn.Module):
         self.text = TextTransformer(config.text, config.embed_dim, config.activation)
         # One element and not none: DeepSpeed broadcasts parameters as bytes, which a scalar cannot be viewed as.
         self.logit_scale = nn.Parameter(torch.tensor([math.log(1.0 / temperature)]))
-        self.register_buffer("image_mean", torch.tensor(list(mean)).view(3, 1, 1), persistent=False)
-        self.register_buffer("image_std", torch.tensor(list(std)).view(3, 1, 1), persistent=False)
+        # Plain numbers and no buffers: a cast of the module to bf16 would round them, and training see other pixels
+        # than serving.
+        self.mean, self.std = tuple(mean), tuple(std)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -53,12 +51,13 @@ class DualEncoder(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the towers are."""
-        return self.image_mean.device
+        return self.visual.conv1.weight.device
 
     def encode_image(self, image_BSSC: Tensor) -> Tensor:
         """uint8 pixels ``[B, S, S, 3]`` to unit vectors ``[B, D]`` in fp32."""
         pixels_BCSS = image_BSSC.permute(0, 3, 1, 2).float().div(255.0)
-        pixels_BCSS = (pixels_BCSS - self.image_mean.float()) / self.image_std.float()
+        mean_C11, std_C11 = (pixels_BCSS.new_tensor(of).view(3, 1, 1) for of in (self.mean, self.std))
+        pixels_BCSS = (pixels_BCSS - mean_C11) / std_C11
         return functional.normalize(self.visual(pixels_BCSS.to(self.dtype)).float(), dim=-1)
 
     def encode_text(self, ids_BT: Tensor) -> Tensor:

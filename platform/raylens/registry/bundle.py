@@ -10,17 +10,16 @@ The only seam between training and what comes after it: evaluation and serving r
 """
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 import safetensors
 import safetensors.torch
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from torch import Tensor
 
-from raylens.config.model import ModelConfig
+from raylens.config import ModelConfig, explain
 from raylens.errors import BundleError, NotFoundError
 from raylens.inputs import Preprocess, Tokenizer
 from raylens.storage import Store
@@ -61,8 +60,8 @@ class Bundle:
         for name, data in files.items():
             store.write(name, data)
         described = _described(files)
-        manifest = {"format": FORMAT, "files": described, "lineage": dict(self.lineage)}
-        store.write(MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
+        manifest = _Manifest(format=FORMAT, files=described, lineage=dict(self.lineage))
+        store.write(MANIFEST, (manifest.model_dump_json(indent=2) + "\n").encode())
         return _digest(described)
 
     def digest(self) -> str:
@@ -77,55 +76,82 @@ class Bundle:
             BundleError: a file is missing, differs from its hash, or cannot be read.
         """
         manifest = _read_manifest(store)
-        if digest is not None and _digest(manifest["files"]) != digest:
+        if digest is not None and _digest(manifest.files) != digest:
             raise BundleError(
-                f"bundle at {store.describe()} has digest {_digest(manifest['files'])[:12]}, expected {digest[:12]}: "
+                f"bundle at {store.describe()} has digest {_digest(manifest.files)[:12]}, expected {digest[:12]}: "
                 f"{MANIFEST} was changed"
             )
-        files = {name: _verified(store, name, manifest["files"]) for name in FILES}
+        files = {name: _verified(store, name, manifest.files) for name in FILES}
         try:
-            config = ModelConfig.model_validate_json(files["config.json"])
-            weights = safetensors.torch.load(files["weights.safetensors"])
-        except (ValidationError, safetensors.SafetensorError) as error:
-            raise BundleError(f"bundle at {store.describe()} cannot be read: {error}") from None
-        return cls(
-            config=config,
-            weights=weights,
-            tokenizer=Tokenizer.from_json(files["tokenizer.json"].decode()),
-            preprocess=Preprocess.from_json(files["preprocess.json"]),
-            lineage=manifest.get("lineage", {}),
-        )
+            return cls(
+                config=_config(files["config.json"]),
+                weights=_weights(files["weights.safetensors"]),
+                tokenizer=Tokenizer.from_json(files["tokenizer.json"]),
+                preprocess=Preprocess.from_json(files["preprocess.json"]),
+                lineage=manifest.lineage,
+            )
+        except BundleError as error:
+            raise BundleError(f"bundle at {store.describe()}: {error}") from None
 
 
-def _read_manifest(store: Store) -> dict[str, Any]:
+class _File(BaseModel):
+    sha256: str
+    size: int
+
+
+class _Manifest(BaseModel):
+    """What ``bundle.json`` says."""
+
+    format: int
+    files: dict[str, _File]
+    lineage: dict[str, Any] = {}
+
+
+def _read_manifest(store: Store) -> _Manifest:
     """The parsed ``bundle.json`` of a folder.
 
     Raises:
-        BundleError: there is none, or it is of another format.
+        BundleError: there is none, it is damaged, or of another format.
     """
     try:
-        manifest = json.loads(store.read(MANIFEST))
+        manifest = _Manifest.model_validate_json(store.read(MANIFEST))
     except NotFoundError:
         raise BundleError(
             f"no bundle at {store.describe()}: {MANIFEST} is missing (it is written last, so an interrupted "
             "write leaves none); train or register the model again"
         ) from None
-    except ValueError as error:
-        raise BundleError(f"{MANIFEST} at {store.describe()} is not JSON: {error}") from None
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise BundleError(f"{MANIFEST} at {store.describe()} has another format than {FORMAT}: update raylens")
+    except ValidationError as error:
+        raise BundleError(f"{MANIFEST} at {store.describe()} is damaged: {explain(error, _Manifest)}") from None
+    if manifest.format != FORMAT:
+        raise BundleError(
+            f"{MANIFEST} at {store.describe()} has format {manifest.format}, expected {FORMAT}: update raylens"
+        )
     return manifest
 
 
-def _described(files: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
-    return {name: {"sha256": _sha256(data), "size": len(data)} for name, data in files.items()}
+def _config(data: bytes) -> ModelConfig:
+    try:
+        return ModelConfig.model_validate_json(data)
+    except ValidationError as error:
+        raise BundleError(f"config.json cannot be read: {explain(error, ModelConfig)}") from None
 
 
-def _digest(described: Mapping[str, Mapping[str, Any]]) -> str:
-    return _sha256("".join(f"{name} {described[name]['sha256']}\n" for name in sorted(described)).encode())
+def _weights(data: bytes) -> dict[str, Tensor]:
+    try:
+        return safetensors.torch.load(data)
+    except safetensors.SafetensorError as error:
+        raise BundleError(f"weights.safetensors cannot be read: {error}") from None
 
 
-def _verified(store: Store, name: str, described: Mapping[str, Mapping[str, Any]]) -> bytes:
+def _described(files: Mapping[str, bytes]) -> dict[str, _File]:
+    return {name: _File(sha256=_sha256(data), size=len(data)) for name, data in files.items()}
+
+
+def _digest(described: Mapping[str, _File]) -> str:
+    return _sha256("".join(f"{name} {described[name].sha256}\n" for name in sorted(described)).encode())
+
+
+def _verified(store: Store, name: str, described: Mapping[str, _File]) -> bytes:
     if name not in described:
         raise BundleError(f"bundle at {store.describe()}: {MANIFEST} does not list {name}")
     try:
@@ -133,10 +159,10 @@ def _verified(store: Store, name: str, described: Mapping[str, Mapping[str, Any]
     except NotFoundError:
         raise BundleError(f"bundle at {store.describe()}: {name} is missing") from None
     found = _sha256(data)
-    if found != described[name]["sha256"]:
+    if found != described[name].sha256:
         raise BundleError(
             f"bundle at {store.describe()}: {name} has sha256 {found[:12]}, {MANIFEST} says "
-            f"{described[name]['sha256'][:12]}: the file was changed or damaged"
+            f"{described[name].sha256[:12]}: the file was changed or damaged"
         )
     return data
 

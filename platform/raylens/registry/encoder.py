@@ -5,6 +5,7 @@ Shapes: B items, S image size, T tokens, D embedding.
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,11 @@ __all__ = ["Encoder"]
 
 
 class Encoder:
-    """What evaluation and serving embed with; both therefore run the same code on the same inputs."""
+    """What evaluation and serving embed with; both therefore run the same code on the same inputs.
+
+    Raises:
+        BundleError: weights, tokenizer or preprocessing do not fit the bundle's config.
+    """
 
     def __init__(self, bundle: Bundle, device: str = "cpu") -> None:
         self.bundle = bundle
@@ -47,15 +52,14 @@ class Encoder:
         """Token ids ``[B, T]`` to unit vectors ``[B, D]``, fp32, on the CPU."""
         if len(ids_BT) == 0:
             return torch.zeros(0, self.embed_dim)
-        return self.model.encode_text(torch.from_numpy(ids_BT).to(self.model.device)).cpu()
+        return self.model.encode_text(_tensor(ids_BT).to(self.model.device)).cpu()
 
     @torch.inference_mode()
     def encode_pixels(self, image_BSSC: NDArray[np.uint8]) -> Tensor:
         """Preprocessed images ``[B, S, S, 3]`` uint8 to unit vectors ``[B, D]``, fp32, on the CPU."""
         if len(image_BSSC) == 0:
             return torch.zeros(0, self.embed_dim)
-        # A copy: arrays from decoders and shared memory are often read-only, which torch does not allow for.
-        return self.model.encode_image(torch.from_numpy(image_BSSC.copy()).to(self.model.device)).cpu()
+        return self.model.encode_image(_tensor(image_BSSC).to(self.model.device)).cpu()
 
     def encode_texts(self, texts: Sequence[str], *, batch: int = 256) -> Tensor:
         """``B`` texts to unit vectors ``[B, D]``; texts over the context are truncated."""
@@ -78,7 +82,22 @@ class Encoder:
         return ZeroShotClassifier.build(prompts, self.encode_texts, self.logit_scale)
 
 
+def _tensor(array: NDArray[Any]) -> Tensor:
+    # A copy: arrays from decoders and shared memory are often read-only, which torch does not allow for.
+    return torch.from_numpy(array.copy())
+
+
+def _check_inputs(bundle: Bundle) -> None:
+    """Refuse what would fail at the first text or image, or embed it wrongly."""
+    size, rows = bundle.config.image.size, bundle.config.text.vocab
+    if bundle.preprocess.size != size:
+        raise BundleError(f"preprocess.json has size {bundle.preprocess.size}, config.json has image.size {size}")
+    if bundle.tokenizer.vocab_size > rows:
+        raise BundleError(f"tokenizer.json has {bundle.tokenizer.vocab_size} tokens, config.json has text.vocab {rows}")
+
+
 def _build(bundle: Bundle) -> DualEncoder:
+    _check_inputs(bundle)
     with torch.device("meta"):
         model = DualEncoder(
             bundle.config, end_id=bundle.tokenizer.end_id, mean=bundle.preprocess.mean, std=bundle.preprocess.std
@@ -88,9 +107,6 @@ def _build(bundle: Bundle) -> DualEncoder:
     if expected != found:
         raise BundleError(f"weights do not fit config.json: {_difference(expected, found)}")
     model.load_state_dict(dict(bundle.weights), assign=True)
-    # The two constants are not weights: they come from preprocess.json.
-    model.image_mean = torch.tensor(bundle.preprocess.mean).view(3, 1, 1)
-    model.image_std = torch.tensor(bundle.preprocess.std).view(3, 1, 1)
     return model.eval().requires_grad_(False)
 
 

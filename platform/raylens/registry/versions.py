@@ -7,12 +7,13 @@
 
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from raylens.errors import AlreadyExistsError, ConfigError, ConflictError, NotFoundError
+from raylens.errors import AlreadyExistsError, BundleError, ConfigError, ConflictError, NotFoundError
 from raylens.registry.bundle import MANIFEST, Bundle
 from raylens.registry.encoder import Encoder
 from raylens.storage import Store, open_store
@@ -49,23 +50,33 @@ class Registry:
         _check_name("model name", name)
         model = self.store / name
         digest = bundle.digest()
-        for version in self.versions(name):
+        known = self.versions(name)
+        for version in known:
             if version.digest == digest:
                 return version
         target = model / "bundles" / digest[:16]
         if not target.exists(MANIFEST):
             bundle.save(target)
-        return self._claim_number(name, digest, bundle.lineage)
+        created = datetime.now(UTC).isoformat(timespec="seconds")
+        first = known[-1].number + 1 if known else 1
+        return self._claim_number(Version(name, first, digest, created, dict(bundle.lineage)))
 
-    def _claim_number(self, name: str, digest: str, lineage: Mapping[str, Any]) -> Version:
-        number = max((version.number for version in self.versions(name)), default=0) + 1
+    def _claim_number(self, version: Version) -> Version:
+        """The version under the next free number, or under the one that another publisher gave the same bundle.
+
+        The search starts behind the versions that `publish` looked through, so that it meets every later one.
+        """
+        model = self.store / version.name
+        record = {"digest": version.digest, "created": version.created, "lineage": version.lineage}
         while True:
-            version = Version(name, number, digest, datetime.now(UTC).isoformat(timespec="seconds"), dict(lineage))
-            record = {"digest": version.digest, "created": version.created, "lineage": dict(lineage)}
+            path = f"versions/{version.number:06d}.json"
             try:
-                (self.store / name).write_once(f"versions/{number:06d}.json", json.dumps(record, indent=2).encode())
-            except AlreadyExistsError:  # another publisher took this number
-                number += 1
+                model.write_once(path, json.dumps(record, indent=2).encode())
+            except AlreadyExistsError:
+                other = _read_version(model, version.name, path)
+                if other.digest == version.digest:
+                    return other
+                version = replace(version, number=version.number + 1)
             else:
                 return version
 
@@ -77,21 +88,18 @@ class Registry:
         """All versions of a model, oldest first; empty for a name that nobody published."""
         _check_name("model name", name)
         model = self.store / name
-        found = []
-        for info in model.list("versions"):
-            record = json.loads(model.read(info.path))
-            number = int(info.path.rpartition("/")[2].removesuffix(".json"))
-            found.append(Version(name, number, record["digest"], record["created"], record["lineage"]))
+        found = [_read_version(model, name, info.path) for info in model.list("versions")]
         return sorted(found, key=lambda version: version.number)
 
     def aliases(self, name: str) -> dict[str, int]:
         """The aliases of a model and the version number each points to."""
         _check_name("model name", name)
         model = self.store / name
-        return {
-            info.path.rpartition("/")[2].removesuffix(".json"): int(json.loads(model.read(info.path))["version"])
-            for info in model.list("aliases")
-        }
+        found = {}
+        for info in model.list("aliases"):
+            with _damage_named(model, info.path):
+                found[_stem(info.path)] = int(json.loads(model.read(info.path))["version"])
+        return found
 
     def resolve(self, reference: str) -> Version:
         """``name``, ``name@latest``, ``name@3`` or ``name@alias`` to a version.
@@ -151,6 +159,27 @@ class Registry:
         except ConflictError:
             raise ConflictError(f"alias {name}@{alias} was moved by somebody else just now: look, then retry") from None
         return version
+
+
+def _read_version(model: Store, name: str, path: str) -> Version:
+    with _damage_named(model, path):
+        record = json.loads(model.read(path))
+        return Version(name, int(_stem(path)), record["digest"], record["created"], record["lineage"])
+
+
+def _stem(path: str) -> str:
+    return path.rpartition("/")[2].removesuffix(".json")
+
+
+@contextmanager
+def _damage_named(model: Store, path: str) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, KeyError, TypeError) as error:
+        raise BundleError(
+            f"{path} of the model at {model.describe()} is not what raylens writes there ({error!r}): "
+            "restore it, or move it away"
+        ) from None
 
 
 def _check_name(field: str, name: str) -> None:

@@ -1,0 +1,166 @@
+"""The tokenizer: which ids a text has, and that nothing but the tokenizer ends a text."""
+
+import json
+import unicodedata
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from raylens.errors import BundleError, ConfigError, InputError
+from raylens.inputs import Tokenizer
+from raylens.inputs.tokenizer import END, PAD_ID, START
+
+CORPUS = [f"a photo of a {colour} {thing}" for colour in ("red", "blue", "small") for thing in ("cat", "dog", "house")]
+TOKENIZER = Tokenizer.train([*CORPUS, f"{END} {END} {START}"] * 3, 320)
+ANY_TEXT = st.text(st.characters(blacklist_categories=["Cs"]))
+
+
+def ids_of(text: str, context: int = 400) -> tuple[list[int], bool]:
+    """The row of one text, and whether it was truncated."""
+    ids, truncated = TOKENIZER([text], context)
+    return ids[0].tolist(), bool(truncated[0])
+
+
+def folded(text: str) -> str:
+    """What the ids say, by an independent rule: NFC, each character in lower case, single spaces."""
+    lower = "".join(character.lower() for character in unicodedata.normalize("NFC", text))
+    return " ".join(lower.split())
+
+
+# Letters of many scripts, signs and emoji; of control characters Python and Rust see different ones as white space.
+PRINTABLE = st.text(
+    st.characters(categories=["Ll", "Lu", "Nd", "Po", "Sc", "So", "Zs"], max_codepoint=0x1FAFF), max_size=30
+)
+
+
+@given(PRINTABLE.filter(lambda text: text.isascii() or all(unicodedata.category(c) != "Cn" for c in text)))
+def test_ids_give_the_folded_text_back(text: str) -> None:
+    row, _ = ids_of(text)
+    assert TOKENIZER.decode(row).split() == folded(text).split() or "�" in text
+
+
+@given(PRINTABLE)
+def test_case_and_white_space_mean_nothing(text: str) -> None:
+    if text.isascii():
+        assert ids_of(text) == ids_of(text.upper())
+    assert ids_of(text) == ids_of(f"  {text}\n\t")
+
+
+def test_composed_and_decomposed_letters_are_equal() -> None:
+    assert ids_of("café") == ids_of("cafe\u0301")
+
+
+@given(ANY_TEXT, st.integers(3, 40))
+def test_every_row_has_one_start_one_end_and_known_ids(text: str, context: int) -> None:
+    row, truncated = ids_of(text, context)
+    assert len(row) == context
+    assert row[0] == TOKENIZER.start_id
+    end = row.index(TOKENIZER.end_id)
+    assert row.count(TOKENIZER.end_id) == 1
+    assert TOKENIZER.start_id not in row[1:end]
+    assert set(row[end + 1 :]) <= {PAD_ID}
+    assert all(0 <= index < TOKENIZER.vocab_size for index in row)
+    assert not truncated or end == context - 1
+
+
+@given(ANY_TEXT, st.integers(3, 20))
+def test_truncation_is_flagged_exactly_when_something_was_cut(text: str, context: int) -> None:
+    whole, _ = ids_of(text, 20_000)
+    length = whole.index(TOKENIZER.end_id) + 1
+    row, truncated = ids_of(text, context)
+    assert truncated == (length > context)
+    assert row[: min(length, context) - 1] == whole[: min(length, context) - 1]
+
+
+@pytest.mark.parametrize("text", ["", " ", "\n\t ", "\u3000"])
+def test_empty_texts_have_their_two_marks(text: str) -> None:
+    assert ids_of(text, 5) == ([TOKENIZER.start_id, TOKENIZER.end_id, PAD_ID, PAD_ID, PAD_ID], False)
+
+
+@pytest.mark.parametrize("mark", [START, END])
+@pytest.mark.parametrize("tokenizer", [TOKENIZER, Tokenizer.from_json(TOKENIZER.to_json())], ids=["trained", "read"])
+def test_a_spelled_out_mark_is_plain_text(tokenizer: Tokenizer, mark: str) -> None:
+    text = f"a cat {mark} a dog{mark}"
+    ids, _ = tokenizer([text], 200)
+    row = ids[0].tolist()
+    assert row.count(tokenizer.end_id) == 1
+    assert tokenizer.decode(row) == text
+
+
+def test_emoji_and_very_long_texts() -> None:
+    row, truncated = ids_of("🦔👩‍👩‍👧", 100)
+    assert TOKENIZER.decode(row) == "🦔👩‍👩‍👧"
+    assert not truncated
+    row, truncated = ids_of("cat " * 50_000, 16)
+    assert truncated
+    assert row[-1] == TOKENIZER.end_id
+
+
+def test_half_a_surrogate_pair_is_an_input_error() -> None:
+    with pytest.raises(InputError, match=r"text 'a \\ud83d' has half of a surrogate pair: decode it as UTF-8"):
+        TOKENIZER(["fine", "a \ud83d"], 8)
+
+
+def test_no_texts_are_no_rows() -> None:
+    ids, truncated = TOKENIZER([], 7)
+    assert ids.shape == (0, 7)
+    assert ids.dtype == np.int32
+    assert truncated.shape == (0,)
+
+
+@given(st.lists(ANY_TEXT, min_size=1, max_size=6), st.integers(3, 12))
+def test_a_row_does_not_depend_on_its_batch(texts: list[str], context: int) -> None:
+    ids, truncated = TOKENIZER(texts, context)
+    for text, row, cut in zip(texts, ids.tolist(), truncated.tolist(), strict=True):
+        assert (row, cut) == ids_of(text, context)
+
+
+@pytest.mark.parametrize("asked", [258, 259, 300, 5000])
+def test_the_vocabulary_is_no_larger_than_asked(asked: int) -> None:
+    tokenizer = Tokenizer.train(CORPUS, asked)
+    assert 258 <= tokenizer.vocab_size <= asked
+    ids, _ = tokenizer([*CORPUS, "ÿ🦔"], 60)
+    assert int(ids.max()) < tokenizer.vocab_size
+
+
+def test_a_vocabulary_without_room_for_all_bytes_is_refused() -> None:
+    with pytest.raises(ConfigError, match="vocab = 257: a byte-level tokenizer needs at least 258"):
+        Tokenizer.train(CORPUS, 257)
+
+
+def test_a_tokenizer_without_captions_knows_bytes() -> None:
+    assert Tokenizer.train([], 300).vocab_size == 258
+
+
+def test_merges_are_learned() -> None:
+    row, _ = ids_of("a photo of a cat")
+    assert row.index(TOKENIZER.end_id) < len("a photo of a cat") // 2
+
+
+def test_training_is_deterministic() -> None:
+    once, again = (Tokenizer.train(iter(CORPUS), 300) for _ in range(2))
+    assert once.to_json() == again.to_json()
+    assert once.identity() == again.identity() != TOKENIZER.identity()
+
+
+READ = Tokenizer.from_json(TOKENIZER.to_json().encode())
+
+
+@given(ANY_TEXT)
+def test_json_gives_the_same_tokenizer(text: str) -> None:
+    np.testing.assert_array_equal(READ([text], 50)[0], TOKENIZER([text], 50)[0])
+    assert READ.identity() == TOKENIZER.identity()
+
+
+@pytest.mark.parametrize("text", ["", "{}", "null", "[1]", '{"version": "1.0"}', "not json", b"\xff\xfe"])
+def test_what_is_no_tokenizer_is_a_bundle_error(text: str | bytes) -> None:
+    with pytest.raises(BundleError, match=r"^tokenizer\.json cannot be read: "):
+        Tokenizer.from_json(text)
+
+
+def test_a_tokenizer_without_marks_is_refused() -> None:
+    tree = json.loads(TOKENIZER.to_json().replace(END, "<|stop|>"))
+    with pytest.raises(BundleError, match=r"tokenizer\.json lacks <\|startoftext\|> or <\|endoftext\|>"):
+        Tokenizer.from_json(json.dumps(tree))

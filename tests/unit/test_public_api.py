@@ -1,0 +1,65 @@
+"""Each module says what it offers, and offers what it says."""
+
+import ast
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+ROOTS = [REPOSITORY / name / "raylens" for name in ("platform", "workloads", "serve", "cluster")]
+MODULES = {
+    ".".join(path.relative_to(root.parent).with_suffix("").parts).removesuffix(".__init__"): path
+    for root in ROOTS
+    for path in sorted(root.rglob("*.py"))
+}
+PACKAGES = [name for name, path in MODULES.items() if path.name == "__init__.py"]
+
+
+def exported(path: Path) -> list[str] | None:
+    """The names in ``__all__``, read without importing; None where there is none."""
+    for statement in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(statement, ast.Assign) and any(
+            isinstance(target, ast.Name) and target.id == "__all__" for target in statement.targets
+        ):
+            value = ast.literal_eval(statement.value)
+            assert isinstance(value, list)
+            return value
+    return None
+
+
+def kind(name: str) -> int:
+    """Constants, then classes, then functions, as the linter sorts them."""
+    return 0 if re.fullmatch(r"[A-Z0-9_]+", name) else 1 if name[0].isupper() else 2
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_all_is_there_sorted_and_without_privates(module: str) -> None:
+    names = exported(MODULES[module])
+    if names is None:
+        # A page that only describes the packages below it has nothing to offer.
+        assert [type(node) for node in ast.parse(MODULES[module].read_text(encoding="utf-8")).body] == [ast.Expr]
+        return
+    assert names == sorted(set(names), key=lambda name: (kind(name), name))
+    assert [name for name in names if name.startswith("_")] == []
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_exported_name_resolves(package: str) -> None:
+    module = importlib.import_module(package)
+    for name in exported(MODULES[package]) or []:
+        assert getattr(module, name) is not None
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_packages_export_what_they_import(package: str) -> None:
+    """What a package takes from its own modules is what it offers: nothing is left half public."""
+    tree = ast.parse(MODULES[package].read_text(encoding="utf-8"))
+    taken = {
+        alias.asname or alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("raylens.")
+        for alias in node.names
+    }
+    assert taken == set(exported(MODULES[package]) or [])
