@@ -127,7 +127,8 @@ def _report(
     run = version.lineage.get("run")
     curve = read_metrics(open_store(run)) if run else []
     chosen = set(pick_examples(result))
-    nearest = nearest_captions(encoder, [image for image in images if image.uid in chosen], captions)
+    shown = [image for image in images if image.uid in chosen]
+    nearest = nearest_captions(encoder, shown, captions) if captions else []
     facts = {
         "Model": f"{version} ({version.digest[:12]})",
         "Run": open_store(run).describe() if run else "unknown",
