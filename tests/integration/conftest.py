@@ -4,21 +4,33 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from raylens.cluster import session
 
 SERVER = """
-import sys
-from moto.server import ThreadedMotoServer
-server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-server.start()
-print("http://%s:%d" % server.get_host_and_port(), flush=True)
+import sys, threading
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+from werkzeug.serving import make_server
+
+application, turn = DomainDispatcherApplication(create_backend_app), threading.Lock()
+
+def one_at_a_time(environ, start_response):
+    with turn:
+        return application(environ, start_response)
+
+server = make_server("127.0.0.1", 0, one_at_a_time, threaded=True, request_handler=MotoRequestHandler)
+threading.Thread(target=server.serve_forever).start()
+print("http://127.0.0.1:%d" % server.server_port, flush=True)
 sys.stdin.read()
-server.stop()
+server.shutdown()
 """
-"""Ends with its standard input, so that it never outlives the tests."""
+"""Ends with its standard input, so that it never outlives the tests.
+
+One request at a time: moto checks a condition and then writes, and lets two racing writers win now and then.
+"""
 
 
 @pytest.fixture(scope="module")
@@ -45,10 +57,12 @@ def s3_server() -> Iterator[str]:
 
 
 @pytest.fixture
-def s3_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def s3_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Credentials, and nothing else that this machine may say about S3."""
     for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "raylens-tests")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "no-secret-at-all")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")

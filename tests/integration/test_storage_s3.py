@@ -3,11 +3,13 @@
 import multiprocessing
 import operator
 import socket
+import threading
 import urllib.request
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
+import boto3
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -15,6 +17,14 @@ from hypothesis import strategies as st
 from raylens.errors import AlreadyExistsError, ConflictError, NotFoundError, StorageError, UnreachableError
 from raylens.storage import Store, open_store
 
+# The test server cannot take control characters, which XML 1.0 forbids in its lists.
+NAME = st.text(
+    st.one_of(
+        st.sampled_from(" %+#?&=<>'\":;@é日"), st.characters(exclude_characters="/\\", exclude_categories=["C", "Z"])
+    ),
+    min_size=1,
+    max_size=8,
+).filter(lambda name: name not in (".", ".."))
 READS = ["read", "read_text", "read_with_version", "info", "exists"]
 
 
@@ -34,9 +44,7 @@ def stored(store: Store) -> Store:
 @pytest.fixture
 def public_uri(stored: Store, s3_bucket: str, s3_server: str) -> str:
     """Of a store whose object x everybody may read."""
-    import boto3
-
-    bucket = s3_bucket.removeprefix("s3://").partition("?")[0]
+    bucket = bucket_of(s3_bucket)
     client = boto3.client("s3", endpoint_url=s3_server, region_name="us-east-1")
     client.put_bucket_acl(Bucket=bucket, ACL="public-read")
     client.put_object_acl(Bucket=bucket, Key="some/prefix/x", ACL="public-read")
@@ -65,6 +73,26 @@ def no_credentials(s3_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
     return s3_server
+
+
+def bucket_of(uri: str) -> str:
+    return uri.removeprefix("s3://").partition("?")[0]
+
+
+def winners(act: Callable[[int], object], count: int = 8) -> list[int]:
+    """Which of `count` threads that start together succeed; the others must meet a conflict."""
+    barrier = threading.Barrier(count)
+
+    def attempt(number: int) -> bool:
+        barrier.wait()
+        try:
+            act(number)
+        except ConflictError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(count) as pool:
+        return [number for number, won in enumerate(pool.map(attempt, range(count))) if won]
 
 
 def in_another_process(store: Store, method: str, *arguments: object) -> object:
@@ -110,6 +138,30 @@ class TestObjects:
         store.delete("x")
         store.delete_tree("x")
         assert not store.exists("x")
+
+    @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
+    @given(name=NAME)
+    def test_any_name(self, store: Store, name: str) -> None:
+        folder = store / "any" / name
+        folder.write(name, b"12345")
+        assert folder.read(name) == b"12345" == folder.read_with_version(name)[0]
+        assert folder.read_range(name, 1, 3) == b"234"
+        assert open_store(folder.uri).list() == [folder.info(name)]
+        assert [info.path for info in store.list("any")] == [f"any/{name}/{name}"]
+        store.delete_tree("any")
+        assert store.list() == []
+
+    def test_delete_tree_takes_what_others_left(self, store: Store, s3_bucket: str, s3_server: str) -> None:
+        filesystem, root = store.arrow()
+        filesystem.create_dir(f"{root}/tree/below", recursive=True)  # objects whose names end in a slash
+        filesystem.create_dir(f"{root}/trees")
+        client = boto3.client("s3", endpoint_url=s3_server, region_name="us-east-1")
+        bucket = bucket_of(s3_bucket)
+        client.put_object(Bucket=bucket, Key="some/prefix/tree/a//b", Body=b"")
+        store.write("tree/below/x", b"")
+        store.delete_tree("tree")
+        left = client.list_objects_v2(Bucket=bucket, Prefix="some/prefix/")["Contents"]
+        assert [item["Key"] for item in left if "/tree" in item["Key"]] == ["some/prefix/trees/"]
 
     def test_large_files_come_and_go(self, store: Store, tmp_path: Path) -> None:
         data = bytes(range(256)) * (20 * 4096)  # 20 MiB: several parts
@@ -168,6 +220,15 @@ class TestConditions:
         assert store.read("x") == b"2"
         assert not store.exists("missing")
 
+    def test_one_winner(self, store: Store) -> None:
+        for number in range(10):
+            path, wins = f"race/{number}", []
+            wins.append(winners(lambda writer, path=path: store.compare_and_set(path, b"%d" % writer, None)))  # type: ignore[misc]
+            version = store.read_with_version(path)[1]
+            wins.append(winners(lambda writer, p=path, v=version: store.compare_and_set(p, b"n%d" % writer, v)))  # type: ignore[misc]
+            assert [len(each) for each in wins] == [1, 1]
+            assert store.read(path) == b"n%d" % wins[-1][0]
+
     def test_two_processes_write(self, store: Store) -> None:
         version = store.compare_and_set("x", b"1", None)
         assert isinstance(in_another_process(store, "compare_and_set", "x", b"theirs", version), str)
@@ -183,8 +244,9 @@ class TestFailures:
         for act in READS[:-1]:
             with pytest.raises(NotFoundError, match="some/prefix/x: there is no such object"):
                 operator.methodcaller(act, "x")(store)
-        with pytest.raises(NotFoundError, match="some/prefix/x: there is no such object"):
-            store.read_range("x", 0, 1)
+        for length in (0, 1):
+            with pytest.raises(NotFoundError, match="some/prefix/x: there is no such object"):
+                store.read_range("x", 0, length)
         assert not store.exists("x")
 
     def test_missing_bucket(self, nowhere: Store, tmp_path: Path) -> None:
@@ -214,6 +276,14 @@ class TestFailures:
                 operator.methodcaller(act, "x", b"")(store)
         with pytest.raises(UnreachableError, match="does not answer"):
             store.upload(tmp_path / "source", "x")
+
+    @pytest.mark.parametrize("act", [operator.methodcaller("read", "x"), operator.methodcaller("arrow")])
+    def test_missing_profile(
+        self, no_credentials: str, monkeypatch: pytest.MonkeyPatch, act: operator.methodcaller
+    ) -> None:
+        monkeypatch.setenv("AWS_PROFILE", "nobody")
+        with pytest.raises(UnreachableError, match=r"cannot .* s3://bucket/x.*profile \(nobody\)"):
+            act(open_store(f"s3://bucket/x?endpoint_override={no_credentials}&region=af-south-1"))
 
     @pytest.mark.parametrize("act", ["read", "list"])
     def test_missing_credentials(self, no_credentials: str, act: str) -> None:

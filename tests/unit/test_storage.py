@@ -97,6 +97,24 @@ class TestObjects:
         (tmp_path / "store" / "gone").symlink_to(tmp_path / "nowhere")
         assert [info.path for info in store.list()] == ["here"]
 
+    def test_list_shows_files_that_no_store_would_write(self, store: Store, tmp_path: Path) -> None:
+        store.write("x", b"")
+        (tmp_path / "store" / "a\\b").write_bytes(b"12")
+        assert [(info.path, info.size) for info in store.list()] == [("a\\b", 2), ("x", 0)]
+
+    def test_text_is_utf8_or_an_error(self, store: Store) -> None:
+        store.write("latin", "naïve".encode("latin-1"))
+        with pytest.raises(StorageError, match=r"/latin is not UTF-8 text: .* at 2"):
+            store.read_text("latin")
+
+    def test_linked_places(self, store: Store, tmp_path: Path) -> None:
+        store.write("x", b"behind the link")
+        (tmp_path / "link").symlink_to(tmp_path / "store")
+        linked = open_store(tmp_path / "link")
+        assert linked.uri == f"{tmp_path}/link"
+        assert linked.read("x") == b"behind the link"
+        assert [info.path for info in linked.list()] == ["x"]
+
     def test_delete(self, store: Store) -> None:
         for path in ("keep", "tree/a", "tree/b/c"):
             store.write(path, b"")
@@ -165,6 +183,16 @@ class TestRanges:
         else:
             with pytest.raises(StorageError, match=rf"{length} bytes at offset {offset} of .*/x"):
                 store.read_range("x", offset, length)
+
+    def test_a_senseless_length_takes_no_memory(self, store: Store) -> None:
+        store.write("x", b"123")
+        for offset, length in ((0, 2**50), (2**70, 1), (2**70, 2**70)):
+            with pytest.raises(StorageError, match=f"{length} bytes at offset {offset}"):
+                store.read_range("x", offset, length)
+
+    def test_empty_ranges_need_an_object(self, store: Store) -> None:
+        with pytest.raises(NotFoundError):
+            store.read_range("missing", 0, 0)
 
 
 class TestOneWinner:
@@ -304,6 +332,10 @@ class TestUris:
         for uri in ("a b", "./x/../a b", "~/a b", f"file://{tmp_path}/a%20b", f"{tmp_path}/a b/"):
             assert open_store(uri) == wanted
         assert wanted.uri == f"{tmp_path}/a b"
+
+    def test_a_plain_path_is_taken_at_its_word(self, tmp_path: Path) -> None:
+        open_store(f"{tmp_path}/a%20b?c=d#e&f").write("x%2F", b"")
+        assert (tmp_path / "a%20b?c=d#e&f" / "x%2F").exists()
 
     def test_the_environment_is_read_when_the_store_is_opened(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("AWS_ENDPOINT_URL", "http://general:1")

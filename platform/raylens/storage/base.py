@@ -57,8 +57,16 @@ class Store(abc.ABC):
         """
 
     def read_text(self, path: str) -> str:
-        """A whole object as UTF-8."""
-        return self.read(path).decode("utf-8")
+        """A whole object as UTF-8.
+
+        Raises:
+            NotFoundError: there is none.
+            StorageError: it is not UTF-8.
+        """
+        try:
+            return self.read(path).decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise StorageError(f"{self.describe()}/{path} is not UTF-8 text: {error.reason} at {error.start}") from None
 
     @abc.abstractmethod
     def read_range(self, path: str, offset: int, length: int) -> bytes:

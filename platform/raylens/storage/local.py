@@ -6,7 +6,6 @@ import hashlib
 import os
 import shutil
 import stat
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,15 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from raylens.errors import AlreadyExistsError, ConfigError, ConflictError, NotFoundError, StorageError
+from raylens.storage.atomic import HIDDEN, beside, publish, sync
 from raylens.storage.base import ObjectInfo, Store, checked_path, open_source, short_read
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
 
 __all__ = ["LocalStore"]
-
-HIDDEN = ".raylens-"
-"""Begins the names of temporary and lock files, which are not objects."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +59,9 @@ class LocalStore(Store):
         if offset < 0 or length < 0:
             raise short_read(str(target), offset, length, 0)
         with _explained("read", target), target.open("rb") as stream:
-            stream.seek(offset)
-            data = stream.read(length)
+            size = os.fstat(stream.fileno()).st_size
+            stream.seek(min(offset, size))
+            data = stream.read(min(length, max(size - offset, 0)))  # a wrong length must not allocate itself
         if len(data) != length:
             raise short_read(str(target), offset, length, len(data))
         return data
@@ -75,21 +73,21 @@ class LocalStore(Store):
 
     def write(self, path: str, data: bytes) -> None:
         """See `Store.write`."""
-        with _explained("write", self._at(path)), _beside(self._at(path)) as new:
+        with _explained("write", self._at(path)), beside(self._at(path)) as new:
             new.write_bytes(data)
-            _publish(new, self._at(path))
+            publish(new, self._at(path))
 
     def write_once(self, path: str, data: bytes) -> None:
         """See `Store.write_once`."""
         target = self._at(path)
-        with _explained("write", target), _beside(target) as new:
+        with _explained("write", target), beside(target) as new:
             new.write_bytes(data)
-            _sync(new)
+            sync(new)
             try:
                 target.hardlink_to(new)  # fails where something is, atomically
             except FileExistsError:
                 raise AlreadyExistsError(f"{target} exists already") from None
-            _sync(target.parent)
+            sync(target.parent)
 
     def compare_and_set(self, path: str, data: bytes, version: str | None) -> str:
         """See `Store.compare_and_set`; writers take turns by a lock file."""
@@ -115,19 +113,19 @@ class LocalStore(Store):
 
     def upload(self, source: Path, path: str) -> None:
         """See `Store.upload`."""
-        with open_source(source) as stream, _explained("write", self._at(path)), _beside(self._at(path)) as new:
+        with open_source(source) as stream, _explained("write", self._at(path)), beside(self._at(path)) as new:
             with new.open("wb") as sink:
                 shutil.copyfileobj(stream, sink)
-            _publish(new, self._at(path))
+            publish(new, self._at(path))
 
     def download(self, path: str, target: Path) -> None:
         """See `Store.download`."""
         with _explained("read", self._at(path)):
             stream = self._at(path).open("rb")
-        with stream, _explained("write", target), _beside(target) as new:
+        with stream, _explained("write", target), beside(target) as new:
             with new.open("wb") as sink:
                 shutil.copyfileobj(stream, sink)
-            _publish(new, target)
+            publish(new, target)
 
     def list(self, prefix: str = "") -> list[ObjectInfo]:
         """See `Store.list`."""
@@ -141,15 +139,12 @@ class LocalStore(Store):
             for name in names:
                 if not name.startswith(HIDDEN):
                     with contextlib.suppress(NotFoundError):  # deleted while we look
-                        yield self.info(str((Path(parent) / name).relative_to(self.root)))
+                        file = Path(parent) / name
+                        yield _info(file, str(file.relative_to(self.root)))
 
     def info(self, path: str) -> ObjectInfo:
         """See `Store.info`."""
-        with _explained("read", self._at(path)):
-            status = self._at(path).stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise NotFoundError(f"{self._at(path)} is not a file")
-        return ObjectInfo(path, status.st_size, f"{status.st_size}-{status.st_mtime_ns}")
+        return _info(self._at(path), path)
 
     def delete(self, path: str) -> None:
         """See `Store.delete`."""
@@ -171,17 +166,6 @@ class LocalStore(Store):
 
 
 @contextmanager
-def _beside(target: Path) -> Iterator[Path]:
-    """A hidden name in the folder of a file, gone at the end."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    new = target.with_name(f"{HIDDEN}{uuid.uuid4().hex}")
-    try:
-        yield new
-    finally:
-        new.unlink(missing_ok=True)
-
-
-@contextmanager
 def _explained(verb: str, path: Path) -> Iterator[None]:
     """The operating system's complaints in our words."""
     try:
@@ -192,22 +176,16 @@ def _explained(verb: str, path: Path) -> Iterator[None]:
         raise kind(f"cannot {verb} {path}: {error.strerror or error}") from None
 
 
+def _info(file: Path, path: str) -> ObjectInfo:
+    with _explained("read", file):
+        status = file.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise NotFoundError(f"{file} is not a file")
+    return ObjectInfo(path, status.st_size, f"{status.st_size}-{status.st_mtime_ns}")
+
+
 def _conflict(target: Path) -> ConflictError:
     return ConflictError(f"{target} was changed by somebody else: read it again, then retry")
-
-
-def _publish(new: Path, target: Path) -> None:
-    _sync(new)
-    new.replace(target)
-    _sync(target.parent)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _missing_is_empty(error: OSError) -> None:

@@ -1,4 +1,7 @@
-"""An S3 bucket as an object store: pyarrow reads, boto3 lists and writes, with conditions where they are needed."""
+"""An S3 bucket as an object store: boto3 reads and writes; pyarrow's filesystem is for others that want one.
+
+A ranged read is one GET. pyarrow would ask for the object's size first, which doubles the time of a small read.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,13 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote, urlencode
 
-from raylens.errors import AlreadyExistsError, ConflictError, NotFoundError, StorageError, UnreachableError
+from raylens.errors import AlreadyExistsError, ConflictError, NotFoundError, StorageError
 from raylens.storage.base import ObjectInfo, Store, checked_path, open_source, short_read
-from raylens.storage.s3_clients import ATTEMPTS, s3_client, s3_filesystem
+from raylens.storage.s3_clients import s3_client, s3_filesystem
 from raylens.storage.s3_errors import code_of, failure, missing_bucket, refusal
+from raylens.storage.s3_requests import get_object, put_object
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import ObjectTypeDef
     from pyarrow.fs import FileSystem
 
 __all__ = ["S3Store"]
@@ -50,29 +55,33 @@ class S3Store(Store):
 
     def arrow(self) -> "tuple[FileSystem, str]":
         """pyarrow's S3 filesystem with this store's endpoint, region and credentials."""
-        return s3_filesystem(self.endpoint, self.region, self.anonymous), f"{self.bucket}/{self.prefix}".rstrip("/")
+        with self._explained("open", ""):
+            filesystem = s3_filesystem(self.endpoint, self.region, self.anonymous)
+        return filesystem, f"{self.bucket}/{self.prefix}".rstrip("/")
 
     def read(self, path: str) -> bytes:
         """See `Store.read`."""
-        with self._opened(path) as stream:
-            return bytes(stream.read())
+        return self._get(path)[0]
 
     def read_range(self, path: str, offset: int, length: int) -> bytes:
-        """See `Store.read_range`."""
+        """See `Store.read_range`; one request."""
         if offset < 0 or length < 0:
             raise short_read(self._name(path), offset, length, 0)
-        with self._opened(path) as stream:
-            # pyarrow's answer to a start behind the end is an OSError like any other.
-            data = bytes(stream.read_at(length, offset)) if offset <= stream.size() else b""
+        if length == 0:  # HTTP has no empty ranges
+            self.info(path)
+            return b""
+        data, _ = self._get(path, Range=f"bytes={offset}-{offset + length - 1}")
         if len(data) != length:
             raise short_read(self._name(path), offset, length, len(data))
         return data
 
     def read_with_version(self, path: str) -> tuple[bytes, str]:
         """The version is the ETag."""
+        return self._get(path)
+
+    def _get(self, path: str, **span: str) -> tuple[bytes, str]:
         with self._explained("read", path):
-            answer = self._client().get_object(Bucket=self.bucket, Key=self._key(path))
-            return answer["Body"].read(), answer["ETag"].strip('"')
+            return get_object(self._client(), Bucket=self.bucket, Key=self._key(path), **span)
 
     def write(self, path: str, data: bytes) -> None:
         """One PUT, which S3 makes visible as a whole."""
@@ -95,8 +104,7 @@ class S3Store(Store):
 
     def _put(self, path: str, data: bytes, **condition: Any) -> str:
         with self._explained("write", path):
-            answer = self._client().put_object(Bucket=self.bucket, Key=self._key(path), Body=data, **condition)
-        return answer["ETag"].strip('"')
+            return put_object(self._client(), Bucket=self.bucket, Key=self._key(path), Body=data, **condition)
 
     def upload(self, source: Path, path: str) -> None:
         """In parts, which S3 makes visible together."""
@@ -118,17 +126,19 @@ class S3Store(Store):
         Raises:
             NotFoundError: there is no such bucket.
         """
-        base = self._key(prefix) if prefix else self.prefix
-        return sorted(self._walk(f"{base}/" if base else ""), key=lambda info: info.path)
-
-    def _walk(self, key_prefix: str) -> Iterator[ObjectInfo]:
         cut = len(f"{self.prefix}/") if self.prefix else 0
+        found = [
+            ObjectInfo(item["Key"][cut:], item["Size"], item["ETag"].strip('"'))
+            for item in self._below(self._key(prefix) if prefix else self.prefix)
+            if not item["Key"].endswith("/")  # a folder's marker, made by some tools
+        ]
+        return sorted(found, key=lambda info: info.path)
+
+    def _below(self, folder: str) -> Iterator["ObjectTypeDef"]:
         with self._explained("list", ""):
-            pages = self._client().get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=key_prefix)
-            for page in pages:
-                for item in page.get("Contents", []):
-                    if not item["Key"].endswith("/"):  # a folder's marker, made by some tools
-                        yield ObjectInfo(item["Key"][cut:], item["Size"], item["ETag"].strip('"'))
+            listing = self._client().get_paginator("list_objects_v2")
+            for page in listing.paginate(Bucket=self.bucket, Prefix=f"{folder}/" if folder else ""):
+                yield from page.get("Contents", [])
 
     def info(self, path: str) -> ObjectInfo:
         """See `Store.info`."""
@@ -142,8 +152,8 @@ class S3Store(Store):
             self._client().delete_object(Bucket=self.bucket, Key=self._key(path))
 
     def delete_tree(self, prefix: str) -> None:
-        """See `Store.delete_tree`."""
-        keys = [self._key(info.path) for info in self.list(checked_path(prefix))]
+        """See `Store.delete_tree`; markers of folders go too."""
+        keys = [item["Key"] for item in self._below(self._key(prefix))]
         for at in range(0, len(keys), DELETE_BATCH):
             batch: Any = {"Objects": [{"Key": key} for key in keys[at : at + DELETE_BATCH]], "Quiet": True}
             with self._explained("delete", prefix):
@@ -151,8 +161,8 @@ class S3Store(Store):
             for error in answer.get("Errors", []):
                 raise StorageError(f"cannot delete s3://{self.bucket}/{error.get('Key')}: {error.get('Message')}")
 
-    def _client(self, attempts: int = ATTEMPTS) -> "S3Client":
-        return s3_client(self.endpoint, self.region, self.anonymous, attempts)
+    def _client(self) -> "S3Client":
+        return s3_client(self.endpoint, self.region, self.anonymous)
 
     def _key(self, path: str) -> str:
         return f"{self.prefix}/{checked_path(path)}".lstrip("/")
@@ -164,23 +174,9 @@ class S3Store(Store):
         return self.endpoint or f"Amazon S3 ({self.region})"
 
     @contextmanager
-    def _opened(self, path: str) -> Iterator[Any]:
-        """pyarrow's stream of an object."""
-        key = self._key(path)
-        with self._explained("read", path):
-            filesystem, _ = self.arrow()
-            try:
-                with filesystem.open_input_file(f"{self.bucket}/{key}") as stream:
-                    yield stream
-            except OSError as error:
-                # pyarrow tells what happened in prose only; ask once more in a way that answers with a code.
-                self._client(attempts=1).head_object(Bucket=self.bucket, Key=key)
-                reason = " ".join(str(error).split())
-                raise UnreachableError(f"cannot read {self._name(path)} at {self._where()}: {reason}") from None
-
-    @contextmanager
     def _explained(self, verb: str, path: str) -> Iterator[None]:
         """boto3's complaints in our words."""
+        from boto3.exceptions import RetriesExceededError
         from botocore.exceptions import BotoCoreError, ClientError
 
         what = f"cannot {verb} {self._name(path)}"
@@ -192,6 +188,9 @@ class S3Store(Store):
             raise refusal(what, self._where(), self.bucket, error) from None
         except BotoCoreError as error:
             raise failure(what, self._where(), self.bucket, error) from None
+        except RetriesExceededError as error:  # a download that broke off again and again
+            last: Exception = error.last_exception  # type: ignore[attr-defined]  # missing in boto3's stubs
+            raise failure(what, self._where(), self.bucket, last) from None
 
     def _require_bucket(self, what: str) -> None:
         """Raise if the bucket is certainly missing; a policy may forbid asking."""

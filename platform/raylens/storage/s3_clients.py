@@ -17,9 +17,9 @@ CONNECT_SECONDS, REQUEST_SECONDS, ATTEMPTS = 3, 30, 3
 URI_DECIDES: dict[str, Any] = {"ignore_configured_endpoint_urls": True}
 
 
-def s3_client(endpoint: str, region: str, anonymous: bool, attempts: int = ATTEMPTS) -> "S3Client":
+def s3_client(endpoint: str, region: str, anonymous: bool) -> "S3Client":
     """boto3's client, made once a process: connections must not be shared with a forked child."""
-    return _client(os.getpid(), endpoint, region, anonymous, attempts)
+    return _client(os.getpid(), endpoint, region, anonymous)
 
 
 def s3_filesystem(endpoint: str, region: str, anonymous: bool) -> "S3FileSystem":
@@ -28,13 +28,13 @@ def s3_filesystem(endpoint: str, region: str, anonymous: bool) -> "S3FileSystem"
 
 
 @functools.lru_cache(maxsize=32)
-def _client(_process: int, endpoint: str, region: str, anonymous: bool, attempts: int) -> "S3Client":
+def _client(_process: int, endpoint: str, region: str, anonymous: bool) -> "S3Client":
     import boto3
     from botocore import UNSIGNED
     from botocore.config import Config
 
     config = Config(
-        retries={"mode": "standard", "total_max_attempts": attempts},
+        retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
         connect_timeout=CONNECT_SECONDS,
         read_timeout=REQUEST_SECONDS,
         signature_version=UNSIGNED if anonymous else None,

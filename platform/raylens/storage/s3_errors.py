@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from raylens.errors import AlreadyExistsError, ConflictError, NotFoundError, StorageError, UnreachableError
 
 if TYPE_CHECKING:
-    from botocore.exceptions import BotoCoreError, ClientError
+    from botocore.exceptions import ClientError
 
 __all__ = ["code_of", "failure", "missing_bucket", "refusal"]
 
@@ -43,8 +43,8 @@ def refusal(what: str, where: str, bucket: str, error: "ClientError") -> Storage
     return kind(f"{what}: {where} answers {code}: {error.response.get('Error', {}).get('Message')}")
 
 
-def failure(what: str, where: str, bucket: str, error: "BotoCoreError") -> StorageError:
-    """No answer of S3 at all: the connection, or boto3's own configuration."""
+def failure(what: str, where: str, bucket: str, error: Exception) -> StorageError:
+    """No whole answer of S3: the connection, or boto3's own configuration."""
     from botocore.exceptions import ConnectionError as EndpointError
     from botocore.exceptions import HTTPClientError
 
@@ -53,4 +53,4 @@ def failure(what: str, where: str, bucket: str, error: "BotoCoreError") -> Stora
         return UnreachableError(
             f"{what}: {where} does not answer for bucket {bucket!r} ({reason}): check the endpoint and the network"
         )
-    return UnreachableError(f"{what}: {reason}")
+    return UnreachableError(f"{what} at {where}: {reason}")
