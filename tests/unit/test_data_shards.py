@@ -105,11 +105,12 @@ def test_digest_follows_content_not_place(make_shards: MakeShards, tmp_path: Pat
     assert first.digest == copied.digest != other.digest
 
 
-def test_a_damaged_manifest_is_named(make_shards: MakeShards, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["samples.parquet", "manifest.json"])
+def test_a_damaged_manifest_is_named(make_shards: MakeShards, tmp_path: Path, name: str) -> None:
     store = make_shards(5)
     index(store, tmp_path)
     cache = open_store(tmp_path / "manifests")
-    path = next(info.path for info in cache.list() if info.path.endswith("samples.parquet"))
+    path = next(info.path for info in cache.list() if info.path.endswith(name))
     cache.write(path, cache.read(path)[:-20])
     with pytest.raises(ManifestError, match="damaged"):
         index(store, tmp_path)

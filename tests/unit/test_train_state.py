@@ -6,8 +6,9 @@ import pytest
 
 from raylens.config import DataConfig, LengthConfig, RunConfig, apply_overrides, validated
 from raylens.data import Plan
-from raylens.errors import ConfigError, CursorError
+from raylens.errors import CheckpointError, ConfigError, CursorError, TrainingError
 from raylens.storage import open_store
+from raylens.train.checkpoint import Checkpoints
 from raylens.train.cursor import Cursor
 from raylens.train.metrics import MetricsLog, read_metrics
 from raylens.train.prepare import claim
@@ -69,6 +70,26 @@ def test_metrics_are_published_and_rewound(tmp_path: Path) -> None:
     again = MetricsLog(store, start=2, every_seconds=0)
     again.add({"step": 3, "loss": 9.0})
     assert [(record["step"], record["loss"]) for record in read_metrics(store)] == [(1, 1.0), (2, 0.5), (3, 9.0)]
+
+
+@pytest.mark.parametrize("line", ["{", "3", '{"loss": 1}'])
+def test_damaged_metrics_are_named(tmp_path: Path, line: str) -> None:
+    store = open_store(tmp_path)
+    store.write("metrics.jsonl", f'{{"step": 1}}\n{line}\n'.encode())
+    with pytest.raises(TrainingError, match=r"metrics\.jsonl, line 2"):
+        read_metrics(store)
+
+
+def test_only_a_manifest_makes_a_checkpoint(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(open_store(tmp_path))
+    assert checkpoints.newest() is None
+    for path in ("step-00000007/half/state.pt", "step-x/checkpoint.json", "notes/checkpoint.json", "checkpoint.json"):
+        checkpoints.store.write(path, b"{}")
+    assert checkpoints.newest() is None
+    checkpoints.store.write("step-00000009/checkpoint.json", b"{}")
+    assert checkpoints.steps() == [9]
+    with pytest.raises(CheckpointError, match=r"checkpoint\.json of step 9 .* is damaged"):
+        checkpoints.newest()
 
 
 def test_metrics_refuse_what_json_cannot_say(tmp_path: Path) -> None:

@@ -115,15 +115,17 @@ class Manifest:
             ManifestError: it is damaged.
         """
         try:
-            head = json.loads(store.read("manifest.json"))
+            text = store.read("manifest.json")
         except NotFoundError:
             return None
         try:
+            head = json.loads(text)
             rows = pq.read_table(pa.BufferReader(store.read("samples.parquet")))
             manifest = cls.from_rows([ObjectInfo(*shard) for shard in head["shards"]], rows)
-        except (NotFoundError, pa.ArrowException, KeyError, TypeError) as error:
+            known = str(head["digest"])
+        except (NotFoundError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
             raise ManifestError(f"manifest at {store.describe()} is damaged ({error}): delete it") from None
-        if manifest.digest != head["digest"]:
+        if manifest.digest != known:
             raise ManifestError(f"manifest at {store.describe()} does not match its own digest: delete it")
         return manifest
 

@@ -22,6 +22,7 @@ __all__ = ["CheckpointManifest", "Checkpoints", "SavedFile"]
 
 T = TypeVar("T")
 MANIFEST = "checkpoint.json"
+COMPLETE = re.compile(rf"step-(\d+)/{re.escape(MANIFEST)}")
 RANK = re.compile(r"zero_pp_rank_(\d+)_")
 
 
@@ -75,8 +76,8 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Steps with a complete checkpoint, ascending."""
-        found = [info.path for info in self.store.list() if info.path.endswith(f"/{MANIFEST}")]
-        return sorted(int(path.split("/")[0].removeprefix("step-")) for path in found)
+        found = (COMPLETE.fullmatch(info.path) for info in self.store.list())
+        return sorted(int(match.group(1)) for match in found if match)
 
     def newest(self) -> CheckpointManifest | None:
         """The newest complete checkpoint, if there is one.

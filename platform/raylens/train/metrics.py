@@ -4,7 +4,7 @@ import json
 import time
 from typing import Any
 
-from raylens.errors import NotFoundError
+from raylens.errors import NotFoundError, TrainingError
 from raylens.storage import Store
 
 __all__ = ["MetricsLog", "read_metrics"]
@@ -13,12 +13,30 @@ NAME = "metrics.jsonl"
 
 
 def read_metrics(run: Store) -> list[dict[str, Any]]:
-    """All records of a run, in order of step; empty for a run that has none yet."""
+    """All records of a run, in order of step; empty for a run that has none yet.
+
+    Raises:
+        TrainingError: a line is not a record.
+    """
     try:
         text = run.read_text(NAME)
     except NotFoundError:
         return []
-    return [json.loads(line) for line in text.splitlines()]
+    return [
+        _record(line, f"{run.describe()}/{NAME}, line {number}") for number, line in enumerate(text.splitlines(), 1)
+    ]
+
+
+def _record(line: str, where: str) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except ValueError as error:
+        raise TrainingError(
+            f"{where} is damaged ({error}): mend or delete the file; no training state is in it"
+        ) from None
+    if not isinstance(record, dict) or "step" not in record:
+        raise TrainingError(f"{where} is no record with a step: mend or delete the file; no training state is in it")
+    return record
 
 
 class MetricsLog:
