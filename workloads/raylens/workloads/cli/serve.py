@@ -39,7 +39,7 @@ def serve(
     with Terminal() as terminal, session(address, num_cpus):
         with serve_model(registry=registry, reference=model, host=host, port=port, replicas=replicas) as service:
             terminal.say(f"ready: {service.url}  (API description: {service.url}/docs; stop with Ctrl-C)")
-            terminal.console.print(_how_to_call(service.url), highlight=False, markup=False)
+            typer.echo(_how_to_call(service.url), err=True)  # not through rich, which would break the lines
             _until_interrupted()
         terminal.say("stopped")
 
