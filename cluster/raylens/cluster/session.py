@@ -3,6 +3,8 @@
 import logging
 import os
 import secrets
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -40,9 +42,29 @@ def session(address: str | None = None, num_cpus: int | None = None) -> Iterator
         where = f"the cluster at {address!r}" if address else "a cluster on this machine"
         raise ClusterError(f"cannot use {where}: {_first_line(error)}") from error
     try:
-        yield
+        # After ray.init, which puts a handler in place that prints a stack and aborts, and leaves Ray behind.
+        with _sigterm_interrupts():
+            yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """A polite request to stop (SIGTERM) is answered like Ctrl-C: what was started is stopped."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    finally:
+        # None: a handler that is not Python's, which cannot be put back from here.
+        signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _init_local(num_cpus: int) -> None:

@@ -1,7 +1,6 @@
 """The root of the command line: its commands, and errors as one line with a non-zero exit."""
 
 import os
-import signal
 import sys
 import traceback
 from importlib.metadata import version
@@ -45,7 +44,6 @@ def _root(
 
 def main() -> None:
     """Run the command line; never returns."""
-    signal.signal(signal.SIGTERM, _as_interrupt)
     try:
         app()
     except RaylensError as error:
@@ -61,8 +59,3 @@ def _report(error: RaylensError) -> None:
     if os.environ.get(DEBUG):
         traceback.print_exc()
     Console(stderr=True, highlight=False).print(f"[bold red]error:[/bold red] {escape(str(error))}", soft_wrap=True)
-
-
-def _as_interrupt(*_: object) -> None:
-    """A polite request to stop is answered like Ctrl-C: what was started is stopped."""
-    raise KeyboardInterrupt
