@@ -44,11 +44,29 @@ __all__ = [
     "TrainingError",
     "UnavailableError",
     "UnreachableError",
+    "own_error",
 ]
 
 
 class RaylensError(Exception):
     """Base of every error that raylens raises on purpose; the command line prints it in one line."""
+
+
+def own_error(error: BaseException | None) -> RaylensError | None:
+    """The error raised on purpose that lies inside what a framework made of it, if there is one.
+
+    Ray wraps an exception in classes that carry it in an attribute, some of which claim its class as well but have a
+    traceback for a message; what they carry is looked at first.
+    """
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        carried = (getattr(error, name, None) for name in ("_base_exc", "controller_failure", "cause"))
+        inner = next((one for one in carried if isinstance(one, BaseException)), None)
+        if inner is None and isinstance(error, RaylensError):
+            return error
+        error = inner if inner is not None else error.__cause__
+    return None
 
 
 class ConfigError(RaylensError):

@@ -12,7 +12,7 @@ DEFINED = {name: kind for name, kind in vars(errors).items() if inspect.isclass(
 
 
 def test_all_are_exported() -> None:
-    assert sorted(DEFINED) == errors.__all__
+    assert sorted([*DEFINED, "own_error"]) == errors.__all__
 
 
 @pytest.mark.parametrize("kind", DEFINED.values(), ids=lambda kind: kind.__name__)
@@ -42,3 +42,30 @@ def test_the_docstring_draws_the_real_tree() -> None:
 
 def test_every_error_is_documented() -> None:
     assert [name for name, kind in DEFINED.items() if not kind.__doc__] == []
+
+
+class WrappingError(Exception):
+    """As frameworks do it: the real one is an attribute."""
+
+    def __init__(self, inner: BaseException) -> None:
+        super().__init__("Traceback (most recent call last): ...")
+        self.cause = inner
+
+
+class ClaimingError(WrappingError, errors.UnreachableError):
+    """Claims the class of what it wraps, and has a traceback for a message."""
+
+
+def test_own_error_finds_the_innermost() -> None:
+    own = errors.UnreachableError("cannot read x")
+    assert errors.own_error(own) is own
+    assert errors.own_error(WrappingError(WrappingError(own))) is own
+    assert errors.own_error(ClaimingError(own)) is own
+    assert errors.own_error(WrappingError(ValueError("not ours"))) is None
+    assert errors.own_error(None) is None
+    outer = errors.TrainingError("step 3 failed")
+    outer.__cause__ = own
+    assert errors.own_error(outer) is outer, "what we raised ourselves says more than its cause"
+    circle = WrappingError(ValueError("x"))
+    circle.cause = circle
+    assert errors.own_error(circle) is None

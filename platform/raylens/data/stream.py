@@ -10,7 +10,7 @@ import ray.data
 from numpy.typing import NDArray
 
 from raylens.data.unit import UnitMaker
-from raylens.errors import RaylensError
+from raylens.errors import own_error
 
 if TYPE_CHECKING:
     from raylens.data.reader import Layout
@@ -58,14 +58,4 @@ def ray_map(items: list[dict[str, Any]], function: Callable[[dict[str, Any]], pa
     try:
         yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow")
     except ray.exceptions.RayTaskError as error:
-        raise _own_error(error) from error
-
-
-def _own_error(error: BaseException) -> BaseException:
-    """The error that a task raised on purpose, without Ray's wrapping, or the wrapped one."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, RaylensError):
-            return type(cause)(*cause.args[:1])
-        cause = getattr(cause, "cause", None) or cause.__cause__
-    return error
+        raise own_error(error) or error from None

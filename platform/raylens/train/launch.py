@@ -12,7 +12,7 @@ from raylens.config import RunConfig, ScaleConfig
 from raylens.data.reader import Layout
 from raylens.data.stream import execution_options, training_stream
 from raylens.data.unit import UnitMaker
-from raylens.errors import ClusterError, RaylensError, TrainingError
+from raylens.errors import ClusterError, RaylensError, TrainingError, own_error
 from raylens.registry import Version
 from raylens.train.checkpoint import Checkpoints
 from raylens.train.export import publish
@@ -157,29 +157,17 @@ class _Failures(ray.train.UserCallback):  # type: ignore[misc] # Ray is untyped 
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:  # noqa: ARG002
         for error in worker_exceptions.values():
-            own = _own(error)
+            own = own_error(error)
             if own is not None:
                 raise own
         rank, error = next(iter(worker_exceptions.items()))
         self._board.post.remote(Restarting(f"worker {rank}: {str(error).strip().splitlines()[0]}"))
 
 
-def _own(error: BaseException | None) -> RaylensError | None:
-    """The error of ours that lies inside Ray's, if there is one."""
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        if isinstance(error, RaylensError):
-            return error
-        inner = (getattr(error, name, None) for name in ("_base_exc", "controller_failure", "cause", "__cause__"))
-        error = next((one for one in inner if isinstance(one, BaseException)), None)
-    return None
-
-
 def _diagnosis(error: "ray.train.TrainingFailedError") -> RaylensError:
     failures = getattr(error, "worker_failures", {})
     for one in (error, *failures.values()):
-        own = _own(one)
+        own = own_error(one)
         if own is not None:
             return own
     lines = [line for line in str(error).splitlines() if line.strip()]
