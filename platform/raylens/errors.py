@@ -64,7 +64,9 @@ def own_error(error: BaseException | None) -> RaylensError | None:
         carried = (getattr(error, name, None) for name in ("_base_exc", "controller_failure", "cause"))
         inner = next((one for one in carried if isinstance(one, BaseException)), None)
         if inner is None and isinstance(error, RaylensError):
-            return error
+            first, *more = str(error).splitlines() or [""]
+            # Ray Data writes advice under the message of what it carries; a message of ours is one line.
+            return type(error)(first) if more else error
         error = inner if inner is not None else error.__cause__
     return None
 

@@ -13,7 +13,15 @@ import torch
 from raylens.config import RunConfig, apply_overrides, validated
 from raylens.data.reader import Layout
 from raylens.data.unit import UnitMaker
-from raylens.errors import CheckpointError, ClusterError, ConfigError, CursorError, ManifestError, QuarantineError
+from raylens.errors import (
+    CheckpointError,
+    ClusterError,
+    ConfigError,
+    CursorError,
+    ManifestError,
+    NotFoundError,
+    QuarantineError,
+)
 from raylens.registry import Registry
 from raylens.storage import Store, open_store
 from raylens.train import train
@@ -219,6 +227,19 @@ def test_bad_images_are_replaced_and_told_until_there_are_too_many(tmp_path: Pat
     strict = validated(RunConfig, apply_overrides(config.model_dump(), ["name=strict"]))
     with pytest.raises((QuarantineError, ManifestError), match=r"could not be used|cannot be used"):
         train(strict, say=quiet)
+
+
+def test_a_shard_that_vanishes_ends_the_run_and_is_named(tmp_path: Path, make_shards: MakeShards) -> None:
+    data = make_shards(40)
+    config = small(tmp_path, data, **{"length.samples_seen": 12 * 600, "checkpoint.every_steps": 50})
+
+    def tell(news: News) -> None:
+        if isinstance(news, Metrics):
+            data.delete("000002.tar")
+
+    with pytest.raises(NotFoundError, match=r"cannot read .*000002\.tar") as caught:
+        train(config, say=quiet, tell=tell)
+    assert "\n" not in str(caught.value)
 
 
 def test_too_few_cpus_says_so_at_once(tmp_path: Path, make_shards: MakeShards) -> None:

@@ -66,6 +66,8 @@ def test_own_error_finds_the_innermost() -> None:
     outer = errors.TrainingError("step 3 failed")
     outer.__cause__ = own
     assert errors.own_error(outer) is outer, "what we raised ourselves says more than its cause"
+    advised = errors.own_error(WrappingError(errors.NotFoundError("no such object\nTo change retries ...")))
+    assert repr(advised) == "NotFoundError('no such object')"
     circle = WrappingError(ValueError("x"))
     circle.cause = circle
     assert errors.own_error(circle) is None
