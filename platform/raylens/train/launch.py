@@ -76,6 +76,8 @@ def train(
         say(f"starting {config.scale.workers} workers: ZeRO {config.zero.stage}, global batch {config.global_batch}")
         with listening(news, tell or (lambda _: None)):
             _fit(job, prepared)
+    else:
+        say(f"nothing left to train: all {prepared.steps} steps were taken before")
     version = publish(prepared, checkpoints)
     return RunResult(prepared.store.uri, prepared.steps, resumed_at, len(prepared.manifest), version)
 

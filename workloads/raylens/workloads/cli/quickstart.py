@@ -1,15 +1,22 @@
 """``raylens quickstart``."""
 
 import json
-from typing import Annotated
+import sys
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from raylens.storage import open_store
 from raylens.workloads.cli.options import Address, NumCpus, Set
 
+if TYPE_CHECKING:
+    from raylens.workloads.quickstart import QuickstartResult
+
 __all__ = ["add_to"]
+
+DEFAULT = "quickstart"
 
 
 def add_to(app: typer.Typer) -> None:
@@ -21,7 +28,7 @@ def quickstart(
     storage: Annotated[
         str,
         typer.Option(help="Folder, or s3://bucket/prefix?endpoint_override=http://host:port, that gets everything."),
-    ] = "quickstart",
+    ] = DEFAULT,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON line.")] = False,
     changes: Set = None,
     address: Address = None,
@@ -48,6 +55,10 @@ def quickstart(
     if as_json:
         typer.echo(json.dumps(result.as_dict()))
         return
+    _show(result, storage)
+
+
+def _show(result: "QuickstartResult", storage: str) -> None:
     low, high = result.zero_shot_interval
     table = Table(title="raylens quickstart", show_header=False, title_justify="left")
     for name, value in (
@@ -57,8 +68,11 @@ def quickstart(
         ("run", result.run),
         ("served = offline", f"to {result.served_max_difference:.1e}"),
         ("seconds", "  ".join(f"{stage} {seconds:.0f}" for stage, seconds in result.seconds.items())),
-        ("try next", f"open the report; raylens serve digits --registry {result.registry}"),
-        ("", "raylens train digits --set name=longer --set length.epochs=80"),
     ):
         table.add_row(name, value)
     Console().print(table)
+    # Not in the table, which would break the lines that people copy; and with the endpoint, where there is one.
+    registry = (open_store(storage) / "registry").uri if "://" in storage else result.registry
+    typer.echo(f"Open the report, or leave the API running:\n  {sys.argv[0]} serve digits --registry '{registry}'")
+    if storage == DEFAULT:
+        typer.echo(f"Train longer:\n  {sys.argv[0]} train digits --set name=longer --set length.epochs=60")

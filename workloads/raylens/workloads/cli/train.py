@@ -50,8 +50,6 @@ def train(
     with Terminal() as terminal, session(address, num_cpus):
         terminal.title(f"train {config.name}")
         result = run(config, say=terminal.say, tell=terminal.tell)
-        if result.resumed_at == result.steps:
-            terminal.say(f"nothing left to do: all {result.steps} steps were taken before")
     typer.echo(f"{result.version} in {config.registry_uri}")
 
 
