@@ -119,7 +119,8 @@ class RunConfig(Node):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     global_batch: Positive = 32_768
     """Image-text pairs contrasted in one step, over all workers."""
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32"] = "fp32"
+    """What the towers compute in. bf16 is to come: through DeepSpeed it ran and did not learn (docs/log.md)."""
     data: DataConfig
     model: ModelConfig = ModelConfig()
     objective: ObjectiveConfig = ObjectiveConfig()

@@ -101,7 +101,6 @@ def _deepspeed_config(config: RunConfig) -> dict[str, Any]:
         # Always given: DeepSpeed's own default clips at 1.0.
         "gradient_clipping": config.optim.clip_norm,
         "zero_optimization": {"stage": config.zero.stage},
-        "bf16": {"enabled": config.precision == "bf16"},
         "zero_force_ds_cpu_optimizer": False,
         "steps_per_print": 2**31,
     }

@@ -52,7 +52,6 @@ def vit_b32() -> RunConfig:
         name="vit_b32",
         data=DataConfig(train="data/train"),
         scale=ScaleConfig(workers=8, gpus_per_worker=1, cpus_per_worker=4),
-        precision="bf16",
     )
 
 
