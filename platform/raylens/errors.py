@@ -6,10 +6,12 @@
     │   ├── NotFoundError        no such object, folder or bucket
     │   ├── AlreadyExistsError   a write-once object is there already
     │   ├── ConflictError        a compare-and-set lost against another writer
+    │   ├── ChangedError         an object is not the one any more that was indexed
     │   └── UnreachableError     endpoint, network, credentials or permission
     ├── InputError               an image or a text that cannot be used
     ├── DataError                shards, manifest or plan
     │   ├── ManifestError        no samples, or a manifest that does not fit its shards
+    │   │   └── DamagedError     a shard that ends or breaks in the middle
     │   ├── CursorError          a checkpoint's place in the data does not fit this run
     │   └── QuarantineError      more bad samples than the budget allows
     ├── TrainingError            a run cannot go on (the message carries the diagnosis)
@@ -27,11 +29,13 @@ one message as its only argument, so all of them travel between Ray processes un
 __all__ = [
     "AlreadyExistsError",
     "BundleError",
+    "ChangedError",
     "CheckpointError",
     "ClusterError",
     "ConfigError",
     "ConflictError",
     "CursorError",
+    "DamagedError",
     "DataError",
     "InputError",
     "ManifestError",
@@ -91,6 +95,10 @@ class ConflictError(StorageError):
     """A compare-and-set lost: the object changed since it was read."""
 
 
+class ChangedError(StorageError):
+    """An object is not the one any more that was indexed, or whose first part was read."""
+
+
 class UnreachableError(StorageError):
     """The store cannot be reached or refuses: endpoint, network, credentials or permission."""
 
@@ -105,6 +113,10 @@ class DataError(RaylensError):
 
 class ManifestError(DataError):
     """A data set without samples, or a manifest that does not fit its shards."""
+
+
+class DamagedError(ManifestError):
+    """A shard that ends or breaks in the middle; what came before it can be used."""
 
 
 class CursorError(DataError):

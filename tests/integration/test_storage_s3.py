@@ -4,6 +4,7 @@ import multiprocessing
 import operator
 import socket
 import threading
+import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -14,8 +15,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from raylens.errors import AlreadyExistsError, ConflictError, NotFoundError, StorageError, UnreachableError
-from raylens.storage import Store, open_store
+from raylens.errors import (
+    AlreadyExistsError,
+    ChangedError,
+    ConflictError,
+    NotFoundError,
+    StorageError,
+    UnreachableError,
+)
+from raylens.storage import Store, open_store, patience
 
 # The test server cannot take control characters, which XML 1.0 forbids in its lists.
 NAME = st.text(
@@ -201,6 +209,32 @@ class TestObjects:
             assert stream.read() == b"arrow"
 
 
+class TestVersions:
+    def test_the_indexed_object_is_read(self, store: Store) -> None:
+        store.write("x", b"0123456789")
+        version = store.list()[0].version
+        assert store.read("x", version=version) == b"0123456789"
+        assert store.read_range("x", 2, 3, version=version) == b"234"
+        assert store.read_range("x", 2, 0, version=version) == b""
+
+    def test_another_one_is_refused(self, store: Store) -> None:
+        store.write("x", b"0123456789")
+        version = store.info("x").version
+        store.write("x", b"9876543210")
+        for act in (
+            operator.methodcaller("read", "x", version=version),
+            operator.methodcaller("read_range", "x", 2, 3, version=version),
+            operator.methodcaller("read_range", "x", 0, 0, version=version),
+        ):
+            with pytest.raises(ChangedError, match=r"s3://.*/some/prefix/x changed since it was indexed"):
+                act(store)
+        with store.open_file("x", 10, version) as file, pytest.raises(ChangedError, match="some/prefix/x"):
+            file.read()
+        store.delete("x")
+        with pytest.raises(NotFoundError, match="there is no such object"):
+            store.read_range("x", 2, 3, version=version)
+
+
 class TestConditions:
     """The server enforces If-None-Match and If-Match, so what is tested is the protocol, not our belief in it."""
 
@@ -261,12 +295,20 @@ class TestFailures:
                 act(nowhere)
 
     @pytest.mark.parametrize("act", [*READS, "list"])
-    def test_closed_port(self, closed_port: int, act: str) -> None:
+    def test_closed_port(self, closed_port: int, act: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(patience, "NO_CONNECTION_SECONDS", 0.5)
         store = open_store(f"s3://bucket/x?endpoint_override=http://127.0.0.1:{closed_port}")
         with pytest.raises(UnreachableError, match=f"http://127.0.0.1:{closed_port} does not answer") as caught:
             operator.methodcaller(act, "x")(store)
         assert "'bucket'" in str(caught.value)
         assert "\n" not in str(caught.value)
+
+    @pytest.mark.parametrize("host", ["127.0.0.1", "no-such-host.invalid"])
+    def test_a_store_that_is_down_is_reported_in_time(self, closed_port: int, host: str) -> None:
+        began = time.monotonic()
+        with pytest.raises(UnreachableError, match=f"http://{host}:{closed_port} does not answer"):
+            open_store(f"s3://bucket/x?endpoint_override=http://{host}:{closed_port}").read("x")
+        assert 0.5 < time.monotonic() - began < 15
 
     def test_closed_port_for_writers(self, closed_port: int, tmp_path: Path) -> None:
         store = open_store(f"s3://bucket/x?endpoint_override=http://127.0.0.1:{closed_port}")

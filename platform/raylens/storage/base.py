@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Self
 
-from raylens.errors import ConfigError, NotFoundError, StorageError
+from raylens.errors import ChangedError, ConfigError, NotFoundError, StorageError
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
 
-__all__ = ["ObjectInfo", "Store", "checked_path", "open_source", "short_read"]
+    from raylens.storage.ranged_file import RangedFile
+
+__all__ = ["ObjectInfo", "Store", "changed", "checked_path", "open_source", "short_read"]
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class ObjectInfo:
     size: int
     """Bytes."""
     version: str
-    """Changes when the object does: the ETag on S3, size and modification time in a folder."""
+    """Changes when the object does: the ETag on S3, size and modification time elsewhere."""
 
 
 class Store(abc.ABC):
@@ -38,7 +40,7 @@ class Store(abc.ABC):
 
     @abc.abstractmethod
     def describe(self) -> str:
-        """For people: a folder's path, or ``s3://bucket/prefix``."""
+        """For people: a folder's path, ``s3://bucket/prefix`` or ``gs://bucket/prefix``."""
 
     @abc.abstractmethod
     def __truediv__(self, sub: str) -> Self:
@@ -49,11 +51,12 @@ class Store(abc.ABC):
         """A pyarrow filesystem and this store's path in it."""
 
     @abc.abstractmethod
-    def read(self, path: str) -> bytes:
-        """A whole object.
+    def read(self, path: str, *, version: str | None = None) -> bytes:
+        """A whole object; with ``version`` (as `list` and `info` give it) only if it is still that one.
 
         Raises:
             NotFoundError: there is none.
+            ChangedError: it has another version.
         """
 
     def read_text(self, path: str) -> str:
@@ -69,13 +72,20 @@ class Store(abc.ABC):
             raise StorageError(f"{self.describe()}/{path} is not UTF-8 text: {error.reason} at {error.start}") from None
 
     @abc.abstractmethod
-    def read_range(self, path: str, offset: int, length: int) -> bytes:
-        """Exactly ``length`` bytes from ``offset``.
+    def read_range(self, path: str, offset: int, length: int, *, version: str | None = None) -> bytes:
+        """Exactly ``length`` bytes from ``offset``; with ``version`` only if the object is still that one.
 
         Raises:
             NotFoundError: there is no such object.
+            ChangedError: it has another version.
             StorageError: it is shorter.
         """
+
+    def open_file(self, path: str, size: int, version: str | None = None) -> "RangedFile":
+        """An object of ``size`` bytes as a file, read by ranges; the store is not asked before the first read."""
+        from raylens.storage.ranged_file import RangedFile
+
+        return RangedFile(self, path, size, version)
 
     @abc.abstractmethod
     def read_with_version(self, path: str) -> tuple[bytes, str]:
@@ -167,6 +177,13 @@ def open_source(source: Path) -> BinaryIO:
         raise NotFoundError(f"cannot upload {source}: there is no such file") from None
     except OSError as error:
         raise StorageError(f"cannot upload {source}: {error.strerror or error}") from None
+
+
+def changed(name: str) -> ChangedError:
+    """For an object that is not the one any more whose version was asked for."""
+    return ChangedError(
+        f"{name} changed since it was indexed: put the old object back, or index the data set again under a new name"
+    )
 
 
 def short_read(name: str, offset: int, length: int, came: int) -> StorageError:

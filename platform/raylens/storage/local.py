@@ -5,16 +5,15 @@ import fcntl
 import hashlib
 import os
 import shutil
-import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from raylens.errors import AlreadyExistsError, ConfigError, ConflictError, NotFoundError, StorageError
+from raylens.errors import AlreadyExistsError, ConfigError, ConflictError, NotFoundError
 from raylens.storage.atomic import HIDDEN, beside, publish, sync
 from raylens.storage.base import ObjectInfo, Store, checked_path, open_source, short_read
+from raylens.storage.local_files import explained, file_info, missing_is_empty, require_version
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
@@ -48,20 +47,24 @@ class LocalStore(Store):
 
         return LocalFileSystem(), self.root
 
-    def read(self, path: str) -> bytes:
+    def read(self, path: str, *, version: str | None = None) -> bytes:
         """See `Store.read`."""
-        with _explained("read", self._at(path)):
-            return self._at(path).read_bytes()
+        target = self._at(path)
+        with explained("read", target), target.open("rb") as stream:
+            data = stream.read()
+            require_version(stream, version)
+        return data
 
-    def read_range(self, path: str, offset: int, length: int) -> bytes:
+    def read_range(self, path: str, offset: int, length: int, *, version: str | None = None) -> bytes:
         """See `Store.read_range`."""
         target = self._at(path)
         if offset < 0 or length < 0:
             raise short_read(str(target), offset, length, 0)
-        with _explained("read", target), target.open("rb") as stream:
+        with explained("read", target), target.open("rb") as stream:
             size = os.fstat(stream.fileno()).st_size
             stream.seek(min(offset, size))
             data = stream.read(min(length, max(size - offset, 0)))  # a wrong length must not allocate itself
+            require_version(stream, version)
         if len(data) != length:
             raise short_read(str(target), offset, length, len(data))
         return data
@@ -73,14 +76,14 @@ class LocalStore(Store):
 
     def write(self, path: str, data: bytes) -> None:
         """See `Store.write`."""
-        with _explained("write", self._at(path)), beside(self._at(path)) as new:
+        with explained("write", self._at(path)), beside(self._at(path)) as new:
             new.write_bytes(data)
             publish(new, self._at(path))
 
     def write_once(self, path: str, data: bytes) -> None:
         """See `Store.write_once`."""
         target = self._at(path)
-        with _explained("write", target), beside(target) as new:
+        with explained("write", target), beside(target) as new:
             new.write_bytes(data)
             sync(new)
             try:
@@ -94,7 +97,7 @@ class LocalStore(Store):
         target = self._at(path)
         if version is None:
             return self._create(path, data)
-        with _explained("write", target):
+        with explained("write", target):
             target.parent.mkdir(parents=True, exist_ok=True)
             with (target.parent / f"{HIDDEN}lock-{target.name}").open("w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
@@ -113,16 +116,16 @@ class LocalStore(Store):
 
     def upload(self, source: Path, path: str) -> None:
         """See `Store.upload`."""
-        with open_source(source) as stream, _explained("write", self._at(path)), beside(self._at(path)) as new:
+        with open_source(source) as stream, explained("write", self._at(path)), beside(self._at(path)) as new:
             with new.open("wb") as sink:
                 shutil.copyfileobj(stream, sink)
             publish(new, self._at(path))
 
     def download(self, path: str, target: Path) -> None:
         """See `Store.download`."""
-        with _explained("read", self._at(path)):
+        with explained("read", self._at(path)):
             stream = self._at(path).open("rb")
-        with stream, _explained("write", target), beside(target) as new:
+        with stream, explained("write", target), beside(target) as new:
             with new.open("wb") as sink:
                 shutil.copyfileobj(stream, sink)
             publish(new, target)
@@ -130,31 +133,31 @@ class LocalStore(Store):
     def list(self, prefix: str = "") -> list[ObjectInfo]:
         """See `Store.list`."""
         folder = self._at(prefix) if prefix else Path(self.root)
-        with _explained("list", folder):
+        with explained("list", folder):
             return sorted(self._walk(folder), key=lambda info: info.path)
 
     def _walk(self, folder: Path) -> Iterator[ObjectInfo]:
-        for parent, folders, names in os.walk(folder, onerror=_missing_is_empty):
+        for parent, folders, names in os.walk(folder, onerror=missing_is_empty):
             folders[:] = [name for name in folders if not name.startswith(HIDDEN)]
             for name in names:
                 if not name.startswith(HIDDEN):
                     with contextlib.suppress(NotFoundError):  # deleted while we look
                         file = Path(parent) / name
-                        yield _info(file, str(file.relative_to(self.root)))
+                        yield file_info(file, str(file.relative_to(self.root)))
 
     def info(self, path: str) -> ObjectInfo:
         """See `Store.info`."""
-        return _info(self._at(path), path)
+        return file_info(self._at(path), path)
 
     def delete(self, path: str) -> None:
         """See `Store.delete`."""
-        with _explained("delete", self._at(path)):
+        with explained("delete", self._at(path)):
             self._at(path).unlink(missing_ok=True)
 
     def delete_tree(self, prefix: str) -> None:
         """See `Store.delete_tree`."""
         folder = self._at(prefix)
-        with _explained("delete", folder):
+        with explained("delete", folder):
             while folder.is_dir():
                 with contextlib.suppress(FileNotFoundError):  # somebody else deletes too
                     shutil.rmtree(folder)
@@ -165,32 +168,8 @@ class LocalStore(Store):
         return Path(self.root) / path
 
 
-@contextmanager
-def _explained(verb: str, path: Path) -> Iterator[None]:
-    """The operating system's complaints in our words."""
-    try:
-        yield
-    except OSError as error:
-        absent = isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError) and verb != "write"
-        kind = NotFoundError if absent else StorageError
-        raise kind(f"cannot {verb} {path}: {error.strerror or error}") from None
-
-
-def _info(file: Path, path: str) -> ObjectInfo:
-    with _explained("read", file):
-        status = file.stat()
-    if not stat.S_ISREG(status.st_mode):
-        raise NotFoundError(f"{file} is not a file")
-    return ObjectInfo(path, status.st_size, f"{status.st_size}-{status.st_mtime_ns}")
-
-
 def _conflict(target: Path) -> ConflictError:
     return ConflictError(f"{target} was changed by somebody else: read it again, then retry")
-
-
-def _missing_is_empty(error: OSError) -> None:
-    if not isinstance(error, FileNotFoundError | NotADirectoryError):
-        raise error
 
 
 def _hash(data: bytes) -> str:

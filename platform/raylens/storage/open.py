@@ -3,19 +3,32 @@
 import os
 import re
 from pathlib import Path
-from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+from urllib.parse import unquote
 
 from raylens.errors import ConfigError
-from raylens.storage.base import Store, checked_path
+from raylens.storage.base import Store
+from raylens.storage.bucket_uri import BucketUri, Kind, shown
+from raylens.storage.gcs import GcsStore
 from raylens.storage.local import LocalStore
 from raylens.storage.s3 import S3Store
 
 __all__ = ["open_store"]
 
-BUCKET = re.compile(r"(?!.*\.\.)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
-ENDPOINT = re.compile(r"https?://[^/@?#\s]+/?")
-S3_OPTIONS = ("endpoint_override", "region", "scheme", "anonymous")
 SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+S3 = Kind(
+    "s3",
+    re.compile(r"(?!.*\.\.)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"),
+    "3 to 63 lower-case letters, digits, '.' and '-'",
+    ("endpoint_override", "region", "scheme", "anonymous"),
+    "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or a profile",
+)
+GCS = Kind(
+    "gs",
+    re.compile(r"(?!.*\.\.)[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]"),
+    "3 to 63 lower-case letters, digits, '-', '_' and '.'; up to 222 with dots",
+    ("endpoint_override", "scheme", "anonymous"),
+    "GOOGLE_APPLICATION_CREDENTIALS",
+)
 
 
 def open_store(uri: str | os.PathLike[str]) -> Store:
@@ -26,6 +39,7 @@ def open_store(uri: str | os.PathLike[str]) -> Store:
             (``anonymous=true`` for public buckets). Where the URI names no endpoint or region, the environment's
             (``AWS_ENDPOINT_URL_S3``, ``AWS_ENDPOINT_URL``; ``AWS_REGION``, ``AWS_DEFAULT_REGION``) is written into
             it, so that all machines of a cluster use the same. An empty ``endpoint_override=`` is Amazon's own.
+            ``gs://bucket/prefix``, with ``endpoint_override``, ``scheme`` and ``anonymous``, is read only.
 
     Raises:
         ConfigError: the URI is not of these forms; the message says what is allowed.
@@ -42,7 +56,11 @@ def open_store(uri: str | os.PathLike[str]) -> Store:
         return LocalStore(_folder(path, text))
     if scheme == "s3":
         return _s3(text)
-    raise ConfigError(f"storage URI {_shown(text)!r}: scheme {scheme!r} is not known; use a path, file:// or s3://")
+    if scheme == "gs":
+        return _gcs(text)
+    raise ConfigError(
+        f"storage URI {shown(text)!r}: scheme {scheme!r} is not known; use a path, file://, s3:// or gs://"
+    )
 
 
 def _folder(path: str, uri: str) -> str:
@@ -55,74 +73,20 @@ def _folder(path: str, uri: str) -> str:
 
 
 def _s3(uri: str) -> S3Store:
-    shown = _shown(uri)
-    parts = _split(uri, shown)
-    options = _options(parts.query, shown)
+    parsed = BucketUri(uri, S3)
+    environment = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
     return S3Store(
-        bucket=parts.netloc,
-        prefix=_prefix(parts.path, shown),
-        endpoint=_endpoint(options, shown),
-        region=options.get("region")
+        bucket=parsed.bucket,
+        prefix=parsed.prefix,
+        endpoint=parsed.endpoint(environment, "AWS_ENDPOINT_URL(_S3)"),
+        region=parsed.options.get("region")
         or os.environ.get("AWS_REGION")
         or os.environ.get("AWS_DEFAULT_REGION")
         or "us-east-1",
-        anonymous=options.get("anonymous", "false").lower() == "true",
+        anonymous=parsed.anonymous,
     )
 
 
-def _split(uri: str, shown: str) -> SplitResult:
-    try:
-        parts = urlsplit(uri)
-    except ValueError:
-        raise ConfigError(f"storage URI {shown!r} is not a URI; write s3://bucket/prefix") from None
-    if "@" in parts.netloc or ":" in parts.netloc:
-        raise ConfigError(
-            f"storage URI {shown!r}: neither credentials nor a port belong before the bucket; set AWS_ACCESS_KEY_ID "
-            "and AWS_SECRET_ACCESS_KEY or a profile, and ?endpoint_override=http://host:port"
-        )
-    if not BUCKET.fullmatch(parts.netloc):
-        raise ConfigError(
-            f"storage URI {shown!r}: bucket {parts.netloc!r} is not a bucket name (3 to 63 lower-case letters, "
-            "digits, '.' and '-')"
-        )
-    if "#" in uri:
-        raise ConfigError(f"storage URI {shown!r}: write '#' in a prefix as %23")
-    return parts
-
-
-def _options(query: str, shown: str) -> dict[str, str]:
-    options = dict(parse_qsl(query, keep_blank_values=True))
-    for key in options:
-        if key not in S3_OPTIONS:
-            raise ConfigError(f"storage URI {shown!r}: unknown option {key!r}; allowed: {', '.join(S3_OPTIONS)}")
-    if options.get("anonymous", "false").lower() not in ("true", "false"):
-        raise ConfigError(f"storage URI {shown!r}: anonymous = {options['anonymous']!r}; use true or false")
-    if options.get("scheme", "https") not in ("http", "https"):
-        raise ConfigError(f"storage URI {shown!r}: scheme = {options['scheme']!r}; use http or https")
-    return options
-
-
-def _prefix(path: str, shown: str) -> str:
-    prefix = "/".join(part for part in unquote(path).split("/") if part)
-    try:
-        return checked_path(prefix) if prefix else ""
-    except ConfigError as error:
-        raise ConfigError(f"storage URI {shown!r}: {error}") from None
-
-
-def _endpoint(options: dict[str, str], shown: str) -> str:
-    environment = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
-    endpoint = options.get("endpoint_override", environment)
-    if endpoint and "://" not in endpoint:
-        endpoint = f"{options.get('scheme', 'https')}://{endpoint}"
-    if endpoint and not ENDPOINT.fullmatch(endpoint):
-        source = "endpoint_override" if "endpoint_override" in options else "AWS_ENDPOINT_URL(_S3)"
-        raise ConfigError(
-            f"storage URI {shown!r}: {source} must look like http://host:port, without credentials or a path"
-        )
-    return endpoint.rstrip("/")
-
-
-def _shown(uri: str) -> str:
-    """Without what may be secret: a user's part, and the query."""
-    return re.sub(r"//.*@", "//...@", uri, flags=re.DOTALL).partition("?")[0]
+def _gcs(uri: str) -> GcsStore:
+    parsed = BucketUri(uri, GCS)
+    return GcsStore(parsed.bucket, parsed.prefix, parsed.endpoint(), parsed.anonymous)

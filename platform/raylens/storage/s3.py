@@ -4,22 +4,19 @@ A ranged read is one GET. pyarrow would ask for the object's size first, which d
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
-from urllib.parse import quote, urlencode
+from typing import TYPE_CHECKING, Any
 
 from raylens.errors import AlreadyExistsError, ConflictError, NotFoundError, StorageError
-from raylens.storage.base import ObjectInfo, Store, checked_path, open_source, short_read
-from raylens.storage.s3_clients import s3_client, s3_filesystem
-from raylens.storage.s3_errors import code_of, failure, missing_bucket, refusal
-from raylens.storage.s3_requests import get_object, put_object
+from raylens.storage.base import ObjectInfo, changed, open_source, short_read
+from raylens.storage.s3_place import S3Place
+from raylens.storage.s3_reads import Reading, patiently
+from raylens.storage.s3_requests import put_object
+from raylens.storage.transfer import download_parts
 
 if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
     from mypy_boto3_s3.type_defs import ObjectTypeDef
-    from pyarrow.fs import FileSystem
 
 __all__ = ["S3Store"]
 
@@ -27,50 +24,22 @@ DELETE_BATCH = 1000  # what one DeleteObjects request takes
 
 
 @dataclass(frozen=True)
-class S3Store(Store):
+class S3Store(S3Place):
     """Objects under a prefix of a bucket."""
 
-    bucket: str
-    prefix: str
-    endpoint: str
-    """Empty for Amazon's own."""
-    region: str
-    anonymous: bool = False
+    def read(self, path: str, *, version: str | None = None) -> bytes:
+        """See `Store.read`; one request, where none fails."""
+        return self._get(path, version=version)[0]
 
-    @property
-    def uri(self) -> str:
-        """With endpoint (empty: Amazon's own) and region, so that every machine reaches the same bucket."""
-        options = {"region": self.region, "endpoint_override": self.endpoint}
-        if self.anonymous:
-            options["anonymous"] = "true"
-        return f"s3://{self.bucket}/{quote(self.prefix)}".rstrip("/") + f"?{urlencode(options, safe=':/')}"
-
-    def describe(self) -> str:
-        """``s3://bucket/prefix``."""
-        return f"s3://{self.bucket}/{self.prefix}".rstrip("/")
-
-    def __truediv__(self, sub: str) -> Self:
-        prefix = f"{self.prefix}/{checked_path(sub)}".lstrip("/")
-        return type(self)(self.bucket, prefix, self.endpoint, self.region, self.anonymous)
-
-    def arrow(self) -> "tuple[FileSystem, str]":
-        """pyarrow's S3 filesystem with this store's endpoint, region and credentials."""
-        with self._explained("open", ""):
-            filesystem = s3_filesystem(self.endpoint, self.region, self.anonymous)
-        return filesystem, f"{self.bucket}/{self.prefix}".rstrip("/")
-
-    def read(self, path: str) -> bytes:
-        """See `Store.read`."""
-        return self._get(path)[0]
-
-    def read_range(self, path: str, offset: int, length: int) -> bytes:
-        """See `Store.read_range`; one request."""
+    def read_range(self, path: str, offset: int, length: int, *, version: str | None = None) -> bytes:
+        """See `Store.read_range`; one request, where none fails, with ``If-Match`` for the version."""
         if offset < 0 or length < 0:
             raise short_read(self._name(path), offset, length, 0)
         if length == 0:  # HTTP has no empty ranges
-            self.info(path)
+            if version not in (None, self.info(path).version):
+                raise changed(self._name(path))
             return b""
-        data, _ = self._get(path, Range=f"bytes={offset}-{offset + length - 1}")
+        data, _ = self._get(path, (offset, length), version)
         if len(data) != length:
             raise short_read(self._name(path), offset, length, len(data))
         return data
@@ -79,9 +48,9 @@ class S3Store(Store):
         """The version is the ETag."""
         return self._get(path)
 
-    def _get(self, path: str, **span: str) -> tuple[bytes, str]:
+    def _get(self, path: str, span: tuple[int, int] | None = None, version: str | None = None) -> tuple[bytes, str]:
         with self._explained("read", path):
-            return get_object(self._client(), Bucket=self.bucket, Key=self._key(path), **span)
+            return Reading(self._reader(), self.bucket, self._key(path), span, version).fetch(self._name(path))
 
     def write(self, path: str, data: bytes) -> None:
         """One PUT, which S3 makes visible as a whole."""
@@ -112,13 +81,8 @@ class S3Store(Store):
             self._client().upload_fileobj(stream, self.bucket, self._key(path))
 
     def download(self, path: str, target: Path) -> None:
-        """boto3 writes to a temporary name and renames."""
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with self._explained("read", path):
-                self._client().download_file(self.bucket, self._key(path), str(target))
-        except OSError as error:
-            raise StorageError(f"cannot write {target}: {error.strerror or error}") from None
+        """See `Store.download`; several ranges at a time."""
+        download_parts(self, path, target)
 
     def list(self, prefix: str = "") -> list[ObjectInfo]:
         """See `Store.list`.
@@ -136,14 +100,20 @@ class S3Store(Store):
 
     def _below(self, folder: str) -> Iterator["ObjectTypeDef"]:
         with self._explained("list", ""):
-            listing = self._client().get_paginator("list_objects_v2")
-            for page in listing.paginate(Bucket=self.bucket, Prefix=f"{folder}/" if folder else ""):
+            client = self._reader()
+            request: dict[str, Any] = {"Bucket": self.bucket, "Prefix": f"{folder}/" if folder else ""}
+            while True:
+                page = patiently(lambda: client.list_objects_v2(**request))
                 yield from page.get("Contents", [])
+                if not page.get("IsTruncated"):
+                    return
+                request["ContinuationToken"] = page["NextContinuationToken"]
 
     def info(self, path: str) -> ObjectInfo:
         """See `Store.info`."""
         with self._explained("read", path):
-            answer = self._client().head_object(Bucket=self.bucket, Key=self._key(path))
+            client = self._reader()
+            answer = patiently(lambda: client.head_object(Bucket=self.bucket, Key=self._key(path)))
         return ObjectInfo(path, answer["ContentLength"], answer["ETag"].strip('"'))
 
     def delete(self, path: str) -> None:
@@ -160,44 +130,3 @@ class S3Store(Store):
                 answer = self._client().delete_objects(Bucket=self.bucket, Delete=batch)
             for error in answer.get("Errors", []):
                 raise StorageError(f"cannot delete s3://{self.bucket}/{error.get('Key')}: {error.get('Message')}")
-
-    def _client(self) -> "S3Client":
-        return s3_client(self.endpoint, self.region, self.anonymous)
-
-    def _key(self, path: str) -> str:
-        return f"{self.prefix}/{checked_path(path)}".lstrip("/")
-
-    def _name(self, path: str) -> str:
-        return f"{self.describe()}/{path}" if path else self.describe()
-
-    def _where(self) -> str:
-        return self.endpoint or f"Amazon S3 ({self.region})"
-
-    @contextmanager
-    def _explained(self, verb: str, path: str) -> Iterator[None]:
-        """boto3's complaints in our words."""
-        from boto3.exceptions import RetriesExceededError
-        from botocore.exceptions import BotoCoreError, ClientError
-
-        what = f"cannot {verb} {self._name(path)}"
-        try:
-            yield
-        except ClientError as error:
-            if code_of(error) == "404":  # a HEAD: object or bucket
-                self._require_bucket(what)
-            raise refusal(what, self._where(), self.bucket, error) from None
-        except BotoCoreError as error:
-            raise failure(what, self._where(), self.bucket, error) from None
-        except RetriesExceededError as error:  # a download that broke off again and again
-            last: Exception = error.last_exception  # type: ignore[attr-defined]  # missing in boto3's stubs
-            raise failure(what, self._where(), self.bucket, last) from None
-
-    def _require_bucket(self, what: str) -> None:
-        """Raise if the bucket is certainly missing; a policy may forbid asking."""
-        from botocore.exceptions import ClientError
-
-        try:
-            self._client().head_bucket(Bucket=self.bucket)
-        except ClientError as error:
-            if code_of(error) in ("404", "NoSuchBucket"):
-                raise missing_bucket(what, self._where(), self.bucket) from None

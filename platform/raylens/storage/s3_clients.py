@@ -1,4 +1,4 @@
-"""The two S3 clients of a process, boto3's and pyarrow's, with the same endpoint, credentials and patience."""
+"""The S3 clients of a process, boto3's and pyarrow's, with the same endpoint and credentials."""
 
 import functools
 import os
@@ -10,16 +10,23 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from pyarrow.fs import S3FileSystem
 
-__all__ = ["ATTEMPTS", "s3_client", "s3_filesystem"]
+__all__ = ["ATTEMPTS", "s3_client", "s3_filesystem", "s3_reader"]
 
 CONNECT_SECONDS, REQUEST_SECONDS, ATTEMPTS = 3, 30, 3
+STALL_SECONDS = 10
+"""A read of which nothing comes for so long is made again."""
 # A store's URI is complete: the environment of the machine that reads it must not send it elsewhere.
 URI_DECIDES: dict[str, Any] = {"ignore_configured_endpoint_urls": True}
 
 
 def s3_client(endpoint: str, region: str, anonymous: bool) -> "S3Client":
     """boto3's client, made once a process: connections must not be shared with a forked child."""
-    return _client(os.getpid(), endpoint, region, anonymous)
+    return _client(os.getpid(), endpoint, region, anonymous, ATTEMPTS, REQUEST_SECONDS)
+
+
+def s3_reader(endpoint: str, region: str, anonymous: bool) -> "S3Client":
+    """boto3's client for `raylens.storage.s3_reads`, which repeats requests itself."""
+    return _client(os.getpid(), endpoint, region, anonymous, 1, STALL_SECONDS)
 
 
 def s3_filesystem(endpoint: str, region: str, anonymous: bool) -> "S3FileSystem":
@@ -27,16 +34,16 @@ def s3_filesystem(endpoint: str, region: str, anonymous: bool) -> "S3FileSystem"
     return _filesystem(os.getpid(), endpoint, region, anonymous)
 
 
-@functools.lru_cache(maxsize=32)
-def _client(_process: int, endpoint: str, region: str, anonymous: bool) -> "S3Client":
+@functools.lru_cache(maxsize=64)
+def _client(_process: int, endpoint: str, region: str, anonymous: bool, attempts: int, seconds: float) -> "S3Client":
     import boto3
     from botocore import UNSIGNED
     from botocore.config import Config
 
     config = Config(
-        retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
+        retries={"mode": "standard", "total_max_attempts": attempts},
         connect_timeout=CONNECT_SECONDS,
-        read_timeout=REQUEST_SECONDS,
+        read_timeout=seconds,
         signature_version=UNSIGNED if anonymous else None,
         # A custom endpoint seldom resolves bucket.host.
         s3={"addressing_style": "path" if endpoint else "auto"},

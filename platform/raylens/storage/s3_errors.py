@@ -7,7 +7,7 @@ from raylens.errors import AlreadyExistsError, ConflictError, NotFoundError, Sto
 if TYPE_CHECKING:
     from botocore.exceptions import ClientError
 
-__all__ = ["code_of", "failure", "missing_bucket", "refusal"]
+__all__ = ["code_of", "failure", "missing_bucket", "refusal", "status_of"]
 
 REFUSED = ("AccessDenied", "ExpiredToken", "InvalidToken", "RequestTimeTooSkewed")
 ELSEWHERE = ("PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException")
@@ -18,6 +18,11 @@ def code_of(error: "ClientError") -> str:
     return str(error.response.get("Error", {}).get("Code", ""))
 
 
+def status_of(error: "ClientError") -> int:
+    """The HTTP status."""
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
 def missing_bucket(what: str, where: str, bucket: str) -> NotFoundError:
     """For a bucket that is not there."""
     return NotFoundError(f"{what}: there is no bucket {bucket!r} at {where}: create it, or check the name")
@@ -26,7 +31,7 @@ def missing_bucket(what: str, where: str, bucket: str) -> NotFoundError:
 def refusal(what: str, where: str, bucket: str, error: "ClientError") -> StorageError:
     """An answer of S3 that is not success."""
     code = code_of(error)
-    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    status = status_of(error)
     if code == "NoSuchBucket":
         return missing_bucket(what, where, bucket)
     if status == 404:

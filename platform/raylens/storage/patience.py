@@ -1,0 +1,44 @@
+"""How often, and how long, a read that failed in passing is tried again."""
+
+import random
+import time
+
+__all__ = ["ATTEMPTS", "NO_CONNECTION_SECONDS", "Patience"]
+
+ATTEMPTS = 8
+"""Requests that one read may take. Where one request of 20 fails, one read of 25,000,000,000 does."""
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 16.0
+"""Pauses of up to 0.5, 1, 2, 4, 8, 16 and 16 s, drawn evenly from nothing up: 48 s at most, 24 s on average."""
+NO_CONNECTION_SECONDS = 10.0
+"""Where no attempt met anybody (refused, timed out, unknown host), the store is down or its name is wrong."""
+
+# Not the module's own generator: training seeds that one, with the same number on many machines.
+_JITTER = random.SystemRandom()
+
+
+class Patience:
+    """That of one read. Progress takes nothing back: a read has its attempts, however far each one came."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+        self._attempts = 0
+        self._met = False
+
+    def wait(self, *, met: bool) -> bool:
+        """Pause after a failed attempt.
+
+        Args:
+            met: whether somebody answered, or at least took the connection.
+
+        Returns:
+            Whether to try again.
+        """
+        self._attempts += 1
+        self._met |= met
+        if self._attempts >= ATTEMPTS:
+            return False
+        pause = _JITTER.uniform(0, min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** (self._attempts - 1)))
+        if not self._met and time.monotonic() - self._began + pause > NO_CONNECTION_SECONDS:
+            return False
+        time.sleep(pause)
+        return True
