@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from raylens.config import RunConfig, apply_overrides, validated
-from raylens.data.reader import Layout
+from raylens.data.opened import open_data
 from raylens.data.unit import UnitMaker
+from raylens.data.verify import Topology, verify
 from raylens.errors import (
     CheckpointError,
     ClusterError,
     ConfigError,
-    CursorError,
     ManifestError,
     NotFoundError,
     QuarantineError,
@@ -64,8 +64,8 @@ def reference_losses(config: RunConfig) -> list[float]:
     """The same run in one process: plan, torch's AdamW and clipping, the dense loss in fp64."""
     ready = prepare(config, quiet)
     maker = UnitMaker(
-        ready.plan, config.data.train, ready.store.uri, ready.preprocess, ready.tokenizer.to_json(),
-        config.model.text.context, config.data.crop_min_scale, config.data.max_pixels,
+        ready.plan, tuple(manifest.home for manifest in ready.manifests), ready.store.uri, ready.preprocess,
+        ready.tokenizer.to_json(), config.model.text.context, config.data.crop_min_scale, config.data.max_pixels,
     )  # fmt: skip
     model = build_model(config, ready.tokenizer, ready.preprocess)
     decayed = [p for n, p in model.named_parameters() if p.ndim > 1 or "class_embedding" in n]
@@ -78,7 +78,7 @@ def reference_losses(config: RunConfig) -> list[float]:
     losses = []
     for step in range(ready.steps):
         first = step * config.global_batch
-        blocks = list(maker.make(Layout.of(ready.manifest), first, first + config.global_batch, 5))
+        blocks = list(maker.make(first, first + config.global_batch, 5))
         image = np.concatenate([block["image"] for block in blocks])
         ids = np.concatenate([block["ids"] for block in blocks])
         image_BD, text_BD, log_scale = model(torch.from_numpy(image), torch.from_numpy(ids))
@@ -110,6 +110,40 @@ def test_every_stage_and_worker_count_trains_the_same(
     _, encoder = Registry(config.registry_uri).load(str(result.version))
     vectors = encoder.encode_texts(["a red cat", "a small house"])
     assert torch.allclose(vectors.norm(dim=-1), torch.ones(2), atol=1e-5)
+
+
+def test_the_number_of_workers_may_change_at_every_interruption(tmp_path: Path, make_shards: MakeShards) -> None:
+    """ZeRO 0, where each worker holds the whole state: 3 workers, then 1, then 4, over the same global batches."""
+    config = small(tmp_path, make_shards(40), **{"zero.stage": 0, "length.samples_seen": 12 * 11})
+    calm = config.model_copy(update={"name": "calm"})
+    train(calm, say=quiet)
+    for workers, stop in ((3, 4), (1, 8), (4, None)):
+        scaled = validated(RunConfig, apply_overrides(config.model_dump(), [f"scale.workers={workers}"]))
+        _until(scaled, stop)
+    records = [read_metrics(open_store(config.storage) / name) for name in ("small", "calm")]
+    hashes = [[word for record in part for word in record["sample_hashes"]] for part in records]
+    ready = prepare(config, quiet)
+    expected = verify(ready.plan, 12, [Topology(((0, 1),)), Topology(((0, 3), (4, 1), (8, 4)))], 11).hashes
+    assert hashes == [list(expected), list(expected)]
+    losses = [[record["loss"] for record in part] for part in records]
+    assert losses[0] == pytest.approx(losses[1], rel=2e-4)
+
+
+def _until(config: RunConfig, stop: int | None) -> None:
+    """Train, and press Ctrl-C as soon as the checkpoint at step ``stop`` is there."""
+
+    def tell(news: News) -> None:
+        if stop and news == Checkpointed(stop):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    if stop is None:
+        train(config, say=quiet, tell=tell)
+        return
+    with pytest.raises(KeyboardInterrupt):
+        train(config, say=quiet, tell=tell)
+    for news in Checkpoints(open_store(config.storage) / config.name).steps():
+        if news > stop:  # it went on for a moment
+            open_store(config.storage).delete_tree(f"small/checkpoints/step-{news:08d}")
 
 
 def test_news_checkpoints_and_a_second_start(tmp_path: Path, make_shards: MakeShards) -> None:
@@ -184,10 +218,18 @@ def test_another_worker_count_or_stage_is_refused_with_the_remedy(tmp_path: Path
 def test_other_shards_under_the_same_run_are_refused(tmp_path: Path, make_shards: MakeShards) -> None:
     config = small(tmp_path, make_shards(40), **{"length.samples_seen": 48})
     train(config, say=quiet)
-    shards = open_store(config.data.train)
+    shards = open_store(config.data.train[0].uri)
     shards.delete("000003.tar")
-    with pytest.raises(CursorError, match=r"manifest: the checkpoint has .* the shards changed"):
+    with pytest.raises(ManifestError, match=r"is not what run .*small began with: 000003\.tar is gone"):
         train(config, say=quiet)
+
+
+def test_shards_that_were_only_copied_are_the_same(tmp_path: Path, make_shards: MakeShards) -> None:
+    config = small(tmp_path, make_shards(40), **{"length.samples_seen": 48})
+    first = train(config, say=quiet)
+    for path in Path(config.data.train[0].uri).iterdir():
+        os.utime(path)
+    assert train(config, say=quiet).version == first.version
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path: Path, make_shards: MakeShards) -> None:
@@ -204,12 +246,12 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path, make_shards: MakeShards) 
 def test_bad_images_are_replaced_and_told_until_there_are_too_many(tmp_path: Path, make_shards: MakeShards) -> None:
     data = make_shards(40)
     config = small(tmp_path, data)
-    layout = Layout.of(prepare(config, quiet).manifest)
+    opened = open_data(prepare(config, quiet).manifests[0].home)
 
     def spoil(numbers: range) -> None:
         for sample in numbers:
-            path = layout.paths[int(layout.columns["shard"][sample])]
-            start, length = (int(layout.columns[f"image_{name}"][sample]) for name in ("offset", "length"))
+            path = opened.shard_path(sample)
+            start, length = (int(opened.places[name][sample]) for name in ("offset", "length"))
             whole = bytearray(data.read(path))
             whole[start + 43 : start + length] = bytes(length - 43)  # the header stays, the pixels go
             data.write(path, bytes(whole))

@@ -13,6 +13,7 @@ from raylens.config import (
     DataConfig,
     LengthConfig,
     RunConfig,
+    SourceConfig,
     apply_overrides,
     dump_yaml,
     load_yaml,
@@ -338,22 +339,26 @@ def test_sources_that_are_not_there_are_named(tmp_path: Path) -> None:
     assert "not UTF-8 text" in refused(str(tmp_path / "latin.yaml"))
 
 
-def test_the_page_lists_every_key_with_its_default() -> None:
-    page = DOCS.read_text(encoding="utf-8")
-    rows = {
+def listed(page: str) -> dict[str, str]:
+    rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines())
+    return {
         cells[0].strip("`"): cells[1].strip("`").replace("_", "")
-        for cells in ([cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines())
+        for cells in rows
         if len(cells) == 3 and cells[0].startswith("`")
     }
-    expected = {
+
+
+def defaults(node: type[BaseModel]) -> dict[str, str]:
+    return {
         key: default if default == "required" else "null" if default is None else str(default).replace("_", "")
-        for key, default in leaves(RunConfig).items()
+        for key, default in leaves(node).items()
     }
+
+
+def test_the_page_lists_every_key_with_its_default() -> None:
+    keys, _, of_a_data_set = DOCS.read_text(encoding="utf-8").partition("## Data sets")
+    expected = defaults(RunConfig)
     # The one default that stands at its parent: LengthConfig() alone is refused.
-    expected["length.epochs"] = str(RunConfig(name="r", data=DataConfig(train="x")).length.epochs)
-    assert rows == expected
-
-
-def test_every_recipe_is_on_the_page() -> None:
-    page = DOCS.read_text(encoding="utf-8")
-    assert [name for name in RECIPES if f"`{name}`" not in page] == []
+    expected["length.epochs"] = str(RunConfig(name="r", data=DataConfig.model_validate({"train": "x"})).length.epochs)
+    assert listed(keys) == expected
+    assert listed(of_a_data_set) == defaults(SourceConfig)

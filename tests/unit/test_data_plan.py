@@ -1,91 +1,163 @@
-"""The plan is a bijection in every epoch, and a pure function of its keys."""
+"""The plan: any topology and any interruption give the same global batches; mixtures keep their weights."""
 
-from collections import Counter
 from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raylens.data.plan import Plan, permute
-from raylens.errors import CursorError
+from raylens.data.bijection import Ints
+from raylens.data.order import EvenOrder, GivenOrder, Order
+from raylens.data.plan import Located, Plan, shares_of, step_hashes
+from raylens.data.verify import Topology, dealt, verify
+from raylens.errors import ConfigError, CursorError
 
-SIZES = st.integers(1, 3000)
-RUNS = st.integers(1, 40)
-
-
-@given(SIZES, RUNS, RUNS, st.integers(0, 2**32 - 1), st.integers(0, 5))
-def test_each_epoch_has_every_sample_once(samples: int, length: int, runs: int, seed: int, epoch: int) -> None:
-    plan = Plan(samples, "digest", seed, length, runs)
-    order = plan.sample_at(np.arange(epoch * samples, (epoch + 1) * samples))
-    assert np.array_equal(np.sort(order), np.arange(samples))
+BATCH = 24  # shared equally by 1, 2, 3 and 4 workers
 
 
-@given(SIZES, RUNS, RUNS, st.data())
-def test_any_slice_is_the_same_as_the_whole(samples: int, length: int, runs: int, data: st.DataObject) -> None:
-    plan = Plan(samples, "digest", 1, length, runs)
-    positions = np.arange(3 * samples)
-    start = data.draw(st.integers(0, 3 * samples - 1))
-    stop = data.draw(st.integers(start + 1, 3 * samples))
-    assert np.array_equal(plan.sample_at(positions)[start:stop], plan.sample_at(positions[start:stop]))
+def even(samples: int, name: str = "a", size: int | None = None) -> EvenOrder:
+    return EvenOrder(samples, name, 5, 4, 3, size or samples)
 
 
-@given(st.integers(1, 5000), st.integers(0, 2**63))
-def test_permute_is_a_bijection(size: int, key: int) -> None:
-    values = np.arange(size)
-    assert np.array_equal(np.sort(permute(values, size, np.full(size, key, dtype=np.uint64))), values)
+def row_groups(samples: int, name: str = "b") -> GivenOrder:
+    bounds = np.unique(np.append(np.arange(0, samples, 7), samples))
+    return GivenOrder(samples, name, 5, 4, 3, samples, bounds)
 
 
-@given(SIZES, RUNS, RUNS, st.integers(0, 3))
-def test_units_tile_the_positions(samples: int, length: int, runs: int, epoch: int) -> None:
-    plan = Plan(samples, "digest", 0, length, runs)
-    spans = [plan.unit_span(epoch * plan.units_per_epoch + unit) for unit in range(plan.units_per_epoch)]
-    assert spans[0][0] == epoch * samples
-    assert spans[-1][1] == (epoch + 1) * samples
-    assert all(before[1] == after[0] for before, after in pairwise(spans))
-    assert all(plan.unit_of(start) == plan.unit_of(stop - 1) for start, stop in spans)
+@st.composite
+def plans(draw: st.DrawFn) -> Plan:
+    sizes = draw(st.lists(st.integers(1, 300), min_size=1, max_size=3))
+    orders: list[Order] = [
+        (even if draw(st.booleans()) else row_groups)(size, f"set {number}") for number, size in enumerate(sizes)
+    ]
+    weights = draw(st.lists(st.floats(0.1, 10), min_size=len(sizes), max_size=len(sizes)))
+    return Plan(tuple(orders), shares_of(weights, 12) if len(sizes) > 1 else (1,), draw(st.integers(0, 2**32 - 1)))
 
 
-@given(st.integers(100, 3000), st.integers(2, 32), st.integers(2, 32))
-def test_a_unit_reads_few_runs(samples: int, length: int, runs: int) -> None:
-    """Every unit is made of at most one run more than planned, split where the data set's end joins its beginning."""
-    plan = Plan(samples, "digest", 7, length, runs)
-    for unit in {0, plan.units_per_epoch // 2, plan.units_per_epoch - 1}:
-        ordered = np.sort(plan.sample_at(np.arange(*plan.unit_span(unit))))
-        pieces = 1 + int((np.diff(ordered) != 1).sum())
-        assert pieces <= runs + 2
+def global_batches(plan: Plan, workers: int, start: int, stop: int) -> list[list[int]]:
+    """Of each step, in the order of the ranks."""
+    return [np.concatenate(hands).tolist() for hands in dealt(plan, BATCH, workers, start, stop)]
 
 
-@pytest.mark.parametrize("change", ["manifest", "seed", "run_length", "runs_per_unit", "epoch"])
-def test_every_key_changes_the_order(change: str) -> None:
-    keys = {"samples": 1000, "manifest": "a", "seed": 1, "run_length": 8, "runs_per_unit": 8}
-    positions = np.arange(1000)
-    base = Plan(**keys).sample_at(positions)  # type: ignore[arg-type]
-    other = keys if change == "epoch" else {**keys, change: "b" if change == "manifest" else 2}
-    changed = Plan(**other).sample_at(positions + 1000 * (change == "epoch"))  # type: ignore[arg-type]
-    assert (base != changed).mean() > 0.9
+@settings(max_examples=40)
+@given(plans(), st.lists(st.tuples(st.integers(0, 30), st.sampled_from([1, 2, 3, 4, 6])), max_size=4), st.data())
+def test_any_workers_and_any_interruptions_give_the_same_batches(
+    plan: Plan, changes: list[tuple[int, int]], data: st.DataObject
+) -> None:
+    steps = 31
+    whole = global_batches(plan, 1, 0, steps)
+    assert whole == [list(range(step * BATCH, (step + 1) * BATCH)) for step in range(steps)]
+    stretches = sorted(dict(changes).items())
+    pieces = [(0, data.draw(st.sampled_from([1, 2, 3, 4]))), *[change for change in stretches if change[0] > 0]]
+    again = [
+        batch
+        for (start, workers), (stop, _) in pairwise([*pieces, (steps, 1)])
+        for batch in global_batches(plan, workers, start, stop)
+    ]
+    assert again == whole
 
 
-def test_order_is_pinned() -> None:
-    """Changing the order breaks every resume: if this fails on purpose, raise `Plan.VERSION`."""
-    plan = Plan(1000, "0" * 64, 42, 8, 4)
-    assert plan.sample_at(np.array([0, 1, 2, 999, 1000, 123_456_789])).tolist() == PINNED
+@settings(max_examples=40)
+@given(plans())
+def test_each_data_set_goes_through_its_epochs(plan: Plan) -> None:
+    """After whole cycles, every epoch but the one under way has had each sample once."""
+    located = plan.locate(np.arange(-(-1000 // plan.cycle) * plan.cycle))
+    for number, order in enumerate(plan.orders):
+        here = located.source == number
+        epochs, samples = located.epoch[here], located.sample[here]
+        for epoch in range(int(epochs.max()) + 1):
+            found = samples[epochs == epoch]
+            assert len(np.unique(found)) == len(found)
+            if epoch < epochs.max():
+                assert len(found) == order.samples
 
 
-PINNED = [507, 505, 767, 248, 311, 726]
+@settings(max_examples=25)
+@given(plans())
+def test_verify_proves_and_audits(plan: Plan) -> None:
+    steps = 40
+    result = verify(plan, BATCH, [Topology(((0, 1),)), Topology(((0, 4), (13, 2), (20, 3)))], steps)
+    assert result.steps == steps
+    assert len(set(result.hashes)) == steps
+    located = plan.locate(np.arange(steps * BATCH))
+    expected = step_hashes(plan.ids(located), located.epoch, steps)
+    assert result.hashes == tuple(f"{int(word):016x}" for word in expected)
+    if len(plan.orders) == 1:
+        assert result.epochs == (steps * BATCH // plan.orders[0].samples,)
 
 
-def test_the_mix_is_even() -> None:
-    """First places of many epochs are uniform over the samples (chi-squared, 99.99%)."""
-    plan = Plan(64, "digest", 3, 4, 4)
-    counts = Counter(plan.sample_at(np.arange(6400) * 64).tolist())
-    chi2 = sum((counts[sample] - 100) ** 2 / 100 for sample in range(64))
-    assert chi2 < 120  # 63 degrees of freedom
+class Forgetful(EvenOrder):
+    """An order with a fault: one sample takes another's place."""
+
+    def sample_at(self, positions: Ints) -> Ints:
+        found = super().sample_at(positions)
+        return np.where(found == 3, 4, found)
 
 
-@pytest.mark.parametrize("field", ["samples", "run_length", "runs_per_unit"])
-def test_an_empty_plan_is_refused(field: str) -> None:
-    keys = {"samples": 10, "manifest": "a", "seed": 1, "run_length": 2, "runs_per_unit": 2, field: 0}
-    with pytest.raises(CursorError, match=f"{field} = 0"):
-        Plan(**keys)  # type: ignore[arg-type]
+def test_the_audit_finds_a_repeated_sample() -> None:
+    plan = Plan((Forgetful(100, "a", 1, 4, 3, 100),))
+    with pytest.raises(CursorError, match="epoch 0: sample 4 comes more than once"):
+        verify(plan, 10, [Topology(((0, 1),))], 10)
+
+
+class Wandering(Plan):
+    """A plan with a fault: what stands at a position follows from how many are asked for."""
+
+    def locate(self, positions: Ints) -> Located:
+        return super().locate(positions + (len(positions) == 5))
+
+
+def test_verify_finds_a_difference() -> None:
+    plan = Wandering((even(100),))
+    with pytest.raises(CursorError, match=r"step 1: 2 workers have other samples than 1 workers \(.* of 10 steps"):
+        verify(plan, 10, [Topology(((0, 1),)), Topology(((0, 2),))], 10)
+
+
+@given(st.integers(20, 300), st.integers(2, 20), st.integers(0, 3))
+def test_a_dropped_end_keeps_epochs_apart(samples: int, batch: int, epoch: int) -> None:
+    size = samples // batch * batch
+    plan = Plan((even(samples, size=size),))
+    for step in range(epoch * size // batch, (epoch + 1) * size // batch):
+        located = plan.locate(np.arange(step * batch, (step + 1) * batch))
+        assert set(located.epoch.tolist()) == {epoch}
+
+
+def test_other_epochs_drop_other_samples() -> None:
+    plan = Plan((even(100, size=90),))
+    left = [set(range(100)) - set(plan.locate(np.arange(e * 90, e * 90 + 90)).sample.tolist()) for e in range(4)]
+    assert all(len(one) == 10 for one in left)
+    assert len(set().union(*left)) > 20
+
+
+@given(st.lists(st.floats(0.01, 100), min_size=2, max_size=6), st.integers(1, 2000))
+def test_shares_follow_the_weights(weights: list[float], places: int) -> None:
+    shares = shares_of(weights, places)
+    total = sum(shares)
+    assert total >= places
+    for weight, share in zip(weights, shares, strict=True):
+        assert share >= 1
+        assert abs(share - weight / sum(weights) * total) <= 1 + len(weights)
+
+
+def test_a_mixture_keeps_its_weights_in_every_cycle() -> None:
+    plan = Plan((even(50), even(3000, "c")), shares_of([1, 3], 64))
+    source = plan.locate(np.arange(64 * 30)).source.reshape(30, 64)
+    assert (source == 0).sum(axis=1).tolist() == [16] * 30
+    assert len({tuple(row) for row in source.tolist()}) == 30  # dealt otherwise in each
+
+
+def test_a_weight_too_small_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"weight 1e-09 is less than 3\.8e-06"):
+        shares_of([1.0, 1e-9], 1024)
+
+
+@given(st.permutations(range(12)), st.integers(0, 5))
+def test_hashes_know_samples_and_epochs_but_not_the_order(order: list[int], epoch: int) -> None:
+    ids, epochs = np.arange(12), np.full(12, epoch)
+    (base,) = step_hashes(ids, epochs, 1)
+    assert step_hashes(ids[order], epochs, 1)[0] == base
+    assert step_hashes(ids + 1, epochs, 1)[0] != base
+    assert step_hashes(ids, epochs + 1, 1)[0] != base
+    halves = step_hashes(ids[order], epochs, 2)
+    assert (int(halves[0]) + int(halves[1])) % 2**64 == int(base)

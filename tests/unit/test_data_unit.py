@@ -1,6 +1,7 @@
 """Units: the same pixels whoever makes them, and a bad sample keeps its slot."""
 
-import json
+import io
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
@@ -8,12 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
+from raylens.config import SourceConfig
 from raylens.data.index import manifest_for
-from raylens.data.manifest import Manifest
+from raylens.data.opened import open_data
+from raylens.data.order import EvenOrder
+from raylens.data.pack import NewSample, pack
 from raylens.data.plan import Plan
-from raylens.data.reader import Layout
+from raylens.data.quarantine import summary
 from raylens.data.unit import UnitMaker
 from raylens.errors import QuarantineError
 from raylens.inputs import Preprocess, Tokenizer
@@ -23,15 +29,13 @@ MakeShards = Callable[..., Store]
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
-def maker_for(store: Store, tmp_path: Path) -> tuple[UnitMaker, Layout]:
-    manifest = manifest_for(store, open_store(tmp_path / "manifests"), lambda items, function: map(function, items))
-    return _maker(store, manifest, tmp_path), Layout.of(manifest)
-
-
-def _maker(store: Store, manifest: Manifest, tmp_path: Path) -> UnitMaker:
+def maker_for(store: Store, tmp_path: Path) -> UnitMaker:
+    manifest = manifest_for(
+        SourceConfig(uri=store.uri), open_store(tmp_path / "manifests"), lambda items, function: map(function, items)
+    )
     return UnitMaker(
-        plan=Plan(len(manifest), manifest.digest, 5, 4, 3),
-        data_uri=store.uri,
+        plan=Plan((EvenOrder(len(manifest), manifest.digest, 5, 4, 3, len(manifest)),)),
+        homes=(manifest.home,),
         run_uri=str(tmp_path / "run"),
         preprocess=Preprocess(size=16),
         tokenizer_json=Tokenizer.train(manifest.captions(), 300).to_json(),
@@ -41,15 +45,18 @@ def _maker(store: Store, manifest: Manifest, tmp_path: Path) -> UnitMaker:
     )
 
 
-def joined(maker: UnitMaker, layout: Layout, cuts: list[int], rows: int) -> dict[str, Array]:
-    blocks = [block for start, stop in pairwise(cuts) for block in maker.make(layout, start, stop, rows)]
-    return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
+COLUMNS = ("image", "ids", "sample", "epoch", "position", "substituted")
+
+
+def joined(maker: UnitMaker, cuts: list[int], rows: int) -> dict[str, Array]:
+    blocks = [block for start, stop in pairwise(cuts) for block in maker.make(start, stop, rows)]
+    return {name: np.concatenate([block[name] for block in blocks]) for name in COLUMNS}
 
 
 def test_pixels_and_ids_do_not_depend_on_how_the_work_is_cut(make_shards: MakeShards, tmp_path: Path) -> None:
-    maker, layout = maker_for(make_shards(30), tmp_path)
-    whole = joined(maker, layout, [0, 75], rows=75)
-    pieces = joined(maker, layout, [0, 1, 13, 30, 31, 64, 75], rows=4)
+    maker = maker_for(make_shards(30), tmp_path)
+    whole = joined(maker, [0, 75], rows=75)
+    pieces = joined(maker, [0, 1, 13, 30, 31, 64, 75], rows=4)
     for name, column in whole.items():
         assert np.array_equal(column, pieces[name]), name
     assert whole["image"].shape == (75, 16, 16, 3)
@@ -58,10 +65,10 @@ def test_pixels_and_ids_do_not_depend_on_how_the_work_is_cut(make_shards: MakeSh
 
 
 def test_crops_change_with_the_epoch_and_can_be_switched_off(make_shards: MakeShards, tmp_path: Path) -> None:
-    maker, layout = maker_for(make_shards(30), tmp_path)
+    maker = maker_for(make_shards(30), tmp_path)
 
     def image_of(maker: UnitMaker, sample: int, epoch: int) -> Array:
-        block = joined(maker, layout, [epoch * 30, epoch * 30 + 30], rows=30)
+        block = joined(maker, [epoch * 30, epoch * 30 + 30], rows=30)
         image: Array = block["image"][int(np.flatnonzero(block["sample"] == sample)[0])]
         return image
 
@@ -71,42 +78,75 @@ def test_crops_change_with_the_epoch_and_can_be_switched_off(make_shards: MakeSh
     assert all(np.array_equal(image_of(still, s, 0), image_of(still, s, 1)) for s in range(5))
 
 
-def damage(store: Store, layout: Layout, sample: int) -> None:
-    """Spoil the pixels of one image, not its header."""
-    path = layout.paths[int(layout.columns["shard"][sample])]
-    data = bytearray(store.read(path))
-    start = int(layout.columns["image_offset"][sample])
-    data[start + 33 : start + int(layout.columns["image_length"][sample])] = b"\xff" * (
-        int(layout.columns["image_length"][sample]) - 33
-    )
-    store.write(path, bytes(data))
+def damage(store: Store, maker: UnitMaker, sample: int) -> None:
+    """Spoil the pixels of one image, not its header; the file's time stays, so that only its content tells."""
+    opened = open_data(maker.homes[0])
+    path = Path(store.uri) / opened.shard_path(sample)
+    stamp, data, place = path.stat(), bytearray(path.read_bytes()), opened.places[sample]
+    start, length = int(place["offset"]), int(place["length"])
+    data[start + 33 : start + length] = b"\xff" * (length - 33)
+    path.write_bytes(data)
+    os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
 
 
 def test_a_bad_sample_keeps_its_slot_and_is_written_down(make_shards: MakeShards, tmp_path: Path) -> None:
     store = make_shards(30)
-    maker, layout = maker_for(store, tmp_path)
-    good = joined(maker, layout, [0, 30], rows=8)
-    damage(store, layout, 11)
-    damage(store, layout, 12)
-    mended = joined(maker, layout, [0, 30], rows=8)
+    maker = maker_for(store, tmp_path)
+    good = joined(maker, [0, 30], rows=8)
+    damage(store, maker, 11)
+    damage(store, maker, 12)
+    mended = joined(maker, [0, 30], rows=8)
     bad = np.isin(good["sample"], [11, 12])
     assert np.array_equal(mended["substituted"], bad)
     assert np.array_equal(mended["sample"], good["sample"])
     assert np.array_equal(mended["image"][~bad], good["image"][~bad])
     assert np.array_equal(mended["ids"][bad], np.repeat(good["ids"][good["sample"] == 13], 2, axis=0))
     run = open_store(tmp_path / "run")
-    records = [json.loads(line) for info in run.list("quarantine") for line in run.read_text(info.path).splitlines()]
-    assert {(record["sample"], record["substitute"]) for record in records} == {(11, 13), (12, 13)}
+    records = [row for info in run.list("quarantine") for row in pq.read_table(Path(run.uri) / info.path).to_pylist()]
+    assert {(record["key"], record["sample"], record["substitute"]) for record in records} == {
+        ("pair-00011", 11, 13),
+        ("pair-00012", 12, 13),
+    }
     assert all("image" in record["reason"] for record in records)
+    assert summary(run) == "2 not an image of a known format (JPEG, PNG, WEBP, GIF, BMP); N bytes"
     files = [info.path for info in run.list("quarantine")]
-    joined(maker, layout, [0, 30], rows=8)
+    joined(maker, [0, 30], rows=8)
     assert [info.path for info in run.list("quarantine")] == files
 
 
 def test_nothing_to_substitute_is_an_error(make_shards: MakeShards, tmp_path: Path) -> None:
     store = make_shards(5)
-    maker, layout = maker_for(store, tmp_path)
+    maker = maker_for(store, tmp_path)
     for sample in range(5):
-        damage(store, layout, sample)
+        damage(store, maker, sample)
     with pytest.raises(QuarantineError, match="cannot be used"):
-        joined(maker, layout, [0, 5], rows=5)
+        joined(maker, [0, 5], rows=5)
+
+
+def test_blocks_end_on_the_grid(make_shards: MakeShards, tmp_path: Path) -> None:
+    maker = maker_for(make_shards(30), tmp_path)
+    ends = [int(block["position"][-1]) + 1 for block in maker.make(7, 30, rows=5, grid=2)]
+    assert ends == [12, 17, 22, 27, 30]
+
+
+def picture(number: int) -> bytes:
+    sink = io.BytesIO()
+    Image.new("RGB", (20, 20), (number, 2 * number, 3 * number)).save(sink, "PNG")
+    return sink.getvalue()
+
+
+def test_a_caption_is_drawn_anew_in_each_epoch(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "several")
+    texts = ["red", "blue", "small house", "old cat"]
+    pack((NewSample(f"{n}", picture(n), "png", texts[0], {"captions": texts}) for n in range(50)), store)
+    maker = maker_for(store, tmp_path)
+    tokenizer = Tokenizer.from_json(maker.tokenizer_json)
+    drawn = [joined(maker, [epoch * 50, epoch * 50 + 50], rows=25) for epoch in range(4)]
+    counts = np.zeros(4)
+    for block in drawn:
+        for number, ids in enumerate(tokenizer(texts, 12)[0]):
+            counts[number] += (block["ids"] == ids).all(axis=1).sum()
+    assert counts.sum() == 200
+    assert counts.min() > 25  # 50 expected, standard deviation 6
+    again = joined(maker, [100, 150], rows=7)
+    assert np.array_equal(again["ids"], drawn[2]["ids"])

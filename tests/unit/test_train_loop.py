@@ -18,11 +18,13 @@ from raylens.config import (
     ScaleConfig,
     TextTowerConfig,
 )
+from raylens.data.plan import step_hashes
 from raylens.errors import CursorError, TrainingError
 from raylens.models import DualEncoder
 from raylens.objectives import contrastive_loss
 from raylens.train.loop import Batch, Hooks, Record, StepStats, run
 from raylens.train.optimizer import adamw
+from raylens.train.waiting import Waiting
 
 CONFIG = RunConfig(
     name="loop",
@@ -68,6 +70,9 @@ class Heard:
     records: list[Record] = field(default_factory=list)
     saved: list[int] = field(default_factory=list)
 
+    def hashes(self) -> list[str]:
+        return [word for record in self.records for word in record.sample_hashes]
+
     def hooks(self) -> Hooks:
         return Hooks(log=self.records.append, save=self.saved.append)
 
@@ -80,7 +85,8 @@ def batches(steps: int, start: int = 0) -> Iterator[Batch]:
     ids[:, 1:4] = draw.integers(2, 300, (8, 3))
     ids[:, 4] = 1
     for step in range(start, steps):
-        yield Batch(images, ids, np.arange(step * 8, step * 8 + 8), substituted=1)
+        place = np.arange(step * 8, step * 8 + 8)
+        yield Batch(images, ids, place, place % 40, place // 40, substituted=1, read_seconds=0.25, decode_seconds=0.5)
 
 
 def test_it_learns_logs_and_saves_when_due() -> None:
@@ -92,13 +98,48 @@ def test_it_learns_logs_and_saves_when_due() -> None:
     assert heard.records[-1].loss < heard.records[0].loss / 2
     assert heard.records[-1].samples_seen == 192
     assert heard.records[-1].substituted == 24
+    assert heard.hashes() == [
+        f"{int(step_hashes(np.arange(8) + (step % 5) * 8, np.full(8, step // 5), 1)[0]):016x}" for step in range(24)
+    ]
+    assert all(record.data_cores > 0 for record in heard.records)
 
 
 def test_it_goes_on_where_it_is_told() -> None:
     heard = Heard()
     run(CONFIG, TorchEngine(), batches(12, start=7), heard.hooks(), rank=0, start=7, steps=12)
     assert [record.step for record in heard.records] == [10, 12]
+    assert [len(record.sample_hashes) for record in heard.records] == [3, 2]
     assert heard.saved == [10, 12]
+
+
+def test_what_is_told_of_each_step_has_no_hole_at_a_checkpoint() -> None:
+    config = CONFIG.model_copy(update={"checkpoint": CheckpointConfig(every_steps=7)})
+    heard = Heard()
+    run(config, TorchEngine(), batches(14), heard.hooks(), rank=0, start=0, steps=14)
+    assert [record.step for record in heard.records] == [5, 7, 10, 14]
+    assert [len(record.sample_hashes) for record in heard.records] == [5, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("made_at", "read", "bound", "share"),
+    [
+        (3.0, 9.0, "storage", 0.4),  # asked at 1, made at 3, came at 3
+        (3.0, 0.1, "decode", 0.4),
+        (0.5, 9.0, "network", 0.4),  # made before it was asked for
+        (1.5, 9.0, "network", 0.4),
+        (99.0, 9.0, "storage", 0.4),  # another machine's clock
+    ],
+)
+def test_the_verdict_names_the_bottleneck(made_at: float, read: float, bound: str, share: float) -> None:
+    waiting = Waiting.for_batch(asked=1.0, came=3.0, made_at=made_at) + Waiting(5.0, reading=read, decoding=1.0)
+    assert waiting.bound == bound
+    assert waiting.share == pytest.approx(share)
+    assert waiting.data_cores == pytest.approx((read + 1.0) / 5.0)
+
+
+def test_without_waiting_the_device_is_the_bottleneck() -> None:
+    assert (Waiting.for_batch(1.0, 1.001, 0.0) + Waiting(seconds=1.0, reading=9.0)).bound == "device"
+    assert Waiting().share == Waiting().data_cores == 0.0
 
 
 @pytest.mark.parametrize("shift", [-8, 8, 1])

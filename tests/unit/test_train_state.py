@@ -6,6 +6,7 @@ import pytest
 
 from raylens.config import DataConfig, LengthConfig, RunConfig, apply_overrides, validated
 from raylens.data import Plan
+from raylens.data.order import EvenOrder
 from raylens.errors import CheckpointError, ConfigError, CursorError, TrainingError
 from raylens.storage import open_store
 from raylens.train.checkpoint import Checkpoints
@@ -13,7 +14,7 @@ from raylens.train.cursor import Cursor
 from raylens.train.metrics import MetricsLog, read_metrics
 from raylens.train.prepare import claim
 
-PLAN = Plan(samples=100, manifest="a" * 64, seed=1, run_length=4, runs_per_unit=4)
+PLAN = Plan((EvenOrder(100, "a" * 64, 1, 4, 4, 100),), seed=1)
 
 
 def test_cursor_counts_samples() -> None:
@@ -26,13 +27,15 @@ def test_cursor_counts_samples() -> None:
     ("change", "words"),
     [
         (
-            {"manifest": "b" * 64},
-            "manifest: the checkpoint has aaaaaaaaaaaa..., this run has bbbbbbbbbbbb...: the shards",
+            {"manifests": ("b" * 64,)},
+            "manifests: the checkpoint has aaaaaaaaaaaa..., this run has bbbbbbbbbbbb...: the shards",
         ),
         ({"global_batch": 64}, "global_batch: the checkpoint has 32, this run has 64"),
         ({"seed": 2}, "seed: the checkpoint has 1, this run has 2"),
         ({"plan_version": 9}, "orders samples differently"),
-        ({"runs_per_unit": 5}, "runs_per_unit"),
+        ({"runs_per_unit": (5,)}, "runs_per_unit: the checkpoint has 4, this run has 5"),
+        ({"shares": (3, 5)}, "shares: the checkpoint has 1, this run has [3, 5]"),
+        ({"epoch_sizes": (96,)}, "epoch_sizes: the checkpoint has 100, this run has 96"),
     ],
 )
 def test_cursor_names_what_differs(change: dict[str, object], words: str) -> None:

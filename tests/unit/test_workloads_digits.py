@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from raylens.data import RawSample, list_shards, walk_shard
+from raylens.config import SourceConfig
+from raylens.data import RawSample, Source
 from raylens.evaluate import ClassList
 from raylens.storage import open_store
 from raylens.workloads.digits import CLASSES, SHADES, pack_digits
@@ -18,10 +19,11 @@ from raylens.workloads.digits import CLASSES, SHADES, pack_digits
 def packed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[RawSample]]:
     store = open_store(tmp_path_factory.mktemp("digits"))
     pack_digits(store)
-    return {
-        split: [sample for shard in list_shards(store / split) for sample in walk_shard(store / split, shard.path)]
-        for split in ("train", "heldout")
-    }
+    result = {}
+    for split in ("train", "heldout"):
+        source, shards = Source.open(SourceConfig(uri=(store / split).uri))
+        result[split] = [sample for shard in shards for sample in source.walk(shard)]
+    return result
 
 
 def test_every_scan_is_in_one_split(packed: dict[str, list[RawSample]]) -> None:
@@ -47,15 +49,15 @@ def test_captions_are_true_and_varied(packed: dict[str, list[RawSample]]) -> Non
     borders = np.quantile(inks, [1 / 3, 2 / 3])
     for samples in packed.values():
         for sample in samples:
-            assert sample.caption
-            words = sample.caption.replace("(", " ").replace(")", " ").replace(",", " ").split()
+            assert sample.captions
+            words = sample.captions[0].replace("(", " ").replace(")", " ").replace(",", " ").split()
             label, ink = sample.meta["label"], inks[sample.meta["index"]]
             assert label == digits.target[sample.meta["index"]]
             assert CLASSES[label] in words or str(label) in words
             assert not {name for name in CLASSES if name in words} - {CLASSES[label]}
             shade = [word for word in words if word in SHADES]
             assert shade in ([], [SHADES[int(np.searchsorted(borders, ink))]])
-    assert len({sample.caption for sample in packed["train"]}) > 100
+    assert len({sample.captions for sample in packed["train"]}) > 100
 
 
 def test_packing_again_changes_nothing(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ OBJECT_STORE_BYTES = 500_000_000
 
 @contextmanager
 def session(address: str | None = None, num_cpus: int | None = None) -> Iterator[None]:
-    """Inside, Ray is initialised; what was started here is stopped at the end.
+    """Inside, Ray is initialised; what was started here is stopped at the end. Within another session, that one serves.
 
     Args:
         address: a running cluster (``ray://host:10001``, ``auto``), or None for this machine alone.
@@ -30,6 +30,9 @@ def session(address: str | None = None, num_cpus: int | None = None) -> Iterator
     Raises:
         ClusterError: the cluster does not answer, or both arguments were given.
     """
+    if ray.is_initialized():
+        yield
+        return
     _environment()
     if address and num_cpus:
         raise ClusterError("--num-cpus declares CPUs of a cluster on this machine; it cannot be used with --address")

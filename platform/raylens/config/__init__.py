@@ -11,6 +11,7 @@ from raylens.config.run import (
     OptimConfig,
     RunConfig,
     ScaleConfig,
+    SourceConfig,
     ZeroConfig,
 )
 from raylens.config.yaml_io import dump_yaml, load_yaml
@@ -26,6 +27,7 @@ __all__ = [
     "OptimConfig",
     "RunConfig",
     "ScaleConfig",
+    "SourceConfig",
     "TextTowerConfig",
     "ZeroConfig",
     "apply_overrides",

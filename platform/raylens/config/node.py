@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
@@ -75,7 +75,10 @@ def _unknown(place: Sequence[str | int], node: type[BaseModel]) -> str:
 def _keys_beside(place: Sequence[str | int], node: type[BaseModel]) -> list[str]:
     """The keys that the tree knows at the place where the unknown one stands."""
     for part in place[:-1]:
-        child = node.model_fields[str(part)].annotation if part in node.model_fields else None
+        if isinstance(part, int):  # a place in a list, whose items' class was taken already
+            continue
+        child = node.model_fields[part].annotation if part in node.model_fields else None
+        child = (*get_args(child), child)[0]  # what a list is made of
         if not (isinstance(child, type) and issubclass(child, BaseModel)):
             break
         node = child

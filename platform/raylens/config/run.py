@@ -17,6 +17,7 @@ __all__ = [
     "OptimConfig",
     "RunConfig",
     "ScaleConfig",
+    "SourceConfig",
     "ZeroConfig",
 ]
 
@@ -25,21 +26,53 @@ Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
-class DataConfig(Node):
-    """Where the image-text shards are, and in which order and how they are read."""
+class SourceConfig(Node):
+    """A data set: webdataset tars, Parquet with images, a table of image paths, or a folder of classes."""
 
-    train: str
-    """URI of a folder of webdataset tars: a local path or ``s3://bucket/prefix``."""
+    uri: str
+    """A folder, ``s3://bucket/prefix``, ``gs://bucket/prefix``; or shards by name: globs, ``{000..127}``, ``{a,b}``."""
+    weight: Annotated[float, Field(gt=0.0)] = 1.0
+    """Share of the samples that are drawn from it, relative to the other data sets' weights."""
+    format: Literal["auto", "tar", "parquet", "table", "folder"] = "auto"
+    """Found by the names of the objects unless given."""
+    image_column: str | None = None
+    """Of Parquet and tables; found by the usual names unless given."""
+    caption_column: str | None = None
+
+
+class DataConfig(Node):
+    """Which image-text pairs are trained on, and in which order and how they are read."""
+
+    train: Annotated[tuple[SourceConfig, ...], Field(min_length=1)]
+    """One data set, which may be given as its URI alone, or several that are mixed by their weights."""
     run_length: Positive = 32
-    """Consecutive samples read with one ranged request."""
+    """Consecutive samples read with one ranged request. In Parquet, a run is a row group instead."""
     runs_per_unit: Positive = 32
     """Runs, drawn from all over the data set, that are mixed with each other."""
+    drop_last: bool = False
+    """Whether the partial batch at the end of an epoch is left out instead of filled from the next epoch."""
+    check_hashes: bool = False
+    """Whether each image's bytes are compared with the hash in the manifest."""
     crop_min_scale: Annotated[float, Field(gt=0.0, le=1.0)] = 0.9
     """Smallest share of the image's area that the random square crop keeps; 1 switches the crop off."""
     quarantine_budget: Fraction = 0.01
     """Largest share of unusable samples; above it the run stops."""
     max_pixels: Annotated[int, Field(gt=0, le=178_956_970)] = 89_478_485
     """Images with more pixels are refused before they are decoded; the bound is where Pillow itself refuses."""
+
+    @field_validator("train", mode="before")
+    @classmethod
+    def _uri_alone(cls, train: object) -> object:
+        items = [train] if isinstance(train, str | dict) else train
+        if not isinstance(items, list):
+            return items
+        return [{"uri": item} if isinstance(item, str) else item for item in items]
+
+    @model_validator(mode="after")
+    def _whole_epochs(self) -> Self:
+        if self.drop_last and len(self.train) > 1:
+            raise ValueError("data.drop_last = true needs one data set: in a mixture each has epochs of its own")
+        return self
 
 
 class LengthConfig(Node):

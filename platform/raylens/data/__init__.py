@@ -1,7 +1,8 @@
-"""Image-text shards: what there is (manifest), in which order (plan), and how it reaches a worker (stream)."""
+"""Image-text data sets: what there is (manifest), in which order (plan), and how it reaches a worker (stream)."""
 
+from raylens.data.formats import RawSample
 from raylens.data.manifest import Manifest
 from raylens.data.plan import Plan
-from raylens.data.shards import RawSample, list_shards, walk_shard
+from raylens.data.source import Source
 
-__all__ = ["Manifest", "Plan", "RawSample", "list_shards", "walk_shard"]
+__all__ = ["Manifest", "Plan", "RawSample", "Source"]

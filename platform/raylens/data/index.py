@@ -1,96 +1,117 @@
-"""Building the manifest: each shard is read once, in parallel over shards."""
+"""Building the manifest: each shard is read once, in parallel over parts of the data set.
 
-import hashlib
-import math
-from collections.abc import Callable, Iterator
+A part that is written is never made again: an interrupted index goes on where it was.
+"""
+
+import json
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from raylens.data.manifest import SCHEMA, Manifest, fingerprint
-from raylens.data.shards import RawSample, list_shards, walk_shard
-from raylens.errors import InputError, ManifestError
-from raylens.inputs.image import image_size
-from raylens.storage import Store, open_store
+from raylens.config import SourceConfig
+from raylens.data.index_rows import shard_rows
+from raylens.data.manifest import SCHEMA, SHARDS, Manifest, digest_of, fingerprint, part_name, read_parquet
+from raylens.data.places import places_of
+from raylens.data.source import Source
+from raylens.errors import ManifestError, NotFoundError
+from raylens.storage import ObjectInfo, Store, open_store
 
-__all__ = ["index_shard", "manifest_for"]
+__all__ = ["Mapper", "index_part", "manifest_for"]
 
 KEPT_CAPTIONS = 100_000
 """Captions kept over the whole data set for training a tokenizer."""
+PART_BYTES = 2 << 30
+"""Bytes of shards in a part: a minute's work or so, and some 100,000 samples."""
+PARTS_AT_LEAST = 16
+"""Where there are as many shards, so that a cluster has something to share out."""
 
 Mapper = Callable[[list[dict[str, Any]], Callable[[dict[str, Any]], pa.Table]], Iterator[pa.Table]]
 
 
-def manifest_for(data: Store, cache: Store, run_parallel: Mapper) -> Manifest:
+def manifest_for(
+    config: SourceConfig, cache: Store, run_parallel: Mapper, progress: Callable[[int, int], None] | None = None
+) -> Manifest:
     """The manifest of a data set: read from ``cache`` if these very shards were indexed before, else built.
 
     Args:
-        data: where the shards are; only read from.
+        config: the data set; only read from.
         cache: where manifests are kept, by the fingerprint of the listing.
         run_parallel: applies a function to items on a cluster (see `raylens.data.stream.ray_map`).
+        progress: is told shards done and shards in all.
 
     Raises:
         ManifestError: there is no shard, or no usable sample.
     """
-    shards = list_shards(data)
-    home = cache / fingerprint(data, shards)
+    source, shards = Source.open(config)
+    home = cache / fingerprint(source, shards)
     manifest = Manifest.load(home)
     if manifest is None:
-        keep = math.ceil(KEPT_CAPTIONS / len(shards))
-        items = [
-            {"data": data.uri, "shard": number, "path": shard.path, "keep": keep} for number, shard in enumerate(shards)
-        ]
-        tables = list(run_parallel(items, index_shard))
-        manifest = Manifest.from_rows(shards, pa.concat_tables(tables))
-        manifest.save(home)
+        items = list(_items(source, shards, home))
+        found: list[pa.Table] = []
+        for table in run_parallel(items, index_part):
+            found.append(table)
+            if progress:
+                progress(sum(one.num_rows for one in found), len(shards))
+        table = pa.concat_tables(found).sort_by("shard")
+        manifest = Manifest(home.uri, source, table, digest_of(table))
+        if not len(manifest):
+            raise ManifestError(f"{len(shards)} shards without one usable sample: {manifest.rejected_summary()}")
+        _write_places(manifest, home)
+        manifest.save()
     return manifest
 
 
-def index_shard(item: dict[str, Any]) -> pa.Table:
-    """Rows of `SCHEMA` for one shard; what cannot be used has a ``reason``."""
-    store, number = open_store(item["data"]), int(item["shard"])
-    rows = []
+def _items(source: Source, shards: Sequence[ObjectInfo], home: Store) -> Iterator[dict[str, Any]]:
+    """Cut the shards, in their order, into parts of about equal size."""
+    target = min(PART_BYTES, sum(shard.size for shard in shards) / min(PARTS_AT_LEAST, len(shards)))
+    keep = -(-KEPT_CAPTIONS // len(shards))
+    part: list[tuple[int, ObjectInfo]] = []
+    count = held = 0
+    for number, shard in enumerate(shards):
+        part.append((number, shard))
+        held += shard.size
+        if held >= target or number == len(shards) - 1:
+            rows = [[at, info.path, info.size, info.version] for at, info in part]
+            text = json.dumps({"source": source.as_dict(), "home": home.uri, "shards": rows, "keep": keep})
+            yield {"part": count, "text": text}
+            part, held, count = [], 0, count + 1
+
+
+def index_part(item: dict[str, Any]) -> pa.Table:
+    """Write the rows of some shards as a part of the manifest, and return their rows of `SHARDS`."""
+    job, part = json.loads(item["text"]), int(item["part"])
+    home, done = open_store(job["home"]), f"parts/{int(item['part']):06d}-shards.parquet"
     try:
-        for sample in walk_shard(store, item["path"]):
-            rows.append(_row(number, sample))  # noqa: PERF401 (rows read before the damage are kept)
-    except ManifestError:
-        rows.append({**_empty(number, "(rest of the shard)"), "reason": "truncated or damaged tar"})
-    _keep_captions(rows, int(item["keep"]))
-    return pa.Table.from_pylist(rows, schema=SCHEMA)
+        return read_parquet(home, done, None).cast(SHARDS)
+    except (ManifestError, NotFoundError):
+        pass  # not made yet, or half written by a machine that died: made again
+    source = Source.from_dict(job["source"])
+    tables, summaries = [], []
+    for number, path, size, version in job["shards"]:
+        rows, summary = shard_rows(source, int(number), ObjectInfo(path, size, version), int(job["keep"]))
+        tables.append(rows)
+        summaries.append({**summary, "part": part})
+    table = pa.Table.from_pylist(summaries, schema=SHARDS)
+    for name, content in ((part_name(part), pa.concat_tables(tables)), (done, table)):
+        sink = pa.BufferOutputStream()
+        pq.write_table(content, sink, compression="zstd")
+        home.write(name, sink.getvalue().to_pybytes())
+    return table
 
 
-def _empty(shard: int, key: str) -> dict[str, Any]:
-    return {**dict.fromkeys(SCHEMA.names), "shard": shard, "key": key, "image_offset": 0}
-
-
-def _row(shard: int, sample: RawSample) -> dict[str, Any]:
-    row = _empty(shard, sample.key)
-    if sample.image is None or sample.image_at is None:
-        return {**row, "reason": "no image"}
-    row.update(image_offset=sample.image_at.offset, image_length=sample.image_at.length)
-    if not sample.caption or sample.caption_at is None:
-        return {**row, "reason": "no caption" if sample.caption is None else "empty caption"}
-    try:
-        width, height = image_size(sample.image)
-    except InputError:
-        return {**row, "reason": "not an image"}
-    caption = sample.caption.encode()
-    row.update(
-        caption_offset=sample.caption_at.offset,
-        caption_length=sample.caption_at.length,
-        image_sha256=hashlib.sha256(sample.image).digest(),
-        caption_hash=hashlib.blake2b(caption, digest_size=8).digest(),
-        width=width,
-        height=height,
-        caption=sample.caption,
-    )
-    return row
-
-
-def _keep_captions(rows: list[dict[str, Any]], keep: int) -> None:
-    """Forget all but ``keep`` captions, chosen by hash, so that the choice does not follow the shard's order."""
-    usable = [number for number, row in enumerate(rows) if row["reason"] is None]
-    ranks = np.array([int.from_bytes(rows[number]["image_sha256"][:8], "big") for number in usable], dtype=np.uint64)
-    for place in np.argsort(ranks, kind="stable")[keep:]:
-        rows[usable[int(place)]]["caption"] = None
+def _write_places(manifest: Manifest, home: Store) -> None:
+    """Write the records that training reads, and the texts that some of them point into."""
+    columns = [name for name in SCHEMA.names if name not in ("key", "caption", "caption_hash", "width", "height")]
+    with tempfile.TemporaryDirectory(prefix="raylens-index-") as folder:
+        places, texts = Path(folder) / "places.bin", Path(folder) / "texts.bin"
+        with places.open("wb") as to_places, texts.open("wb") as to_texts:
+            for rows in manifest.parts(columns):
+                records, more = places_of(rows.filter(rows["reason"].is_null()), to_texts.tell())
+                to_places.write(records.tobytes())
+                to_texts.write(more)
+        for path in (places, texts):
+            home.upload(path, path.name)

@@ -1,136 +1,226 @@
-"""The manifest: which samples there are, where their bytes lie, and what they hash to.
+"""The manifest: which samples a data set has, where their bytes lie, and what they hash to.
 
-Immutable, one Parquet file and one JSON file; the JSON is written last, so that half a manifest does not exist.
+Immutable. A folder of its own holds
+
+    manifest.json     counts, digest, and what the data set was opened with; written last: without it there is none
+    shards.parquet    a row a shard: path, size, version, counts, digest
+    parts/*.parquet   a row a sample, some shards a file (`SCHEMA`)
+    places.bin        a fixed-width record a usable sample (`raylens.data.places`), what training reads
+    texts.bin         paths and captions of samples whose image is an object of its own
 """
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
+from raylens.data.bijection import Ints
+from raylens.data.source import Source
 from raylens.errors import ManifestError, NotFoundError
-from raylens.storage import ObjectInfo, Store
+from raylens.storage import ObjectInfo, Store, open_store
 
-__all__ = ["SCHEMA", "Manifest", "fingerprint"]
+__all__ = ["FORMAT", "SCHEMA", "SHARDS", "Manifest", "fingerprint", "part_name"]
 
+FORMAT = 2
 SCHEMA = pa.schema(
     [
         ("shard", pa.int32()),  # index into the list of shards
         ("key", pa.string()),
-        ("image_offset", pa.int64()),
+        ("offset", pa.int64()),  # of the image; see raylens.data.formats.base.Place
         ("image_length", pa.int64()),
-        ("caption_offset", pa.int64()),
-        ("caption_length", pa.int64()),
+        ("caption_delta", pa.int32()),
+        ("caption_extent", pa.int32()),  # bytes of what holds the captions
+        ("kind", pa.int8()),
+        ("record", pa.binary()),
         ("image_sha256", pa.binary(32)),
         ("caption_hash", pa.binary(8)),
+        ("caption_count", pa.int32()),
+        ("caption_length", pa.int32()),  # bytes of the first caption
         ("width", pa.int32()),
         ("height", pa.int32()),
         ("reason", pa.string()),  # why a sample is left out; null for those in use
         ("caption", pa.string()),  # of a small keyed choice of samples, to train a tokenizer on
     ]
 )
-IDENTITY = ("shard", "key", "image_offset", "image_length", "caption_offset", "caption_length", "image_sha256")
-FORMAT = 1
+SHARDS = pa.schema(
+    [
+        ("shard", pa.int32()),
+        ("part", pa.int32()),
+        ("path", pa.string()),
+        ("size", pa.int64()),
+        ("version", pa.string()),
+        ("samples", pa.int64()),
+        ("rejected", pa.int64()),
+        ("expected", pa.int64()),  # what the sibling _stats.json of img2dataset says, if there is one
+        ("failed", pa.int64()),  # samples that img2dataset could not download or resize
+        ("digest", pa.string()),
+        ("runs", pa.list_(pa.int32())),  # usable samples of each row group, for formats that have them
+        ("reasons", pa.string()),  # of the rejected: a JSON object, reason to count
+    ]
+)
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """The samples of a data set in shard order."""
+    """The samples of a data set, in the order of its shards."""
 
-    shards: tuple[ObjectInfo, ...]
+    home: str
+    """URI of the folder it is kept in."""
+    source: Source
     table: pa.Table
-    """Rows of `SCHEMA` that are in use: ``reason`` is null."""
-    rejected: pa.Table
-    """Rows that are left out, with their ``reason``."""
-
-    @classmethod
-    def from_rows(cls, shards: Sequence[ObjectInfo], rows: pa.Table) -> "Manifest":
-        """Sort index rows and divide them into used and rejected.
-
-        Raises:
-            ManifestError: no sample is usable.
-        """
-        rows = rows.select(SCHEMA.names).cast(SCHEMA)
-        rows = rows.sort_by([("shard", "ascending"), ("image_offset", "ascending"), ("key", "ascending")])
-        usable = pc.is_null(rows["reason"])
-        manifest = cls(tuple(shards), rows.filter(usable), rows.filter(pc.invert(usable)))
-        if not len(manifest):
-            raise ManifestError(f"{len(shards)} shards without one usable sample: {manifest.rejected_summary()}")
-        return manifest
+    """Rows of `SHARDS`."""
+    digest: str
+    """Identity of the content: the same samples in the same shards have it wherever they are copied to."""
 
     def __len__(self) -> int:
-        return int(self.table.num_rows)
+        return int(self.starts[-1])
 
     @cached_property
-    def digest(self) -> str:
-        """Identity of the content: the same samples in the same shards have it wherever they are copied to."""
-        hasher = hashlib.sha256()
-        for shard in self.shards:
-            hasher.update(f"{shard.path}\0{shard.size}\n".encode())
-        for name in (*IDENTITY, "caption_hash"):
-            column = self.table[name].combine_chunks()
-            if pa.types.is_string(column.type):
-                hasher.update("\0".join(column.to_pylist()).encode())
-            elif pa.types.is_fixed_size_binary(column.type):
-                hasher.update(b"".join(column.to_pylist()))
-            else:
-                hasher.update(np.ascontiguousarray(column.to_numpy()).tobytes())
-        return hasher.hexdigest()
+    def starts(self) -> Ints:
+        """Number of the first usable sample of each shard, and the number of samples at the end, ``[S + 1]``."""
+        return np.concatenate([[0], np.cumsum(self.table["samples"].to_numpy())]).astype(np.int64)
 
-    def column(self, name: str) -> NDArray[np.int64]:
-        """A numeric column over the used samples, ``[N]``."""
-        return np.asarray(self.table[name].to_numpy(), dtype=np.int64)
+    @cached_property
+    def shards(self) -> tuple[ObjectInfo, ...]:
+        """The shards as they were when indexed."""
+        columns = (self.table[name].to_pylist() for name in ("path", "size", "version"))
+        return tuple(ObjectInfo(*row) for row in zip(*columns, strict=True))
+
+    @property
+    def rejected(self) -> int:
+        """Samples that are left out."""
+        return int(np.sum(self.table["rejected"].to_numpy()))
+
+    @cached_property
+    def reasons(self) -> dict[str, int]:
+        """Samples that are left out, by reason, most frequent first."""
+        counts: dict[str, int] = {}
+        for text in self.table["reasons"].to_pylist():
+            for reason, count in json.loads(text).items():
+                counts[reason] = counts.get(reason, 0) + count
+        return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+    def rejected_summary(self) -> str:
+        """Rejected samples by reason, or "none rejected"."""
+        return ", ".join(f"{count} {reason}" for reason, count in self.reasons.items()) or "none rejected"
+
+    def runs(self) -> Ints | None:
+        """Borders of the runs that the files give (row groups), ``[R + 1]``; ``None`` where runs are free."""
+        lengths = [run for runs in self.table["runs"].to_pylist() for run in runs or () if run]
+        return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64) if lengths else None
+
+    def shortfalls(self) -> list[str]:
+        """Shards with fewer samples than img2dataset's ``_stats.json`` beside them says, a phrase each."""
+        rows = zip(*(self.table[name].to_pylist() for name in ("path", "samples", "rejected", "expected")), strict=True)
+        return [
+            f"{path} has {samples + rejected} samples, its _stats.json says {expected}"
+            for path, samples, rejected, expected in rows
+            if expected is not None and samples + rejected < expected
+        ]
+
+    def parts(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """The rows of `SCHEMA`, usable or not, a part at a time.
+
+        Raises:
+            ManifestError: a part is damaged.
+        """
+        store = open_store(self.home)
+        for part in range(int(self.table["part"].to_numpy().max()) + 1):
+            yield read_parquet(store, part_name(part), columns)
+
+    def rows(self, samples: Sequence[int], columns: Sequence[str]) -> list[dict[str, object]]:
+        """Some columns of usable samples by their numbers, in their order."""
+        wanted = np.asarray(samples, dtype=np.int64)
+        shard = np.searchsorted(self.starts, wanted, side="right") - 1
+        part = self.table["part"].to_numpy()[shard]
+        found: dict[int, dict[str, object]] = {}
+        for number in np.unique(part):
+            rows = read_parquet(open_store(self.home), part_name(int(number)), [*columns, "reason"])
+            usable = rows.filter(rows["reason"].is_null()).select(list(columns))
+            first = int(self.starts[int(np.flatnonzero(self.table["part"].to_numpy() == number)[0])])
+            here = wanted[part == number]
+            found.update(zip(here.tolist(), usable.take(here - first).to_pylist(), strict=True))
+        return [found[int(sample)] for sample in wanted]
 
     def captions(self) -> list[str]:
         """The captions that were kept for training a tokenizer."""
-        return [text for text in self.table["caption"].to_pylist() if text is not None]
+        return [text for rows in self.parts(["caption"]) for text in rows["caption"].drop_null().to_pylist()]
 
-    def rejected_summary(self) -> str:
-        """Rejected samples by reason, most frequent first, or "none rejected"."""
-        counts = self.rejected["reason"].value_counts().to_pylist()
-        ordered = sorted(counts, key=lambda item: (-item["counts"], item["values"]))
-        return ", ".join(f"{item['counts']} {item['values']}" for item in ordered) or "none rejected"
-
-    def save(self, store: Store) -> None:
-        """Write into a folder of its own; the JSON, which makes it exist, comes last."""
-        sink = pa.BufferOutputStream()
-        pq.write_table(pa.concat_tables([self.table, self.rejected]), sink, compression="zstd")
-        store.write("samples.parquet", sink.getvalue().to_pybytes())
-        shards = [[shard.path, shard.size, shard.version] for shard in self.shards]
-        head = {"format": FORMAT, "digest": self.digest, "samples": len(self), "rejected": self.rejected.num_rows}
-        store.write("manifest.json", json.dumps({**head, "shards": shards}, indent=1).encode())
+    def save(self) -> None:
+        """Write the shards and, last, the JSON that makes the manifest exist."""
+        store, sink = open_store(self.home), pa.BufferOutputStream()
+        pq.write_table(self.table, sink, compression="zstd")
+        store.write("shards.parquet", sink.getvalue().to_pybytes())
+        head = {
+            "format": FORMAT,
+            "digest": self.digest,
+            "samples": len(self),
+            "rejected": self.rejected,
+            "shards": self.table.num_rows,
+            "bytes": sum(shard.size for shard in self.shards),
+            "source": self.source.as_dict(),
+        }
+        store.write("manifest.json", json.dumps(head, indent=1).encode())
 
     @classmethod
-    def load(cls, store: Store) -> "Manifest | None":
+    def load(cls, home: Store) -> "Manifest | None":
         """Read a manifest back; ``None`` where there is none.
 
         Raises:
             ManifestError: it is damaged.
         """
         try:
-            text = store.read("manifest.json")
+            text = home.read("manifest.json")
         except NotFoundError:
             return None
         try:
             head = json.loads(text)
-            rows = pq.read_table(pa.BufferReader(store.read("samples.parquet")))
-            manifest = cls.from_rows([ObjectInfo(*shard) for shard in head["shards"]], rows)
-            known = str(head["digest"])
+            table = read_parquet(home, "shards.parquet", None).cast(SHARDS)
+            manifest = cls(home.uri, Source.from_dict(head["source"]), table, str(head["digest"]))
         except (NotFoundError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
-            raise ManifestError(f"manifest at {store.describe()} is damaged ({error}): delete it") from None
-        if manifest.digest != known:
-            raise ManifestError(f"manifest at {store.describe()} does not match its own digest: delete it")
+            raise ManifestError(f"manifest at {home.describe()} is damaged ({error}): delete that folder") from None
+        if digest_of(table) != manifest.digest or len(manifest) != head.get("samples"):
+            raise ManifestError(f"manifest at {home.describe()} does not match its own digest: delete that folder")
         return manifest
 
 
-def fingerprint(data: Store, shards: Sequence[ObjectInfo]) -> str:
+def part_name(part: int) -> str:
+    """Where a part is kept."""
+    return f"parts/{part:06d}.parquet"
+
+
+def read_parquet(store: Store, name: str, columns: Sequence[str] | None) -> pa.Table:
+    """A Parquet file of a manifest.
+
+    Raises:
+        ManifestError: it is damaged or gone.
+    """
+    try:
+        data = pa.BufferReader(store.read(name))
+        return pq.read_table(data, columns=list(columns) if columns is not None else None)
+    except (NotFoundError, pa.ArrowException, OSError) as error:
+        raise ManifestError(
+            f"manifest at {store.describe()}: {name} is damaged ({error}): delete that folder"
+        ) from None
+
+
+def digest_of(shards: pa.Table) -> str:
+    """The digest of a manifest from its rows of `SHARDS`."""
+    hasher = hashlib.sha256()
+    for path, samples, digest in zip(
+        *(shards[name].to_pylist() for name in ("path", "samples", "digest")), strict=True
+    ):
+        hasher.update(f"{path}\0{samples}\0{digest}\n".encode())
+    return hasher.hexdigest()
+
+
+def fingerprint(source: Source, shards: Sequence[ObjectInfo]) -> str:
     """Names a listing: another object, size or version gives another name, and so a new manifest."""
-    lines = [data.uri, *(f"{shard.path}\0{shard.size}\0{shard.version}" for shard in shards)]
+    lines = [str(FORMAT), source.uri, source.format_name, str(source.columns)]
+    lines += [f"{shard.path}\0{shard.size}\0{shard.version}" for shard in shards]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:24]

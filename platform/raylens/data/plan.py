@@ -1,126 +1,134 @@
-"""The plan: position in the training stream -> sample, as a pure function.
+"""The plan: position in the training stream -> data set, epoch and sample, as a pure function.
 
-Positions 0, 1, 2, ... run through all epochs. In each epoch the samples are cut into *runs* of consecutive samples,
-which one ranged request reads; the runs are permuted over the whole data set; each *unit* takes the next so many runs
-and permutes the samples inside. Both permutations are keyed bijections (4-round Feistel networks with cycle walking;
-Black and Rogaway 2002, "Ciphers with Arbitrary Finite Domains"), so nothing is stored and nothing must be replayed: a
-place in the data is one integer.
+One data set is followed in its own order. Several are mixed by *cycles*: in each cycle every data set has a fixed
+number of places, its share, and a keyed bijection deals the places out. A place in the mixture is still one integer,
+and each data set still goes through its own epochs without losing or repeating a sample.
 """
 
-import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
-from raylens.errors import CursorError
+from raylens.data.bijection import Ints, Words, key_of, mix, permute
+from raylens.data.order import VERSION, Order
+from raylens.errors import ConfigError
 
-__all__ = ["Plan", "permute"]
+__all__ = ["Located", "Plan", "shares_of", "step_hashes"]
 
-Ints = NDArray[np.int64]
-Words = NDArray[np.uint64]
-ROUNDS = 4
+MOST_PLACES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Located:
+    """What stands at positions, each ``[n]``."""
+
+    source: Ints
+    """Index of the data set."""
+    epoch: Ints
+    """Of that data set."""
+    sample: Ints
+    """In that data set, in manifest order."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The order of a data set of ``samples`` samples under a seed."""
+    """The order of one or several data sets under a seed."""
 
-    samples: int
-    manifest: str
-    """Digest of the manifest: another data set has another order."""
-    seed: int
-    run_length: int
-    runs_per_unit: int
+    orders: tuple[Order, ...]
+    shares: tuple[int, ...] = (1,)
+    """Places of each data set in a cycle of the mixture."""
+    seed: int = 0
 
-    VERSION = 1
-
-    def __post_init__(self) -> None:
-        if min(self.samples, self.run_length, self.runs_per_unit) < 1:
-            raise CursorError(
-                f"samples = {self.samples}, run_length = {self.run_length}, runs_per_unit = {self.runs_per_unit}: "
-                "a plan needs at least 1 of each"
-            )
-
-    @property
-    def unit_size(self) -> int:
-        """Samples in a unit; the last unit of an epoch may have fewer."""
-        return self.run_length * self.runs_per_unit
-
-    @property
-    def units_per_epoch(self) -> int:
-        """Units that cover every sample once."""
-        return -(-self.samples // self.unit_size)
+    VERSION = VERSION
 
     @cached_property
-    def _key(self) -> int:
-        text = f"raylens plan {self.VERSION} {self.manifest} {self.seed} {self.run_length} {self.runs_per_unit}"
-        return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
+    def offsets(self) -> Ints:
+        """Number of the first sample of each data set, counted over all of them, ``[D + 1]``."""
+        return np.concatenate([[0], np.cumsum([order.samples for order in self.orders])])
+
+    @property
+    def samples(self) -> int:
+        """Samples of all data sets together."""
+        return int(self.offsets[-1])
+
+    @property
+    def cycle(self) -> int:
+        """Positions of a cycle of the mixture."""
+        return sum(self.shares)
 
     def unit_span(self, unit: int) -> tuple[int, int]:
-        """First position and end position of a unit, counted through all epochs."""
-        epoch, number = divmod(unit, self.units_per_epoch)
-        start = number * self.unit_size
-        return epoch * self.samples + start, epoch * self.samples + min(start + self.unit_size, self.samples)
+        """First and end position of what one task makes: a unit of the data set, or a cycle of the mixture."""
+        if len(self.orders) == 1:
+            return self.orders[0].unit_span(unit)
+        return unit * self.cycle, (unit + 1) * self.cycle
 
     def unit_of(self, position: int) -> int:
         """The unit that a position lies in."""
-        epoch, within = divmod(position, self.samples)
-        return epoch * self.units_per_epoch + within // self.unit_size
+        return self.orders[0].unit_of(position) if len(self.orders) == 1 else position // self.cycle
 
-    def sample_at(self, positions: Ints) -> Ints:
-        """Sample numbers, in manifest order, at positions ``[n]``."""
-        epoch, within = np.divmod(np.asarray(positions, dtype=np.int64), self.samples)
-        unit, slot = np.divmod(within, self.unit_size)
-        keys = _mix(np.uint64(self._key) ^ _mix(epoch.astype(np.uint64)))
-        slot = self._shuffle_inside(unit, slot, keys)
-        run, offset = np.divmod(slot, self.run_length)
-        run = self._shuffle_runs(unit * self.runs_per_unit + run, keys)
-        # Run borders move from epoch to epoch, so that neighbours change and the short run is not always the same.
-        shift = (_mix(keys + np.uint64(1)) % np.uint64(self.samples)).astype(np.int64)
-        return (run * self.run_length + offset + shift) % self.samples
+    def locate(self, positions: Ints) -> Located:
+        """Data set, epoch and sample at positions ``[n]``."""
+        source, within = self._deal(np.asarray(positions, dtype=np.int64))
+        epoch, sample = np.empty_like(within), np.empty_like(within)
+        for number, order in enumerate(self.orders):
+            here = source == number
+            epoch[here] = within[here] // order.epoch_size
+            sample[here] = order.sample_at(within[here])
+        return Located(source, epoch, sample)
 
-    def _shuffle_inside(self, unit: Ints, slot: Ints, keys: Words) -> Ints:
-        last = self.units_per_epoch - 1
-        size = self.samples - last * self.unit_size
-        unit_keys = _mix(keys ^ _mix(unit.astype(np.uint64) + np.uint64(2)))
-        return np.where(unit == last, permute(slot % size, size, unit_keys), permute(slot, self.unit_size, unit_keys))
+    def _deal(self, positions: Ints) -> tuple[Ints, Ints]:
+        """Each position's data set, and the position in that data set's own order."""
+        if len(self.orders) == 1:
+            return np.zeros_like(positions), positions
+        cycle, slot = np.divmod(positions, self.cycle)
+        base = np.uint64(key_of(f"raylens mixture {VERSION} {self.seed} {self.shares}"))
+        place = permute(slot, self.cycle, mix(base ^ mix(cycle.astype(np.uint64))))
+        ends = np.cumsum(self.shares)
+        source = np.searchsorted(ends, place, side="right")
+        shares = np.asarray(self.shares, dtype=np.int64)
+        # A bijection between a cycle's places and each data set's next positions: no counting, so no state.
+        return source, cycle * shares[source] + place - (ends - shares)[source]
 
-    def _shuffle_runs(self, run: Ints, keys: Words) -> Ints:
-        # The short run at the end, if any, stays last: every other slot then has exactly run_length samples.
-        full = self.samples // self.run_length
-        if full == 0:
-            return run
-        return np.where(run < full, permute(run % full, full, keys), run)
+    def ids(self, located: Located) -> Ints:
+        """Sample numbers counted over all data sets, ``[n]``."""
+        return self.offsets[located.source] + located.sample
 
-
-def permute(values: Ints, size: int, keys: Words) -> Ints:
-    """A keyed bijection of ``0 .. size-1``, elementwise: ``values`` and ``keys`` are ``[n]``."""
-    if size == 1:
-        return np.zeros_like(values)
-    half = max(1, -(-(size - 1).bit_length() // 2))
-    result = _feistel(values.astype(np.uint64), half, keys)
-    # Cycle walking: the network permutes a power of four that holds the domain; walk until back inside.
-    outside = result >= np.uint64(size)
-    while outside.any():
-        result[outside] = _feistel(result[outside], half, keys[outside])
-        outside = result >= np.uint64(size)
-    return result.astype(np.int64)
+    def draw_keys(self, located: Located) -> Words:
+        """Keys of the random choices at positions, ``[n]``; a data set's do not depend on what it is mixed with."""
+        keys = np.empty(len(located.source), dtype=np.uint64)
+        for number, order in enumerate(self.orders):
+            here = located.source == number
+            keys[here] = order.draw_keys(located.epoch[here], located.sample[here])
+        return keys
 
 
-def _feistel(values: Words, half: int, keys: Words) -> Words:
-    mask, shift = np.uint64((1 << half) - 1), np.uint64(half)
-    left, right = values >> shift, values & mask
-    for step in range(ROUNDS):
-        left, right = right, left ^ (_mix(right ^ _mix(keys + np.uint64(step + 16))) & mask)
-    return (left << shift) | right
+def shares_of(weights: Sequence[float], places: int) -> tuple[int, ...]:
+    """Weights to whole places of a cycle of at least ``places``, by largest remainders; each gets one at least.
+
+    Raises:
+        ConfigError: a weight is so small that the cycle would have more than a million places.
+    """
+    parts = np.asarray(weights, dtype=np.float64) / sum(weights)
+    places = max(places, int(np.ceil(4.0 / parts.min())))
+    if places > MOST_PLACES:
+        raise ConfigError(
+            f"data.train: weight {min(weights):g} is less than {4 / MOST_PLACES:.1e} of all weights: raise it, "
+            "or leave that data set out"
+        )
+    exact = parts * places
+    shares = np.maximum(1, np.floor(exact)).astype(np.int64)
+    missing = places - int(shares.sum())
+    shares[np.argsort(shares - exact, kind="stable")[: max(0, missing)]] += 1
+    return tuple(int(share) for share in shares)
 
 
-def _mix(words: Words) -> Words:
-    """The finaliser of splitmix64: every input bit reaches every output bit (Steele, Lea and Flood 2014)."""
-    words = words + np.uint64(0x9E3779B97F4A7C15)
-    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    mixed: Words = words ^ (words >> np.uint64(31))
-    return mixed
+def step_hashes(ids: Ints, epochs: Ints, steps: int) -> Words:
+    """A hash of the samples of each step that does not depend on their order: ``[steps x B]`` to ``[steps]``.
+
+    Sums modulo 2**64 of a mix of sample number and epoch, so that workers' sums add up to the global batch's.
+    """
+    words = mix(mix(ids.astype(np.uint64)) ^ epochs.astype(np.uint64))
+    sums: Words = words.reshape(steps, -1).sum(axis=1, dtype=np.uint64)
+    return sums

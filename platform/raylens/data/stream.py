@@ -1,7 +1,7 @@
 """The training stream: units of the plan, made by Ray Data tasks anywhere in the cluster, in order."""
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,15 +12,10 @@ from numpy.typing import NDArray
 from raylens.data.unit import UnitMaker
 from raylens.errors import own_error
 
-if TYPE_CHECKING:
-    from raylens.data.reader import Layout
-
 __all__ = ["execution_options", "ray_map", "training_stream"]
 
 
-def training_stream(
-    maker: UnitMaker, layout: "ray.ObjectRef[Layout]", *, start: int, stop: int, worker_batch: int
-) -> "ray.data.Dataset":
+def training_stream(maker: UnitMaker, *, start: int, stop: int, worker_batch: int) -> "ray.data.Dataset":
     """Rows for positions ``start .. stop-1`` of the plan, in order, in blocks of one worker's batch.
 
     Uniform blocks are what makes ``streaming_split`` deal them out in turn: block ``k`` of a step then reaches worker
@@ -32,7 +27,9 @@ def training_stream(
     def make(batch: dict[str, NDArray[np.int64]]) -> Iterator[dict[str, NDArray[np.generic]]]:
         for unit in batch["id"] + first:
             begin, end = maker.plan.unit_span(int(unit))
-            yield from maker.make(ray.get(layout), max(begin, start), min(end, stop), worker_batch)
+            begin, end = max(begin, start), min(end, stop)
+            if begin < end:
+                yield from maker.make(begin, end, worker_batch, grid=start)
 
     units = ray.data.range(last - first + 1, override_num_blocks=last - first + 1)
     # batch_size=None: any number would keep Ray from joining the two operators, and then all of `range` comes first.

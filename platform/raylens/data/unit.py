@@ -1,16 +1,21 @@
 """Making a unit: the samples at a span of positions, read, decoded, cropped and tokenised."""
 
 import functools
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from raylens.data.bijection import Ints, uniforms
+from raylens.data.cuts import cuts
+from raylens.data.draws import Draws
+from raylens.data.formats import Pair
+from raylens.data.opened import Opened, Request, open_data
 from raylens.data.plan import Plan
 from raylens.data.quarantine import Quarantined, write_records
-from raylens.data.reader import Layout, read_samples
 from raylens.errors import InputError, QuarantineError
 from raylens.inputs import Preprocess, Tokenizer
 from raylens.storage import open_store
@@ -18,8 +23,21 @@ from raylens.storage import open_store
 __all__ = ["UnitMaker"]
 
 Block = dict[str, NDArray[np.generic]]
+Pixels = NDArray[np.uint8]
 DECODE_THREADS = 2  # Pillow releases the interpreter while it decodes and resizes
+READ_THREADS = 8  # a store's answers take tens of milliseconds, during which nothing else is to be done
 TRIES = 64
+
+
+@dataclass(frozen=True)
+class _Slot:
+    """A position and what stands there."""
+
+    source: int
+    epoch: int
+    sample: int
+    position: int
+    draws: Draws
 
 
 @dataclass(frozen=True)
@@ -27,83 +45,129 @@ class UnitMaker:
     """Everything that a task needs to turn positions of the plan into arrays; small, and travels by pickle."""
 
     plan: Plan
-    data_uri: str
+    homes: tuple[str, ...]
+    """URI of the manifest of each data set of the plan."""
     run_uri: str
     preprocess: Preprocess
     tokenizer_json: str
     context: int
     crop_min_scale: float
     max_pixels: int
+    check_hashes: bool = False
 
-    def make(self, layout: Layout, start: int, stop: int, rows: int) -> Iterator[Block]:
-        """Blocks of up to ``rows`` samples for positions ``start .. stop-1``, in order.
+    def make(self, start: int, stop: int, rows: int, grid: int = 0) -> Iterator[Block]:
+        """Blocks for positions ``start .. stop-1``, in order, that end where ``rows`` divides the distance to ``grid``.
 
-        Columns: ``image`` ``[n, S, S, 3]`` uint8, ``ids`` ``[n, T]`` int32, ``sample`` and ``position`` ``[n]`` int64,
-        ``substituted`` ``[n]`` bool.
+        Columns: ``image`` ``[n, S, S, 3]`` uint8, ``ids`` ``[n, T]`` int32, ``sample`` (counted over all data sets),
+        ``epoch`` and ``position`` ``[n]`` int64, ``substituted`` ``[n]`` bool; and, to tell what bounds the stream,
+        ``read_seconds`` and ``decode_seconds`` ``[n]`` float64 (a task's time shared by its samples), ``made_at``.
         """
-        positions = np.arange(start, stop)
-        samples = self.plan.sample_at(positions)
-        raw = {sample: (image, text) for sample, image, text in read_samples(self.data_uri, layout, samples)}
-        for at in range(0, len(positions), rows):
-            yield self._block(layout, raw, samples[at : at + rows], positions[at : at + rows])
+        slots = self._slots(np.arange(start, stop))
+        began = time.perf_counter()
+        raw = self._read(slots)
+        reading = (time.perf_counter() - began) / len(slots)
+        for at in cuts(start, stop, rows, grid):
+            yield self._block(raw, slots[at], reading)
 
-    def _block(
-        self,
-        layout: Layout,
-        raw: dict[int, tuple[bytes, str]],
-        samples: NDArray[np.int64],
-        positions: NDArray[np.int64],
-    ) -> Block:
-        tasks = [
-            (int(sample), int(position), *raw[int(sample)]) for sample, position in zip(samples, positions, strict=True)
+    def _slots(self, positions: Ints) -> list[_Slot]:
+        located = self.plan.locate(positions)
+        values = uniforms(self.plan.draw_keys(located), 4)
+        columns = (located.source, located.epoch, located.sample, positions)
+        return [
+            _Slot(source, epoch, sample, position, Draws.of(draws))
+            for source, epoch, sample, position, draws in zip(*(c.tolist() for c in columns), values, strict=True)
         ]
-        made = list(_threads().map(lambda task: self._one(layout, *task), tasks))
+
+    def _read(self, slots: list[_Slot]) -> dict[tuple[int, int], Pair]:
+        """All samples of a unit, each once, several requests at a time."""
+        tasks: list[tuple[int, Opened, Request]] = []
+        for number, home in enumerate(self.homes):
+            samples = np.unique(np.array([slot.sample for slot in slots if slot.source == number], dtype=np.int64))
+            if len(samples):
+                opened = open_data(home)
+                tasks += [(number, opened, request) for request in opened.requests(samples)]
+        found: dict[tuple[int, int], Pair] = {}
+        for number, pairs in _readers().map(self._answer, tasks):
+            found.update({(number, sample): pair for sample, pair in pairs})
+        return found
+
+    def _answer(self, task: tuple[int, Opened, Request]) -> tuple[int, list[tuple[int, Pair]]]:
+        number, opened, request = task
+        return number, list(opened.read(request, check_hashes=self.check_hashes))
+
+    def _block(self, raw: dict[tuple[int, int], Pair], slots: list[_Slot], reading: float) -> Block:
+        began = time.perf_counter()
+        made = list(_decoders().map(lambda slot: self._one(slot, raw[slot.source, slot.sample]), slots))
         ids_BT, _ = _tokenizer(self.tokenizer_json)([text for _, text, _ in made], self.context)
-        bad = [record for _, _, record in made if record is not None]
-        write_records(open_store(self.run_uri), bad)
+        self._write_down([record for _, _, record in made if record is not None])
+        columns = {name: np.array([getattr(slot, name) for slot in slots]) for name in ("epoch", "position")}
+        offsets = self.plan.offsets
         return {
             "image": np.stack([image for image, _, _ in made]),
             "ids": ids_BT,
-            "sample": samples,
-            "position": positions,
+            "sample": np.array([offsets[slot.source] + slot.sample for slot in slots], dtype=np.int64),
+            **columns,
             "substituted": np.array([record is not None for _, _, record in made]),
+            "read_seconds": np.full(len(slots), reading),
+            "decode_seconds": np.full(len(slots), (time.perf_counter() - began) / len(slots)),
+            "made_at": np.full(len(slots), time.time()),
         }
 
-    def _one(
-        self, layout: Layout, sample: int, position: int, image: bytes, text: str
-    ) -> tuple[NDArray[np.uint8], str, Quarantined | None]:
+    def _write_down(self, bad: list[Quarantined]) -> None:
+        """Keys are looked up together: each look reads a part of the manifest."""
+        for number in {record.source for record in bad}:
+            records = [record for record in bad if record.source == number]
+            keys = open_data(self.homes[number]).keys([record.sample for record in records])
+            named = [replace(record, key=key) for record, key in zip(records, keys, strict=True)]
+            write_records(open_store(self.run_uri), named)
+
+    def _one(self, slot: _Slot, pair: Pair) -> tuple[Pixels, str, Quarantined | None]:
+        text = pair.captions[slot.draws.choose(len(pair.captions))]
         try:
-            return self._pixels(image, sample, position), text, None
+            return self._pixels(pair.image, slot.draws), text, None
         except InputError as error:
-            substitute, pixels, caption = self._substitute(layout, sample, position)
-            shard = layout.paths[int(layout.columns["shard"][sample])]
-            offset = int(layout.columns["image_offset"][sample])
-            record = Quarantined(shard, offset, sample, position, str(error), substitute)
+            substitute, pixels, caption = self._substitute(slot)
+            opened = open_data(self.homes[slot.source])
+            record = Quarantined(
+                shard=opened.shard_path(slot.sample),
+                offset=int(opened.places["offset"][slot.sample]),
+                key="",
+                source=slot.source,
+                sample=slot.sample,
+                position=slot.position,
+                reason=str(error),
+                substitute=substitute,
+            )
             return pixels, caption, record
 
-    def _substitute(self, layout: Layout, sample: int, position: int) -> tuple[int, NDArray[np.uint8], str]:
+    def _substitute(self, slot: _Slot) -> tuple[int, Pixels, str]:
         """The next sample in manifest order that can be used: the same for every worker and every resume."""
+        opened, samples = open_data(self.homes[slot.source]), self.plan.orders[slot.source].samples
         for step in range(1, TRIES + 1):
-            other = (sample + step) % self.plan.samples
-            for _, image, text in read_samples(self.data_uri, layout, np.array([other])):
+            other = (slot.sample + step) % samples
+            (request,) = opened.requests(np.array([other]))
+            for _, pair in opened.read(request):
                 try:
-                    return other, self._pixels(image, other, position), text
+                    pixels = self._pixels(pair.image, slot.draws)
                 except InputError:
                     continue
-        raise QuarantineError(f"{TRIES} samples after sample {sample} in a row cannot be used: check the shards")
+                return other, pixels, pair.captions[slot.draws.choose(len(pair.captions))]
+        raise QuarantineError(f"{TRIES} samples after sample {slot.sample} in a row cannot be used: check the shards")
 
-    def _pixels(self, image: bytes, sample: int, position: int) -> NDArray[np.uint8]:
+    def _pixels(self, image: bytes, draws: Draws) -> Pixels:
         if self.crop_min_scale == 1.0:
             return self.preprocess(image, max_pixels=self.max_pixels)
-        epoch = position // self.plan.samples
-        # Keyed by what is read, not by who reads it: the crop is the same under any number of workers.
-        draw = np.random.Generator(np.random.Philox(key=[(self.plan.seed << 32) + epoch, sample]))
-        return self.preprocess.random_crop(image, draw, min_scale=self.crop_min_scale, max_pixels=self.max_pixels)
+        return self.preprocess.random_crop(image, draws.crop, min_scale=self.crop_min_scale, max_pixels=self.max_pixels)
 
 
 @functools.lru_cache(maxsize=1)
-def _threads() -> ThreadPoolExecutor:
+def _decoders() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(DECODE_THREADS, thread_name_prefix="decode")
+
+
+@functools.lru_cache(maxsize=1)
+def _readers() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(READ_THREADS, thread_name_prefix="read")
 
 
 @functools.lru_cache(maxsize=4)

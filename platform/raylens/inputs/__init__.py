@@ -1,12 +1,13 @@
 """Images and texts to arrays: the same code in training, evaluation and serving."""
 
 from raylens.inputs.image import decode_image
-from raylens.inputs.preprocess import Preprocess
+from raylens.inputs.preprocess import CropDraw, Preprocess
 from raylens.inputs.prompts import CAPTION_TEMPLATES, check_class_names, fill_templates
 from raylens.inputs.tokenizer import Tokenizer
 
 __all__ = [
     "CAPTION_TEMPLATES",
+    "CropDraw",
     "Preprocess",
     "Tokenizer",
     "check_class_names",

@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,12 +12,30 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from raylens.errors import BundleError
 from raylens.inputs.image import DEFAULT_MAX_PIXELS, decode_image
 
-__all__ = ["CLIP_MEAN", "CLIP_STD", "Preprocess"]
+__all__ = ["CLIP_MEAN", "CLIP_STD", "CropDraw", "Preprocess"]
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 Channels = tuple[float, float, float]
 Positive = Annotated[float, Field(gt=0.0)]
+
+
+class CropDraw(NamedTuple):
+    """Three draws from [0, 1) that decide a random square crop."""
+
+    scale: float
+    right: float
+    down: float
+
+    def share(self, min_scale: float) -> float:
+        """The crop's edge as a share of the image's shorter edge; its area is ``min_scale`` of the largest at least."""
+        return math.sqrt(min_scale + (1.0 - min_scale) * self.scale)
+
+    def box(self, width: float, height: float, min_scale: float) -> tuple[float, float, float, float]:
+        """Left, top, right and bottom of the crop in an image of this size; it may lie anywhere in the image."""
+        edge = self.share(min_scale) * min(width, height)
+        left, top = self.right * (width - edge), self.down * (height - edge)
+        return left, top, left + edge, top + edge
 
 
 class Preprocess(BaseModel):
@@ -66,28 +84,16 @@ class Preprocess(BaseModel):
         return self._take(image, (left, top, left + edge, top + edge))
 
     def random_crop(
-        self,
-        data: bytes,
-        draw: np.random.Generator,
-        *,
-        min_scale: float,
-        max_pixels: int = DEFAULT_MAX_PIXELS,
+        self, data: bytes, draw: CropDraw, *, min_scale: float, max_pixels: int = DEFAULT_MAX_PIXELS
     ) -> NDArray[np.uint8]:
-        """An image file to a random square crop, ``[size, size, 3]`` uint8.
-
-        The crop keeps between ``min_scale`` and all of the largest centred square's area and lies anywhere in
-        the image (the paper's only augmentation, section 2.4). ``draw`` decides, so equal draws give equal crops.
+        """An image file to a random square crop, ``[size, size, 3]`` uint8 (the paper's only augmentation, 2.4).
 
         Raises:
             InputError: see `decode_image`.
         """
-        scale, right, down = draw.random(3)
-        share = math.sqrt(min_scale + (1.0 - min_scale) * scale)
         # The crop is chosen first: its pixels, not the whole image's, must stay at or above the size.
-        image = decode_image(data, least=math.ceil(self.size / share), max_pixels=max_pixels)
-        edge = share * min(image.size)
-        left, top = right * (image.width - edge), down * (image.height - edge)
-        return self._take(image, (left, top, left + edge, top + edge))
+        image = decode_image(data, least=math.ceil(self.size / draw.share(min_scale)), max_pixels=max_pixels)
+        return self._take(image, draw.box(image.width, image.height, min_scale))
 
     def _take(self, image: Image.Image, box: tuple[float, float, float, float]) -> NDArray[np.uint8]:
         # One resampling for crop and resize: the box may lie between pixels, so there is no rounding of margins.

@@ -10,23 +10,29 @@ from raylens.errors import CursorError
 __all__ = ["Cursor"]
 
 REMEDY = {
-    "manifest": "the shards changed; start a new run with another name, or put the old shards back",
+    "manifests": "the shards changed; start a new run with another name, or put the old shards back",
     "plan_version": "this raylens orders samples differently; resume with the version that wrote the checkpoint",
 }
 
 
 class Cursor(BaseModel):
-    """Consumed samples, and everything that decides which sample stands at a position."""
+    """Consumed samples, and everything that decides which sample stands at a position.
+
+    The number of workers is not part of it: any may go on.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     position: int
     global_batch: int
-    manifest: str
-    samples: int
+    manifests: tuple[str, ...]
+    """Digest of each data set."""
+    samples: tuple[int, ...]
+    epoch_sizes: tuple[int, ...]
+    shares: tuple[int, ...]
     seed: int
     run_length: int
-    runs_per_unit: int
+    runs_per_unit: tuple[int, ...]
     plan_version: int = Plan.VERSION
 
     @classmethod
@@ -35,11 +41,13 @@ class Cursor(BaseModel):
         return cls(
             position=step * global_batch,
             global_batch=global_batch,
-            manifest=plan.manifest,
-            samples=plan.samples,
+            manifests=tuple(order.manifest for order in plan.orders),
+            samples=tuple(order.samples for order in plan.orders),
+            epoch_sizes=tuple(order.epoch_size for order in plan.orders),
+            shares=plan.shares,
             seed=plan.seed,
-            run_length=plan.run_length,
-            runs_per_unit=plan.runs_per_unit,
+            run_length=plan.orders[0].run_length,
+            runs_per_unit=tuple(order.runs_per_unit for order in plan.orders),
         )
 
     def check(self, current: "Cursor") -> None:
@@ -56,5 +64,7 @@ class Cursor(BaseModel):
 
 
 def _short(value: object) -> str:
+    if isinstance(value, tuple):
+        return _short(value[0]) if len(value) == 1 else f"[{', '.join(_short(one) for one in value)}]"
     text = str(value)
     return text if len(text) <= 16 else f"{text[:12]}..."

@@ -37,7 +37,7 @@ def publish(prepared: Prepared, checkpoints: Checkpoints) -> Version:
             "step": newest.step,
             "samples_seen": newest.cursor.position,
             "global_batch": prepared.config.global_batch,
-            "manifest": prepared.manifest.digest,
+            "manifests": [manifest.digest for manifest in prepared.manifests],
         },
     )
     return Registry(prepared.config.registry_uri).publish(prepared.config.name, bundle)

@@ -9,7 +9,6 @@ import ray.train
 import ray.train.torch
 
 from raylens.config import RunConfig, ScaleConfig
-from raylens.data.reader import Layout
 from raylens.data.stream import execution_options, training_stream
 from raylens.data.unit import UnitMaker
 from raylens.errors import ClusterError, RaylensError, TrainingError, own_error
@@ -79,7 +78,7 @@ def train(
     else:
         say(f"nothing left to train: all {prepared.steps} steps were taken before")
     version = publish(prepared, checkpoints)
-    return RunResult(prepared.store.uri, prepared.steps, resumed_at, len(prepared.manifest), version)
+    return RunResult(prepared.store.uri, prepared.steps, resumed_at, prepared.plan.samples, version)
 
 
 def _check_cluster(scale: ScaleConfig) -> None:
@@ -130,15 +129,15 @@ def _stream_from_newest(job: WorkerJob, prepared: Prepared) -> Callable[[], Any]
     config = job.config
     maker = UnitMaker(
         plan=job.plan,
-        data_uri=config.data.train,
+        homes=tuple(manifest.home for manifest in prepared.manifests),
         run_uri=job.run_uri,
         preprocess=job.preprocess,
         tokenizer_json=job.tokenizer_json,
         context=config.model.text.context,
         crop_min_scale=config.data.crop_min_scale,
         max_pixels=config.data.max_pixels,
+        check_hashes=config.data.check_hashes,
     )
-    layout = ray.put(Layout.of(prepared.manifest))
     checkpoints = Checkpoints(prepared.store)
 
     def stream() -> Any:
@@ -146,7 +145,7 @@ def _stream_from_newest(job: WorkerJob, prepared: Prepared) -> Callable[[], Any]
         newest = checkpoints.newest()
         start = newest.cursor.position if newest else 0
         stop = job.steps * config.global_batch
-        return training_stream(maker, layout, start=start, stop=stop, worker_batch=config.worker_batch)
+        return training_stream(maker, start=start, stop=stop, worker_batch=config.worker_batch)
 
     return stream
 

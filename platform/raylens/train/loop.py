@@ -5,16 +5,18 @@ Shapes: B a worker's batch, S image size, T tokens.
 
 import math
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from raylens.config import RunConfig
+from raylens.data.plan import step_hashes
 from raylens.errors import CursorError, TrainingError
 from raylens.train.schedule import learning_rate
+from raylens.train.waiting import Bound, Waiting
 
 __all__ = ["Batch", "Engine", "Hooks", "Record", "StepStats", "run"]
 
@@ -26,8 +28,16 @@ class Batch:
     image_BSSC: NDArray[np.uint8]
     ids_BT: NDArray[np.int32]
     position_B: NDArray[np.int64]
-    substituted: int
+    sample_B: NDArray[np.int64]
+    """Counted over all data sets."""
+    epoch_B: NDArray[np.int64]
+    substituted: int = 0
     """Samples that stand in for unusable ones."""
+    made_at: float = 0.0
+    """When the last of it was made, in seconds of the system's clock."""
+    read_seconds: float = 0.0
+    """What data tasks spent on reading it, and below on decoding it."""
+    decode_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -61,10 +71,22 @@ class Record:
     """Since the previous record, over all workers."""
     substituted: int
     """Samples since the workers started that stand in for unusable ones: of this worker, as the loop knows them."""
+    data_wait: float
+    """Share of the time since the previous record that was spent waiting for data (not for the first batch)."""
+    data_cores: float
+    """Data tasks that were busy at a time, on average."""
+    bound: Bound
+    """What held the run up: ``device``, ``storage``, ``decode`` or ``network``."""
+    sample_hashes: tuple[str, ...]
+    """Of each step since the previous record, a hash of its samples that does not depend on their order or on the
+    number of workers: of this worker, as the loop knows them."""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON, which has no NaN and no infinity."""
-        return {name: value if math.isfinite(value) else None for name, value in asdict(self).items()}
+        return {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in asdict(self).items()
+        }
 
 
 @dataclass(frozen=True)
@@ -84,32 +106,69 @@ def run(
         CursorError: a batch is not the one that the plan has at this step.
         TrainingError: the loss is no longer finite, or the batches end early.
     """
-    step, substituted = start, 0
-    mark, marked_step = time.monotonic(), start
-    for step, batch in enumerate(batches, start + 1):
+    step, since = start, _Since(start)
+    for step, (batch, waiting) in enumerate(_timed(batches), start + 1):
         _check_place(config, batch, rank, step - 1)
         lr = learning_rate(config.optim, step - 1, steps)
         stats = engine.train_step(batch, lr)
         _check_finite(stats, step)
-        substituted += batch.substituted
-        if step % config.log_every_steps == 0 or step == steps:
-            now = time.monotonic()
-            rate = (step - marked_step) * config.global_batch / max(1e-9, now - mark)
-            hooks.log(
-                Record(
-                    step=step,
-                    samples_seen=step * config.global_batch,
-                    lr=lr,
-                    samples_per_second=rate,
-                    substituted=substituted,
-                    **asdict(stats),
-                )
-            )
-            mark, marked_step = now, step
-        if step % config.checkpoint.every_steps == 0 or step == steps:
+        since.add(batch, waiting, first=step == start + 1)
+        saving = step % config.checkpoint.every_steps == 0 or step == steps
+        # Before each checkpoint too: a resume must not leave a hole in what the records say of each step.
+        if saving or step % config.log_every_steps == 0:
+            hooks.log(since.record(step, config.global_batch, lr, stats))
+        if saving:
             hooks.save(step)
     if step != steps:
         raise TrainingError(f"the data ended at step {step} of {steps}: the stream and the plan disagree")
+
+
+def _timed(batches: Iterable[Batch]) -> Iterator[tuple[Batch, Waiting]]:
+    iterator = iter(batches)
+    while True:
+        asked = time.time()
+        batch = next(iterator, None)
+        if batch is None:
+            return
+        waiting = Waiting.for_batch(asked, time.time(), batch.made_at)
+        yield batch, waiting + Waiting(reading=batch.read_seconds, decoding=batch.decode_seconds)
+
+
+class _Since:
+    """What gathers between two records."""
+
+    def __init__(self, start: int) -> None:
+        self._substituted = 0
+        self._begin(start)
+
+    def _begin(self, step: int) -> None:
+        self._step, self._mark = step, time.monotonic()
+        self._waiting = Waiting()
+        self._hashes: list[str] = []
+
+    def add(self, batch: Batch, waiting: Waiting, *, first: bool) -> None:
+        self._substituted += batch.substituted
+        # The first batch waits for everything to start; that says nothing about what comes.
+        self._waiting += replace(waiting, made=0.0, sent=0.0) if first else waiting
+        self._hashes.append(f"{int(step_hashes(batch.sample_B, batch.epoch_B, 1)[0]):016x}")
+
+    def record(self, step: int, global_batch: int, lr: float, stats: StepStats) -> Record:
+        seconds = max(1e-9, time.monotonic() - self._mark)
+        waiting = self._waiting + Waiting(seconds=seconds)
+        record = Record(
+            step=step,
+            samples_seen=step * global_batch,
+            lr=lr,
+            samples_per_second=(step - self._step) * global_batch / seconds,
+            substituted=self._substituted,
+            data_wait=waiting.share,
+            data_cores=waiting.data_cores,
+            bound=waiting.bound,
+            sample_hashes=tuple(self._hashes),
+            **asdict(stats),
+        )
+        self._begin(step)
+        return record
 
 
 def _check_place(config: RunConfig, batch: Batch, rank: int, step: int) -> None:

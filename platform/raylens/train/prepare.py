@@ -6,12 +6,12 @@ from typing import Any
 
 from raylens.config import RunConfig, dump_yaml, load_yaml
 from raylens.data import Manifest, Plan
-from raylens.data.index import manifest_for
-from raylens.data.quarantine import check_budget
-from raylens.data.stream import ray_map
+from raylens.data.build_plan import build_plan
+from raylens.data.quarantine import check_budget, write_rejected
 from raylens.errors import AlreadyExistsError, ConfigError, NotFoundError
 from raylens.inputs import Preprocess, Tokenizer
 from raylens.storage import Store, open_store
+from raylens.train.pinned import manifests_of, pin
 
 __all__ = ["Prepared", "claim", "prepare", "run_store"]
 
@@ -25,7 +25,8 @@ class Prepared:
 
     config: RunConfig
     store: Store
-    manifest: Manifest
+    manifests: list[Manifest]
+    """Of each data set of ``config.data.train``."""
     plan: Plan
     tokenizer: Tokenizer
     preprocess: Preprocess
@@ -47,26 +48,21 @@ def prepare(config: RunConfig, say: Callable[[str], None]) -> Prepared:
     """
     store = run_store(config)
     claim(store, config)
-    say(f"indexing {open_store(config.data.train).describe()}")
-    manifest = manifest_for(open_store(config.data.train), open_store(config.storage) / "manifests", ray_map)
-    seen = len(manifest) + manifest.rejected.num_rows
-    say(f"{len(manifest):,} samples in {len(manifest.shards)} shards ({manifest.rejected_summary()})")
-    check_budget(manifest.rejected.num_rows, seen, config.data.quarantine_budget, manifest.rejected_summary())
-    plan = Plan(
-        samples=len(manifest),
-        manifest=manifest.digest,
-        seed=config.seed,
-        run_length=config.data.run_length,
-        runs_per_unit=config.data.runs_per_unit,
-    )
+    manifests = manifests_of(store, config.data.train, open_store(config.storage) / "manifests", say)
+    for manifest in manifests:
+        read, why = len(manifest) + manifest.rejected, manifest.rejected_summary()
+        check_budget(manifest.rejected, read, config.data.quarantine_budget, why)
+    plan = build_plan(config, manifests)
+    write_rejected(store, manifests)
+    pin(store, manifests)
     return Prepared(
         config=config,
         store=store,
-        manifest=manifest,
+        manifests=manifests,
         plan=plan,
-        tokenizer=_tokenizer(store, manifest, config),
+        tokenizer=_tokenizer(store, manifests, config),
         preprocess=Preprocess(size=config.model.image.size),
-        steps=config.length.steps(len(manifest), config.global_batch),
+        steps=config.length.steps(sum(order.epoch_size for order in plan.orders), config.global_batch),
     )
 
 
@@ -97,10 +93,10 @@ def _differences(saved: dict[str, Any], now: dict[str, Any], path: str = "") -> 
     return lines
 
 
-def _tokenizer(store: Store, manifest: Manifest, config: RunConfig) -> Tokenizer:
+def _tokenizer(store: Store, manifests: list[Manifest], config: RunConfig) -> Tokenizer:
     try:
         return Tokenizer.from_json(store.read_text("tokenizer.json"))
     except NotFoundError:
-        tokenizer = Tokenizer.train(manifest.captions(), config.model.text.vocab)
+        tokenizer = Tokenizer.train([text for one in manifests for text in one.captions()], config.model.text.vocab)
         store.write("tokenizer.json", tokenizer.to_json().encode())
         return tokenizer

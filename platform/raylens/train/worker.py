@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ import torch.distributed as dist
 
 from raylens.config import RunConfig
 from raylens.data import Plan
-from raylens.data.quarantine import check_budget
+from raylens.data.quarantine import check_budget, summary
 from raylens.errors import CheckpointError
 from raylens.inputs import Preprocess, Tokenizer
 from raylens.models import DualEncoder
@@ -22,6 +22,7 @@ from raylens.train import loop
 from raylens.train.checkpoint import CheckpointManifest, Checkpoints, SavedFile
 from raylens.train.cursor import Cursor
 from raylens.train.metrics import MetricsLog
+from raylens.train.over_workers import over_workers
 from raylens.train.progress import Checkpointed, Metrics, Started
 from raylens.train.zero import ZeroEngine
 
@@ -92,8 +93,10 @@ def check_fits(job: WorkerJob, manifest: CheckpointManifest) -> None:
     """
     manifest.cursor.check(job.cursor(manifest.step))
     config = job.config
+    # At stage 0 every worker holds all of the state, so any number of them can take it up.
+    workers = config.scale.workers if manifest.zero_stage == config.zero.stage == 0 else manifest.workers
     for field, saved, now in (
-        ("scale.workers", manifest.workers, config.scale.workers),
+        ("scale.workers", workers, config.scale.workers),
         ("zero.stage", manifest.zero_stage, config.zero.stage),
         ("precision", manifest.precision, config.precision),
     ):
@@ -112,7 +115,12 @@ def _batches(config: RunConfig) -> Iterator[loop.Batch]:
             image_BSSC=np.array(columns["image"]),
             ids_BT=np.array(columns["ids"]),
             position_B=np.asarray(columns["position"]),
+            sample_B=np.asarray(columns["sample"]),
+            epoch_B=np.asarray(columns["epoch"]),
             substituted=int(columns["substituted"].sum()),
+            made_at=float(columns["made_at"].max()),
+            read_seconds=float(columns["read_seconds"].sum()),
+            decode_seconds=float(columns["decode_seconds"].sum()),
         )
 
 
@@ -130,7 +138,7 @@ class _Hooks:
         return loop.Hooks(log=self._record, save=self._save)
 
     def _record(self, record: loop.Record) -> None:
-        record = replace(record, substituted=_sum(record.substituted))
+        record = over_workers(record, ray.train.torch.get_device())
         self._check_quarantine(record)
         if self._log is not None:
             self._log.add(record.as_dict())
@@ -139,8 +147,9 @@ class _Hooks:
 
     def _check_quarantine(self, record: loop.Record) -> None:
         read = (record.step - self._start) * self._job.config.global_batch
-        where = f"see {open_store(self._job.run_uri).describe()}/quarantine"
-        check_budget(record.substituted, read, self._job.config.data.quarantine_budget, where)
+        run, budget = open_store(self._job.run_uri), self._job.config.data.quarantine_budget
+        if record.substituted > budget * read:  # only then are the reasons worth a look at the store
+            check_budget(record.substituted, read, budget, f"{summary(run)}; see {run.describe()}/quarantine")
 
     def _save(self, step: int) -> None:
         config = self._job.config
@@ -171,9 +180,3 @@ def _attempt() -> str:
     name = [uuid.uuid4().hex[:8]]
     dist.broadcast_object_list(name, src=0)
     return name[0]
-
-
-def _sum(count: int) -> int:
-    total = torch.tensor([count], dtype=torch.int64, device=ray.train.torch.get_device())
-    dist.all_reduce(total)
-    return int(total)

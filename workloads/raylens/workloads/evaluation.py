@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from raylens.data import list_shards, walk_shard
+from raylens.config import SourceConfig
+from raylens.data import Source
 from raylens.errors import DataError, NotFoundError
 from raylens.evaluate import (
     CLASSES_FILE,
@@ -105,8 +106,9 @@ def _read(data: Store) -> tuple[list[LabelledImage], list[str]]:
 
 
 def _labelled(data: Store) -> Iterator[tuple[LabelledImage, str | None]]:
-    for shard in list_shards(data):
-        for sample in walk_shard(data, shard.path):
+    source, shards = Source.open(SourceConfig(uri=data.uri))
+    for shard in shards:
+        for sample in source.walk(shard):
             label = sample.meta.get("label")
             if not isinstance(label, int):
                 raise DataError(

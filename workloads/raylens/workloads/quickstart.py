@@ -8,8 +8,8 @@ from itertools import islice
 
 import numpy as np
 
-from raylens.config import RunConfig, apply_overrides, merge, validated
-from raylens.data import list_shards, walk_shard
+from raylens.config import RunConfig, SourceConfig, apply_overrides, merge, validated
+from raylens.data import Source
 from raylens.errors import ServingError
 from raylens.inputs import fill_templates
 from raylens.registry import Encoder, Registry, Version
@@ -127,7 +127,8 @@ def _free_port() -> int:
 
 
 def _some_pairs(store: Store) -> tuple[list[bytes], list[str]]:
-    samples = list(islice(walk_shard(store, list_shards(store)[0].path), CHECKED))
+    source, shards = Source.open(SourceConfig(uri=store.uri))
+    samples = list(islice(source.walk(shards[0]), CHECKED))
     return [s.image for s in samples if s.image], [s.caption for s in samples if s.caption]
 
 

@@ -14,6 +14,7 @@ from raylens.config import (
     OptimConfig,
     RunConfig,
     ScaleConfig,
+    SourceConfig,
     TextTowerConfig,
     apply_overrides,
     load_yaml,
@@ -32,7 +33,9 @@ def digits() -> RunConfig:
         storage="quickstart/runs",
         registry="quickstart/registry",
         global_batch=128,
-        data=DataConfig(train="quickstart/data/train", run_length=8, runs_per_unit=32, crop_min_scale=0.7),
+        data=DataConfig(
+            train=(SourceConfig(uri="quickstart/data/train"),), run_length=8, runs_per_unit=32, crop_min_scale=0.7
+        ),
         model=ModelConfig(
             embed_dim=64,
             image=ImageTowerConfig(size=32, patch=8, width=96, layers=4, heads=3),
@@ -50,7 +53,7 @@ def vit_b32() -> RunConfig:
     """ViT-B/32 with the hyperparameters of Radford et al. 2021 (tables 18 and 20): set data.train, and scale it."""
     return RunConfig(
         name="vit_b32",
-        data=DataConfig(train="data/train"),
+        data=DataConfig(train=(SourceConfig(uri="data/train"),)),
         scale=ScaleConfig(workers=8, gpus_per_worker=1, cpus_per_worker=4),
     )
 

@@ -1,0 +1,89 @@
+"""What stands in a batch: the exact shards, keys, crops and captions, without decoding anything."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from raylens.data.bijection import uniforms
+from raylens.data.draws import Draws
+from raylens.data.manifest import Manifest
+from raylens.data.plan import Plan
+
+__all__ = ["Explained", "explain"]
+
+COLUMNS = ("key", "width", "height", "caption_count", "image_length")
+
+
+@dataclass(frozen=True)
+class Explained:
+    """One sample of a batch."""
+
+    position: int
+    """In the plan."""
+    source: int
+    """Which data set."""
+    epoch: int
+    """Of that data set, from 0."""
+    sample: int
+    """In that data set, in manifest order."""
+    shard: str
+    key: str
+    width: int
+    """Of the whole image, in pixels."""
+    height: int
+    bytes: int
+    """Of the image file."""
+    crop: tuple[float, float, float, float]
+    """Left, top, right and bottom, in pixels of the whole image."""
+    caption: int
+    """Which of the captions, from 0."""
+    captions: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(self)
+
+
+def explain(
+    plan: Plan, manifests: Sequence[Manifest], positions: Sequence[int], crop_min_scale: float
+) -> list[Explained]:
+    """What stands at positions of the plan.
+
+    Args:
+        plan: the order.
+        manifests: of its data sets.
+        positions: ascending or not.
+        crop_min_scale: as in ``data.crop_min_scale``; at 1 the crop is the centre's.
+
+    Raises:
+        ManifestError: a part of a manifest is damaged.
+    """
+    located = plan.locate(np.asarray(positions, dtype=np.int64))
+    draws = [Draws.of(values) for values in uniforms(plan.draw_keys(located), 4)]
+    rows: list[dict[str, Any]] = [{} for _ in positions]
+    for number, manifest in enumerate(manifests):
+        here = np.flatnonzero(located.source == number).tolist()
+        samples = located.sample[here].tolist()
+        for place, sample, row in zip(here, samples, manifest.rows(samples, COLUMNS), strict=True):
+            shard = int(np.searchsorted(manifest.starts, sample, side="right")) - 1
+            rows[place] = {**row, "shard": manifest.shards[shard].path}
+    columns = (located.source.tolist(), located.epoch.tolist(), located.sample.tolist())
+    return [
+        Explained(
+            position=int(position),
+            source=source,
+            epoch=epoch,
+            sample=sample,
+            shard=row["shard"],
+            key=row["key"],
+            width=row["width"],
+            height=row["height"],
+            bytes=row["image_length"],
+            crop=draw.box(row["width"], row["height"], crop_min_scale),
+            caption=draw.choose(row["caption_count"]),
+            captions=row["caption_count"],
+        )
+        for position, source, epoch, sample, draw, row in zip(positions, *columns, draws, rows, strict=True)
+    ]

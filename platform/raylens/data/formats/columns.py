@@ -1,0 +1,50 @@
+"""Which columns of a table hold images and captions: the names that are given, or the usual ones."""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from raylens.errors import ManifestError
+
+__all__ = ["CAPTION_NAMES", "find_column"]
+
+CAPTION_NAMES = ("caption", "captions", "text", "txt", "title", "sentences", "description", "alt_text", "alt")
+SHOWN = 20
+"""Columns that a message lists."""
+
+
+def find_column(
+    role: Literal["image", "caption"],
+    given: str | None,
+    usual: Sequence[str],
+    columns: Mapping[str, bool],
+    where: str,
+) -> str:
+    """The column for a role: ``given`` to the letter, else the first usual name, in upper or lower case.
+
+    Args:
+        role: what the column holds; the setting is named after it.
+        given: the setting, if it is set.
+        usual: names in lower case, the likeliest first.
+        columns: all columns of the table, and whether what they hold can serve.
+        where: the table, for messages.
+
+    Raises:
+        ManifestError: there is none, or the given one cannot serve; lists the columns.
+    """
+    setting = f"{role}_column"
+    if given is not None and columns.get(given):
+        return given
+    if given in columns:
+        raise ManifestError(f"{where}: {setting} = {given!r} does not hold {role}s; {_listed(columns, role)}")
+    if given is not None:
+        raise ManifestError(f"{where}: {setting} = {given!r} is not among its columns; {_listed(columns, role)}")
+    fitting = {name.strip().lower(): name for name in reversed(list(columns)) if columns[name]}
+    for name in usual:
+        if name in fitting:
+            return fitting[name]
+    raise ManifestError(f"{where}: no column with a usual name for {role}s; set {setting}: {_listed(columns, role)}")
+
+
+def _listed(columns: Mapping[str, bool], role: str) -> str:
+    shown = ", ".join(name if able else f"{name} (no {role}s)" for name, able in list(columns.items())[:SHOWN])
+    return f"its columns are {shown}{', ...' if len(columns) > SHOWN else ''}" if columns else "it has no columns"

@@ -1,0 +1,151 @@
+"""Parquet files with the bytes of images in one column and captions in another."""
+
+import functools
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import groupby
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from raylens.data.formats.base import Columns, Kind, Pair, Place, RawSample
+from raylens.data.formats.parquet_columns import PairColumns, is_text
+from raylens.errors import DamagedError, ManifestError
+from raylens.storage import ObjectInfo, Store
+
+__all__ = ["PARQUET", "ParquetFormat"]
+
+KEY_NAMES = ("key", "__key__", "id", "uid")
+BATCH = 64
+"""Rows decoded at a time, so that memory does not grow with the row groups, which may be larger than 2 GiB."""
+
+
+class ParquetFormat:
+    """Each row a sample: images as binary or as Hugging Face's ``{bytes, path}``, captions as a text or a list."""
+
+    name = "parquet"
+
+    def select(self, objects: Sequence[ObjectInfo]) -> list[ObjectInfo]:
+        """See `ShardFormat.select`; beside tars, Parquet files are metadata that img2dataset writes."""
+        if any(info.path.endswith(".tar") for info in objects):
+            return []
+        return [info for info in objects if info.path.endswith(".parquet")]
+
+    def walk(self, store: Store, shard: ObjectInfo, columns: Columns) -> Iterator[RawSample]:
+        """See `ShardFormat.walk`; a row group after the other, only the columns that are needed."""
+        with _opened(store, shard) as file:
+            pair = PairColumns.of(file.schema_arrow, columns, _name(store, shard))
+            key = _key_column(file)
+            for group in range(file.num_row_groups):
+                for start, batch in _batches(file, group, [*pair.leaves, *([key] if key else [])]):
+                    keys = batch.column(key) if key else None
+                    for row, (image, captions) in enumerate(pair.take(batch, range(batch.num_rows))):
+                        yield RawSample(
+                            key=_text(keys[row]) if keys is not None else f"{group:06d}-{start + row:06d}",
+                            image=image or None,
+                            captions=captions,
+                            place=Place(group << 32 | start + row, len(image or b""), kind=Kind.ROW),
+                        )
+
+    def read(
+        self,
+        store: Store,
+        shard: ObjectInfo,
+        columns: Columns,
+        places: Sequence[Place],
+        records: Sequence[bytes],  # noqa: ARG002
+    ) -> Iterator[Pair]:
+        """See `ShardFormat.read`; each row group that is needed is read once."""
+        name = _name(store, shard)
+        with _opened(store, shard) as file:
+            pair = PairColumns.of(file.schema_arrow, columns, name)
+            for group, members in groupby(places, key=lambda place: place.offset >> 32):
+                wanted = [(place.offset & 0xFFFFFFFF, place.length) for place in members]
+                yield from _read_group(file, group, wanted, pair, name)
+
+
+def _key_column(file: pq.ParquetFile) -> str | None:
+    """The first column with a usual name for keys that names each row differently."""
+    for name in KEY_NAMES:
+        number = file.schema_arrow.get_field_index(name)
+        kind = file.schema_arrow.field(number).type if number >= 0 else pa.null()
+        if (is_text(kind) or pa.types.is_integer(kind)) and _is_unique(file, name, kind):
+            return name
+    return None
+
+
+def _is_unique(file: pq.ParquetFile, name: str, kind: pa.DataType) -> bool:
+    chunks: list[pa.Array] = []
+    for group in range(file.num_row_groups):
+        try:
+            chunks += file.read_row_group(group, columns=[name], use_threads=False).column(0).chunks
+        except (pa.ArrowException, OSError):
+            break  # the walk comes upon the damage too, after the rows before it
+    values = pa.chunked_array(chunks, kind)
+    return bool(values.null_count == 0 and pc.count_distinct(values).as_py() == len(values))
+
+
+def _text(key: pa.Scalar) -> str:
+    if pa.types.is_integer(key.type):
+        return str(key.as_py())
+    return bytes(key.as_buffer()).decode("utf-8", errors="replace")
+
+
+def _batches(file: pq.ParquetFile, group: int, leaves: list[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """Batches of a row group, each with the number of its first row."""
+    start = 0
+    for batch in file.iter_batches(BATCH, row_groups=[group], columns=leaves, use_threads=False):
+        yield start, batch
+        start += batch.num_rows
+
+
+def _read_group(
+    file: pq.ParquetFile, group: int, wanted: list[tuple[int, int]], pair: PairColumns, name: str
+) -> Iterator[Pair]:
+    """Rows of a group, each given by its number and the length of its image."""
+    if group >= file.num_row_groups or wanted[-1][0] >= file.metadata.row_group(group).num_rows:
+        raise ManifestError(f"{name} has no row {wanted[-1][0]} in row group {group}: {_CHANGED}")
+    done = 0
+    for start, batch in _batches(file, group, pair.leaves):
+        here = [item for item in wanted[done : done + batch.num_rows] if item[0] < start + batch.num_rows]
+        found = pair.take(batch, [row - start for row, _ in here])
+        for (row, length), (image, captions) in zip(here, found, strict=True):
+            if image is None or len(image) != length:
+                came = "no image" if image is None else f"an image of {len(image)} bytes"
+                raise ManifestError(
+                    f"{name} has {came}, not of {length}, in row {row} of row group {group}: {_CHANGED}"
+                )
+            yield Pair(image, captions or ("",))
+        done += len(here)
+        if done == len(wanted):
+            return
+
+
+_CHANGED = "it changed since it was indexed; put the old file back, or start a new run with another name"
+
+
+def _name(store: Store, shard: ObjectInfo) -> str:
+    return f"shard {shard.path} of {store.describe()}"
+
+
+@contextmanager
+def _opened(store: Store, shard: ObjectInfo) -> Iterator[pq.ParquetFile]:
+    """The file, with its damages in our words."""
+    try:
+        with store.open_file(shard.path, shard.size, shard.version) as stream:
+            yield pq.ParquetFile(stream, metadata=_footer(store, shard), page_checksum_verification=True)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        first = next(iter(str(error).splitlines()), type(error).__name__)
+        raise DamagedError(f"{_name(store, shard)} is truncated or damaged: {first}") from None
+
+
+@functools.lru_cache(maxsize=32)
+def _footer(store: Store, shard: ObjectInfo) -> Any:
+    """Parsing it takes longer than reading a row group; stores and objects are values, so equal ones share it."""
+    with store.open_file(shard.path, shard.size, shard.version) as stream:
+        return pq.read_metadata(stream)
+
+
+PARQUET = ParquetFormat()

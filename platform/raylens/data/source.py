@@ -1,0 +1,78 @@
+"""A data set as it is named in a configuration: where, which shards, which format."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+from raylens.config import SourceConfig
+from raylens.data.formats import FORMATS, Columns, RawSample, ShardFormat
+from raylens.data.patterns import match, split_pattern
+from raylens.errors import ManifestError
+from raylens.storage import ObjectInfo, Store, open_store
+
+__all__ = ["Source"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set, opened: its format is known. Travels by pickle."""
+
+    uri: str
+    """Of the folder that its paths are relative to; canonical."""
+    format_name: str
+    columns: Columns
+    asked: str
+    """What the configuration says, with its pattern; for people."""
+
+    @classmethod
+    def open(cls, config: SourceConfig) -> tuple[Self, list[ObjectInfo]]:
+        """A data set and its shards, in path order.
+
+        Raises:
+            ManifestError: there is no shard, or a shard that is named is missing.
+            ConfigError: the URI is not one.
+            StorageError: the store does not answer.
+        """
+        base, patterns = split_pattern(config.uri)
+        store = open_store(base)
+        objects = store.list()
+        columns = Columns(config.image_column, config.caption_column)
+        for name, kind in FORMATS.items():
+            shards = kind.select(objects) if config.format in ("auto", name) else []
+            if shards:
+                chosen = match(patterns, shards) if patterns else shards
+                return cls(store.uri, name, columns, config.uri), chosen
+        raise _nothing(config, store, objects)
+
+    @property
+    def store(self) -> Store:
+        """Where the shards are."""
+        return open_store(self.uri)
+
+    @property
+    def format(self) -> ShardFormat:
+        """How they are read."""
+        return FORMATS[self.format_name]
+
+    def walk(self, shard: ObjectInfo) -> Iterator[RawSample]:
+        """All samples of a shard; see `ShardFormat.walk`."""
+        return self.format.walk(self.store, shard, self.columns)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """What `as_dict` gave."""
+        return cls(values["uri"], values["format_name"], Columns(**values["columns"]), values["asked"])
+
+
+def _nothing(config: SourceConfig, store: Store, objects: list[ObjectInfo]) -> ManifestError:
+    kinds = "*.tar, *.parquet, *.csv, *.tsv, *.jsonl, or folders of images named by class"
+    wanted = kinds if config.format == "auto" else f"of format {config.format!r}"
+    return ManifestError(
+        f"no shards ({wanted}) under {store.describe()}, which holds {len(objects)} objects"
+        f"{f' ({objects[0].path}, ...)' if objects else ''}: check data.train, or write shards there first "
+        "(`raylens data pack` does; `raylens quickstart` packs an example)"
+    )

@@ -1,0 +1,170 @@
+"""Proving a run's data from the plan alone: every topology deals the same global batches, and epochs are covered.
+
+The model follows the stream's own steps (units cut into blocks, blocks evened out to one worker's batch, blocks dealt
+out in turn, the cursor after an interruption), without reading a byte of data.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from raylens.data.bijection import Ints, Words
+from raylens.data.cuts import cuts
+from raylens.data.plan import Plan, step_hashes
+from raylens.errors import CursorError
+
+__all__ = ["Topology", "Verified", "dealt", "verify"]
+
+
+@dataclass(frozen=True)
+class Topology:
+    """Workers from each of some steps on: ``((0, 4), (100, 2))`` starts with 4 and resumes at step 100 with 2."""
+
+    workers_from: tuple[tuple[int, int], ...]
+
+    def __str__(self) -> str:
+        first, *rest = self.workers_from
+        return f"{first[1]} workers" + "".join(f", {workers} from step {step}" for step, workers in rest)
+
+    def stretches(self, steps: int) -> Iterator[tuple[int, int, int]]:
+        """First step, end and workers of each stretch between interruptions."""
+        ends = [step for step, _ in self.workers_from[1:]] + [steps]
+        for (first, workers), end in zip(self.workers_from, ends, strict=True):
+            if min(first, steps) < min(end, steps):
+                yield first, min(end, steps), workers
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What was proven."""
+
+    steps: int
+    topologies: tuple[str, ...]
+    hashes: tuple[str, ...]
+    """Of each step, as in ``metrics.jsonl``."""
+    epochs: tuple[int, ...]
+    """Whole epochs that were audited, of each data set."""
+    positions: int
+
+
+def dealt(plan: Plan, batch: int, workers: int, start: int, stop: int) -> Iterator[list[Ints]]:
+    """Positions that each worker gets at steps ``start .. stop-1``, as the stream deals them.
+
+    Raises:
+        CursorError: a step's blocks are not one batch a worker.
+    """
+    rows, first, last = batch // workers, start * batch, stop * batch
+    hands: list[Ints] = []
+    held = np.zeros(0, dtype=np.int64)
+    for unit in range(plan.unit_of(first), plan.unit_of(last - 1) + 1):
+        begin, end = plan.unit_span(unit)
+        begin, end = max(begin, first), min(end, last)
+        for piece in cuts(begin, end, rows, first):
+            held = np.concatenate([held, np.arange(begin + piece.start, begin + piece.stop)])
+            while len(held) >= rows:
+                hands.append(held[:rows])
+                held = held[rows:]
+                if len(hands) == workers:
+                    yield hands
+                    hands = []
+    if hands or len(held):
+        raise CursorError(f"steps {start} to {stop}: {len(held)} positions and {len(hands)} blocks are left over")
+
+
+def verify(
+    plan: Plan,
+    batch: int,
+    topologies: Sequence[Topology],
+    steps: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> Verified:
+    """Deal out ``steps`` steps under every topology, compare them, and audit each whole epoch.
+
+    Args:
+        plan: the order.
+        batch: the global batch.
+        topologies: at least one; the first is what the others are compared with.
+        steps: from the start of the run.
+        progress: is told steps done and steps in all, of all topologies together.
+
+    Raises:
+        CursorError: topologies differ, or an epoch misses or repeats a sample; names the step or the sample.
+    """
+    work = _Work(plan, batch, steps, progress, steps * (len(topologies) + 1))
+    reference = work.hashes(topologies[0])
+    for topology in topologies[1:]:
+        differing = np.flatnonzero(work.hashes(topology) != reference)
+        if len(differing):
+            raise CursorError(
+                f"step {differing[0] + 1}: {topology} have other samples than {topologies[0]} "
+                f"({len(differing)} of {steps} steps differ)"
+            )
+    return Verified(
+        steps=steps,
+        topologies=tuple(str(topology) for topology in topologies),
+        hashes=tuple(f"{int(word):016x}" for word in reference),
+        epochs=work.audit(),
+        positions=steps * batch,
+    )
+
+
+@dataclass
+class _Work:
+    plan: Plan
+    batch: int
+    steps: int
+    progress: Callable[[int, int], None] | None
+    total: int
+    done: int = 0
+
+    def hashes(self, topology: Topology) -> Words:
+        """Of each step, the sum over its workers, ``[steps]``."""
+        sums = np.zeros(self.steps, dtype=np.uint64)
+        for start, stop, workers in topology.stretches(self.steps):
+            for step, hands in enumerate(dealt(self.plan, self.batch, workers, start, stop), start):
+                sums[step] = sum(self._hash(hand) for hand in hands) & (1 << 64) - 1
+                self._tell(1)
+        return sums
+
+    def _hash(self, positions: Ints) -> int:
+        located = self.plan.locate(positions)
+        return int(step_hashes(self.plan.ids(located), located.epoch, 1)[0])
+
+    def audit(self) -> tuple[int, ...]:
+        """Count how often each sample of each data set comes in each whole epoch: once, or not at all if dropped."""
+        seen = [_Seen(order.samples, order.epoch_size) for order in self.plan.orders]
+        for step in range(self.steps):
+            located = self.plan.locate(np.arange(step * self.batch, (step + 1) * self.batch))
+            for number, one in enumerate(seen):
+                here = located.source == number
+                one.add(located.epoch[here], located.sample[here])
+            self._tell(1)
+        return tuple(one.whole for one in seen)
+
+    def _tell(self, steps: int) -> None:
+        self.done += steps
+        if self.progress:
+            self.progress(self.done, self.total)
+
+
+class _Seen:
+    """A byte a sample for each epoch that is under way: one, or two at a border."""
+
+    def __init__(self, samples: int, epoch_size: int) -> None:
+        self.samples, self.epoch_size, self.whole = samples, epoch_size, 0
+        self._open: dict[int, tuple[np.ndarray[tuple[int], np.dtype[np.bool_]], int]] = {}
+
+    def add(self, epochs: Ints, samples: Ints) -> None:
+        for epoch in np.unique(epochs).tolist():
+            marks, count = self._open.get(epoch, (np.zeros(self.samples, dtype=np.bool_), 0))
+            new = samples[epochs == epoch]
+            again = new[marks[new]]
+            marks[new] = True
+            if len(again) or len(np.unique(new)) != len(new):
+                raise CursorError(f"epoch {epoch}: sample {again[0] if len(again) else new[0]} comes more than once")
+            self._open[epoch] = marks, count + len(new)
+            if count + len(new) == self.epoch_size:
+                # As many as an epoch has, and none twice: that is all of them.
+                del self._open[epoch]
+                self.whole += 1

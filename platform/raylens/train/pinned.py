@@ -1,0 +1,92 @@
+"""The data that a run began with: settled at its first start, and checked at every later one."""
+
+import json
+from collections.abc import Callable, Sequence
+
+from raylens.config import SourceConfig
+from raylens.data import Manifest
+from raylens.data.index import manifest_for
+from raylens.data.stream import ray_map
+from raylens.errors import ManifestError, NotFoundError
+from raylens.storage import Store, open_store
+
+__all__ = ["manifests_of", "pin"]
+
+NAME = "data.json"
+
+
+def manifests_of(
+    run: Store, sources: Sequence[SourceConfig], cache: Store, say: Callable[[str], None]
+) -> list[Manifest]:
+    """The manifest of each data set; for a run that began before, of the very data that it began with.
+
+    Raises:
+        ManifestError: no shards, none usable, or a shard is not what it was when the run began; names it.
+    """
+    found = [_manifest(source, cache, say) for source in sources]
+    for manifest, (home, digest) in zip(found, _pinned(run), strict=False):
+        if manifest.digest != digest:
+            raise ManifestError(
+                f"{manifest.source.asked} is not what run {run.describe()} began with: "
+                f"{_changes(Manifest.load(open_store(home)), manifest)}. Put the old shards back, or start a new run "
+                "with another name"
+            )
+    return found
+
+
+def pin(run: Store, manifests: Sequence[Manifest]) -> None:
+    """Settle on the data of a run."""
+    if not _pinned(run):
+        rows = [{"manifest": manifest.home, "digest": manifest.digest} for manifest in manifests]
+        run.write(NAME, json.dumps(rows, indent=1).encode())
+
+
+def _pinned(run: Store) -> list[tuple[str, str]]:
+    try:
+        return [(str(row["manifest"]), str(row["digest"])) for row in json.loads(run.read(NAME))]
+    except NotFoundError:
+        return []
+    except (ValueError, KeyError, TypeError) as error:
+        raise ManifestError(
+            f"{run.describe()}/{NAME} is damaged ({error}): start a new run with another name"
+        ) from None
+
+
+def _manifest(config: SourceConfig, cache: Store, say: Callable[[str], None]) -> Manifest:
+    say(f"indexing {config.uri}")
+    manifest = manifest_for(config, cache, ray_map, _Progress(say))
+    say(
+        f"{len(manifest):,} samples in {manifest.table.num_rows:,} shards ({manifest.rejected_summary()})"
+        f"{f', {manifest.source.format_name}' if manifest.source.format_name != 'tar' else ''}"
+    )
+    for line in manifest.shortfalls()[:3]:
+        say(f"warning: {line}")
+    return manifest
+
+
+class _Progress:
+    """Says how far the index is, at every tenth."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say, self._told = say, 0
+
+    def __call__(self, done: int, shards: int) -> None:
+        if done < shards and done * 10 // shards > self._told:
+            self._told = done * 10 // shards
+            self._say(f"indexed {done:,} of {shards:,} shards")
+
+
+def _changes(old: Manifest | None, new: Manifest) -> str:
+    """Which shards differ, the first few by name."""
+    if old is None:
+        return "its shards changed, and the manifest of then is gone"
+    before, after = (_shards(manifest) for manifest in (old, new))
+    differing = [f"{path} changed" for path in before if path in after and before[path] != after[path]]
+    differing += [f"{path} is gone" for path in before if path not in after]
+    differing += [f"{path} is new" for path in after if path not in before]
+    more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
+    return ", ".join(differing[:3]) + more
+
+
+def _shards(manifest: Manifest) -> dict[str, str]:
+    return dict(zip(manifest.table["path"].to_pylist(), manifest.table["digest"].to_pylist(), strict=True))

@@ -1,0 +1,290 @@
+"""Packing, indexing and reading shards: what goes in comes out, and what is broken is named."""
+
+import io
+import json
+import os
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from raylens.config import SourceConfig
+from raylens.data import RawSample, Source
+from raylens.data.index import manifest_for
+from raylens.data.index_rows import shard_rows
+from raylens.data.manifest import Manifest
+from raylens.data.opened import open_data
+from raylens.data.pack import NewSample, pack
+from raylens.data.quarantine import check_budget
+from raylens.errors import ChangedError, ManifestError, QuarantineError
+from raylens.storage import Store, open_store
+
+MakeShards = Callable[..., Store]
+
+
+def here(items: list[dict[str, object]], function: Callable[[dict[str, object]], pa.Table]) -> Iterator[pa.Table]:
+    """Runs in this process what a cluster would run elsewhere, last first: the order of results must not matter."""
+    return (function(item) for item in reversed(items))
+
+
+def index(store: Store, tmp_path: Path) -> Manifest:
+    return manifest_for(SourceConfig(uri=store.uri), open_store(tmp_path / "manifests"), here)
+
+
+def walked(store: Store) -> list[RawSample]:
+    source, shards = Source.open(SourceConfig(uri=store.uri))
+    return [sample for shard in shards for sample in source.walk(shard)]
+
+
+def rows_of(store: Store, keep: int = 9) -> pa.Table:
+    """Of the first shard."""
+    source, shards = Source.open(SourceConfig(uri=store.uri))
+    return shard_rows(source, 0, shards[0], keep)[0]
+
+
+def read(manifest: Manifest, samples: list[int]) -> list[tuple[int, bytes, tuple[str, ...]]]:
+    opened = open_data(manifest.home)
+    return [
+        (sample, pair.image, pair.captions)
+        for request in opened.requests(np.array(samples))
+        for sample, pair in opened.read(request, check_hashes=True)
+    ]
+
+
+def tar_of(members: list[tuple[str, bytes]]) -> bytes:
+    sink = io.BytesIO()
+    with tarfile.open(fileobj=sink, mode="w") as archive:
+        for name, data in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    return sink.getvalue()
+
+
+def test_packing_twice_changes_nothing(make_shards: MakeShards) -> None:
+    store = make_shards(25)
+    before = {info.path: store.read(info.path) for info in store.list()}
+    again = make_shards(25)
+    assert {info.path: again.read(info.path) for info in again.list()} == before
+    assert sorted(before) == ["000000.tar", "000001.tar", "000002.tar"]
+
+
+def test_packing_beside_other_shards_is_refused(make_shards: MakeShards) -> None:
+    make_shards(25)
+    with pytest.raises(ManifestError, match=r"holds other shards too \(000001\.tar\)"):
+        make_shards(10)
+    with pytest.raises(ManifestError, match=r"has another 000000\.tar"):
+        make_shards(7)
+
+
+def test_walk_gives_what_was_packed(make_shards: MakeShards) -> None:
+    samples = walked(make_shards(12, per_shard=5))
+    assert [sample.key for sample in samples] == [f"pair-{number:05d}" for number in range(12)]
+    assert all(
+        sample.image and sample.caption and sample.meta["label"] == number % 3 for number, sample in enumerate(samples)
+    )
+
+
+def test_no_shards_is_one_clear_line(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match=r"no shards \(\*\.tar.* under .*nothing-here.*check data\.train"):
+        Source.open(SourceConfig(uri=str(tmp_path / "nothing-here")))
+
+
+def test_manifest_places_are_exact(make_shards: MakeShards, tmp_path: Path) -> None:
+    store = make_shards(33, per_shard=8)
+    manifest = index(store, tmp_path)
+    assert len(manifest) == 33
+    assert [(image, captions) for _, image, captions in read(manifest, list(range(33)))] == [
+        (sample.image, sample.captions) for sample in walked(store)
+    ]
+
+
+def test_reading_joins_neighbours(make_shards: MakeShards, tmp_path: Path) -> None:
+    manifest = index(make_shards(40, per_shard=20), tmp_path)
+    opened = open_data(manifest.home)
+    wanted = [1, 2, 3, 19, 20, 39]
+    assert [request.samples.tolist() for request in opened.requests(np.array(wanted))] == [[1, 2, 3, 19], [20, 39]]
+    assert [sample for sample, _, _ in read(manifest, wanted)] == wanted
+
+
+def test_rows_are_found_by_number(make_shards: MakeShards, tmp_path: Path) -> None:
+    manifest = index(make_shards(40, per_shard=3), tmp_path)
+    rows = manifest.rows([39, 0, 17], ["key", "width"])
+    assert [row["key"] for row in rows] == ["pair-00039", "pair-00000", "pair-00017"]
+
+
+def test_manifest_is_found_again_and_not_rebuilt(make_shards: MakeShards, tmp_path: Path) -> None:
+    store = make_shards(9)
+    first = index(store, tmp_path)
+
+    def never(items: list[dict[str, object]], function: object) -> Iterator[pa.Table]:
+        raise AssertionError("indexed again")
+
+    again = manifest_for(SourceConfig(uri=store.uri), open_store(tmp_path / "manifests"), never)
+    assert again.digest == first.digest
+    assert again.captions() == first.captions()
+
+
+def test_digest_follows_content_not_place(make_shards: MakeShards, tmp_path: Path) -> None:
+    first = index(make_shards(12, name="one"), tmp_path)
+    copied = index(make_shards(12, name="two"), tmp_path)
+    other = index(make_shards(13, name="three"), tmp_path)
+    assert first.digest == copied.digest != other.digest
+
+
+@pytest.mark.parametrize("name", ["shards.parquet", "manifest.json"])
+def test_a_damaged_manifest_is_named(make_shards: MakeShards, tmp_path: Path, name: str) -> None:
+    store = make_shards(5)
+    index(store, tmp_path)
+    cache = open_store(tmp_path / "manifests")
+    path = next(info.path for info in cache.list() if info.path.endswith(f"/{name}"))
+    cache.write(path, cache.read(path)[:-20])
+    with pytest.raises(ManifestError, match="damaged"):
+        index(store, tmp_path)
+
+
+def test_what_cannot_be_used_is_rejected_with_a_reason(tmp_path: Path, make_shards: MakeShards) -> None:
+    (good,) = walked(make_shards(1))
+    assert good.image
+    store = open_store(tmp_path / "mixed")
+    members = [
+        ("a.png", good.image), ("a.txt", b"fine"),
+        ("b.png", b"not a picture"), ("b.txt", b"words"),
+        ("c.txt", b"no picture"),
+        ("d.png", good.image), ("d.txt", b"   "),
+        ("e.png", good.image),
+        ("f.x.y.png", good.image), ("f.txt", b"dotted"),
+    ]  # fmt: skip
+    store.write("s.tar", tar_of(members))
+    table = rows_of(store)
+    reasons = dict(zip(table["key"].to_pylist(), table["reason"].to_pylist(), strict=True))
+    assert reasons == {
+        "a": None,
+        "b": "not an image",
+        "c": "no image",
+        "d": "empty caption",
+        "e": "no caption",
+        "f": "no image",
+    }
+
+
+@pytest.mark.parametrize("cut", [100, 512, 700, 5000])
+def test_a_truncated_tar_keeps_what_came_before(make_shards: MakeShards, tmp_path: Path, cut: int) -> None:
+    store = make_shards(10)
+    data = store.read("000000.tar")
+    store.write("000000.tar", data[:cut])
+    table = rows_of(store)
+    assert table["reason"].to_pylist()[-1] == "truncated or damaged shard"
+    whole = [
+        key for key, reason in zip(table["key"].to_pylist(), table["reason"].to_pylist(), strict=True) if not reason
+    ]
+    assert len(whole) < 10
+    assert whole == [f"pair-{number:05d}" for number in range(len(whole))]
+
+
+def test_nothing_usable_says_why(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "bad")
+    store.write("s.tar", tar_of([("a.png", b"x"), ("a.txt", b"y")]))
+    with pytest.raises(ManifestError, match="1 not an image"):
+        index(store, tmp_path)
+
+
+def test_a_shard_that_changed_is_named(make_shards: MakeShards, tmp_path: Path) -> None:
+    store = make_shards(10)
+    manifest = index(store, tmp_path)
+    store.write("000000.tar", store.read("000000.tar")[:3000])
+    with pytest.raises(ChangedError, match=r"000000\.tar"):
+        read(manifest, list(range(10)))
+
+
+def test_kept_captions_are_bounded_and_real(make_shards: MakeShards) -> None:
+    store = make_shards(30, per_shard=30)
+    captions = {sample.caption for sample in walked(store)}
+    kept = [text for text in rows_of(store, keep=7)["caption"].to_pylist() if text is not None]
+    assert len(kept) == 7
+    assert set(kept) <= captions
+
+
+def test_an_interrupted_index_goes_on(make_shards: MakeShards, tmp_path: Path) -> None:
+    store = make_shards(30, per_shard=3)
+    done: list[object] = []
+
+    def broken(items: list[dict[str, object]], function: Callable[[dict[str, object]], pa.Table]) -> Iterator[pa.Table]:
+        for item in items:
+            if len(done) == 4:
+                raise KeyboardInterrupt
+            done.append(item["part"])
+            yield function(item)
+
+    cache = open_store(tmp_path / "manifests")
+    with pytest.raises(KeyboardInterrupt):
+        manifest_for(SourceConfig(uri=store.uri), cache, broken)
+    for info in store.list()[:4]:
+        path = Path(store.uri) / info.path
+        stamp = path.stat()
+        path.write_bytes(b"-" * info.size)  # of these parts nothing is read again
+        os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    told: list[tuple[int, int]] = []
+    manifest = manifest_for(SourceConfig(uri=store.uri), cache, here, lambda done, of: told.append((done, of)))
+    assert len(manifest) == 30
+    assert told[-1] == (10, 10)
+
+
+def test_several_captions_in_the_json(tmp_path: Path, make_shards: MakeShards) -> None:
+    (good,) = walked(make_shards(1))
+    assert good.image
+    store = open_store(tmp_path / "several")
+    texts = json.dumps({"captions": ["one", " two ", ""]}).encode()
+    members = [
+        ("a.json", texts),
+        ("a.png", good.image),
+        ("a.txt", b"other"),
+        ("b.txt", b"first"),
+        ("b.png", good.image),
+    ]
+    store.write("s.tar", tar_of(members))
+    manifest = index(store, tmp_path)
+    assert [captions for _, _, captions in read(manifest, [0, 1])] == [("one", "two"), ("first",)]
+    assert [row["caption_count"] for row in manifest.rows([0, 1], ["caption_count"])] == [2, 1]
+
+
+def test_what_img2dataset_says_is_compared(tmp_path: Path, make_shards: MakeShards) -> None:
+    store = make_shards(10, per_shard=5)
+    stats = {"count": 9, "successes": 7, "failed_to_download": 2, "failed_to_resize": 0}
+    store.write("000001_stats.json", json.dumps(stats).encode())
+    store.write("000001.parquet", b"not looked at")
+    manifest = index(store, tmp_path)
+    assert manifest.shortfalls() == ["000001.tar has 5 samples, its _stats.json says 7"]
+    assert manifest.table["failed"].to_pylist() == [None, 2]
+
+
+def test_a_changed_image_is_found_by_its_hash(make_shards: MakeShards, tmp_path: Path) -> None:
+    store = make_shards(3)
+    manifest = index(store, tmp_path)
+    path = Path(store.uri) / "000000.tar"
+    stamp, data = path.stat(), bytearray(path.read_bytes())
+    data[512 + 40] ^= 1  # within the first image
+    path.write_bytes(data)
+    os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    with pytest.raises(ManifestError, match=r"sample 0 in .*000000\.tar differs from the hash"):
+        read(manifest, [0, 1])
+
+
+def test_packing_nothing_is_refused(tmp_path: Path) -> None:
+    none: list[NewSample] = []
+    with pytest.raises(ManifestError, match="no samples"):
+        pack(none, open_store(tmp_path / "empty"))
+
+
+@pytest.mark.parametrize(
+    ("bad", "read", "stops"), [(0, 0, False), (10, 20, False), (11, 1100, False), (12, 1100, True)]
+)
+def test_budget(bad: int, read: int, *, stops: bool) -> None:
+    if stops:
+        with pytest.raises(QuarantineError, match=r"12 of 1100 samples \(1\.1%\).*quarantine_budget = 1\.0%"):
+            check_budget(bad, read, 0.01, "where")
+    else:
+        check_budget(bad, read, 0.01, "where")

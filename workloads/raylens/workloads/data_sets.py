@@ -1,0 +1,120 @@
+"""Looking at data sets without training: manifests from the cache, indexed first where there is none."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from raylens.cluster import session
+from raylens.config import RunConfig, SourceConfig
+from raylens.data import Manifest, Plan, Source
+from raylens.data.bijection import permute
+from raylens.data.build_plan import build_plan
+from raylens.data.index import manifest_for
+from raylens.data.manifest import fingerprint
+from raylens.data.opened import open_data
+from raylens.data.stream import ray_map
+from raylens.errors import DataError
+from raylens.storage import Store, open_store
+from raylens.train.metrics import read_metrics
+from raylens.train.prepare import run_store
+
+__all__ = ["Cluster", "Forecast", "compare_with_run", "forecast", "manifests_for", "plan_for", "sample_pairs"]
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Where to index, should it be needed; see `raylens.cluster.session`."""
+
+    address: str | None = None
+    num_cpus: int | None = None
+
+
+def manifests_for(
+    sources: Sequence[SourceConfig], cache: Store, cluster: Cluster, progress: Progress
+) -> list[Manifest]:
+    """The manifests of data sets; Ray starts only if one has to be made.
+
+    Raises:
+        ManifestError: no shards, or none usable.
+        StorageError: a store does not answer.
+    """
+    found = [_cached(source, cache) for source in sources]
+    if all(found):
+        return [manifest for manifest in found if manifest]
+    with session(cluster.address, cluster.num_cpus):
+        return [manifest_for(source, cache, ray_map, progress) for source in sources]
+
+
+def _cached(config: SourceConfig, cache: Store) -> Manifest | None:
+    source, shards = Source.open(config)
+    return Manifest.load(cache / fingerprint(source, shards))
+
+
+def plan_for(config: RunConfig, cluster: Cluster, progress: Progress) -> tuple[Plan, list[Manifest]]:
+    """A run's plan and manifests, as training makes them."""
+    cache = open_store(config.storage) / "manifests"
+    manifests = manifests_for(config.data.train, cache, cluster, progress)
+    return build_plan(config, manifests), manifests
+
+
+def sample_pairs(manifest: Manifest, count: int, seed: int = 0) -> list[tuple[bytes, str]]:
+    """Images and first captions of some samples from all over a data set; the same for the same seed."""
+    keys = np.full(min(count, len(manifest)), seed, dtype=np.uint64)
+    chosen = np.sort(permute(np.arange(len(keys)), len(manifest), keys))
+    opened = open_data(manifest.home)
+    return [(pair.image, pair.captions[0]) for request in opened.requests(chosen) for _, pair in opened.read(request)]
+
+
+def compare_with_run(config: RunConfig, hashes: Sequence[str]) -> int:
+    """Compare the plan's hashes with those that a run wrote down, and return how many steps could be compared.
+
+    Raises:
+        DataError: a step had other samples than the plan says; names the first.
+    """
+    told = dict(_told(read_metrics(run_store(config))))
+    for step, found in sorted(told.items()):
+        if step <= len(hashes) and found != hashes[step - 1]:
+            raise DataError(
+                f"step {step} of run {config.name!r} had samples with hash {found}, the plan has {hashes[step - 1]}: "
+                "the run's settings or its data are not these"
+            )
+    return sum(step <= len(hashes) for step in told)
+
+
+def _told(records: Iterable[dict[str, object]]) -> Iterable[tuple[int, str]]:
+    for record in records:
+        words = record.get("sample_hashes")
+        if isinstance(words, list):
+            last = int(str(record["step"]))
+            yield from zip(range(last - len(words) + 1, last + 1), map(str, words), strict=True)
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What reading an epoch costs, from some units."""
+
+    requests: int
+    bytes: int
+    requests_per_unit: float
+    bytes_per_request: float
+
+
+def forecast(plan: Plan, manifests: Sequence[Manifest], units: int = 24) -> Forecast:
+    """Requests and bytes of as many positions as there are samples, estimated from units spread over them."""
+    opened = [open_data(manifest.home) for manifest in manifests]
+    last = plan.unit_of(plan.samples - 1)
+    chosen = np.unique(np.linspace(0, last, min(units, last + 1)).astype(int)).tolist()
+    requests = size = positions = 0
+    for unit in chosen:
+        start, stop = plan.unit_span(unit)
+        located = plan.locate(np.arange(start, stop))
+        positions += stop - start
+        for number, one in enumerate(opened):
+            for request in one.requests(np.unique(located.sample[located.source == number])):
+                lengths = one.request_sizes(request)
+                requests, size = requests + len(lengths), size + sum(lengths)
+    scale = plan.samples / positions
+    return Forecast(round(requests * scale), round(size * scale), requests / len(chosen), size / max(1, requests))

@@ -1,0 +1,195 @@
+"""The numbers of a data set as a page of plain text: what ``raylens data stats`` prints."""
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import zip_longest
+
+from rich.cells import cell_len, set_cell_size
+
+from raylens.data.stats import ASPECTS, QUANTILE_ERROR, SMALL_EDGE, Duplicates, Stats, Summary
+
+__all__ = ["WIDTH", "stats_page"]
+
+WIDTH = 100
+"""Columns of the page at most."""
+
+Write = Callable[[float], str]
+
+BLOCK = 48
+SHARE = 7
+LABEL, CELL = 18, 8
+MOST_REASONS = 12
+EIGHTHS = " ▏▎▍▌▋▊▉"
+HEADER = ("min", "1 %", "5 %", "25 %", "median", "75 %", "95 %", "99 %", "max", "mean")
+NOTE = f"Quantiles are within {100 * QUANTILE_ERROR:.1f} %, all else is exact."
+
+
+def stats_page(stats: Stats, title: str) -> str:
+    """Lines of at most `WIDTH` columns, without control characters but for the ends of lines."""
+    title = _cut(title)
+    lines = [title, "─" * cell_len(title), *_overview(stats)]
+    if stats.samples:
+        lines += ["", *_quantiles(stats), "", *_blocks(stats)]
+    return "\n".join(_cut(line.rstrip()) for line in lines) + "\n"
+
+
+def _overview(stats: Stats) -> Iterator[str]:
+    yield f"{'samples':<{LABEL}}{stats.samples:,} in {stats.shards:,} {_plural(stats.shards, 'shard')}{_spread(stats)}"
+    everything = stats.samples + stats.rejected
+    yield f"{'left out':<{LABEL}}{stats.rejected:,}{_of(stats.rejected, everything)}"
+    width = len(f"{stats.rejected:,}")
+    for reason, count in list(stats.reasons.items())[:MOST_REASONS]:
+        yield f"{'':<{LABEL}}{count:>{width},}  {reason}"
+    if len(stats.reasons) > MOST_REASONS:
+        yield f"{'':<{LABEL}}{'':>{width}}  and {len(stats.reasons) - MOST_REASONS:,} other reasons"
+    if stats.image_bytes is not None and stats.small_share is not None:
+        yield f"{'image files':<{LABEL}}{_bytes(stats.image_bytes.total)}"
+        small = round(stats.small_share * stats.samples)
+        yield f"{'small images':<{LABEL}}{small:,}{_of(small, stats.samples)} shorter edge under {SMALL_EDGE} pixels"
+    for name, found in (("images", stats.duplicate_images), ("captions", stats.duplicate_captions)):
+        if found is not None:
+            yield f"{f'repeated {name}':<{LABEL}}{_repeated(found, stats.samples)}"
+
+
+def _spread(stats: Stats) -> str:
+    if stats.per_shard is None:
+        return ""
+    least, median, most = stats.per_shard
+    return f", {least:,} to {most:,} a shard (median {median:,.0f})" if least < most else f", {least:,} a shard"
+
+
+def _repeated(found: Duplicates, samples: int) -> str:
+    copies = f", one {found.most_copies:,} times" if found.most_copies > 1 else ""
+    if found.fraction == 1.0:
+        return f"{_percent(found.share)}{copies}"
+    whole = f"{found.samples:,} of {samples:,} samples"
+    # Two standard errors: true nineteen times out of twenty.
+    return f"about {100 * found.share:.2f} ± {200 * found.error:.2f} % going by {whole}{copies}"
+
+
+def _quantiles(stats: Stats) -> Iterator[str]:
+    yield f"{'':<{LABEL}}" + "".join(f"{name:>{CELL}}" for name in HEADER)
+    rows: tuple[tuple[str, Summary | None, Write], ...] = (
+        ("width", stats.width, _number),
+        ("height", stats.height, _number),
+        ("pixels", stats.pixels, _number),
+        ("width : height", stats.aspect, _ratio),
+        ("image bytes", stats.image_bytes, _bytes),
+        ("caption bytes", stats.caption_bytes, _number),
+        ("captions a sample", stats.captions, _number),
+    )
+    for name, summary, write in rows:
+        if summary is not None:
+            values = (summary.least, *summary.quantiles.values(), summary.most)
+            # A mean of small integers says nothing without its fraction.
+            mean = f"{summary.mean:.2f}" if summary.mean < 100 and write is _number else write(summary.mean)
+            yield f"{name:<{LABEL}}" + "".join(f"{cell:>{CELL}}" for cell in (*map(write, values), mean))
+    yield f"{'':<{LABEL}}{NOTE:>{CELL * len(HEADER)}}"
+
+
+def _blocks(stats: Stats) -> Iterator[str]:
+    """Histograms, two beside each other."""
+    left = [
+        _block("width", stats.width, _number),
+        _block("image bytes", stats.image_bytes, _bytes),
+        _block("captions a sample", stats.captions, _number),
+        _sizes(stats),
+    ]
+    right = [
+        _block("height", stats.height, _number),
+        _block("caption bytes", stats.caption_bytes, _number),
+        _block("pixels", stats.pixels, _number),
+        _aspects(stats.aspect),
+    ]
+    for number, (one, other) in enumerate(zip(left, right, strict=True)):
+        if number:
+            yield ""
+        for line, beside in zip_longest(one, other, fillvalue=""):
+            yield f"{line}{' ' * (WIDTH - BLOCK - cell_len(line))}{beside}"
+
+
+def _block(name: str, summary: Summary | None, write: Write) -> list[str]:
+    bars = summary.histogram if summary is not None else ()
+    return [name, *_bars([_range(bar.low, bar.high, write) for bar in bars], [bar.count for bar in bars])]
+
+
+def _aspects(summary: Summary | None) -> list[str]:
+    counts = [bar.count for bar in summary.histogram] if summary is not None else []
+    shown = [place for place, count in enumerate(counts) if count]
+    span = slice(shown[0], shown[-1] + 1) if shown else slice(0)
+    return ["width : height, to the nearest", *_bars(list(ASPECTS)[span], counts[span])]
+
+
+def _sizes(stats: Stats) -> list[str]:
+    name = "most frequent sizes"
+    if stats.sizes_short:
+        name += f" (counts at most {stats.sizes_short:,} short)"
+    labels = [f"{size.width:,} x {size.height:,}" for size in stats.sizes]
+    rows = _bars(labels, [size.count for size in stats.sizes], of=stats.samples)
+    return [_cut(name, BLOCK), *(rows or ["  none stands out"])]
+
+
+def _bars(labels: Sequence[str], counts: Sequence[int], of: int | None = None) -> list[str]:
+    """A line a bar, the longest as long as there is room; shares of ``of`` or of all counts."""
+    width = max((len(label) for label in labels), default=0)
+    longest, whole = max(counts, default=0), sum(counts) if of is None else of
+    room = BLOCK - SHARE - width - 4
+    return [
+        f"  {label:>{width}} {_bar(count / longest, room):<{room}} {_percent(count / whole) if count else '-':>{SHARE}}"
+        for label, count in zip(labels, counts, strict=True)
+    ]
+
+
+def _bar(share: float, room: int) -> str:
+    """What is there at all is seen."""
+    eighths = max(round(share * room * 8), 1) if share else 0
+    return "█" * (eighths // 8) + EIGHTHS[eighths % 8].strip()
+
+
+def _range(low: float, high: float, write: Write) -> str:
+    first, last = write(low), write(high)
+    if first == last:
+        return first
+    number, _, unit = first.partition(" ")
+    return f"{number if unit == last.partition(' ')[2] else first}–{last}"
+
+
+def _of(count: int, whole: int) -> str:
+    return f" ({_percent(count / whole)})" if count else ""
+
+
+def _percent(share: float) -> str:
+    return "<0.1 %" if 0 < share < 0.0005 else f"{100 * share:.1f} %"
+
+
+def _number(value: float) -> str:
+    return f"{round(value):,}" if value < 9_999.5 else _scaled(value, ("", "k", "M", "G", "T", "P", "E"))
+
+
+def _bytes(value: float) -> str:
+    return _scaled(value, ("B", "kB", "MB", "GB", "TB", "PB", "EB"))
+
+
+def _scaled(value: float, units: Sequence[str]) -> str:
+    """Three digits."""
+    power = 0
+    while value >= 999.5 and power < len(units) - 1:
+        value, power = value / 1000, power + 1
+    digits = 0 if not power or value >= 99.95 else 1 if value >= 9.995 else 2
+    return f"{value:.{digits}f} {units[power]}".rstrip()
+
+
+def _ratio(value: float) -> str:
+    return f"{value:.2f}" if value < 999.5 else f"{value:,.0f}"
+
+
+def _plural(count: int, noun: str) -> str:
+    return noun if count == 1 else f"{noun}s"
+
+
+def _cut(text: str, width: int = WIDTH) -> str:
+    text = _printable(text)
+    return text if cell_len(text) <= width else set_cell_size(text, width - 1).rstrip() + "…"
+
+
+def _printable(text: str) -> str:
+    return "".join(letter if letter.isprintable() else "�" for letter in text)
