@@ -33,11 +33,18 @@ format: .venv/.dev ## format the code and mend what the linter can
 	$(BIN)/ruff check --fix-only -q .
 	$(BIN)/ruff format .
 
-benchmarks: .venv/.dev ## the claims of docs/benchmarks.md, measured again
-	for file in benchmarks/*_cpu.py; do $(BIN)/python $$file || exit 1; done
+benchmarks: .venv/.dev .peers/webdataset ## the claims of docs/benchmarks.md, measured again
+	for file in benchmarks/contrastive_cpu.py benchmarks/streaming.py; do $(BIN)/python $$file || exit 1; done
+
+# A peer has an environment of its own, with the versions of what both sides use.
+.peers/webdataset: constraints.txt
+	$(PYTHON) -m venv $@
+	$@/bin/pip install -q -c constraints.txt torch
+	$@/bin/pip install -q -c constraints.txt webdataset==1.0.2 pillow tokenizers numpy
+	touch $@
 
 clean: ## remove the environment and caches; runs and data stay
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .peers benchmarks/.data .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v < (3, 14) else \

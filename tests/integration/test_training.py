@@ -78,10 +78,9 @@ def reference_losses(config: RunConfig) -> list[float]:
     losses = []
     for step in range(ready.steps):
         first = step * config.global_batch
-        blocks = list(maker.make(first, first + config.global_batch, 5))
-        image = np.concatenate([block["image"] for block in blocks])
-        ids = np.concatenate([block["ids"] for block in blocks])
-        image_BD, text_BD, log_scale = model(torch.from_numpy(image), torch.from_numpy(ids))
+        block = maker.make(first, first + config.global_batch)
+        images, ids = (torch.from_numpy(block[name]) for name in ("image", "ids"))
+        image_BD, text_BD, log_scale = model(images, ids)
         logits = log_scale.double().exp() * image_BD.double() @ text_BD.double().T
         target = torch.arange(len(logits))
         loss = (

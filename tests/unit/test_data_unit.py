@@ -48,15 +48,15 @@ def maker_for(store: Store, tmp_path: Path) -> UnitMaker:
 COLUMNS = ("image", "ids", "sample", "epoch", "position", "substituted")
 
 
-def joined(maker: UnitMaker, cuts: list[int], rows: int) -> dict[str, Array]:
-    blocks = [block for start, stop in pairwise(cuts) for block in maker.make(start, stop, rows)]
+def joined(maker: UnitMaker, cuts: list[int]) -> dict[str, Array]:
+    blocks = [maker.make(start, stop) for start, stop in pairwise(cuts)]
     return {name: np.concatenate([block[name] for block in blocks]) for name in COLUMNS}
 
 
 def test_pixels_and_ids_do_not_depend_on_how_the_work_is_cut(make_shards: MakeShards, tmp_path: Path) -> None:
     maker = maker_for(make_shards(30), tmp_path)
-    whole = joined(maker, [0, 75], rows=75)
-    pieces = joined(maker, [0, 1, 13, 30, 31, 64, 75], rows=4)
+    whole = joined(maker, [0, 75])
+    pieces = joined(maker, [0, 1, 13, 30, 31, 64, 75])
     for name, column in whole.items():
         assert np.array_equal(column, pieces[name]), name
     assert whole["image"].shape == (75, 16, 16, 3)
@@ -68,7 +68,7 @@ def test_crops_change_with_the_epoch_and_can_be_switched_off(make_shards: MakeSh
     maker = maker_for(make_shards(30), tmp_path)
 
     def image_of(maker: UnitMaker, sample: int, epoch: int) -> Array:
-        block = joined(maker, [epoch * 30, epoch * 30 + 30], rows=30)
+        block = joined(maker, [epoch * 30, epoch * 30 + 30])
         image: Array = block["image"][int(np.flatnonzero(block["sample"] == sample)[0])]
         return image
 
@@ -92,10 +92,10 @@ def damage(store: Store, maker: UnitMaker, sample: int) -> None:
 def test_a_bad_sample_keeps_its_slot_and_is_written_down(make_shards: MakeShards, tmp_path: Path) -> None:
     store = make_shards(30)
     maker = maker_for(store, tmp_path)
-    good = joined(maker, [0, 30], rows=8)
+    good = joined(maker, [0, 30])
     damage(store, maker, 11)
     damage(store, maker, 12)
-    mended = joined(maker, [0, 30], rows=8)
+    mended = joined(maker, [0, 30])
     bad = np.isin(good["sample"], [11, 12])
     assert np.array_equal(mended["substituted"], bad)
     assert np.array_equal(mended["sample"], good["sample"])
@@ -110,7 +110,7 @@ def test_a_bad_sample_keeps_its_slot_and_is_written_down(make_shards: MakeShards
     assert all("image" in record["reason"] for record in records)
     assert summary(run) == "2 not an image of a known format (JPEG, PNG, WEBP, GIF, BMP); N bytes"
     files = [info.path for info in run.list("quarantine")]
-    joined(maker, [0, 30], rows=8)
+    joined(maker, [0, 30])
     assert [info.path for info in run.list("quarantine")] == files
 
 
@@ -120,13 +120,7 @@ def test_nothing_to_substitute_is_an_error(make_shards: MakeShards, tmp_path: Pa
     for sample in range(5):
         damage(store, maker, sample)
     with pytest.raises(QuarantineError, match="cannot be used"):
-        joined(maker, [0, 5], rows=5)
-
-
-def test_blocks_end_on_the_grid(make_shards: MakeShards, tmp_path: Path) -> None:
-    maker = maker_for(make_shards(30), tmp_path)
-    ends = [int(block["position"][-1]) + 1 for block in maker.make(7, 30, rows=5, grid=2)]
-    assert ends == [12, 17, 22, 27, 30]
+        joined(maker, [0, 5])
 
 
 def picture(number: int) -> bytes:
@@ -141,12 +135,12 @@ def test_a_caption_is_drawn_anew_in_each_epoch(tmp_path: Path) -> None:
     pack((NewSample(f"{n}", picture(n), "png", texts[0], {"captions": texts}) for n in range(50)), store)
     maker = maker_for(store, tmp_path)
     tokenizer = Tokenizer.from_json(maker.tokenizer_json)
-    drawn = [joined(maker, [epoch * 50, epoch * 50 + 50], rows=25) for epoch in range(4)]
+    drawn = [joined(maker, [epoch * 50, epoch * 50 + 50]) for epoch in range(4)]
     counts = np.zeros(4)
     for block in drawn:
         for number, ids in enumerate(tokenizer(texts, 12)[0]):
             counts[number] += (block["ids"] == ids).all(axis=1).sum()
     assert counts.sum() == 200
     assert counts.min() > 25  # 50 expected, standard deviation 6
-    again = joined(maker, [100, 150], rows=7)
+    again = joined(maker, [100, 150])
     assert np.array_equal(again["ids"], drawn[2]["ids"])

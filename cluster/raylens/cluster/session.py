@@ -3,10 +3,12 @@
 import logging
 import os
 import secrets
+import shutil
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import ray
 
@@ -16,7 +18,10 @@ __all__ = ["LOCAL_CPUS", "session"]
 
 LOCAL_CPUS = 4
 """Logical CPUs that a machine declares at least: two workers, the stream and a replica fit on two cores."""
-OBJECT_STORE_BYTES = 500_000_000
+STORE_BYTES_PER_CPU = 600_000_000
+"""For the stream's units on their way: some 150 MB each, of which a CPU has one in the making and some done."""
+STORE_BYTES_LEAST = 500_000_000
+SHARED_MEMORY = "/dev/shm"  # noqa: S108 (not a temporary file: where Ray keeps its objects)
 
 
 @contextmanager
@@ -78,12 +83,19 @@ def _init_local(num_cpus: int) -> None:
     ray.init(
         address="local",
         num_cpus=num_cpus,
-        object_store_memory=OBJECT_STORE_BYTES,
+        object_store_memory=_store_bytes(num_cpus),
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,
         configure_logging=True,
     )
+
+
+def _store_bytes(num_cpus: int) -> int:
+    """What Ray may hold in shared memory; beyond what there is, it would spill to disk or work from there."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    shared = shutil.disk_usage(SHARED_MEMORY).free if Path(SHARED_MEMORY).is_dir() else memory
+    return max(STORE_BYTES_LEAST, int(min(num_cpus * STORE_BYTES_PER_CPU, 0.3 * memory, 0.8 * shared)))
 
 
 def _environment() -> None:

@@ -10,6 +10,7 @@ import ray.data
 from numpy.typing import NDArray
 
 from raylens.data.unit import UnitMaker
+from raylens.data.unit_feed import counted, task_number
 from raylens.errors import own_error
 
 __all__ = ["execution_options", "ray_map", "training_stream"]
@@ -24,17 +25,15 @@ def training_stream(maker: UnitMaker, *, start: int, stop: int, worker_batch: in
     """
     first, last = maker.plan.unit_of(start), maker.plan.unit_of(stop - 1)
 
-    def make(batch: dict[str, NDArray[np.int64]]) -> Iterator[dict[str, NDArray[np.generic]]]:
-        for unit in batch["id"] + first:
-            begin, end = maker.plan.unit_span(int(unit))
-            begin, end = max(begin, start), min(end, stop)
-            if begin < end:
-                yield from maker.make(begin, end, worker_batch, grid=start)
+    def make(_: pa.Table) -> Iterator[dict[str, NDArray[np.generic]]]:
+        begin, end = maker.plan.unit_span(first + task_number())
+        begin, end = max(begin, start), min(end, stop)
+        if begin < end:
+            yield maker.make(begin, end)
 
-    units = ray.data.range(last - first + 1, override_num_blocks=last - first + 1)
-    # batch_size=None: any number would keep Ray from joining the two operators, and then all of `range` comes first.
-    made = units.map_batches(make, batch_size=None)
-    return made.repartition(target_num_rows_per_block=worker_batch, strict=True)
+    # batch_size=None: one task for each block. A unit is one block; cut into several, Ray puts them together again.
+    units = counted(last - first + 1).map_batches(make, batch_size=None, batch_format="pyarrow")
+    return units.repartition(target_num_rows_per_block=worker_batch, strict=True)
 
 
 def execution_options() -> "ray.data.ExecutionOptions":

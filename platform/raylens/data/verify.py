@@ -1,7 +1,7 @@
 """Proving a run's data from the plan alone: every topology deals the same global batches, and epochs are covered.
 
-The model follows the stream's own steps (units cut into blocks, blocks evened out to one worker's batch, blocks dealt
-out in turn, the cursor after an interruption), without reading a byte of data.
+The model follows the stream's own steps (units evened out to blocks of one worker's batch, blocks dealt out in turn,
+the cursor after an interruption), without reading a byte of data.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from raylens.data.bijection import Ints, Words
-from raylens.data.cuts import cuts
 from raylens.data.plan import Plan, step_hashes
 from raylens.errors import CursorError
 
@@ -60,14 +59,13 @@ def dealt(plan: Plan, batch: int, workers: int, start: int, stop: int) -> Iterat
     for unit in range(plan.unit_of(first), plan.unit_of(last - 1) + 1):
         begin, end = plan.unit_span(unit)
         begin, end = max(begin, first), min(end, last)
-        for piece in cuts(begin, end, rows, first):
-            held = np.concatenate([held, np.arange(begin + piece.start, begin + piece.stop)])
-            while len(held) >= rows:
-                hands.append(held[:rows])
-                held = held[rows:]
-                if len(hands) == workers:
-                    yield hands
-                    hands = []
+        held = np.concatenate([held, np.arange(begin, end)])
+        while len(held) >= rows:
+            hands.append(held[:rows])
+            held = held[rows:]
+            if len(hands) == workers:
+                yield hands
+                hands = []
     if hands or len(held):
         raise CursorError(f"steps {start} to {stop}: {len(held)} positions and {len(hands)} blocks are left over")
 

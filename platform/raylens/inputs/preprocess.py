@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from raylens.errors import BundleError
 from raylens.inputs.image import DEFAULT_MAX_PIXELS, decode_image
+from raylens.inputs.resample import Box, resample
 
 __all__ = ["CLIP_MEAN", "CLIP_STD", "CropDraw", "Preprocess"]
 
@@ -35,6 +36,13 @@ class CropDraw(NamedTuple):
         """Left, top, right and bottom of the crop in an image of this size; it may lie anywhere in the image."""
         edge = self.share(min_scale) * min(width, height)
         left, top = self.right * (width - edge), self.down * (height - edge)
+        return left, top, left + edge, top + edge
+
+    def pixels(self, width: int, height: int, min_scale: float) -> Box:
+        """The same on whole pixels: as near as can be, square, and within the image."""
+        left, top, right, _ = self.box(width, height, min_scale)
+        edge = max(1, round(right - left))
+        left, top = min(round(left), width - edge), min(round(top), height - edge)
         return left, top, left + edge, top + edge
 
 
@@ -84,16 +92,26 @@ class Preprocess(BaseModel):
         return self._take(image, (left, top, left + edge, top + edge))
 
     def random_crop(
-        self, data: bytes, draw: CropDraw, *, min_scale: float, max_pixels: int = DEFAULT_MAX_PIXELS
+        self,
+        data: bytes,
+        draw: CropDraw,
+        *,
+        min_scale: float,
+        max_pixels: int = DEFAULT_MAX_PIXELS,
+        out: NDArray[np.uint8] | None = None,
     ) -> NDArray[np.uint8]:
         """An image file to a random square crop, ``[size, size, 3]`` uint8 (the paper's only augmentation, 2.4).
+
+        Its edges are rounded to whole pixels of the image as it was decoded. It goes to ``out`` if that is given.
 
         Raises:
             InputError: see `decode_image`.
         """
         # The crop is chosen first: its pixels, not the whole image's, must stay at or above the size.
         image = decode_image(data, least=math.ceil(self.size / draw.share(min_scale)), max_pixels=max_pixels)
-        return self._take(image, draw.box(image.width, image.height, min_scale))
+        pixels = np.empty((self.size, self.size, 3), dtype=np.uint8) if out is None else out
+        resample(image, draw.pixels(image.width, image.height, min_scale), pixels)
+        return pixels
 
     def _take(self, image: Image.Image, box: tuple[float, float, float, float]) -> NDArray[np.uint8]:
         # One resampling for crop and resize: the box may lie between pixels, so there is no rounding of margins.

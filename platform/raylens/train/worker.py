@@ -1,11 +1,9 @@
 """What each Ray Train worker runs: build the engine, resume, loop."""
 
 import uuid
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import ray.train
 import ray.train.torch
 import torch
@@ -19,6 +17,7 @@ from raylens.inputs import Preprocess, Tokenizer
 from raylens.models import DualEncoder
 from raylens.storage import open_store
 from raylens.train import loop
+from raylens.train.batches import batches
 from raylens.train.checkpoint import CheckpointManifest, Checkpoints, SavedFile
 from raylens.train.cursor import Cursor
 from raylens.train.metrics import MetricsLog
@@ -70,7 +69,8 @@ def run_worker(job: WorkerJob) -> None:
     if rank == 0:
         job.board.post.remote(Started(start, job.steps, job.config.scale.workers))
     hooks = _Hooks(job, checkpoints, engine, log, start)
-    loop.run(job.config, engine, _batches(job.config), hooks.as_hooks(), rank=rank, start=start, steps=job.steps)
+    data = batches(ray.train.get_dataset_shard("train"), job.config.worker_batch)
+    loop.run(job.config, engine, data, hooks.as_hooks(), rank=rank, start=start, steps=job.steps)
     if log is not None:
         log.publish()
 
@@ -105,23 +105,6 @@ def check_fits(job: WorkerJob, manifest: CheckpointManifest) -> None:
                 f"{field}: the checkpoint at step {manifest.step} has {saved}, this run has {now}: resume with "
                 f"--set {field}={saved}, or start a new run with another name"
             )
-
-
-def _batches(config: RunConfig) -> Iterator[loop.Batch]:
-    shard = ray.train.get_dataset_shard("train")
-    for columns in shard.iter_batches(batch_size=config.worker_batch, batch_format="numpy", prefetch_batches=2):
-        yield loop.Batch(
-            # Ray's arrays are read-only views of shared memory; torch wants to own what it holds.
-            image_BSSC=np.array(columns["image"]),
-            ids_BT=np.array(columns["ids"]),
-            position_B=np.asarray(columns["position"]),
-            sample_B=np.asarray(columns["sample"]),
-            epoch_B=np.asarray(columns["epoch"]),
-            substituted=int(columns["substituted"].sum()),
-            made_at=float(columns["made_at"].max()),
-            read_seconds=float(columns["read_seconds"].sum()),
-            decode_seconds=float(columns["decode_seconds"].sum()),
-        )
 
 
 class _Hooks:

@@ -1,0 +1,91 @@
+"""The stream of raylens, as a training worker consumes it: Ray Data, one split, batches of arrays of its own.
+
+    python benchmarks/streaming_ours.py rate|memory SHARDS HOME TOKENIZER.json WARM WINDOW
+
+HOME keeps the manifest. ``memory`` goes through the data for some epochs instead, and prints what all processes
+together held at the end of each. Prints a JSON object.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+from streaming_rate import steady_rate
+
+from raylens.cluster import session
+from raylens.config import DataConfig, RunConfig, SourceConfig
+from raylens.data import Manifest
+from raylens.data.build_plan import build_plan
+from raylens.data.index import manifest_for
+from raylens.data.stream import execution_options, ray_map, training_stream
+from raylens.data.unit import UnitMaker
+from raylens.inputs import Preprocess, Tokenizer
+from raylens.storage import open_store
+from raylens.train.batches import batches
+
+SIZE, BATCH, CONTEXT = 224, 256, 77
+ENDLESS = 4_000_000
+EPOCHS = 13
+
+
+def maker_for(manifest: Manifest, shards: str, tokenizer: Path) -> UnitMaker:
+    config = RunConfig(name="benchmark", data=DataConfig(train=(SourceConfig(uri=shards),)))
+    return UnitMaker(
+        plan=build_plan(config, [manifest]),
+        homes=(manifest.home,),
+        run_uri=f"{manifest.home}/run",
+        preprocess=Preprocess(size=SIZE),
+        tokenizer_json=tokenizer.read_text(),
+        context=CONTEXT,
+        crop_min_scale=config.data.crop_min_scale,
+        max_pixels=config.data.max_pixels,
+    )
+
+
+def sizes(maker: UnitMaker, stop: int) -> Iterator[int]:
+    stream = training_stream(maker, start=0, stop=stop, worker_batch=BATCH)
+    stream.context.execution_options = execution_options()
+    (shard,) = stream.streaming_split(1, equal=True)
+    for batch in batches(shard, BATCH):
+        yield len(batch.image_BSSC)
+
+
+def held_mib() -> float:
+    """Memory that is each process's own, and the objects in shared memory, once."""
+    everyone = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    total = shared = 0
+    for process in everyone:
+        memory = process.memory_full_info()
+        total += memory.uss
+        shared = max(shared, memory.shared)
+    return (total + shared) / 2**20
+
+
+def memory(maker: UnitMaker, epoch: int) -> dict[str, list[float]]:
+    held, seen = [], 0
+    for size in sizes(maker, EPOCHS * epoch // BATCH * BATCH):
+        seen += size
+        if seen // epoch > (seen - size) // epoch:
+            held.append(round(held_mib(), 1))
+    return {"mib": held}
+
+
+def main() -> None:
+    what, shards, home, tokenizer, warm, window = sys.argv[1:]
+    with session():
+        manifest = manifest_for(SourceConfig(uri=shards), open_store(home), ray_map)
+        if not Path(tokenizer).exists():
+            Path(tokenizer).write_text(Tokenizer.train(manifest.captions(), 400).to_json())
+        maker, began = maker_for(manifest, shards, Path(tokenizer)), time.monotonic()
+        if what == "memory":
+            result: object = memory(maker, len(manifest))
+        else:
+            result = steady_rate(sizes(maker, ENDLESS // BATCH * BATCH), began, float(warm), float(window))
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
