@@ -89,8 +89,9 @@ def main() -> None:
     peer = f"webdataset 1.0.2: {statistics.median(peers):.1f} s"
     claim("time_to_first_batch", first, "s", peer, "stated")
     mib = run(sys.executable, "streaming_ours.py", "memory", folders["512"], DATA, tokenizer, 0, 0)["mib"]
-    growth = 100 * (statistics.median(mib[-3:]) / statistics.median(mib[2:5]) - 1)
-    claim("memory_growth_10_epochs", [growth], "%", "its own third epoch", f"<= {FLAT_PERCENT:g}", mib=mib)
+    # Ten epochs apart, after every process has come to all of its work; medians of five, because units begin and end.
+    growth = 100 * (statistics.median(mib[-5:]) / statistics.median(mib[-15:-10]) - 1)
+    claim("memory_growth_10_epochs", [growth], "%", "itself ten epochs before", f"<= {FLAT_PERCENT:g}", mib=mib)
 
 
 if __name__ == "__main__":

@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raylens.data import stats
+from raylens.data import stats, tally
+from raylens.data.bins import QUANTILE_ERROR, Summary
 from raylens.data.manifest import SCHEMA
-from raylens.data.stats import ASPECTS, QUANTILE_ERROR, Stats, Summary, collect
+from raylens.data.stats import ASPECTS, Stats, collect
 from raylens.errors import ManifestError
 
 Row = dict[str, Any]
@@ -172,7 +173,7 @@ def test_few_duplicates_are_counted_exactly() -> None:
 
 @pytest.mark.parametrize("placeholder", [0, 4000])
 def test_many_duplicates_are_estimated_within_bounded_memory(monkeypatch: pytest.MonkeyPatch, placeholder: int) -> None:
-    monkeypatch.setattr(stats, "KEPT_HASHES", 2000)
+    monkeypatch.setattr(tally, "KEPT_HASHES", 2000)
     draw = np.random.default_rng(4)
     ids = np.concatenate([draw.integers(1, 15_000, 20_000), np.zeros(placeholder, dtype=np.int64)])
     draw.shuffle(ids)
@@ -185,7 +186,7 @@ def test_many_duplicates_are_estimated_within_bounded_memory(monkeypatch: pytest
 
 
 def test_which_contents_are_counted_does_not_depend_on_the_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stats, "KEPT_HASHES", 100)
+    monkeypatch.setattr(tally, "KEPT_HASHES", 100)
     ids = np.random.default_rng(6).integers(0, 900, 3000)
     parts = np.array_split(ids, 11)
     one = collect(hashed(part) for part in parts).duplicate_images
@@ -198,7 +199,7 @@ def test_which_contents_are_counted_does_not_depend_on_the_order(monkeypatch: py
 @given(st.lists(st.lists(st.integers(1, 30), min_size=1, max_size=80), min_size=1, max_size=6))
 def test_sizes_beyond_what_is_kept_fall_short_by_no_more_than_is_said(parts: list[list[int]]) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stats, "KEPT_SIZES", 5)
+        patch.setattr(tally, "KEPT_SIZES", 5)
         found = collect(table([row(width=value, height=7) for value in part]) for part in parts)
     true = Counter(value for part in parts for value in part)
     assert found.sizes_short <= true.total() / 6
@@ -208,7 +209,7 @@ def test_sizes_beyond_what_is_kept_fall_short_by_no_more_than_is_said(parts: lis
 
 
 def test_where_all_sizes_are_as_rare_none_is_called_frequent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stats, "KEPT_SIZES", 5)
+    monkeypatch.setattr(tally, "KEPT_SIZES", 5)
     found = collect(table([row(width=width) for width in range(first, first + 4)]) for first in range(1, 36, 4))
     assert found.sizes == ()
     assert found.sizes_short > 0

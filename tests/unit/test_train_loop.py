@@ -1,5 +1,6 @@
 """The loop with a real model and plain torch as its engine: no Ray, no DeepSpeed."""
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
@@ -102,6 +103,19 @@ def test_it_learns_logs_and_saves_when_due() -> None:
         f"{int(step_hashes(np.arange(8) + (step % 5) * 8, np.full(8, step // 5), 1)[0]):016x}" for step in range(24)
     ]
     assert all(record.data_cores > 0 for record in heard.records)
+
+
+def test_the_wait_for_the_first_batch_is_told_apart() -> None:
+    def late() -> Iterator[Batch]:
+        time.sleep(0.3)
+        yield from batches(10)
+
+    heard = Heard()
+    run(CONFIG, TorchEngine(), late(), heard.hooks(), rank=0, start=0, steps=10)
+    first, second = heard.records
+    assert first.first_batch_seconds == pytest.approx(0.3, abs=0.1)
+    assert second.first_batch_seconds is None
+    assert first.data_wait < 0.5
 
 
 def test_it_goes_on_where_it_is_told() -> None:

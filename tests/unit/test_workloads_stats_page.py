@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
+from raylens.data.bins import Bar, Summary
 from raylens.data.manifest import SCHEMA
-from raylens.data.stats import Bar, Duplicates, Stats, Summary, collect
+from raylens.data.stats import Stats, collect
+from raylens.data.tally import Duplicates
 from raylens.workloads.stats_page import WIDTH, stats_page
 
 NAMES = (

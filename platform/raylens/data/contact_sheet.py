@@ -5,6 +5,7 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from matplotlib import get_data_path
 from PIL import Image, ImageDraw, ImageFont
 
 from raylens.errors import ConfigError, InputError
@@ -67,7 +68,8 @@ def contact_sheet(samples: Sequence[tuple[bytes, str]], *, columns: int = 8, edg
 
 def _style(columns: int, edge: int) -> _Style:
     size = max(10, round(edge / 12.5))
-    font = ImageFont.load_default(size)
+    # matplotlib's font has Greek, Cyrillic and more; Pillow's own has Latin alone.
+    font = ImageFont.truetype(f"{get_data_path()}/fonts/ttf/DejaVuSans.ttf", size, layout_engine=ImageFont.Layout.BASIC)
     return _Style(columns, edge, margin=max(12, edge // 7), gap=max(8, edge // 10), line=round(size * 1.3), font=font)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from raylens.data.formats import Kind, RawSample
+from raylens.data.formats.base import characters
 from raylens.data.formats.img2dataset import sibling_stats
 from raylens.data.manifest import SCHEMA
 from raylens.data.source import Source
@@ -72,7 +73,7 @@ def _empty(shard: int, key: str) -> dict[str, Any]:
 
 def _row(shard: int, sample: RawSample) -> dict[str, Any]:
     place = sample.place
-    row = {**_empty(shard, sample.key), "offset": place.offset}
+    row = {**_empty(shard, characters(sample.key)), "offset": place.offset}
     reason = sample.reason or _missing(sample)
     if reason or sample.image is None or not sample.captions:
         return {**row, "reason": reason}

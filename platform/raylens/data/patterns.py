@@ -10,7 +10,7 @@ from raylens.data.braces import expand
 from raylens.errors import ConfigError, ManifestError
 from raylens.storage import ObjectInfo
 
-__all__ = ["match", "split_pattern"]
+__all__ = ["match", "named", "split_pattern"]
 
 SHARD_SUFFIXES = (".tar", ".parquet", ".csv", ".tsv", ".jsonl")
 SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
@@ -72,6 +72,27 @@ def match(patterns: Sequence[str], objects: Sequence[ObjectInfo]) -> list[Object
         ManifestError: one of the patterns names nothing; says which and how many.
         ConfigError: a pattern is not one.
     """
+    found, missing = _search(patterns, objects)
+    if missing:
+        shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+        raise ManifestError(
+            f"{len(missing)} of {len(patterns)} shards or patterns match nothing ({shown}) among {len(objects)} "
+            "shards: check the pattern in data.train, or put the shards there"
+        )
+    return found
+
+
+def named(patterns: Sequence[str], objects: Sequence[ObjectInfo]) -> list[ObjectInfo]:
+    """The same, where a pattern may name nothing.
+
+    Raises:
+        ConfigError: a pattern is not one.
+    """
+    return _search(patterns, objects)[0]
+
+
+def _search(patterns: Sequence[str], objects: Sequence[ObjectInfo]) -> tuple[list[ObjectInfo], list[str]]:
+    """What patterns name, and the patterns that name nothing."""
     ordered = sorted(objects, key=lambda info: info.path)
     paths = [info.path for info in ordered]
     numbers = {path: number for number, path in enumerate(paths)}
@@ -83,13 +104,7 @@ def match(patterns: Sequence[str], objects: Sequence[ObjectInfo]) -> list[Object
         chosen.update(found)
         if not found:
             missing.append(pattern)
-    if missing:
-        shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
-        raise ManifestError(
-            f"{len(missing)} of {len(patterns)} shards or patterns match nothing ({shown}) among {len(paths)} shards: "
-            "check the pattern in data.train, or put the shards there"
-        )
-    return [ordered[number] for number in sorted(chosen)]
+    return [ordered[number] for number in sorted(chosen)], missing
 
 
 def _matching(pattern: str, paths: list[str]) -> list[int]:

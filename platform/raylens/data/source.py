@@ -1,12 +1,13 @@
 """A data set as it is named in a configuration: where, which shards, which format."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Self
 
 from raylens.config import SourceConfig
 from raylens.data.formats import FORMATS, Columns, RawSample, ShardFormat
-from raylens.data.patterns import match, split_pattern
+from raylens.data.patterns import match, named, split_pattern
 from raylens.errors import ManifestError
 from raylens.storage import ObjectInfo, Store, open_store
 
@@ -33,16 +34,16 @@ class Source:
             ConfigError: the URI is not one.
             StorageError: the store does not answer.
         """
-        base, patterns = split_pattern(config.uri)
+        # A folder may have brackets in its name.
+        base, patterns = (config.uri, ()) if Path(config.uri).is_dir() else split_pattern(config.uri)
         store = open_store(base)
         objects = store.list()
         columns = Columns(config.image_column, config.caption_column)
-        for name, kind in FORMATS.items():
-            shards = kind.select(objects) if config.format in ("auto", name) else []
+        for name in FORMATS if config.format == "auto" else (config.format,):
+            shards = _select(name, objects, patterns, alone=config.format != "auto")
             if shards:
-                chosen = match(patterns, shards) if patterns else shards
-                return cls(store.uri, name, columns, config.uri), chosen
-        raise _nothing(config, store, objects)
+                return cls(store.uri, name, columns, config.uri), match(patterns, shards) if patterns else shards
+        raise _nothing(config, store, objects, patterns)
 
     @property
     def store(self) -> Store:
@@ -68,11 +69,25 @@ class Source:
         return cls(values["uri"], values["format_name"], Columns(**values["columns"]), values["asked"])
 
 
-def _nothing(config: SourceConfig, store: Store, objects: list[ObjectInfo]) -> ManifestError:
+def _select(name: str, objects: Sequence[ObjectInfo], patterns: Sequence[str], *, alone: bool) -> list[ObjectInfo]:
+    """The shards of a format; ``alone`` if it was asked for, so that shards of other formats do not stand before it."""
+    kind = FORMATS[name]
+    if alone:
+        objects = [info for info in objects if kind.select([info])]
+    if not patterns:
+        return kind.select(objects)
+    if name != "folder":
+        return kind.select(named(patterns, objects))
+    classes = kind.select(objects)  # the patterns name these, not objects
+    return classes if named(patterns, classes) else []
+
+
+def _nothing(config: SourceConfig, store: Store, objects: list[ObjectInfo], patterns: Sequence[str]) -> ManifestError:
     kinds = "*.tar, *.parquet, *.csv, *.tsv, *.jsonl, or folders of images named by class"
     wanted = kinds if config.format == "auto" else f"of format {config.format!r}"
+    names = f" that match {', '.join(patterns[:3])}{', ...' if len(patterns) > 3 else ''}" if patterns else ""
     return ManifestError(
-        f"no shards ({wanted}) under {store.describe()}, which holds {len(objects)} objects"
+        f"no shards ({wanted}){names} under {store.describe()}, which holds {len(objects)} objects"
         f"{f' ({objects[0].path}, ...)' if objects else ''}: check data.train, or write shards there first "
         "(`raylens data pack` does; `raylens quickstart` packs an example)"
     )

@@ -10,10 +10,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from raylens.data.bijection import Ints, Words, key_of, mix
+from raylens.data.bijection import Ints, Words
+from raylens.data.bins import QUANTILE_ERROR, Bar, Bins, Summary
+from raylens.data.tally import Contents, Duplicates, Size, Sizes, Tally
 from raylens.errors import ManifestError
 
-__all__ = ["ASPECTS", "QUANTILE_ERROR", "SMALL_EDGE", "Bar", "Duplicates", "Size", "Stats", "Summary", "collect"]
+__all__ = ["ASPECTS", "SMALL_EDGE", "Stats", "collect"]
 
 SMALL_EDGE = 224
 """Pixels; images whose shorter edge is below are enlarged for the usual image towers."""
@@ -22,73 +24,7 @@ ASPECTS = {
     "4:3": 4 / 3, "3:2": 3 / 2, "16:9": 16 / 9, "2:1": 2.0, "3:1": 3.0, "4:1": 4.0,
 }  # fmt: skip
 """Width to height: the ratios that the histogram counts at, each image at the nearest."""
-QUANTILE_ERROR = 2.0**-8
-"""Relative error of quantiles at most; integers below 256 are exact."""
-
-PERCENTS = (1, 5, 25, 50, 75, 95, 99)
-MOST_BARS = 12
-TOP_SIZES = 10
-KEPT_SIZES = 1 << 16
-KEPT_HASHES = 2_000_000
-
-# Bins are a float64's exponent and the first 7 bits of its mantissa, from 2**-32 (no aspect ratio of two int32 is less)
-# to 2**63. Bin 0 holds zero.
-SHIFT = 52 - 7
-BASE = ((1023 - 32) << 7) - 1
-BINS = ((1023 + 63) << 7) - BASE
-EDGES = np.concatenate([[0.0], ((np.arange(1, BINS + 1) + BASE) << SHIFT).view(np.float64)])
 ASPECT_EDGES = np.sqrt(np.array(list(ASPECTS.values()))[1:] * np.array(list(ASPECTS.values()))[:-1])
-
-Values = Ints | NDArray[np.float64]
-
-
-@dataclasses.dataclass(frozen=True)
-class Bar:
-    """Samples whose value lies between two bounds: both included for integers, ``high`` excluded for ratios."""
-
-    low: float
-    high: float
-    count: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Summary:
-    """One quantity over all usable samples; all but the quantiles is exact."""
-
-    total: float
-    mean: float
-    least: float
-    most: float
-    quantiles: dict[str, float]
-    """``p1``, ``p5``, ``p25``, ``p50``, ``p75``, ``p95`` and ``p99``, within `QUANTILE_ERROR` of a sample's value."""
-    histogram: tuple[Bar, ...]
-    """The outer bars reach to the least and the most; of an aspect ratio there is one for each of `ASPECTS`."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Size:
-    """Width and height in pixels, and how many images have them."""
-
-    width: int
-    height: int
-    count: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Duplicates:
-    """Samples beyond the first of each content, counted among contents whose hash falls in a keyed fraction."""
-
-    share: float
-    """Of all samples; an estimate unless ``fraction`` is 1."""
-    error: float
-    """Standard error of ``share``; 0 where it is exact."""
-    fraction: float
-    samples: int
-    """Samples in the fraction."""
-    distinct: int
-    """Contents in the fraction."""
-    most_copies: int
-    """Samples of the most frequent content in the fraction."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,149 +75,17 @@ def collect(tables: Iterable[pa.Table]) -> Stats:
     return found.stats()
 
 
-class _Bins:
-    """Counts in logarithmic bins."""
-
-    def __init__(self) -> None:
-        self.counts = np.zeros(BINS, dtype=np.int64)
-        # Python's integers where values are: bytes of all images may not fit a float.
-        self.total: float = 0
-        self.least, self.most = np.inf, -np.inf
-
-    def add(self, values: Values) -> None:
-        bits = values.astype(np.float64).view(np.int64) >> SHIFT
-        self.counts += np.bincount(np.clip(bits - BASE, 0, BINS - 1), minlength=BINS)
-        self.total += values.sum().item()
-        self.least, self.most = min(self.least, values.min().item()), max(self.most, values.max().item())
-
-    def summary(self, histogram: tuple[Bar, ...] | None = None) -> Summary | None:
-        """Of integers, unless there is a histogram already."""
-        upto = np.cumsum(self.counts)
-        count = int(upto[-1])
-        if not count:
-            return None
-        ranks = [-(-percent * count // 100) for percent in PERCENTS]
-        low, high = EDGES[:-1], EDGES[1:]
-        middle = (np.ceil(low) + np.ceil(high) - 1) / 2 if histogram is None else (low + high) / 2
-        found = np.clip(middle[np.searchsorted(upto, ranks)], self.least, self.most).tolist()
-        quantiles = {f"p{percent}": value for percent, value in zip(PERCENTS, found, strict=True)}
-        bars = histogram if histogram is not None else self._histogram(upto)
-        return Summary(self.total, self.total / count, self.least, self.most, quantiles, bars)
-
-    def _histogram(self, upto: Ints) -> tuple[Bar, ...]:
-        """The finest that has few enough bars; half a percent at either end goes into the outer ones."""
-        count = int(upto[-1])
-        first, last = np.searchsorted(upto, [-(-count // 200), -(-199 * count // 200)]).tolist()
-        step = 1
-        while len(bars := self._bars(upto, first, last, step)) > MOST_BARS:
-            step *= 2
-        return bars
-
-    def _bars(self, upto: Ints, first: int, last: int, step: int) -> tuple[Bar, ...]:
-        # Groups begin behind bin 0, at a power of two.
-        starts = [max(0, 1 + group * step) for group in range((first - 1) // step, (last - 1) // step + 1)]
-        wholes = np.ceil(EDGES[np.minimum([*starts, starts[-1] + step], BINS)])
-        kept = [start for start, low, high in zip(starts, wholes[:-1], wholes[1:], strict=True) if low < high]
-        lows = [self.least, *np.ceil(EDGES[kept[1:]]).tolist()]
-        highs = [*(low - 1 for low in lows[1:]), self.most]
-        counts = np.diff(np.concatenate([[0], upto[np.array(kept[1:], dtype=np.int64) - 1], upto[-1:]]))
-        return tuple(Bar(*bar) for bar in zip(lows, highs, counts.tolist(), strict=True))
-
-
-class _Tally:
-    """How often each of some keys comes."""
-
-    def __init__(self, kind: type[np.int64] | type[np.uint64] = np.int64) -> None:
-        self.keys: NDArray[Any] = np.zeros(0, dtype=kind)
-        self.counts: Ints = np.zeros(0, dtype=np.int64)
-
-    def add(self, keys: NDArray[Any]) -> None:
-        more, counts = np.unique(keys, return_counts=True)
-        self.keys, places = np.unique(np.concatenate([self.keys, more]), return_inverse=True)
-        weights = np.concatenate([self.counts, counts])
-        self.counts = np.bincount(places, weights, minlength=len(self.keys)).astype(np.int64)
-
-    def keep(self, chosen: NDArray[np.bool_]) -> None:
-        self.keys, self.counts = self.keys[chosen], self.counts[chosen]
-
-
-class _Sizes(_Tally):
-    """The frequent sizes (Misra and Gries 1982; merged as in Agarwal et al. 2013, "Mergeable summaries")."""
-
-    short = 0
-
-    def add(self, keys: NDArray[Any]) -> None:
-        super().add(keys)
-        if len(self.keys) > KEPT_SIZES:
-            cut = int(np.partition(self.counts, -KEPT_SIZES - 1)[-KEPT_SIZES - 1])
-            self.counts -= cut
-            self.keep(self.counts > 0)
-            self.short += cut
-
-    def top(self) -> tuple[Size, ...]:
-        order = np.lexsort([self.keys, -self.counts])[:TOP_SIZES]
-        # A size that was dropped may come as often as this.
-        order = order[self.counts[order] > self.short]
-        pairs = zip(self.keys[order].tolist(), self.counts[order].tolist(), strict=True)
-        return tuple(Size(key >> 32, key & 0xFFFFFFFF, count) for key, count in pairs)
-
-
-class _Contents(_Tally):
-    """Hashes in a keyed fraction, which is halved whenever there are too many."""
-
-    def __init__(self) -> None:
-        super().__init__(np.uint64)
-        self.halvings, self.samples = 0, 0
-        self._new: list[Words] = []
-
-    def offer(self, hashes: Words) -> None:
-        self.samples += len(hashes)
-        # Keyed: data sets are cut and dealt out by hash too, and then a plain prefix would be all or nothing.
-        mixed = mix(hashes ^ np.uint64(key_of("raylens.data.stats")))
-        self._new.append(mixed[self._inside(mixed)])
-        # Merging sorts all that is kept, so it waits until it is worth it.
-        if sum(map(len, self._new)) > KEPT_HASHES // 4:
-            self._merge()
-
-    def duplicates(self) -> Duplicates | None:
-        """From all samples and the distinct ones of the fraction: how often one content comes has no bearing on the
-        error, as it would if samples of the fraction stood for the others."""
-        if not self.samples:
-            return None
-        self._merge()
-        scale, distinct = 1 << self.halvings, len(self.keys)
-        return Duplicates(
-            share=max(0.0, 1 - distinct * scale / self.samples),
-            error=float(np.sqrt(distinct * (1 - 1 / scale)) * scale / self.samples),
-            fraction=1 / scale,
-            samples=int(self.counts.sum()),
-            distinct=distinct,
-            most_copies=int(self.counts.max(initial=0)),
-        )
-
-    def _inside(self, mixed: Words) -> NDArray[np.bool_]:
-        inside: NDArray[np.bool_] = mixed <= np.uint64((1 << 64 - self.halvings) - 1)
-        return inside
-
-    def _merge(self) -> None:
-        self.add(np.concatenate([*self._new, self.keys[:0]]))
-        self._new = []
-        while len(self.keys) > KEPT_HASHES:
-            self.halvings += 1
-            self.keep(self._inside(self.keys))
-
-
 class _Found:
     """All that is counted."""
 
     def __init__(self) -> None:
         self.samples, self.small = 0, 0
         self.reasons: Counter[str] = Counter()
-        self.seen, self.shards, self.sizes = _Tally(), _Tally(), _Sizes()
+        self.seen, self.shards, self.sizes = Tally(), Tally(), Sizes()
         names = ("image_bytes", "width", "height", "pixels", "aspect", "caption_bytes", "captions")
-        self.bins = {name: _Bins() for name in names}
+        self.bins = {name: Bins() for name in names}
         self.aspects = np.zeros(len(ASPECTS), dtype=np.int64)
-        self.images, self.texts = _Contents(), _Contents()
+        self.images, self.texts = Contents(), Contents()
 
     def add(self, table: pa.Table) -> None:
         """A part of the manifest."""

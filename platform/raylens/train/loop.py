@@ -77,6 +77,8 @@ class Record:
     """Data tasks that were busy at a time, on average."""
     bound: Bound
     """What held the run up: ``device``, ``storage``, ``decode`` or ``network``."""
+    first_batch_seconds: float | None
+    """In the first record of a start, how long the first batch took to come."""
     sample_hashes: tuple[str, ...]
     """Of each step since the previous record, a hash of its samples that does not depend on their order or on the
     number of workers: of this worker, as the loop knows them."""
@@ -139,6 +141,7 @@ class _Since:
 
     def __init__(self, start: int) -> None:
         self._substituted = 0
+        self._first_batch: float | None = None
         self._begin(start)
 
     def _begin(self, step: int) -> None:
@@ -148,8 +151,12 @@ class _Since:
 
     def add(self, batch: Batch, waiting: Waiting, *, first: bool) -> None:
         self._substituted += batch.substituted
-        # The first batch waits for everything to start; that says nothing about what comes.
-        self._waiting += replace(waiting, made=0.0, sent=0.0) if first else waiting
+        if first:
+            # It waits for everything to start, which says nothing about what comes: that time is told apart.
+            self._first_batch = waiting.made + waiting.sent
+            self._mark += self._first_batch
+            waiting = replace(waiting, made=0.0, sent=0.0)
+        self._waiting += waiting
         self._hashes.append(f"{int(step_hashes(batch.sample_B, batch.epoch_B, 1)[0]):016x}")
 
     def record(self, step: int, global_batch: int, lr: float, stats: StepStats) -> Record:
@@ -164,9 +171,11 @@ class _Since:
             data_wait=waiting.share,
             data_cores=waiting.data_cores,
             bound=waiting.bound,
+            first_batch_seconds=self._first_batch,
             sample_hashes=tuple(self._hashes),
             **asdict(stats),
         )
+        self._first_batch = None
         self._begin(step)
         return record
 

@@ -5,7 +5,9 @@ from itertools import zip_longest
 
 from rich.cells import cell_len, set_cell_size
 
-from raylens.data.stats import ASPECTS, QUANTILE_ERROR, SMALL_EDGE, Duplicates, Stats, Summary
+from raylens.data.bins import QUANTILE_ERROR, Summary
+from raylens.data.stats import ASPECTS, SMALL_EDGE, Stats
+from raylens.data.tally import Duplicates
 
 __all__ = ["WIDTH", "stats_page"]
 

@@ -68,7 +68,10 @@ class Terminal:
 
     def _advance(self, news: Metrics) -> None:
         record = news.record
+        if record.first_batch_seconds is not None:
+            self.say(f"first batch after {record.first_batch_seconds:.1f} s")
         text = f"loss {record.loss:.3f}  scale {record.logit_scale:.1f}  {record.samples_per_second:,.0f} pairs/s"
+        text += f"  {record.bound}-bound: {record.data_wait:.0%} data wait, {record.data_cores:.1f} data cores"
         if record.substituted:
             text += f"  {record.substituted} bad samples replaced (see quarantine/)"
         if self._bar is not None:

@@ -17,6 +17,7 @@ __all__ = [
     "RawSample",
     "ShardFormat",
     "captions_of",
+    "characters",
     "file_record",
 ]
 
@@ -129,8 +130,13 @@ def captions_of(value: object) -> tuple[str, ...] | None:
         value = [value]
     if not isinstance(value, list | tuple) or not all(isinstance(text, str) for text in value):
         return None
-    stripped = (text.strip() for text in value)
+    stripped = (characters(text).strip() for text in value)
     return tuple(text for text in stripped if text)
+
+
+def characters(text: str) -> str:
+    """The same text, with a question mark for each half of a character: names and JSON may hold some, files may not."""
+    return text.encode("utf-8", errors="replace").decode()
 
 
 def file_record(image: str, captions: Sequence[str]) -> bytes:

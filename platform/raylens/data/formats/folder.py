@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
-from raylens.data.formats.base import IMAGE_SUFFIXES, Columns, Pair, Place, RawSample, captions_of
+from raylens.data.formats.base import IMAGE_SUFFIXES, Columns, Pair, Place, RawSample, captions_of, characters
 from raylens.data.formats.files import ImageRow, read_files, walk_files
 from raylens.errors import ManifestError
 from raylens.storage import ObjectInfo, Store
@@ -30,7 +30,7 @@ class FolderFormat:
                 f"class folder {shard.path} of {store.describe()} changed while it was indexed: start again when "
                 "nothing writes to it"
             )
-        captions = captions_of(_utf8(shard.path).replace("_", " "))
+        captions = captions_of(characters(shard.path).replace("_", " "))
         return walk_files(store, (_row(info.path, captions) for info in images))
 
     def read(
@@ -63,13 +63,8 @@ def _shard(name: str, images: list[ObjectInfo]) -> ObjectInfo:
 
 
 def _row(path: str, captions: tuple[str, ...] | None) -> ImageRow:
-    shown = _utf8(path)
+    shown = characters(path)
     return ImageRow(shown, captions, None if shown == path else "image path is not UTF-8")
-
-
-def _utf8(text: str) -> str:
-    """File names may hold bytes that are no characters, which the manifest cannot name."""
-    return text.encode("utf-8", errors="replace").decode()
 
 
 FOLDER = FolderFormat()

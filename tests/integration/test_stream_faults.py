@@ -1,0 +1,152 @@
+"""Training over a store with bad days: the same batches as on good ones, or one line that says what is wrong."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from raylens.cluster import session
+from raylens.config import RunConfig, apply_overrides, validated
+from raylens.data.pack import pack
+from raylens.errors import ManifestError, QuarantineError, RaylensError, StorageError
+from raylens.storage import Store, open_store
+from raylens.train import train
+from raylens.train.metrics import read_metrics
+from raylens.train.progress import Metrics, News
+from tests.conftest import samples
+from tests.integration.faulty_store import FAULTS, faulty_store
+
+STEPS = 30
+
+
+@pytest.fixture
+def ray_with_credentials(s3_environment: None) -> Iterator[None]:
+    """Ray's processes inherit the environment of its start, so the credentials come first."""
+    with session(num_cpus=5):
+        yield
+
+
+def small(storage: str, data: str, **changes: object) -> RunConfig:
+    tree = {
+        "name": "small",
+        "storage": storage,
+        "global_batch": 12,
+        "data": {"train": data, "run_length": 1, "runs_per_unit": 8, "crop_min_scale": 0.7},
+        "model": {
+            "embed_dim": 16,
+            "image": {"size": 16, "patch": 8, "width": 32, "layers": 1, "heads": 2},
+            "text": {"context": 12, "vocab": 300, "width": 32, "layers": 1, "heads": 2},
+        },
+        "optim": {"peak_lr": 2e-3, "warmup_steps": 2},
+        "length": {"samples_seen": 12 * STEPS},
+        "checkpoint": {"every_steps": 15},
+        "log_every_steps": 5,
+    }
+    return validated(RunConfig, apply_overrides(tree, [f"{key}={value}" for key, value in changes.items()]))
+
+
+def hashes(run_uri: str) -> list[str]:
+    return [word for record in read_metrics(open_store(run_uri)) for word in record["sample_hashes"]]
+
+
+def quiet(_: object) -> None:
+    """Nobody listens."""
+
+
+@pytest.mark.usefixtures("ray_with_credentials")
+def test_faults_on_a_twentieth_of_all_requests_change_nothing(tmp_path: Path, s3_bucket: str, s3_server: str) -> None:
+    pack(samples(150), open_store(f"{s3_bucket}".replace("?", "/shards?")), per_shard=15)
+    clean = train(small(str(tmp_path / "clean"), s3_bucket.replace("?", "/shards?")), say=quiet)
+    with faulty_store(s3_server) as store:
+        uri = s3_bucket.replace(s3_server, store.uri)
+        result = train(small(uri.replace("?", "/runs?"), uri.replace("?", "/shards?")), say=quiet)
+        assert set(store.injected) == set(FAULTS), store.injected
+        assert sum(store.injected.values()) >= 12
+    assert result.steps == STEPS
+    found = hashes(s3_bucket.replace("?", "/runs/small?"))
+    assert len(set(found)) == STEPS
+    assert found == hashes(clean.run_uri)
+
+
+@pytest.mark.usefixtures("ray_with_credentials")
+class TestAnObjectThatChanges:
+    """The manifest fixes a version: what is read later is that, or an error that names the object."""
+
+    def run(self, config: RunConfig, change: Callable[[], None]) -> RaylensError:
+        changed = False
+
+        def at_the_first_record(news: News) -> None:
+            nonlocal changed
+            if isinstance(news, Metrics) and not changed:
+                changed = True
+                change()
+
+        with pytest.raises(RaylensError) as caught:
+            train(config, say=quiet, tell=at_the_first_record)
+        assert changed
+        return caught.value
+
+    def test_in_mid_run(self, tmp_path: Path, s3_bucket: str) -> None:
+        shards = open_store(s3_bucket.replace("?", "/shards?"))
+        pack(samples(60), shards, per_shard=15)
+        config = small(str(tmp_path / "runs"), s3_bucket.replace("?", "/shards?"), **{"length.samples_seen": 12 * 2000})
+
+        def swap() -> None:
+            # Two pictures in another order: the same size, the same samples, other places.
+            shards.write("000001.tar", shards.read("000001.tar")[::-1])
+
+        error = self.run(config, swap)
+        assert isinstance(error, StorageError | ManifestError)
+        assert "000001.tar" in str(error)
+        assert "changed" in str(error)
+        assert "\n" not in str(error)
+
+    def test_between_two_starts(self, tmp_path: Path, s3_bucket: str) -> None:
+        shards = open_store(s3_bucket.replace("?", "/shards?"))
+        pack(samples(60), shards, per_shard=15)
+        config = small(str(tmp_path / "runs"), s3_bucket.replace("?", "/shards?"), **{"length.samples_seen": 12 * 3})
+        train(config, say=quiet)
+        other = open_store(tmp_path / "other")
+        pack(list(samples(75))[15:30], other, per_shard=15)
+        shards.write("000002.tar", other.read("000000.tar"))
+        with pytest.raises(ManifestError, match=r"000002\.tar changed.*Put the old shards back"):
+            train(config, say=quiet)
+
+
+def one_line(*arguments: str, cwd: Path) -> str:
+    """What a command says that cannot work, in a process that has met no store yet."""
+    program = "from raylens.workloads.cli import main; main()"
+    command = [sys.executable, "-c", program, *arguments]
+    result = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120, check=False)
+    (line,) = result.stderr.splitlines()
+    assert result.returncode in (1, 2)
+    assert line.startswith("error: ")
+    return line
+
+
+def test_a_bucket_that_is_missing_is_named_in_one_line(tmp_path: Path, s3_bucket: str) -> None:
+    line = one_line("data", "index", s3_bucket.replace("s3://raylens-", "s3://never-made-"), cwd=tmp_path)
+    assert "bucket" in line
+    assert "never-made-" in line
+
+
+def test_credentials_that_are_missing_are_asked_for_in_one_line(
+    tmp_path: Path, s3_bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    assert "credentials" in one_line("data", "index", s3_bucket, cwd=tmp_path)
+
+
+@pytest.mark.usefixtures("ray_with_credentials")
+def test_over_the_budget_the_reasons_are_counted(tmp_path: Path) -> None:
+    store: Store = open_store(tmp_path / "shards")
+    pairs = list(samples(40))
+    broken = [pair.__class__(pair.key, b"no image", "jpg", pair.caption) for pair in pairs[:3]]
+    silent = [pair.__class__(pair.key, pair.image, "png", " ") for pair in pairs[3:5]]
+    pack([*broken, *silent, *pairs[5:]], store, per_shard=20)
+    store.write("000001.tar", store.read("000001.tar")[:-9000])
+    with pytest.raises(QuarantineError, match=r"3 not an image, 2 empty caption, 1 truncated or damaged shard"):
+        train(small(str(tmp_path / "runs"), store.uri), say=quiet)
