@@ -60,7 +60,8 @@ def held_mib() -> float:
 
 
 def memory(maker: UnitMaker, epoch: int) -> dict[str, list[float]]:
-    held, seen = [], 0
+    held: list[float] = []
+    seen = 0
     for size in sizes(maker, EPOCHS * epoch // BATCH * BATCH):
         seen += size
         if seen // epoch > (seen - size) // epoch:

@@ -13,6 +13,7 @@ from raylens.storage import ObjectInfo, Store
 __all__ = ["TAR", "TarFormat", "spans"]
 
 TEXT_SUFFIX, JSON_SUFFIX = "txt", "json"
+BLOCK = 512
 GAP = 128 * 1024
 """Bytes that are read and thrown away rather than asked around with a further request."""
 
@@ -48,10 +49,15 @@ class TarFormat:
                     content = archive.extractfile(member)
                     assert content is not None  # isfile() was asked above
                     _add(sample, suffix, content.read(), member.offset_data)
+                end = archive.offset
         except (tarfile.TarError, EOFError) as error:
-            raise DamagedError(f"shard {shard.path} of {store.describe()} is truncated or damaged: {error}") from None
-        if sample is not None:
+            raise _damaged(store, shard, str(error)) from None
+        # tarfile takes a header that is cut off or broken for the end, which is a block of zeros.
+        whole = end + BLOCK <= shard.size and not any(store.read_range(shard.path, end, BLOCK, version=shard.version))
+        if sample is not None and (whole or (sample.image is not None and sample.captions)):
             yield sample
+        if not whole:
+            raise _damaged(store, shard, f"no end after byte {end}")
 
     def read(
         self,
@@ -68,6 +74,10 @@ class TarFormat:
                 image = view[place.offset - start : place.offset - start + place.length]
                 at = place.offset + place.caption_delta - start
                 yield Pair(bytes(image), _captions(bytes(view[at : at + place.caption_length]), place.kind))
+
+
+def _damaged(store: Store, shard: ObjectInfo, how: str) -> DamagedError:
+    return DamagedError(f"shard {shard.path} of {store.describe()} is truncated or damaged: {how}")
 
 
 def _split_name(name: str) -> tuple[str, str]:
