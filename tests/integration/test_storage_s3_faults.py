@@ -41,6 +41,8 @@ SLOW = (-4, "")
 """The body comes late and in two parts, but comes."""
 UNRANGED = (-5, "")
 """The range that was asked for is ignored."""
+REFUSED_AND_RESET = (-6, "NoSuchKey")
+"""A refusal, of which half comes before the connection is torn down."""
 FINE = (200, "")
 PASSING = {
     "broken-off": BROKEN_OFF,
@@ -49,6 +51,7 @@ PASSING = {
     "timed-out": TIMED_OUT,
     "reset": RESET,
     "silent": SILENT,
+    "refused-and-reset": REFUSED_AND_RESET,
 }
 READS = [
     operator.methodcaller("read", "x"),
@@ -105,7 +108,10 @@ class Handler(BaseHTTPRequestHandler):
         if isinstance(body, str):
             fault, code = status, body
         if code:
-            status, body = fault, f"<Error><Code>{code}</Code><Message>so says the test</Message></Error>".encode()
+            status, body = (
+                404 if fault < 0 else fault,
+                f"<Error><Code>{code}</Code><Message>so says the test</Message></Error>".encode(),
+            )
         assert isinstance(body, bytes)
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
@@ -131,7 +137,7 @@ class Handler(BaseHTTPRequestHandler):
             self.server.over.wait(20)
         if fault == SWAPPED[0]:
             self.server.content, self.server.tag = b"9876543210", '"other"'
-        if fault == RESET[0]:
+        if fault in (RESET[0], REFUSED_AND_RESET[0]):
             time.sleep(0.02)  # what was sent arrives first
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.connection.close()
@@ -191,9 +197,11 @@ def test_not_for_ever(store: Store, server: Server, read: operator.methodcaller,
     assert server.requests == ["GET"] * patience.ATTEMPTS
 
 
-@pytest.mark.parametrize("act", ["info", "list"])
-def test_questions_are_asked_again(store: Store, server: Server, act: str) -> None:
-    server.faults = [BUSY] * (patience.ATTEMPTS - 1) + [(200, "")]
+@pytest.mark.parametrize(
+    ("act", "fault"), [("info", BUSY), ("list", BUSY), ("list", BROKEN_OFF), ("list", RESET)]
+)  # what answers info has no body that could break off
+def test_questions_are_asked_again(store: Store, server: Server, act: str, fault: tuple[int, str]) -> None:
+    server.faults = [fault] * (patience.ATTEMPTS - 1) + [(200, "")]
     server.content = b"<ListBucketResult><KeyCount>0</KeyCount></ListBucketResult>"
     operator.methodcaller(act, "x")(store)
     assert len(server.requests) == patience.ATTEMPTS

@@ -103,7 +103,7 @@ class Reading:
         limits: dict[str, Any] = {"IfMatch": self._tag} if self._tag else {}
         if self._stop is not None:
             limits["Range"] = f"bytes={self._next}-{self._stop - 1}"
-        answer = self._client.get_object(**self._object, **limits)
+        answer = self._get_object(limits)
         if self._stop is None:
             self._stop = answer["ContentLength"]
         elif not answer.get("ContentRange", "").startswith(f"bytes {self._next}-"):
@@ -113,6 +113,16 @@ class Reading:
             )
         self._tag = answer["ETag"]
         return answer
+
+    def _get_object(self, limits: dict[str, Any]) -> "GetObjectOutputTypeDef":
+        from botocore.exceptions import HTTPClientError
+        from urllib3.exceptions import HTTPError
+
+        try:
+            return self._client.get_object(**self._object, **limits)
+        # The body of a refusal that breaks off: where bodies are streamed, botocore lets urllib3's error through.
+        except HTTPError as error:
+            raise HTTPClientError(error=error) from error
 
     def _changed(self, name: str) -> ChangedError:
         return changed(name) if self._indexed else ChangedError(f"{name} changed while it was read: read it again")
