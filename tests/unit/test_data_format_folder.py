@@ -126,3 +126,27 @@ def test_a_class_without_a_name_has_no_caption(tmp_path: Path) -> None:
     store = open_store(tmp_path)
     store.write("__/a.png", picture(1))
     assert [one.captions for one in walked(store)] == [()]
+
+
+def test_what_is_hidden_is_neither_class_nor_image(tmp_path: Path) -> None:
+    store = filled(tmp_path)
+    before = FOLDER.select(store.list())
+    for path in (
+        ".ipynb_checkpoints/a-checkpoint.png", ".git/x/a.png", "__MACOSX/cat/a.png", "cat/._a.png", "cat/.hidden.png",
+        "cat/.ipynb_checkpoints/a.png", "cat/__MACOSX/._a.png",
+    ):  # fmt: skip
+        store.write(path, picture(1))
+    assert FOLDER.select(store.list()) == before
+    assert len(walked(store)) == 6
+
+
+def test_links_to_classes_are_classes_and_lead_nowhere_twice(tmp_path: Path) -> None:
+    store = filled(tmp_path / "set")
+    filled(tmp_path / "other")
+    (tmp_path / "set" / "dog").symlink_to(tmp_path / "other" / "cat")
+    (tmp_path / "set" / "cat" / "all").symlink_to(tmp_path / "set")
+    (tmp_path / "other" / "cat" / "back").symlink_to(tmp_path / "set")
+    (tmp_path / "set" / "round").symlink_to("round")
+    keys = [one.key for one in walked(store)]
+    assert [key for key in keys if key.startswith("dog/")] == ["dog/a", "dog/b", "dog/z/deep/c"]
+    assert len(keys) == 9

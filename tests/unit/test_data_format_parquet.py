@@ -80,6 +80,10 @@ def large(values: list[Any]) -> pa.Array:
         ({"jpg": [b"x"], "txt": ["words"]}, ("words",)),
         ({"png": pa.array([b"x"], pa.large_binary()), "TEXT": pa.array(["words"], pa.large_string())}, ("words",)),
         ({"image_bytes": [b"x"], "caption": pa.array(["words"]).dictionary_encode()}, ("words",)),
+        ({"image": pa.array([b"x"]).dictionary_encode(), "caption": ["words"]}, ("words",)),
+        ({"image": pa.array([b"x"], pa.large_binary()).dictionary_encode(), "caption": ["words"]}, ("words",)),
+        ({"image": pa.array([b"x"], pa.binary_view()), "caption": ["words"]}, ("words",)),
+        ({"image": pa.array([{"bytes": b"x"}], pa.struct({"bytes": pa.binary_view()})), "txt": ["a"]}, ("a",)),
         ({"image": [b"x"], "sentences": large([["a", None, "b"]])}, ("a", "b")),
         ({"image": ["a.png"], "content": [b"x"], "caption": [7], "title": ["words"]}, ("words",)),
         ({"image": [b"x"], "caption": pa.array([b"\xff"]).view(pa.string())}, ("\ufffd",)),
@@ -95,6 +99,12 @@ def test_columns_are_found_by_usual_names_and_types(
     assert (sample.image, sample.captions) == (b"x", captions)
 
 
+def test_columns_that_cannot_serve_are_told_with_their_type(tmp_path: Path) -> None:
+    table = pa.table({"image": pa.array([["x"] * 3], pa.list_(pa.string())), "caption": ["y"]})
+    with pytest.raises(ManifestError, match=r"its columns are image \(list<element: string>, no images\)"):
+        walked(*written(tmp_path, table))
+
+
 def test_given_columns_come_first(tmp_path: Path) -> None:
     table = pa.table({"image": [b"no"], "mine": [b"yes"], "caption": ["no"], "Words": ["yes"]})
     store, shard = written(tmp_path, table)
@@ -106,8 +116,11 @@ def test_given_columns_come_first(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("columns", "says"),
     [
-        (Columns(), r"a\.parquet.*set image_column: its columns are picture, words \(no images\), label \(no images\)"),
-        (Columns("picture"), r"set caption_column: its columns are picture \(no captions\), words, label"),
+        (
+            Columns(),
+            r"a\.parquet.*set image_column: its columns are picture, words \(string, no images\), label \(int64, no i",
+        ),
+        (Columns("picture"), r"set caption_column: its columns are picture \(binary, no captions\), words, label"),
         (Columns("image", "words"), r"image_column = 'image' is not among its columns"),
         (Columns("label", "words"), r"image_column = 'label' does not hold images"),
         (Columns("twice", "words"), r"image_column = 'twice' does not hold images"),

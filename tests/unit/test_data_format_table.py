@@ -106,6 +106,27 @@ def test_a_newline_in_quotes_belongs_to_the_caption(store: Store) -> None:
     assert (after.key, after.reason) == ("line 4", "malformed row")
 
 
+def test_quotes_that_nobody_closes_hide_no_rows(store: Store) -> None:
+    lines = ['img/0.png,"open', "img/1.png,b", 'img/2.png,"again', "img/3.png,d"]
+    text = "\n".join(["image,caption", *lines])
+    tsv = walk_text(store, text.replace(",", "\t"), "t.tsv")
+    assert [one.captions for one in tsv] == [('"open',), ("b",), ('"again',), ("d",)]
+    assert [(one.key, one.reason) for one in walk_text(store, text)] == [
+        ("line 2", "malformed row"),
+        ("img/1", None),
+        ("line 4", "malformed row"),
+        ("img/3", None),
+    ]
+
+
+def test_a_very_long_caption_in_quotes_makes_no_rows(store: Store) -> None:
+    long = "two, words\nimg, words\n" * 10_000
+    first, second = walk_text(store, f'image,caption\nimg/0.png,"{long}"\nimg/1.png,b\n')
+    assert (first.captions, second.captions) == ((long.strip(),), ("b",))
+    rows = walk_text(store, 'image,caption\nimg/0.png,"' + "img/2.png,wrong\n" * 10_000 + '"\nimg/1.png,b\n')
+    assert [one.captions for one in rows if one.reason is None] == [("b",)]
+
+
 @pytest.mark.parametrize(
     ("path", "text"),
     [
@@ -142,6 +163,13 @@ def test_images_that_cannot_be_had_have_a_reason(store: Store, image: str, reaso
     assert (sample.image, sample.reason) == (None, reason)
     assert before.image
     assert after.image
+
+
+@pytest.mark.parametrize("image", ["n" * 300 + ".png", "img/" + "n" * 5000, "/" + "n" * 300 + "/a.png", "ring.png"])
+def test_a_path_that_can_be_no_file_is_a_missing_image(store: Store, image: str) -> None:
+    (Path(store.uri) / "ring.png").symlink_to("ring.png")
+    samples = walk_text(store, f"image,caption\nimg/0.png,a\n{image},b\nimg/1.png,c\n")
+    assert [one.reason for one in samples] == [None, "image file is missing", None]
 
 
 def test_images_elsewhere_are_read_by_path_and_uri(store: Store, tmp_path: Path) -> None:

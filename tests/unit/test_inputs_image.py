@@ -347,6 +347,16 @@ def test_a_reduced_jpeg_is_the_same_picture(factor: int, mode: str) -> None:
     assert np.abs(reduced - means).max() < 6
 
 
+def test_a_jpeg_with_further_pictures_is_reduced_like_any() -> None:
+    """Pillow gives such files, which many phones write, the name of another format."""
+    first = Image.fromarray(smooth(320, 240))
+    data = encoded(first, "MPO", save_all=True, append_images=[Image.new("RGB", (320, 240))], quality=95)
+    assert Image.open(io.BytesIO(data)).format == "MPO"
+    reduced = decode_image(data, least=60)
+    assert reduced.size == (80, 60)
+    assert np.abs(np.asarray(reduced, np.int16) - np.asarray(first.resize((80, 60), Image.Resampling.BOX))).max() < 12
+
+
 def test_other_formats_are_never_reduced() -> None:
     assert decode_image(encoded(Image.fromarray(noise(64, 64)), "WEBP"), least=8).size == (64, 64)
 

@@ -327,3 +327,46 @@ class TestInterruptedWrites:
             assert type(caught.value) is StorageError
         with pytest.raises(StorageError, match="cannot write /proc/raylens/x"):
             open_store("/proc/raylens").write("x", b"")
+
+
+class TestLinks:
+    def test_folders_behind_links_are_listed(self, store: Store, tmp_path: Path) -> None:
+        open_store(tmp_path / "other").write("deep/x", b"1")
+        store.write("a/y", b"22")
+        (tmp_path / "store" / "link").symlink_to(tmp_path / "other")
+        assert [(info.path, info.size) for info in store.list()] == [("a/y", 2), ("link/deep/x", 1)]
+        assert [info.path for info in store.list("link")] == ["link/deep/x"]
+        assert store.read("link/deep/x") == b"1"
+
+    @pytest.mark.parametrize("target", [".", "..", "../..", "../../other/back"])
+    def test_a_link_to_a_folder_around_it_ends(self, store: Store, tmp_path: Path, target: str) -> None:
+        store.write("a/y", b"")
+        (tmp_path / "other").mkdir()
+        (tmp_path / "other" / "back").symlink_to(tmp_path / "store" / "a")
+        (tmp_path / "store" / "a" / "link").symlink_to(target)
+        assert [info.path for info in store.list()] == ["a/y"]
+        assert [info.path for info in store.list("a")] == ["a/y"]
+
+    def test_folders_that_link_to_each_other_end(self, store: Store, tmp_path: Path) -> None:
+        for name, other in (("a", "b"), ("b", "a")):
+            store.write(f"{name}/x", b"")
+            (tmp_path / "store" / name / "to").symlink_to(tmp_path / "store" / other)
+        assert [info.path for info in store.list()] == ["a/to/x", "a/x", "b/to/x", "b/x"]
+        assert [info.path for info in store.list("a")] == ["a/to/x", "a/x"]
+
+    def test_links_to_nothing_and_to_themselves_are_left_out(self, store: Store, tmp_path: Path) -> None:
+        store.write("x", b"")
+        for name, target in (("self", "self"), ("one", "two"), ("two", "one"), ("gone", "nowhere"), ("under", "x/y")):
+            (tmp_path / "store" / name).symlink_to(target)
+        assert [info.path for info in store.list()] == ["x"]
+        assert store.list("self") == []
+
+    def test_names_that_cannot_be_are_missing(self, store: Store, tmp_path: Path) -> None:
+        store.write("x", b"")
+        (tmp_path / "store" / "self").symlink_to("self")
+        for path in ("n" * 300, "n" * 300 + "/x", "self", "self/x"):
+            assert not store.exists(path)
+            with pytest.raises(NotFoundError):
+                store.read(path)
+        with pytest.raises(StorageError, match="cannot write"):
+            store.write("n" * 300, b"")

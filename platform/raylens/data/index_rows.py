@@ -37,8 +37,8 @@ def shard_rows(source: Source, number: int, shard: ObjectInfo, keep: int) -> tup
     try:
         for sample in source.walk(shard):
             rows.append(_row(number, sample))  # noqa: PERF401 (rows read before the damage are kept)
-    except DamagedError:
-        rows.append({**_empty(number, "(rest of the shard)"), "reason": "truncated or damaged shard"})
+    except DamagedError as error:
+        rows.append({**_empty(number, "(rest of the shard)"), "reason": _damage(str(error))})
     _keep_captions(rows, keep)
     told = sibling_stats(source.store, shard) if source.format_name == "tar" else {}
     return pa.Table.from_pylist(rows, schema=SCHEMA), {**_summary(number, shard, rows), **told}
@@ -97,6 +97,13 @@ def _row(shard: int, sample: RawSample) -> dict[str, Any]:
         "height": height,
         "caption": sample.captions[0],
     }
+
+
+def _damage(message: str) -> str:
+    """The kind of damage, in words that are the same for all shards: they are counted by it."""
+    if ": it is compressed by " in message:
+        return "compressed shard: unpack it"
+    return "data after the end of a tar" if ": data follows its end " in message else "truncated or damaged shard"
 
 
 def _missing(sample: RawSample) -> str | None:

@@ -20,7 +20,8 @@ from raylens.storage import Store, open_store
 
 __all__ = ["Repacked", "repack"]
 
-SUFFIXES = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}
+SUFFIXES = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
+"""By Pillow's names; MPO is a JPEG with further pictures behind it, as many phones write."""
 JPEG_QUALITY = 95
 RESULT = pa.schema([("samples", pa.int64()), ("bytes", pa.int64()), ("left_out", pa.int64())])
 
@@ -108,7 +109,7 @@ def _scaled(data: bytes, edge: int | None) -> tuple[bytes, str] | None:
     except (InputError, UnidentifiedImageError, OSError):
         return None
     sink = io.BytesIO()
-    if edge is None or min(pixels.size) <= edge:
+    if edge is None or small:
         pixels.save(sink, "PNG")
         return sink.getvalue(), "png"
     scale = edge / min(pixels.size)

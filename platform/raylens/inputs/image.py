@@ -41,7 +41,8 @@ def decode_image(data: bytes, *, least: int = 0, max_pixels: int = DEFAULT_MAX_P
                 f"image of {width} x {height} pixels is over the limit of {max_pixels} pixels: "
                 "scale it down or raise max_pixels"
             )
-        if least and image.format == "JPEG":
+        # MPO is what Pillow calls a JPEG with further pictures behind it, as many phones write.
+        if least and image.format in ("JPEG", "MPO"):
             # draft() keeps both edges at or above what is asked, so it never costs sharpness.
             image.draft("RGB", (least, least))
         return _to_rgb(image)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Self
 from raylens.errors import AlreadyExistsError, ConfigError, ConflictError, NotFoundError
 from raylens.storage.atomic import HIDDEN, beside, publish, sync
 from raylens.storage.base import ObjectInfo, Store, checked_path, open_source, short_read
-from raylens.storage.local_files import explained, file_info, missing_is_empty, require_version
+from raylens.storage.local_files import explained, file_info, require_version, walk
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
@@ -131,19 +131,15 @@ class LocalStore(Store):
             publish(new, target)
 
     def list(self, prefix: str = "") -> list[ObjectInfo]:
-        """See `Store.list`."""
+        """See `Store.list`; links to folders are followed."""
         folder = self._at(prefix) if prefix else Path(self.root)
         with explained("list", folder):
             return sorted(self._walk(folder), key=lambda info: info.path)
 
     def _walk(self, folder: Path) -> Iterator[ObjectInfo]:
-        for parent, folders, names in os.walk(folder, onerror=missing_is_empty):
-            folders[:] = [name for name in folders if not name.startswith(HIDDEN)]
-            for name in names:
-                if not name.startswith(HIDDEN):
-                    with contextlib.suppress(NotFoundError):  # deleted while we look
-                        file = Path(parent) / name
-                        yield file_info(file, str(file.relative_to(self.root)))
+        for file in walk(self.root, folder, HIDDEN):
+            with contextlib.suppress(NotFoundError):  # deleted while we look, or a link to nothing
+                yield file_info(file, str(file.relative_to(self.root)))
 
     def info(self, path: str) -> ObjectInfo:
         """See `Store.info`."""

@@ -1,5 +1,6 @@
 """What the operating system says of files, in the words of stores."""
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from typing import BinaryIO
 from raylens.errors import NotFoundError, StorageError
 from raylens.storage.base import ObjectInfo, changed
 
-__all__ = ["explained", "file_info", "missing_is_empty", "require_version"]
+__all__ = ["explained", "file_info", "require_version", "walk"]
 
 
 @contextmanager
@@ -19,7 +20,9 @@ def explained(verb: str, path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        absent = isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError) and verb != "write"
+        missing = isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError)
+        # A name that is too long and a link to itself cannot be anything.
+        absent = verb != "write" and (missing or error.errno in (errno.ENAMETOOLONG, errno.ELOOP))
         kind = NotFoundError if absent else StorageError
         raise kind(f"cannot {verb} {path}: {error.strerror or error}") from None
 
@@ -47,9 +50,40 @@ def require_version(stream: BinaryIO, version: str | None) -> None:
         raise changed(str(stream.name))
 
 
-def missing_is_empty(error: OSError) -> None:
+def walk(root: str, folder: Path, hidden: str) -> Iterator[Path]:
+    """All files below a folder of a store, links followed; not those within a link to a folder that it is in.
+
+    Args:
+        root: the store's own folder.
+        folder: it, or one below it.
+        hidden: begins the names of files and folders that are left out.
+
+    Raises:
+        OSError: a folder cannot be listed.
+    """
+    for parent, folders, names in os.walk(folder, onerror=_missing_is_empty, followlinks=True):
+        above = _above(root, Path(parent)) if any(Path(parent, name).is_symlink() for name in folders) else []
+        folders[:] = [
+            name for name in folders if not name.startswith(hidden) and not _leads_back(Path(parent, name), above)
+        ]
+        yield from (Path(parent, name) for name in names if not name.startswith(hidden))
+
+
+def _above(root: str, folder: Path) -> list[Path]:
+    """Where a folder and those that it is reached through really are, the store's own included."""
+    return [Path(os.path.realpath(one)) for one in (folder, *folder.parents) if one.is_relative_to(root)]
+
+
+def _leads_back(folder: Path, above: list[Path]) -> bool:
+    if not above or not folder.is_symlink():
+        return False
+    target = Path(os.path.realpath(folder))
+    return any(one.is_relative_to(target) for one in above)
+
+
+def _missing_is_empty(error: OSError) -> None:
     """What `os.walk` does about a folder that is not there: nothing."""
-    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+    if not isinstance(error, FileNotFoundError | NotADirectoryError) and error.errno != errno.ELOOP:
         raise error
 
 

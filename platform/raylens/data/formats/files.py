@@ -14,7 +14,7 @@ from raylens.data.formats.base import Kind, Pair, Place, RawSample, file_record
 from raylens.errors import ConfigError, ManifestError, NotFoundError
 from raylens.storage import Store, open_store
 
-__all__ = ["ImageRow", "has_parent_part", "is_elsewhere", "locate", "read_files", "walk_files"]
+__all__ = ["ImageRow", "has_parent_part", "is_elsewhere", "locate", "read_files", "unique_key", "walk_files"]
 
 THREADS, AHEAD = 8, 16
 """Requests at a time, and images held at most."""
@@ -77,7 +77,7 @@ def walk_files(store: Store, rows: Iterable[ImageRow]) -> Iterator[RawSample]:
     """
     seen: dict[str, int] = {}
     for row, (image, reason) in _in_order(lambda row: (row, _fetch(store, row)), rows):
-        sample = RawSample(_unique(os.path.splitext(row.image)[0], seen), image, row.captions, reason=reason)  # noqa: PTH122 (URIs too)
+        sample = RawSample(unique_key(os.path.splitext(row.image)[0], seen), image, row.captions, reason=reason)  # noqa: PTH122 (URIs too)
         if image is not None:
             sample.place = Place(length=len(image), kind=Kind.FILE)
             sample.record = file_record(row.image, row.captions or ())
@@ -96,7 +96,8 @@ def _fetch(store: Store, row: ImageRow) -> tuple[bytes | None, str | None]:
         return None, "image path cannot be used"
 
 
-def _unique(key: str, seen: dict[str, int]) -> str:
+def unique_key(key: str, seen: dict[str, int]) -> str:
+    """The key, with a number behind it where ``seen``, which remembers it, has it already."""
     found = key
     while found in seen:
         seen[key] += 1

@@ -11,9 +11,15 @@ from raylens.storage import ObjectInfo, Store
 
 __all__ = ["FOLDER", "FolderFormat"]
 
+MACOS = "__MACOSX"
+"""The folder in which its archives keep what belongs to files, by their names."""
+
 
 class FolderFormat:
-    """A shard is a class: all images below one of the data set's folders. Images beside the folders have no class."""
+    """A shard is a class: all images below one of the data set's folders. Images beside the folders have no class.
+
+    What is hidden (``.git``, ``.ipynb_checkpoints``, ``._a.jpg``) and what macOS adds to archives is no image.
+    """
 
     name = "folder"
 
@@ -47,7 +53,9 @@ class FolderFormat:
 
 def _images(objects: Iterable[ObjectInfo]) -> Iterator[ObjectInfo]:
     for info in objects:
-        if "/" in info.path and info.path.rpartition(".")[2].lower() in IMAGE_SUFFIXES:
+        parts = info.path.split("/")
+        hidden = any(part.startswith(".") or part == MACOS for part in parts)
+        if len(parts) > 1 and not hidden and info.path.rpartition(".")[2].lower() in IMAGE_SUFFIXES:
             yield info
 
 

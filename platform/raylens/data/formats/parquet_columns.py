@@ -35,8 +35,8 @@ class PairColumns:
         fields = {name: schema.field(name).type for name in schema.names if schema.names.count(name) == 1}
         images = {name: name in fields and _holds_images(fields[name]) for name in schema.names}
         captions = {name: name in fields and _holds_captions(fields[name]) for name in schema.names}
-        image = find_column("image", columns.image, IMAGE_NAMES, images, where)
-        caption = find_column("caption", columns.caption, CAPTION_NAMES, captions, where)
+        image = find_column("image", columns.image, IMAGE_NAMES, images, where, fields)
+        caption = find_column("caption", columns.caption, CAPTION_NAMES, captions, where, fields)
         return cls(image, caption, pa.types.is_struct(fields[image]))
 
     @property
@@ -56,7 +56,9 @@ class PairColumns:
 def _holds_images(kind: pa.DataType) -> bool:
     if pa.types.is_struct(kind):
         return any(field.name == "bytes" and _holds_images(field.type) for field in kind)
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
 
 
 def _holds_captions(kind: pa.DataType) -> bool:

@@ -1,6 +1,5 @@
 """The rows of tables that name images: CSV and TSV with a header line, and JSON objects a line each."""
 
-import csv
 import io
 import json
 from collections.abc import Iterator
@@ -9,6 +8,7 @@ from typing import Any, BinaryIO
 
 from raylens.data.formats.base import Columns, captions_of
 from raylens.data.formats.columns import CAPTION_NAMES, find_column
+from raylens.data.formats.delimited import DelimitedText
 from raylens.data.formats.files import ImageRow, has_parent_part, is_elsewhere
 from raylens.errors import ManifestError
 
@@ -29,7 +29,7 @@ def table_rows(stream: BinaryIO, suffix: str, columns: Columns, folder: str, whe
 
     Args:
         stream: the table, UTF-8; closed when the rows are read.
-        suffix: ``csv``, ``tsv`` or ``jsonl``.
+        suffix: ``csv``, ``tsv`` or ``jsonl``; what quotes mean in the first two is told by `DelimitedText`.
         columns: as the data set names them.
         folder: the table's own, which paths are relative to.
         where: the table, for messages.
@@ -72,27 +72,15 @@ def _utf8(text: str) -> str:
 
 
 def _lines(text: io.TextIOWrapper, suffix: str, columns: Columns, where: str) -> Iterator[Row]:
-    # Strict: a stray quote makes its row malformed, instead of swallowing what comes after it.
-    reader = csv.reader(text, delimiter=DELIMITERS[suffix], strict=True)
-    try:
-        header = next(reader, [])
-    except csv.Error as error:
-        raise ManifestError(f"{where}: the header line cannot be read: {error}") from None
+    table = DelimitedText(iter(text), DELIMITERS[suffix])
+    header = table.header()
+    if header is None:
+        raise ManifestError(f"{where}: the header line cannot be read: a quote is not closed, or text follows it")
     if not header:
         raise ManifestError(f"{where} has no header line: write the names of its columns there")
     image, caption = (header.index(name) for name in _found(dict.fromkeys(header, True), columns, where))
-    while True:
-        line = reader.line_num + 1
-        try:
-            row = next(reader, None)
-        except csv.Error:
-            yield line, None, None
-            continue
-        if row is None:
-            return
-        if row:
-            whole = len(row) == len(header)
-            yield line, row[image].strip() or None if whole else None, row[caption] if whole else None
+    for line, row in table.rows(len(header), image):
+        yield line, (row[image].strip() or None) if row else None, row[caption] if row else None
 
 
 def _objects(text: io.TextIOWrapper, columns: Columns, where: str) -> Iterator[Row]:

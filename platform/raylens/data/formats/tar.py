@@ -7,13 +7,15 @@ from dataclasses import replace
 from typing import Any
 
 from raylens.data.formats.base import IMAGE_SUFFIXES, Columns, Kind, Pair, Place, RawSample, captions_of
-from raylens.errors import DamagedError
+from raylens.data.formats.files import unique_key
+from raylens.data.formats.tar_damage import after_end, compression, damaged
 from raylens.storage import ObjectInfo, Store
 
 __all__ = ["TAR", "TarFormat", "spans"]
 
 TEXT_SUFFIX, JSON_SUFFIX = "txt", "json"
-BLOCK = 512
+SPARSE = "stored as a sparse file: write the tar without --sparse"
+"""Such a member's bytes do not lie one after the other."""
 GAP = 128 * 1024
 """Bytes that are read and thrown away rather than asked around with a further request."""
 
@@ -32,32 +34,27 @@ class TarFormat:
 
     def walk(self, store: Store, shard: ObjectInfo, columns: Columns) -> Iterator[RawSample]:  # noqa: ARG002
         """See `ShardFormat.walk`; the tar is read once from front to back."""
-        sample: RawSample | None = None
+        held: RawSample | None = None
         try:
             with (
                 store.open_file(shard.path, shard.size, shard.version) as stream,
                 tarfile.open(fileobj=stream, mode="r|") as archive,
             ):
-                for member in archive:
-                    if not member.isfile():
-                        continue
-                    key, suffix = _split_name(member.name)
-                    if sample is None or sample.key != key:
-                        if sample is not None:
-                            yield sample
-                        sample = RawSample(key)
-                    content = archive.extractfile(member)
-                    assert content is not None  # isfile() was asked above
-                    _add(sample, suffix, content.read(), member.offset_data)
+                for sample in _samples(archive):
+                    if held is not None:
+                        yield held
+                    held = sample
                 end = archive.offset
         except (tarfile.TarError, EOFError) as error:
-            raise _damaged(store, shard, str(error)) from None
-        # tarfile takes a header that is cut off or broken for the end, which is a block of zeros.
-        whole = end + BLOCK <= shard.size and not any(store.read_range(shard.path, end, BLOCK, version=shard.version))
-        if sample is not None and (whole or (sample.image is not None and sample.captions)):
-            yield sample
-        if not whole:
-            raise _damaged(store, shard, f"no end after byte {end}")
+            if held is not None:
+                yield held
+            raise damaged(store, shard, compression(store, shard) or str(error)) from None
+        whole, problem = after_end(store, shard, end)
+        # A sample that the damage may have cut off counts only if it has all that it needs.
+        if held is not None and (whole or (held.image is not None and held.captions)):
+            yield held
+        if problem is not None:
+            raise damaged(store, shard, problem)
 
     def read(
         self,
@@ -76,8 +73,28 @@ class TarFormat:
                 yield Pair(bytes(image), _captions(bytes(view[at : at + place.caption_length]), place.kind))
 
 
-def _damaged(store: Store, shard: ObjectInfo, how: str) -> DamagedError:
-    return DamagedError(f"shard {shard.path} of {store.describe()} is truncated or damaged: {how}")
+def _samples(archive: tarfile.TarFile) -> Iterator[RawSample]:
+    """Neighbours of one name; where a suffix comes again, another sample of that name begins."""
+    seen: dict[str, int] = {}
+    sample, name, suffixes = None, "", set[str]()
+    for member in archive:
+        if not member.isfile():
+            continue
+        key, suffix = _split_name(member.name)
+        if sample is None or key != name or suffix in suffixes:
+            if sample is not None:
+                yield sample
+            sample, name, suffixes = RawSample(unique_key(key, seen)), key, set()
+        suffixes.add(suffix)
+        if member.issparse():
+            if suffix in (*IMAGE_SUFFIXES, TEXT_SUFFIX, JSON_SUFFIX):
+                sample.reason = SPARSE
+            continue
+        content = archive.extractfile(member)
+        assert content is not None  # isfile() was asked above
+        _add(sample, suffix, content.read(), member.offset_data)
+    if sample is not None:
+        yield sample
 
 
 def _split_name(name: str) -> tuple[str, str]:
@@ -112,7 +129,7 @@ def _caption(sample: RawSample, captions: tuple[str, ...] | None, kind: Kind, of
 def _json(data: bytes) -> dict[str, Any]:
     try:
         meta = json.loads(data)
-    except ValueError:  # metadata is a courtesy; training does not depend on it
+    except (ValueError, RecursionError):  # metadata is a courtesy; training does not depend on it
         return {}
     return meta if isinstance(meta, dict) else {}
 
