@@ -74,7 +74,7 @@ def main() -> None:
     with session():
         manifest = manifest_for(SourceConfig(uri=shards), open_store(home), ray_map)
         if not Path(tokenizer).exists():
-            Path(tokenizer).write_text(Tokenizer.train(manifest.captions(), 400).to_json())
+            Path(tokenizer).write_text(Tokenizer.train(manifest.captions(), 800).to_json())
         maker, began = maker_for(manifest, shards, Path(tokenizer)), time.monotonic()
         if what == "memory":
             result: object = memory(maker, len(manifest))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from raylens.config import ImageTowerConfig, ModelConfig, TextTowerConfig
+from raylens.config import ModelConfig, TextTransformerConfig, VisionTransformerConfig
 from raylens.inputs.preprocess import CLIP_MEAN, CLIP_STD
 from raylens.models import DualEncoder
 from raylens.objectives import contrastive_loss
@@ -32,8 +32,8 @@ def test_contrastive_loss_on_the_device(gpu: torch.device, scale: float) -> None
 def test_towers_on_the_device(gpu: torch.device) -> None:
     config = ModelConfig(
         embed_dim=64,
-        image=ImageTowerConfig(size=32, patch=8, width=64, layers=2, heads=2),
-        text=TextTowerConfig(context=16, vocab=400, width=64, layers=2, heads=2),
+        image=VisionTransformerConfig(size=32, patch=8, width=64, layers=2, heads=2),
+        text=TextTransformerConfig(context=16, vocab=700, width=64, layers=2, heads=2),
     )
     model = DualEncoder(config, end_id=1, mean=CLIP_MEAN, std=CLIP_STD)
     pixels = torch.randint(0, 256, (5, 32, 32, 3), dtype=torch.uint8)

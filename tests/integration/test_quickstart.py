@@ -151,7 +151,7 @@ def test_interrupted_and_killed_it_resumes_to_the_same_weights(folder: Path, dis
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["train", "nope"], 2, "unknown recipe 'nope'; recipes: digits, vit_b32"),
+        (["train", "nope"], 2, "unknown recipe 'nope'; recipes: digits, rn50"),
         (["train", "digits", "--set", "optim.peak=1"], 2, "unknown key 'optim.peak' (did you mean 'peak_lr'?)"),
         (["train", "digits", "--set", "global_batch=127"], 2, "cannot be shared equally by scale.workers = 2"),
         (["train", "digits", "--set", "data.train=nothing"], 1, "under nothing, which holds 0 objects: check"),

@@ -29,9 +29,9 @@ CLASSES = ["cat", "dog", "house"]
 
 
 def random_bundle() -> Bundle:
-    tokenizer = Tokenizer.train(CAPTIONS * 3, 300)
+    tokenizer = Tokenizer.train(CAPTIONS * 3, 600)
     image = {"size": 32, "patch": 16, "width": 32, "layers": 2, "heads": 2}
-    text = {"context": 16, "vocab": 400, "width": 32, "layers": 2, "heads": 2}
+    text = {"context": 16, "vocab": 700, "width": 32, "layers": 2, "heads": 2}
     config = ModelConfig.model_validate({"embed_dim": 32, "image": image, "text": text})
     preprocess = Preprocess(size=32)
     model = DualEncoder(config, end_id=tokenizer.end_id, mean=preprocess.mean, std=preprocess.std)

@@ -39,7 +39,7 @@ def maker_for(tmp_path: Path, *stores: Store, **data: Any) -> UnitMaker:
         homes=tuple(manifest.home for manifest in manifests),
         run_uri=str(tmp_path / "run"),
         preprocess=Preprocess(size=16),
-        tokenizer_json=Tokenizer.train(texts, 300).to_json(),
+        tokenizer_json=Tokenizer.train(texts, 600).to_json(),
         context=12,
         crop_min_scale=0.5,
         max_pixels=10_000,

@@ -46,7 +46,7 @@ def small(tmp_path: Path, data: Store, **changes: object) -> RunConfig:
         "model": {
             "embed_dim": 16,
             "image": {"size": 16, "patch": 8, "width": 32, "layers": 2, "heads": 2},
-            "text": {"context": 12, "vocab": 300, "width": 32, "layers": 1, "heads": 2},
+            "text": {"context": 12, "vocab": 600, "width": 32, "layers": 1, "heads": 2},
         },
         "optim": {"peak_lr": 2e-3, "warmup_steps": 2, "eps": 1e-6, "clip_norm": 1.0},
         "length": {"samples_seen": 12 * 8},
@@ -80,7 +80,7 @@ def reference_losses(config: RunConfig) -> list[float]:
         first = step * config.global_batch
         block = maker.make(first, first + config.global_batch)
         images, ids = (torch.from_numpy(block[name]) for name in ("image", "ids"))
-        image_BD, text_BD, log_scale = model(images, ids)
+        image_BD, text_BD, log_scale, _ = model(images, ids)
         logits = log_scale.double().exp() * image_BD.double() @ text_BD.double().T
         target = torch.arange(len(logits))
         loss = (

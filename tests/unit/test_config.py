@@ -38,8 +38,10 @@ def leaves(node: type[BaseModel], prefix: str = "") -> dict[str, Any]:
     """Every key of the tree with its default."""
     found: dict[str, Any] = {}
     for name, field in node.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            found |= leaves(field.annotation, f"{prefix}{name}.")
+        # Where a field has kinds, the page lists the keys of the default one.
+        kind = type(field.default) if isinstance(field.default, BaseModel) else field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            found |= leaves(kind, f"{prefix}{name}.")
         else:
             found[prefix + name] = "required" if field.is_required() else field.default
     return found
@@ -105,7 +107,7 @@ def test_a_printed_recipe_is_complete(recipe: str, tmp_path: Path) -> None:
         ),
         (
             "model.image.kernel=1",
-            "unknown key 'model.image.kernel'; allowed here: heads, layers, patch, size, width",
+            "unknown key 'model.image.kernel'; allowed here: heads, kind, layers, patch, size, width",
         ),
     ],
 )
@@ -141,7 +143,7 @@ def test_keys_that_are_no_text_are_unknown_keys(tmp_path: Path) -> None:
         ("optim.peak_lr=nan", "optim.peak_lr = 'nan': input should be a finite number"),
         ("optim.peak_lr=fast", "optim.peak_lr = 'fast': input should be a valid number"),
         ("optim.beta2=1", "optim.beta2 = 1: input should be less than 1"),
-        ("optim=null", "optim = None: expected keys and values: beta1, beta2, clip_norm, eps, peak_lr"),
+        ("optim=null", "optim = None: expected keys and values: beta1, beta2, clip_norm, eps, layer_decay, peak_lr"),
         ("optim.peak_lr.base=1", "optim.peak_lr = {'base': 1}: input should be a valid number"),
         ("zero.stage=4", "zero.stage = 4: input should be 0, 1, 2 or 3"),
         ("precision=bf16", "precision = 'bf16': input should be 'fp32'"),
@@ -150,7 +152,7 @@ def test_keys_that_are_no_text_are_unknown_keys(tmp_path: Path) -> None:
         ("name=12", "name = 12: input should be a valid string; quote what is meant as text"),
         ("model.image.size=30", "size 30 must be a multiple of patch 8"),
         ("model.text.heads=5", "width 96 must be a multiple of heads 5"),
-        ("model.text.vocab=257", "model.text.vocab = 257: input should be greater than or equal to 258"),
+        ("model.text.vocab=513", "model.text.vocab = 513: input should be greater than or equal to 514"),
     ],
 )
 def test_a_refusal_names_field_value_and_remedy(assignment: str, words: str) -> None:
@@ -313,7 +315,7 @@ def test_a_file_without_a_recipe_is_complete_by_itself(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("recipe: digit\n", "unknown recipe 'digit'; recipes: digits, vit_b32"),
+        ("recipe: digit\n", "unknown recipe 'digit'; recipes: digits, rn50"),
         ("", "expected keys and values, found NoneType"),
         ("- a\n", "expected keys and values, found list"),
         ("name: a\nb: [\n", "line 3: not valid YAML: "),
@@ -330,9 +332,9 @@ def test_a_file_that_cannot_be_used_says_why(text: str, words: str, tmp_path: Pa
 
 
 def test_sources_that_are_not_there_are_named(tmp_path: Path) -> None:
-    assert "unknown recipe 'digitz'; recipes: digits, vit_b32. A file must end in .yaml" in refused("digitz")
+    assert "unknown recipe 'digitz'; recipes: digits, rn50" in refused("digitz")
     missing = str(tmp_path / "none.yaml")
-    assert f"cannot read {missing}: No such file or directory; recipes: digits, vit_b32" in refused(missing)
+    assert f"cannot read {missing}: No such file or directory; recipes: digits, rn50" in refused(missing)
     (tmp_path / "folder.yaml").mkdir()
     assert "Is a directory" in refused(str(tmp_path / "folder.yaml"))
     (tmp_path / "latin.yaml").write_bytes("name: café".encode("latin-1"))

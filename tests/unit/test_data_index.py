@@ -1,8 +1,10 @@
 """Packing, indexing and reading shards: what goes in comes out, and what is broken is named."""
 
+import gzip
 import io
 import json
 import os
+import subprocess
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,16 +12,20 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from PIL import Image
 
 from raylens.config import SourceConfig
 from raylens.data import RawSample, Source
+from raylens.data.formats.base import Columns
+from raylens.data.formats.tar import TAR
 from raylens.data.index import manifest_for
 from raylens.data.index_rows import shard_rows
 from raylens.data.manifest import Manifest
 from raylens.data.opened import open_data
 from raylens.data.pack import NewSample, pack
 from raylens.data.quarantine import check_budget
-from raylens.errors import ChangedError, ManifestError, QuarantineError
+from raylens.data.repack import _scaled
+from raylens.errors import ChangedError, DamagedError, ManifestError, QuarantineError
 from raylens.storage import Store, open_store
 
 MakeShards = Callable[..., Store]
@@ -89,8 +95,34 @@ def test_walk_gives_what_was_packed(make_shards: MakeShards) -> None:
 
 
 def test_no_shards_is_one_clear_line(tmp_path: Path) -> None:
-    with pytest.raises(ManifestError, match=r"no shards \(\*\.tar.* under .*nothing-here.*check data\.train"):
+    with pytest.raises(ManifestError, match=r"data\.train: there is no .*nothing-here: check the path"):
         Source.open(SourceConfig(uri=str(tmp_path / "nothing-here")))
+    with pytest.raises(ManifestError, match=r"no shards \(\*\.tar.* under .* which holds 0 objects: check data\.train"):
+        Source.open(SourceConfig(uri=str(tmp_path)))
+    long = ",".join("shard" * 20 for _ in range(60))
+    with pytest.raises(ManifestError, match="no shards"):
+        Source.open(SourceConfig(uri=f"{tmp_path}/{{{long}}}.tar"))
+
+
+def test_manifests_within_the_data_are_none_of_it(make_shards: MakeShards, tmp_path: Path) -> None:
+    store = make_shards(12, per_shard=6)
+    manifest = manifest_for(SourceConfig(uri=store.uri), store / "runs" / "manifests", here)
+    assert Source.open(SourceConfig(uri=store.uri))[1] == list(manifest.shards)
+    assert manifest_for(SourceConfig(uri=store.uri), store / "runs" / "manifests", here).home == manifest.home
+
+
+def test_a_table_is_indexed_again_when_its_images_change(make_shards: MakeShards, tmp_path: Path) -> None:
+    folder = tmp_path / "table"
+    folder.mkdir()
+    (folder / "list.csv").write_text("image,caption\n0.jpg,zero\n1.jpg,one\n")
+    images = [sample.image for sample in walked(make_shards(2))]
+    assert images[0] is not None
+    assert images[1] is not None
+    (folder / "0.jpg").write_bytes(images[0])
+    cache = open_store(str(tmp_path / "manifests"))
+    assert manifest_for(SourceConfig(uri=str(folder)), cache, here).reasons == {"image file is missing": 1}
+    (folder / "1.jpg").write_bytes(images[1])
+    assert len(manifest_for(SourceConfig(uri=str(folder)), cache, here)) == 2
 
 
 def test_manifest_places_are_exact(make_shards: MakeShards, tmp_path: Path) -> None:
@@ -270,7 +302,7 @@ def test_what_img2dataset_says_is_compared(tmp_path: Path, make_shards: MakeShar
     store.write("000001_stats.json", json.dumps(stats).encode())
     store.write("000001.parquet", b"not looked at")
     manifest = index(store, tmp_path)
-    assert manifest.shortfalls() == ["000001.tar has 5 samples, its _stats.json says 7"]
+    assert manifest.warnings() == ["000001.tar has 5 samples, its _stats.json says 7"]
     assert manifest.table["failed"].to_pylist() == [None, 2]
 
 
@@ -301,3 +333,131 @@ def test_budget(bad: int, read: int, *, stops: bool) -> None:
             check_budget(bad, read, 0.01, "where")
     else:
         check_budget(bad, read, 0.01, "where")
+
+
+def picture() -> bytes:
+    sink = io.BytesIO()
+    Image.new("RGB", (4, 3), (1, 2, 3)).save(sink, format="PNG")
+    return sink.getvalue()
+
+
+def rows_of_tar(tmp_path: Path, data: bytes) -> list[tuple[str, str | None, str | None]]:
+    """Keys, captions and reasons."""
+    store = open_store(tmp_path / "tar")
+    store.write("s.tar", data)
+    table = rows_of(store)
+    return list(zip(*(table[name].to_pylist() for name in ("key", "caption", "reason")), strict=True))
+
+
+def test_a_name_that_comes_again_is_another_sample(tmp_path: Path) -> None:
+    pair = [("a.png", picture()), ("a.txt", b"one")]
+    again = [("a.png", picture()), ("a.txt", b"two")]
+    assert rows_of_tar(tmp_path, tar_of([*pair, *again, ("b.png", picture()), ("b.txt", b"b"), *pair])) == [
+        ("a", "one", None),
+        ("a#2", "two", None),
+        ("b", "b", None),
+        ("a#3", "one", None),
+    ]
+    assert rows_of_tar(tmp_path, tar_of([*pair, ("a.png", picture())])) == [
+        ("a", "one", None),
+        ("a#2", None, "no caption"),
+    ]
+
+
+def pairs(*names: str) -> bytes:
+    return tar_of([member for name in names for member in ((f"{name}.png", picture()), (f"{name}.txt", b"words"))])
+
+
+@pytest.mark.parametrize("padding", [0, 2**20, 3 * 2**20])
+def test_a_tar_behind_a_tar_is_told(tmp_path: Path, padding: int) -> None:
+    joined = pairs("a", "b") + bytes(padding) + pairs("c")
+    assert rows_of_tar(tmp_path, joined) == [
+        ("a", "words", None),
+        ("b", "words", None),
+        ("(rest of the shard)", None, "data after the end of a tar"),
+    ]
+    store = open_store(tmp_path / "tar")
+    with pytest.raises(DamagedError, match=r"s\.tar of .* data follows its end at byte \d+: write tars"):
+        list(TAR.walk(store, store.info("s.tar"), Columns()))
+
+
+def test_a_sample_before_the_end_is_counted_though_data_follows(tmp_path: Path) -> None:
+    rows = rows_of_tar(tmp_path, tar_of([("a.png", picture())]) + pairs("b"))
+    assert [reason for _, _, reason in rows] == ["no caption", "data after the end of a tar"]
+
+
+@pytest.mark.parametrize("zeros", [1024, 10_240, 2**20, 5 * 2**20 + 512])
+def test_padding_is_no_damage(tmp_path: Path, zeros: int) -> None:
+    whole = pairs("a").rstrip(b"\0")
+    whole += bytes(-len(whole) % 512 + zeros)
+    assert rows_of_tar(tmp_path, whole) == [("a", "words", None)]
+
+
+def sparse_tar(folder: Path, kind: list[str]) -> bytes:
+    folder.mkdir()
+    with (folder / "b.png").open("wb") as sink:
+        sink.write(picture())
+        sink.truncate(2**20)
+    for name, data in (("a.png", picture()), ("a.txt", b"a"), ("b.txt", b"b"), ("c.png", picture()), ("c.txt", b"c")):
+        (folder / name).write_bytes(data)
+    names = ["a.png", "a.txt", "b.png", "b.txt", "c.png", "c.txt"]
+    done = subprocess.run(["tar", "-cS", *kind, *names], cwd=folder, capture_output=True, check=True)
+    assert len(done.stdout) < 2**19
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [["--format=gnu"], *(["--format=posix", f"--sparse-version={number}"] for number in ("0.0", "0.1", "1.0"))],
+)
+def test_a_sparse_member_is_a_reason(tmp_path: Path, kind: list[str]) -> None:
+    assert rows_of_tar(tmp_path, sparse_tar(tmp_path / "files", kind)) == [
+        ("a", "a", None),
+        ("b", None, "stored as a sparse file: write the tar without --sparse"),
+        ("c", "c", None),
+    ]
+
+
+def test_a_compressed_tar_is_told(tmp_path: Path) -> None:
+    reason = "compressed shard: unpack it"
+    assert rows_of_tar(tmp_path, gzip.compress(pairs("a"))) == [("(rest of the shard)", None, reason)]
+    store = open_store(tmp_path / "tar")
+    with pytest.raises(DamagedError, match=r"s\.tar of .* it is compressed by gzip: unpack it"):
+        list(TAR.walk(store, store.info("s.tar"), Columns()))
+    assert rows_of_tar(tmp_path, b"")[0][2] == "truncated or damaged shard"
+
+
+def test_metadata_that_is_too_deep_or_too_large_is_none(tmp_path: Path) -> None:
+    deep = b"[" * 200_000
+    members = [("a.json", deep), ("a.png", picture()), ("a.txt", b"a"), ("b.json", b'{"captions":' + deep)]
+    store = open_store(tmp_path / "tar")
+    counts = {"successes": 10**30, "failed_to_download": 0, "failed_to_resize": 0}
+    large = [json.dumps({**counts, **more}).encode() for more in ({}, {"successes": 1, "failed_to_resize": 2**63 - 1})]
+    for stats in (deep, *large, b'{"successes": -1, "failed_to_download": 0, "failed_to_resize": 0}'):
+        store.write("s_stats.json", stats)
+        store.write("s.tar", tar_of(members))
+        manifest = index(store, tmp_path)
+        assert manifest.table["expected"].to_pylist() == [None]
+        assert len(manifest) == 1
+
+
+def test_a_row_of_a_table_with_a_senseless_name_is_rejected(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "table")
+    store.write("0.png", picture())
+    store.write("t.csv", f"image,caption\n0.png,a\n{'n' * 300}.png,b\n".encode())
+    assert rows_of(store)["reason"].to_pylist() == [None, "image file is missing"]
+
+
+def test_repacking_keeps_pictures_of_phones_as_they_are() -> None:
+    """Pillow calls a JPEG with a second picture behind the first one MPO."""
+    first, second = (Image.new("RGB", (64, 48), (number, 2, 3)) for number in (10, 200))
+    sink = io.BytesIO()
+    first.save(sink, format="MPO", save_all=True, append_images=[second])
+    data = sink.getvalue()
+    assert _scaled(data, None) == (data, "jpg")
+    assert _scaled(data, 48) == (data, "jpg")
+    made = _scaled(data, 24)
+    assert made is not None
+    assert made[1] == "jpg"
+    with Image.open(io.BytesIO(made[0])) as small:
+        assert (small.format, small.size) == ("JPEG", (32, 24))

@@ -38,7 +38,7 @@ def maker_for(store: Store, tmp_path: Path) -> UnitMaker:
         homes=(manifest.home,),
         run_uri=str(tmp_path / "run"),
         preprocess=Preprocess(size=16),
-        tokenizer_json=Tokenizer.train(manifest.captions(), 300).to_json(),
+        tokenizer_json=Tokenizer.train(manifest.captions(), 600).to_json(),
         context=12,
         crop_min_scale=0.5,
         max_pixels=10_000,

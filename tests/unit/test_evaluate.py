@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from raylens.config import ImageTowerConfig, ModelConfig, TextTowerConfig
+from raylens.config import ModelConfig, TextTransformerConfig, VisionTransformerConfig
 from raylens.errors import ConfigError, DataError
 from raylens.evaluate import (
     ClassList,
@@ -42,10 +42,10 @@ LIST = ClassList("animals and more", NAMES, ("a photo of a {}.", "{}"))
 def encoder() -> Encoder:
     config = ModelConfig(
         embed_dim=16,
-        image=ImageTowerConfig(size=16, patch=8, width=32, layers=1, heads=2),
-        text=TextTowerConfig(context=16, vocab=400, width=32, layers=1, heads=2),
+        image=VisionTransformerConfig(size=16, patch=8, width=32, layers=1, heads=2),
+        text=TextTransformerConfig(context=16, vocab=700, width=32, layers=1, heads=2),
     )
-    tokenizer, preprocess = Tokenizer.train(["a photo of a cat", "an old house"] * 3, 300), Preprocess(size=16)
+    tokenizer, preprocess = Tokenizer.train(["a photo of a cat", "an old house"] * 3, 600), Preprocess(size=16)
     model = DualEncoder(config, end_id=tokenizer.end_id, mean=preprocess.mean, std=preprocess.std)
     return Encoder(Bundle(config, model.state_dict(), tokenizer, preprocess))
 

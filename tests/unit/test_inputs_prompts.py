@@ -46,7 +46,7 @@ def test_classes_that_cannot_be_told_apart_are_refused(names: list[str], words: 
         check_class_names(names)
 
 
-TOKENIZER = Tokenizer.train(["a photo of a cat", "a photo of a dog"], 300)
+TOKENIZER = Tokenizer.train(["a photo of a cat", "a photo of a dog"], 600)
 NAMES = st.text(st.characters(min_codepoint=32, max_codepoint=0x24F), max_size=4)
 
 

@@ -1,7 +1,6 @@
 """The tokenizer: which ids a text has, and that nothing but the tokenizer ends a text."""
 
 import json
-import unicodedata
 
 import numpy as np
 import pytest
@@ -10,10 +9,12 @@ from hypothesis import strategies as st
 
 from raylens.errors import BundleError, ConfigError, InputError
 from raylens.inputs import Tokenizer
-from raylens.inputs.tokenizer import END, PAD_ID, START
+from raylens.inputs.clean import clean
+from raylens.inputs.tokenizer import PAD_ID
+from raylens.inputs.vocabulary import END, START
 
 CORPUS = [f"a photo of a {colour} {thing}" for colour in ("red", "blue", "small") for thing in ("cat", "dog", "house")]
-TOKENIZER = Tokenizer.train([*CORPUS, f"{END} {END} {START}"] * 3, 320)
+TOKENIZER = Tokenizer.train([*CORPUS, f"{END} {END} {START}"] * 3, 576)
 ANY_TEXT = st.text(st.characters(blacklist_categories=["Cs"]))
 
 
@@ -23,33 +24,50 @@ def ids_of(text: str, context: int = 400) -> tuple[list[int], bool]:
     return ids[0].tolist(), bool(truncated[0])
 
 
-def folded(text: str) -> str:
-    """What the ids say, by an independent rule: NFC, each character in lower case, single spaces."""
-    lower = "".join(character.lower() for character in unicodedata.normalize("NFC", text))
-    return " ".join(lower.split())
+def squeezed(text: str) -> str:
+    return "".join(text.split())
 
 
-# Letters of many scripts, signs and emoji; of control characters Python and Rust see different ones as white space.
+# Letters of many scripts, signs and emoji, as they stand in captions.
 PRINTABLE = st.text(
     st.characters(categories=["Ll", "Lu", "Nd", "Po", "Sc", "So", "Zs"], max_codepoint=0x1FAFF), max_size=30
 )
 
 
-@given(PRINTABLE.filter(lambda text: text.isascii() or all(unicodedata.category(c) != "Cn" for c in text)))
-def test_ids_give_the_folded_text_back(text: str) -> None:
+@given(PRINTABLE)
+def test_ids_give_the_cleaned_text_back(text: str) -> None:
+    """But for the spaces, which do not count: words and signs are told apart whether one stands there or not."""
     row, _ = ids_of(text)
-    assert TOKENIZER.decode(row).split() == folded(text).split() or "�" in text
+    assert squeezed(TOKENIZER.decode(row)) == squeezed(clean(text))
 
 
 @given(PRINTABLE)
 def test_case_and_white_space_mean_nothing(text: str) -> None:
     if text.isascii():
-        assert ids_of(text) == ids_of(text.upper())
+        assert ids_of(text) == ids_of(text.upper()) or "&" in text  # &amp; is an entity, &AMP too, &Amp is none
     assert ids_of(text) == ids_of(f"  {text}\n\t")
 
 
-def test_composed_and_decomposed_letters_are_equal() -> None:
-    assert ids_of("café") == ids_of("cafe\u0301")
+@pytest.mark.parametrize(
+    ("text", "cleaned"),
+    [
+        ("cafe\u0301", "café"),
+        ("Fish &amp;amp; Chips &lt;3", "fish & chips <3"),
+        ("caf\u00c3\u00a9", "café"),
+        ("\u201cquoted\u201d  \u2018so\u2019", "\"quoted\" 'so'"),
+        ("\ufb01ne\u0000\u001f", "fine"),
+        ("A\u0345B", "a b"),
+        ("", ""),
+    ],
+)
+def test_texts_are_mended_first(text: str, cleaned: str) -> None:
+    assert clean(text) == cleaned
+    assert ids_of(text) == ids_of(cleaned)
+
+
+def test_words_end_with_a_mark_and_are_never_crossed() -> None:
+    assert ids_of("photo of")[0] == ids_of("photo  OF")[0] != ids_of("photoof")[0]
+    assert TOKENIZER.decode(ids_of("it's a cat, 12 dogs!?")[0]) == "it 's a cat , 1 2 dogs !?"
 
 
 @given(ANY_TEXT, st.integers(3, 40))
@@ -86,12 +104,12 @@ def test_a_spelled_out_mark_is_plain_text(tokenizer: Tokenizer, mark: str) -> No
     ids, _ = tokenizer([text], 200)
     row = ids[0].tolist()
     assert row.count(tokenizer.end_id) == 1
-    assert tokenizer.decode(row) == text
+    assert squeezed(tokenizer.decode(row)) == squeezed(text)
 
 
 def test_emoji_and_very_long_texts() -> None:
     row, truncated = ids_of("🦔👩‍👩‍👧", 100)
-    assert TOKENIZER.decode(row) == "🦔👩‍👩‍👧"
+    assert squeezed(TOKENIZER.decode(row)) == "🦔👩‍👩‍👧"
     assert not truncated
     row, truncated = ids_of("cat " * 50_000, 16)
     assert truncated
@@ -117,21 +135,21 @@ def test_a_row_does_not_depend_on_its_batch(texts: list[str], context: int) -> N
         assert (row, cut) == ids_of(text, context)
 
 
-@pytest.mark.parametrize("asked", [258, 259, 300, 5000])
+@pytest.mark.parametrize("asked", [514, 515, 560, 5000])
 def test_the_vocabulary_is_no_larger_than_asked(asked: int) -> None:
     tokenizer = Tokenizer.train(CORPUS, asked)
-    assert 258 <= tokenizer.vocab_size <= asked
+    assert 514 <= tokenizer.vocab_size <= asked
     ids, _ = tokenizer([*CORPUS, "ÿ🦔"], 60)
     assert int(ids.max()) < tokenizer.vocab_size
 
 
 def test_a_vocabulary_without_room_for_all_bytes_is_refused() -> None:
-    with pytest.raises(ConfigError, match="vocab = 257: a byte-level tokenizer needs at least 258"):
-        Tokenizer.train(CORPUS, 257)
+    with pytest.raises(ConfigError, match=r"vocab = 513: a byte-level tokenizer with .* needs at least 514"):
+        Tokenizer.train(CORPUS, 513)
 
 
 def test_a_tokenizer_without_captions_knows_bytes() -> None:
-    assert Tokenizer.train([], 300).vocab_size == 258
+    assert Tokenizer.train([], 600).vocab_size == 514
 
 
 def test_merges_are_learned() -> None:
@@ -140,7 +158,7 @@ def test_merges_are_learned() -> None:
 
 
 def test_training_is_deterministic() -> None:
-    once, again = (Tokenizer.train(iter(CORPUS), 300) for _ in range(2))
+    once, again = (Tokenizer.train(iter(CORPUS), 560) for _ in range(2))
     assert once.to_json() == again.to_json()
     assert once.identity() == again.identity() != TOKENIZER.identity()
 
@@ -162,5 +180,5 @@ def test_what_is_no_tokenizer_is_a_bundle_error(text: str | bytes) -> None:
 
 def test_a_tokenizer_without_marks_is_refused() -> None:
     tree = json.loads(TOKENIZER.to_json().replace(END, "<|stop|>"))
-    with pytest.raises(BundleError, match=r"tokenizer\.json lacks <\|startoftext\|> or <\|endoftext\|>"):
+    with pytest.raises(BundleError, match=r"the tokenizer lacks <\|startoftext\|> or <\|endoftext\|>"):
         Tokenizer.from_json(json.dumps(tree))

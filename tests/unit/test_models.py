@@ -14,9 +14,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
-from raylens.config.model import Activation, ImageTowerConfig, ModelConfig, TextTowerConfig
+from raylens.config import ModelConfig, TextTransformerConfig, VisionTransformerConfig
+from raylens.config.towers import Activation
 from raylens.models import DualEncoder, ZeroShotClassifier
-from raylens.models.transformer import LayerNorm, QuickGELU, activation_module
+from raylens.models.activation import QuickGELU, activation_module
+from raylens.models.text import TextTransformer
+from raylens.models.transformer import LayerNorm
 
 Array = NDArray[np.float64]
 MEAN, STD = (0.48, 0.46, 0.41), (0.27, 0.26, 0.28)
@@ -27,8 +30,8 @@ def small(activation: Activation = "quick_gelu") -> ModelConfig:
     return ModelConfig(
         embed_dim=12,
         activation=activation,
-        image=ImageTowerConfig(size=12, patch=4, width=24, layers=3, heads=4),
-        text=TextTowerConfig(context=10, vocab=300, width=16, layers=2, heads=2),
+        image=VisionTransformerConfig(size=12, patch=4, width=24, layers=3, heads=4),
+        text=TextTransformerConfig(context=10, vocab=600, width=16, layers=2, heads=2),
     )
 
 
@@ -99,7 +102,9 @@ class Reference:
         return x_TW
 
     def image(self, pixels_SSC: NDArray[np.uint8]) -> Array:
-        tower, patch = self.config.image, self.config.image.patch
+        tower = self.config.image
+        assert isinstance(tower, VisionTransformerConfig)
+        patch = tower.patch
         x = (pixels_SSC / 255.0 - np.array(MEAN)) / np.array(STD)
         kernel = self.state["visual.conv1.weight"]  # [W, 3, patch, patch], no bias
         side = range(0, tower.size, patch)
@@ -113,6 +118,7 @@ class Reference:
     def text(self, ids_T: NDArray[np.int32]) -> Array:
         """No row is cut: padding takes part, as in the reference implementation."""
         tower = self.config.text
+        assert isinstance(tower, TextTransformerConfig)
         x_TW = self.state["text.token_embedding.weight"][ids_T] + self.state["text.positional_embedding"]
         x_TW = self.blocks(x_TW, "text", tower.layers, tower.heads, causal=True)
         end = int(np.flatnonzero(ids_T == END)[0])
@@ -135,7 +141,7 @@ def test_both_towers_are_the_formulas(activation: Activation, seed: int) -> None
     reference = Reference(model)
     pixels, ids = images(4, seed), texts([9, 1, 4, 6], seed=seed)
     with torch.no_grad():
-        image_BD, text_BD, log_scale = model(torch.from_numpy(pixels), torch.from_numpy(ids))
+        image_BD, text_BD, log_scale, _ = model(torch.from_numpy(pixels), torch.from_numpy(ids))
     assert error(image_BD, [reference.image(row) for row in pixels]) < 1e-5
     assert error(text_BD, [reference.text(row) for row in ids]) < 1e-5
     assert log_scale.shape == ()
@@ -156,7 +162,7 @@ def test_the_activations_differ_and_are_what_they_are_called() -> None:
 def test_embeddings_are_unit_vectors_in_fp32(count: int) -> None:
     model = built(small())
     with torch.no_grad():
-        image_BD, text_BD, _ = model(torch.from_numpy(images(count)), torch.from_numpy(texts([3] * count)))
+        image_BD, text_BD, *_ = model(torch.from_numpy(images(count)), torch.from_numpy(texts([3] * count)))
     for out in (image_BD, text_BD):
         assert out.shape == (count, 12)
         assert out.dtype == torch.float32
@@ -202,6 +208,7 @@ def test_every_token_up_to_the_end_counts() -> None:
 def test_padding_gets_no_gradient() -> None:
     model, ids = built(small()), texts([3, 6])
     model.encode_text(torch.from_numpy(ids)).sum().backward()
+    assert isinstance(model.text, TextTransformer)
     embedding, positions = model.text.token_embedding.weight.grad, model.text.positional_embedding.grad
     assert embedding is not None
     assert positions is not None
@@ -221,7 +228,7 @@ def test_the_first_end_token_counts() -> None:
 
 def test_every_parameter_learns() -> None:
     model = built(small())
-    image_BD, text_BD, log_scale = model(torch.from_numpy(images(3)), torch.from_numpy(texts([9, 9, 9])))
+    image_BD, text_BD, log_scale, _ = model(torch.from_numpy(images(3)), torch.from_numpy(texts([9, 9, 9])))
     (log_scale.exp() * image_BD @ text_BD.T).log_softmax(dim=1).diagonal().sum().backward()
     idle = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert idle == []
@@ -238,8 +245,8 @@ def test_constants_are_not_weights() -> None:
 
 WIDE = ModelConfig(
     embed_dim=192,
-    image=ImageTowerConfig(size=64, patch=8, width=192, layers=3, heads=3),
-    text=TextTowerConfig(context=64, vocab=1000, width=128, layers=3, heads=2),
+    image=VisionTransformerConfig(size=64, patch=8, width=192, layers=3, heads=3),
+    text=TextTransformerConfig(context=64, vocab=1000, width=128, layers=3, heads=2),
 )
 
 

@@ -330,5 +330,10 @@ def test_a_cap_that_is_no_scale_is_named() -> None:
 
 
 def test_public_names() -> None:
-    assert set(raylens.objectives.__all__) == {"capped_log_scale", "contrastive_loss", "initial_log_scale"}
+    assert set(raylens.objectives.__all__) == {
+        "capped_log_scale",
+        "contrastive_loss",
+        "initial_log_scale",
+        "sigmoid_loss",
+    }
     assert all(hasattr(raylens.objectives, name) for name in raylens.objectives.__all__)

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from raylens.config import ImageTowerConfig, ModelConfig, TextTowerConfig
+from raylens.config import ModelConfig, TextTransformerConfig, VisionTransformerConfig
 from raylens.errors import BundleError, ConfigError, ConflictError, InputError, NotFoundError
 from raylens.inputs import Preprocess, Tokenizer
 from raylens.models import DualEncoder
@@ -27,10 +27,10 @@ from raylens.storage import Store, open_store
 
 CONFIG = ModelConfig(
     embed_dim=8,
-    image=ImageTowerConfig(size=8, patch=4, width=16, layers=2, heads=2),
-    text=TextTowerConfig(context=12, vocab=300, width=16, layers=2, heads=2),
+    image=VisionTransformerConfig(size=8, patch=4, width=16, layers=2, heads=2),
+    text=TextTransformerConfig(context=12, vocab=600, width=16, layers=2, heads=2),
 )
-TOKENIZER = Tokenizer.train(["a photo of a cat", "a photo of a dog"] * 2, 280)
+TOKENIZER = Tokenizer.train(["a photo of a cat", "a photo of a dog"] * 2, 540)
 FILES = ["weights.safetensors", "config.json", "tokenizer.json", "preprocess.json"]
 
 
@@ -111,7 +111,7 @@ def test_the_digest_is_of_what_embeds() -> None:
     others = [
         bundle(1),
         Bundle(CONFIG.model_copy(update={"activation": "gelu"}), base.weights, TOKENIZER, base.preprocess),
-        Bundle(CONFIG, base.weights, Tokenizer.train(["a house"] * 3, 270), base.preprocess),
+        Bundle(CONFIG, base.weights, Tokenizer.train(["a house"] * 3, 530), base.preprocess),
         Bundle(CONFIG, base.weights, TOKENIZER, Preprocess(size=8)),
     ]
     assert len({base.digest(), *(other.digest() for other in others)}) == 5

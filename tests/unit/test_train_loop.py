@@ -11,13 +11,13 @@ import torch
 from raylens.config import (
     CheckpointConfig,
     DataConfig,
-    ImageTowerConfig,
     LengthConfig,
     ModelConfig,
     OptimConfig,
     RunConfig,
     ScaleConfig,
-    TextTowerConfig,
+    TextTransformerConfig,
+    VisionTransformerConfig,
 )
 from raylens.data.plan import step_hashes
 from raylens.errors import CursorError, TrainingError
@@ -33,8 +33,8 @@ CONFIG = RunConfig(
     data=DataConfig(train="unused"),
     model=ModelConfig(
         embed_dim=8,
-        image=ImageTowerConfig(size=8, patch=4, width=16, layers=1, heads=2),
-        text=TextTowerConfig(context=6, vocab=300, width=16, layers=1, heads=2),
+        image=VisionTransformerConfig(size=8, patch=4, width=16, layers=1, heads=2),
+        text=TextTransformerConfig(context=6, vocab=600, width=16, layers=1, heads=2),
     ),
     optim=OptimConfig(peak_lr=5e-3, warmup_steps=2, weight_decay=0.0),
     length=LengthConfig(samples_seen=240),
@@ -58,7 +58,7 @@ class TorchEngine:
     def train_step(self, batch: Batch, lr: float) -> StepStats:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        image_BD, text_BD, log_scale = self.model(torch.from_numpy(batch.image_BSSC), torch.from_numpy(batch.ids_BT))
+        image_BD, text_BD, log_scale, _ = self.model(torch.from_numpy(batch.image_BSSC), torch.from_numpy(batch.ids_BT))
         loss = contrastive_loss(image_BD, text_BD, log_scale)
         self.optimizer.zero_grad()
         loss.backward()
@@ -185,6 +185,6 @@ def test_data_that_ends_early_is_an_error() -> None:
 def test_a_loss_that_is_no_number_stops_it() -> None:
     engine = TorchEngine()
     with torch.no_grad():
-        engine.model.visual.proj.fill_(float("nan"))
+        engine.model.logit_scale.fill_(float("nan"))
     with pytest.raises(TrainingError, match="loss = nan at step 1"):
         run(CONFIG, engine, batches(3), Heard().hooks(), rank=0, start=0, steps=3)

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raylens.config import ImageTowerConfig, ModelConfig, OptimConfig, TextTowerConfig
+from raylens.config import ModelConfig, OptimConfig, TextTransformerConfig, VisionTransformerConfig
 from raylens.models import DualEncoder
 from raylens.train.optimizer import adamw, parameter_groups
 from raylens.train.schedule import learning_rate
@@ -43,8 +43,8 @@ def test_decay_spares_gains_biases_and_scale() -> None:
     model = DualEncoder(
         ModelConfig(
             embed_dim=8,
-            image=ImageTowerConfig(size=8, patch=4, width=8, layers=1, heads=2),
-            text=TextTowerConfig(context=6, vocab=300, width=8, layers=1, heads=2),
+            image=VisionTransformerConfig(size=8, patch=4, width=8, layers=1, heads=2),
+            text=TextTransformerConfig(context=6, vocab=600, width=8, layers=1, heads=2),
         ),
         end_id=1,
         mean=(0.5, 0.5, 0.5),

@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Tag, ValidationError, ValidationInfo, field_validator
 
 from raylens.errors import ConfigError
 
@@ -48,11 +48,14 @@ def explain(error: ValidationError, node: type[BaseModel]) -> str:
 
 
 def _sentence(item: "ErrorDetails", node: type[BaseModel]) -> str:
-    path, kind = ".".join(map(str, item["loc"])), item["type"]
+    kind = item["type"]
+    path, _ = _follow(item["loc"], node)
     if kind in ("extra_forbidden", "invalid_key"):
         return _unknown(item["loc"], node)
     if kind == "missing":
         return f"{path} is missing: add it"
+    if kind == "union_tag_invalid":
+        return f"{path}.kind = {item['ctx']['tag']!r}: it must be one of {item['ctx']['expected_tags']}"
     message = item["msg"].removeprefix("Value error, ")
     if not path:  # a rule about several fields: the message names them itself
         return message
@@ -69,17 +72,29 @@ def _unknown(place: Sequence[str | int], node: type[BaseModel]) -> str:
     hint = f" (did you mean {close[0]!r}?)" if close else ""
     if "." in key:  # as --set has it; in a tree it would be one key with a dot in its name
         hint = f" (in a file, nest it: {key.replace('.', ': {')}: ...{'}' * key.count('.')})"
-    return f"unknown key {'.'.join(map(str, place))!r}{hint}; allowed here: {', '.join(allowed)}"
+    path, _ = _follow(place, node)
+    return f"unknown key {path!r}{hint}; allowed here: {', '.join(allowed)}"
 
 
 def _keys_beside(place: Sequence[str | int], node: type[BaseModel]) -> list[str]:
     """The keys that the tree knows at the place where the unknown one stands."""
-    for part in place[:-1]:
-        if isinstance(part, int):  # a place in a list, whose items' class was taken already
+    return sorted(_follow(place[:-1], node)[1].model_fields)
+
+
+def _follow(place: Sequence[str | int], node: type[BaseModel]) -> tuple[str, type[BaseModel]]:
+    """A place as people write it, and the class of what is there; pydantic's has a tag where a field has kinds."""
+    path: list[str] = []
+    kinds: dict[str, type[BaseModel]] = {}
+    for part in place:
+        if part in kinds:
+            node, kinds = kinds[str(part)], {}
             continue
-        child = node.model_fields[part].annotation if part in node.model_fields else None
-        child = (*get_args(child), child)[0]  # what a list is made of
-        if not (isinstance(child, type) and issubclass(child, BaseModel)):
-            break
-        node = child
-    return sorted(node.model_fields)
+        path.append(str(part))
+        if isinstance(part, int) or part not in node.model_fields:  # a place in a list, whose items' class is known
+            continue
+        annotation = node.model_fields[part].annotation
+        kinds = {str(of[1].tag): of[0] for of in map(get_args, get_args(annotation)) if of and isinstance(of[1], Tag)}
+        child = (*get_args(annotation), annotation)[0]  # what a list is made of
+        if isinstance(child, type) and issubclass(child, BaseModel):
+            node = child
+    return ".".join(path), node

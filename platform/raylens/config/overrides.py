@@ -39,8 +39,9 @@ def apply_overrides(tree: Mapping[str, Any], assignments: Sequence[str]) -> dict
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """``base`` with ``changes`` laid over it, folder by folder."""
-    merged = dict(base)
+    """``base`` with ``changes`` laid over it, folder by folder; another ``kind`` starts from its own defaults."""
+    other = "kind" in changes and "kind" in base and changes["kind"] != base["kind"]
+    merged = {} if other else dict(base)
     for key, value in changes.items():
         old = merged.get(key)
         merged[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value

@@ -18,6 +18,7 @@ __all__ = [
     "RunConfig",
     "ScaleConfig",
     "SourceConfig",
+    "TowersConfig",
     "ZeroConfig",
 ]
 
@@ -31,7 +32,7 @@ class SourceConfig(Node):
 
     uri: str
     """A folder, ``s3://bucket/prefix``, ``gs://bucket/prefix``; or shards by name: globs, ``{000..127}``, ``{a,b}``."""
-    weight: Annotated[float, Field(gt=0.0)] = 1.0
+    weight: Annotated[float, Field(gt=0.0, ge=1e-9, le=1e9)] = 1.0
     """Share of the samples that are drawn from it, relative to the other data sets' weights."""
     format: Literal["auto", "tar", "parquet", "table", "folder"] = "auto"
     """Found by the names of the objects unless given."""
@@ -45,9 +46,9 @@ class DataConfig(Node):
 
     train: Annotated[tuple[SourceConfig, ...], Field(min_length=1)]
     """One data set, which may be given as its URI alone, or several that are mixed by their weights."""
-    run_length: Positive = 32
+    run_length: Annotated[int, Field(gt=0, le=65_536)] = 32
     """Consecutive samples read with one ranged request. In Parquet, a run is a row group instead."""
-    runs_per_unit: Positive = 32
+    runs_per_unit: Annotated[int, Field(gt=0, le=65_536)] = 32
     """Runs, drawn from all over the data set, that are mixed with each other."""
     drop_last: bool = False
     """Whether the partial batch at the end of an epoch is left out instead of filled from the next epoch."""
@@ -97,11 +98,15 @@ class LengthConfig(Node):
 
 
 class ObjectiveConfig(Node):
-    """The symmetric contrastive loss and its temperature (Radford et al. 2021, sections 2.3 and 2.5)."""
+    """The loss over the global batch and its temperature (Radford et al. 2021, sections 2.3 and 2.5)."""
 
+    kind: Literal["softmax", "sigmoid"] = "softmax"
+    """``softmax`` is the paper's symmetric contrastive loss; ``sigmoid`` is SigLIP's (Zhai et al. 2023)."""
     temperature: Annotated[float, Field(gt=0.0, le=1.0)] = 0.07
     """Initial temperature; the logit scale starts at its inverse and is learned in log space."""
     max_logit_scale: Annotated[float, Field(gt=1.0, le=300.0)] = 100.0
+    bias: float = -10.0
+    """Where the logit bias of the sigmoid loss starts: nearly all pairs of a batch are no matches."""
 
 
 class OptimConfig(Node):
@@ -116,6 +121,22 @@ class OptimConfig(Node):
     eps: Annotated[float, Field(gt=0.0)] = 1e-6
     clip_norm: Annotated[float, Field(ge=0.0)] = 0.0
     """Largest norm of the whole gradient; 0 leaves it alone."""
+    layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """Factor on the learning rate from each block of a tower to the one before it; 1 for training from scratch."""
+
+
+class TowersConfig(Node):
+    """How the towers are trained; nothing here changes what they compute afterwards."""
+
+    lock_image: bool = False
+    """Leave the image tower as it is (LiT, Zhai et al. 2022); begin from a trained one with ``start_from``."""
+    lock_text: bool = False
+    patch_dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Share of an image's patches that a step leaves out (FLIP, Li et al. 2023); others for each image."""
+    checkpoint_blocks: bool = False
+    """Compute the inside of transformer blocks again in the backward pass instead of keeping it in memory."""
+    compile: bool = False
+    """Let torch.compile make kernels for the transformer blocks: a slow first step, then faster ones on GPUs."""
 
 
 class ZeroConfig(Node):
@@ -152,12 +173,15 @@ class RunConfig(Node):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     global_batch: Positive = 32_768
     """Image-text pairs contrasted in one step, over all workers."""
-    precision: Literal["fp32"] = "fp32"
-    """What the towers compute in. bf16 is to come: through DeepSpeed it ran and did not learn (docs/log.md)."""
+    precision: Literal["fp32", "amp_bf16"] = "fp32"
+    """What the towers compute in: ``amp_bf16`` keeps weights in fp32 and multiplies in bf16 (torch's autocast)."""
+    start_from: str | None = None
+    """A model in the registry, NAME@VERSION, whose weights and tokenizer the run begins with."""
     data: DataConfig
     model: ModelConfig = ModelConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
     optim: OptimConfig = OptimConfig()
+    towers: TowersConfig = TowersConfig()
     length: LengthConfig = LengthConfig(epochs=32)
     zero: ZeroConfig = ZeroConfig()
     scale: ScaleConfig = ScaleConfig()
@@ -178,6 +202,19 @@ class RunConfig(Node):
                 f"global_batch = {self.global_batch} cannot be shared equally by "
                 f"scale.workers = {self.scale.workers}: change one of them"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _objective_fits(self) -> Self:
+        if (self.objective.kind == "sigmoid") != self.model.logit_bias:
+            raise ValueError(
+                f"objective.kind = {self.objective.kind!r} and model.logit_bias = {self.model.logit_bias} do not go "
+                "together: the sigmoid loss has a bias, the softmax loss none"
+            )
+        if self.towers.lock_image and self.towers.lock_text:
+            raise ValueError("towers.lock_image and towers.lock_text leave nothing to train: lock one of them")
+        if self.towers.patch_dropout and self.model.image.kind != "vit":
+            raise ValueError(f"towers.patch_dropout = {self.towers.patch_dropout}: only a vit has patches to leave out")
         return self
 
     @property

@@ -26,7 +26,9 @@ from raylens.storage import ObjectInfo, Store, open_store
 
 __all__ = ["FORMAT", "SCHEMA", "SHARDS", "Manifest", "fingerprint", "part_name"]
 
-FORMAT = 2
+LARGE_ROW_GROUP = 4096
+"""Samples; a task holds all pixels of at least one row group."""
+FORMAT = 3
 SCHEMA = pa.schema(
     [
         ("shard", pa.int32()),  # index into the list of shards
@@ -114,8 +116,15 @@ class Manifest:
         lengths = [run for runs in self.table["runs"].to_pylist() for run in runs or () if run]
         return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64) if lengths else None
 
-    def shortfalls(self) -> list[str]:
-        """Shards with fewer samples than img2dataset's ``_stats.json`` beside them says, a phrase each."""
+    def warnings(self) -> list[str]:
+        """What one should know before training, a phrase each."""
+        runs = self.runs()
+        largest = 0 if runs is None else int(np.diff(runs).max())
+        wide = f"a row group has {largest:,} samples, and is read whole: write smaller ones, or use `raylens data pack`"
+        return [*self._shortfalls(), *([wide] if largest > LARGE_ROW_GROUP else [])]
+
+    def _shortfalls(self) -> list[str]:
+        """Shards with fewer samples than img2dataset's ``_stats.json`` beside them says."""
         rows = zip(*(self.table[name].to_pylist() for name in ("path", "samples", "rejected", "expected")), strict=True)
         return [
             f"{path} has {samples + rejected} samples, its _stats.json says {expected}"
@@ -221,6 +230,6 @@ def digest_of(shards: pa.Table) -> str:
 
 def fingerprint(source: Source, shards: Sequence[ObjectInfo]) -> str:
     """Names a listing: another object, size or version gives another name, and so a new manifest."""
-    lines = [str(FORMAT), source.uri, source.format_name, str(source.columns)]
+    lines = [str(FORMAT), source.uri, source.format_name, str(source.columns), source.beside]
     lines += [f"{shard.path}\0{shard.size}\0{shard.version}" for shard in shards]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:24]

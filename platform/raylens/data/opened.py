@@ -15,7 +15,7 @@ from raylens.data.formats.tar import spans
 from raylens.data.manifest import Manifest
 from raylens.data.places import local_copy, map_bytes, map_places, place_of
 from raylens.data.source import Source
-from raylens.errors import ManifestError
+from raylens.errors import ManifestError, NotFoundError
 from raylens.storage import open_store
 
 if TYPE_CHECKING:
@@ -110,8 +110,11 @@ def open_data(home: str) -> Opened:
     manifest = Manifest.load(store)
     if manifest is None:
         raise ManifestError(f"there is no manifest at {store.describe()}: index the data set again")
-    files = local_copy(store, ("places.bin", "texts.bin"), manifest.digest)
-    places = map_places(files["places.bin"])
+    try:
+        files = local_copy(store, ("places.bin", "texts.bin"), manifest.digest)
+        places = map_places(files["places.bin"])
+    except (NotFoundError, ValueError) as error:
+        raise ManifestError(f"manifest at {store.describe()} is damaged ({error}): delete that folder") from None
     if len(places) != len(manifest):
         raise ManifestError(
             f"{store.describe()}/places.bin has {len(places)} records, the manifest {len(manifest)}: delete that folder"

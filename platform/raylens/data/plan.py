@@ -17,7 +17,7 @@ from raylens.errors import ConfigError
 
 __all__ = ["Located", "Plan", "shares_of", "step_hashes"]
 
-MOST_PLACES = 1 << 20
+MOST_PLACES = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -108,11 +108,11 @@ def shares_of(weights: Sequence[float], places: int) -> tuple[int, ...]:
     """Weights to whole places of a cycle of at least ``places``, by largest remainders; each gets one at least.
 
     Raises:
-        ConfigError: a weight is so small that the cycle would have more than a million places.
+        ConfigError: a weight is so small that a cycle, which one task makes at once, would be too long.
     """
     parts = np.asarray(weights, dtype=np.float64) / sum(weights)
-    places = max(places, int(np.ceil(4.0 / parts.min())))
-    if places > MOST_PLACES:
+    wanted, places = places, max(places, int(np.ceil(4.0 / parts.min())))
+    if places > max(wanted, MOST_PLACES):
         raise ConfigError(
             f"data.train: weight {min(weights):g} is less than {4 / MOST_PLACES:.1e} of all weights: raise it, "
             "or leave that data set out"

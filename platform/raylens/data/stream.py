@@ -1,5 +1,6 @@
 """The training stream: units of the plan, made by Ray Data tasks anywhere in the cluster, in order."""
 
+import pickle
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,7 +12,9 @@ from numpy.typing import NDArray
 
 from raylens.data.unit import UnitMaker
 from raylens.data.unit_feed import counted, task_number
-from raylens.errors import own_error
+from raylens.errors import RaylensError, own_error
+
+FAILED = "raylens_error"
 
 __all__ = ["execution_options", "ray_map", "training_stream"]
 
@@ -44,14 +47,24 @@ def execution_options() -> "ray.data.ExecutionOptions":
 
 
 def ray_map(items: list[dict[str, Any]], function: Callable[[dict[str, Any]], pa.Table]) -> Iterator[pa.Table]:
-    """Apply a function to each item, anywhere in the cluster, and yield its tables as they come."""
+    """Apply a function to each item, anywhere in the cluster, and yield its tables as they come.
+
+    An error that the function raises on purpose comes as a row, and is raised here: what ends a task is printed by Ray
+    with a hundred lines of its own.
+    """
 
     def apply(batch: dict[str, NDArray[Any]]) -> Iterator[pa.Table]:
         for values in zip(*(column.tolist() for column in batch.values()), strict=True):
-            yield function(dict(zip(batch, values, strict=True)))
+            try:
+                yield function(dict(zip(batch, values, strict=True)))
+            except RaylensError as error:
+                yield pa.table({FAILED: [pickle.dumps(error)]})
 
     dataset = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(apply, batch_size=None)
     try:
-        yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow")
+        for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
+            if table.column_names == [FAILED]:
+                raise pickle.loads(table[FAILED][0].as_py())  # noqa: S301 (written above, in this cluster)
+            yield table
     except ray.exceptions.RayTaskError as error:
         raise own_error(error) or error from None

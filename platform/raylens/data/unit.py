@@ -149,16 +149,21 @@ class UnitMaker:
     def _substitute(self, slot: _Slot, out: Pixels) -> tuple[int, str]:
         """The next sample in manifest order that can be used: the same for every worker and every resume."""
         opened, samples = open_data(self.homes[slot.source]), self.plan.orders[slot.source].samples
+        reason: InputError | None = None
         for step in range(1, TRIES + 1):
             other = (slot.sample + step) % samples
             (request,) = opened.requests(np.array([other]))
             for _, pair in opened.read(request):
                 try:
                     self._pixels(pair.image, slot.draws, out)
-                except InputError:
+                except InputError as error:
+                    reason = error
                     continue
                 return other, pair.captions[slot.draws.choose(len(pair.captions))]
-        raise QuarantineError(f"{TRIES} samples after sample {slot.sample} in a row cannot be used: check the shards")
+        raise QuarantineError(
+            f"{TRIES} samples in a row cannot be used, from sample {slot.sample} of {opened.source.asked} on, in "
+            f"{opened.shard_path(slot.sample)}; the last: {reason}"
+        )
 
     def _pixels(self, image: bytes, draws: Draws, out: Pixels) -> None:
         if self.crop_min_scale == 1.0:

@@ -1,26 +1,26 @@
-"""Captions to token ids: lower-cased byte-level BPE with a start and an end token."""
+"""Captions to token ids: CLIP's lower-cased byte-level BPE with a start and an end token."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import tokenizers
 from numpy.typing import NDArray
-from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
-from raylens.errors import BundleError, ConfigError, InputError
+from raylens.errors import BundleError
+from raylens.inputs.clean import clean
+from raylens.inputs.vocabulary import END, START, backend_from_file, count_words, learn_backend
 
-__all__ = ["END", "START", "Tokenizer"]
+__all__ = ["Tokenizer"]
 
-START = "<|startoftext|>"
-END = "<|endoftext|>"
 PAD_ID = 0
-SMALLEST = 258  # 256 bytes, start, end
 
 
 class Tokenizer:
-    """Byte-level BPE over lower-cased text (Radford et al. 2021, section 2.4).
+    """Byte-level BPE over cleaned, lower-cased text (Radford et al. 2021, section 2.4).
 
     Every string has ids: bytes that no merge covers stand for themselves. Rows are padded with 0 behind the end
     token; a text too long for the context keeps its first tokens and the end token, and is reported.
@@ -29,9 +29,11 @@ class Tokenizer:
     def __init__(self, backend: tokenizers.Tokenizer) -> None:
         start, end = backend.token_to_id(START), backend.token_to_id(END)
         if start is None or end is None:
-            raise BundleError(f"tokenizer.json lacks {START} or {END}: it is not a tokenizer of raylens")
+            raise BundleError(f"the tokenizer lacks {START} or {END}: it is not one of CLIP's kind")
         # A caption that spells out "<|endoftext|>" must not end itself: marks come from __call__ alone.
         backend.encode_special_tokens = True
+        backend.no_truncation()
+        backend.no_padding()
         self._backend: Any = backend
         self.start_id: int = start
         self.end_id: int = end
@@ -41,26 +43,23 @@ class Tokenizer:
         """Learn merges from captions, most frequent pairs first.
 
         Raises:
-            ConfigError: ``vocab_size`` has no room for the 256 bytes and the two marks.
+            ConfigError: ``vocab_size`` has no room for the 256 bytes, twice, and the two marks.
         """
-        if vocab_size < SMALLEST:
-            raise ConfigError(f"vocab = {vocab_size}: a byte-level tokenizer needs at least {SMALLEST}")
-        backend = tokenizers.Tokenizer(models.BPE())
-        backend.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
-        backend.pre_tokenizer = pre_tokenizers.Sequence(
-            # Runs of white space mean nothing in a caption; words then carry the space before them.
-            [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.ByteLevel(add_prefix_space=True)]
-        )
-        backend.decoder = decoders.ByteLevel()
-        trainer = trainers.BpeTrainer(
-            vocab_size=vocab_size,
-            min_frequency=2,
-            show_progress=False,
-            special_tokens=[START, END],
-            initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        )
-        backend.train_from_iterator(captions, trainer=trainer)
-        return cls(backend)
+        return cls.from_counts(count_words(captions), vocab_size)
+
+    @classmethod
+    def from_counts(cls, words: Counter[str], vocab_size: int) -> Self:
+        """As `train`, from words that were counted before (see `raylens.inputs.vocabulary.count_words`)."""
+        return cls(learn_backend(words, vocab_size))
+
+    @classmethod
+    def from_file(cls, path: Path) -> Self:
+        """OpenAI's `bpe_simple_vocab_16e6.txt.gz`, a `tokenizer.json`, or a folder with `vocab.json` and `merges.txt`.
+
+        Raises:
+            BundleError: there is no such file, or it is none of these.
+        """
+        return cls(backend_from_file(path))
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
@@ -104,20 +103,12 @@ class Tokenizer:
         """
         ids_BT = np.full((len(texts), context), PAD_ID, dtype=np.int32)
         truncated_B = np.zeros(len(texts), dtype=np.bool_)
-        for row, encoding in enumerate(self._encodings(texts)):
+        encodings = self._backend.encode_batch([clean(text) for text in texts], add_special_tokens=False)
+        for row, encoding in enumerate(encodings):
             ids = encoding.ids[: context - 2]
             truncated_B[row] = len(encoding.ids) > len(ids)
             ids_BT[row, : len(ids) + 2] = [self.start_id, *ids, self.end_id]
         return ids_BT, truncated_B
-
-    def _encodings(self, texts: Sequence[str]) -> Any:
-        try:
-            return self._backend.encode_batch(list(texts), add_special_tokens=False)
-        except TypeError:
-            for text in texts:
-                if any("\ud800" <= character <= "\udfff" for character in text):
-                    raise InputError(f"text {text[:80]!r} has half of a surrogate pair: decode it as UTF-8") from None
-            raise
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of a row of ids; marks and padding are left out."""

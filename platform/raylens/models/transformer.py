@@ -1,28 +1,18 @@
 """Pre-norm transformer blocks, as both towers use them.
 
-Shapes: B batch, T tokens, W width, H heads, K width of a head.
+Shapes: N tokens of all samples in one row, B samples, T tokens of one, W width, H heads, K width of a head.
 """
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
-from raylens.config.model import Activation
+from raylens.config.towers import Activation
+from raylens.models.activation import activation_module
+from raylens.models.layout import Group, Layout
 
-__all__ = ["Block", "QuickGELU", "activation_module", "transformer"]
-
-
-class QuickGELU(nn.Module):
-    """``x * sigmoid(1.702 x)``, the approximation that OpenAI's weights were trained with."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Any shape in, the same out."""
-        return x * torch.sigmoid(1.702 * x)
-
-
-def activation_module(name: Activation) -> nn.Module:
-    """The module behind a configuration's name."""
-    return QuickGELU() if name == "quick_gelu" else nn.GELU()
+__all__ = ["Attention", "Block", "LayerNorm", "Transformer"]
 
 
 class LayerNorm(nn.LayerNorm):
@@ -46,14 +36,41 @@ class Attention(nn.Module):
         nn.init.xavier_uniform_(self.in_proj_weight)
         nn.init.zeros_(self.out_proj.bias)
 
-    def forward(self, x_BTW: Tensor, causal: bool) -> Tensor:
-        """``[B, T, W]`` in, the same out; ``causal`` hides later tokens from earlier ones."""
-        batch, tokens, width = x_BTW.shape
-        qkv = functional.linear(x_BTW, self.in_proj_weight, self.in_proj_bias)
-        q_BHTK, k_BHTK, v_BHTK = qkv.view(batch, tokens, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
-        out_BHTK = functional.scaled_dot_product_attention(q_BHTK, k_BHTK, v_BHTK, is_causal=causal)
-        out: Tensor = self.out_proj(out_BHTK.transpose(1, 2).reshape(batch, tokens, width))
+    def forward(self, x_NW: Tensor, layout: Layout, causal: bool) -> Tensor:
+        """``[N, W]`` in, the same out; ``causal`` hides later tokens from earlier ones."""
+        qkv = functional.linear(x_NW.to(self.in_proj_weight.dtype), self.in_proj_weight, self.in_proj_bias)
+        parts = [self._in_group(group, qkv, causal) for group in layout.groups]
+        out: Tensor = self.out_proj(parts[0] if len(parts) == 1 else torch.cat(parts))
         return out
+
+    def _in_group(self, group: Group, qkv: Tensor, causal: bool) -> Tensor:
+        # No mask for the padding of a group: it stands behind the tokens, which causal attention hides from them.
+        assert causal or group.slot_n is None
+        spread = group.spread(qkv).view(group.batch, group.longest, 3, self.heads, -1)
+        q_BHTK, k_BHTK, v_BHTK = spread.permute(2, 0, 3, 1, 4)
+        out_BHTK = functional.scaled_dot_product_attention(q_BHTK, k_BHTK, v_BHTK, is_causal=causal)
+        return group.gather(out_BHTK.transpose(1, 2))
+
+    def read(self, x_NW: Tensor, at_B: Tensor, layout: Layout) -> Tensor:
+        """What the tokens at ``at_B``, one of each sample, take from all others: ``[B, W]``.
+
+        Only these tokens' queries and outputs are computed.
+        """
+        x_NW = x_NW.to(self.in_proj_weight.dtype)
+        weight_q, weight_kv = self.in_proj_weight.split([x_NW.shape[1], 2 * x_NW.shape[1]])
+        bias_q, bias_kv = self.in_proj_bias.split([x_NW.shape[1], 2 * x_NW.shape[1]])
+        q_BW = functional.linear(x_NW[at_B], weight_q, bias_q)
+        kv = functional.linear(x_NW, weight_kv, bias_kv)
+        parts, first = [], 0
+        for group in layout.groups:
+            q_BH1K = q_BW[first : first + group.batch].view(group.batch, self.heads, 1, -1)
+            spread = group.spread(kv).view(group.batch, group.longest, 2, self.heads, -1)
+            k_BHTK, v_BHTK = spread.permute(2, 0, 3, 1, 4)
+            out = functional.scaled_dot_product_attention(q_BH1K, k_BHTK, v_BHTK, attn_mask=group.valid())
+            parts.append(out.reshape(group.batch, -1))
+            first += group.batch
+        out_BW: Tensor = self.out_proj(torch.cat(parts))
+        return out_BW
 
 
 class MLP(nn.Module):
@@ -67,12 +84,15 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[..., W]`` in, the same out."""
-        out: Tensor = self.c_proj(self.act(self.c_fc(x)))
+        out: Tensor = self.c_proj(self.act(self.c_fc(x.to(self.c_fc.weight.dtype))))
         return out
 
 
 class Block(nn.Module):
-    """``x + attention(norm(x))``, then ``x + mlp(norm(x))``."""
+    """``x + attention(norm(x))``, then ``x + mlp(norm(x))``.
+
+    ``x`` keeps its dtype, fp32, where the layers multiply in bf16, as under autocast: sums are not rounded.
+    """
 
     def __init__(self, width: int, heads: int, activation: Activation, *, causal: bool) -> None:
         super().__init__()
@@ -82,13 +102,30 @@ class Block(nn.Module):
         self.ln_2 = LayerNorm(width)
         self.mlp = MLP(width, activation)
 
-    def forward(self, x_BTW: Tensor) -> Tensor:
-        """``[B, T, W]`` in, the same out."""
-        x_BTW = x_BTW + self.attn(self.ln_1(x_BTW), self.causal)
-        out: Tensor = x_BTW + self.mlp(self.ln_2(x_BTW))
+    def forward(self, x_NW: Tensor, layout: Layout, at_B: Tensor | None = None) -> Tensor:
+        """``[N, W]`` in, the same out; with ``at_B`` only those tokens of it, ``[B, W]``."""
+        if at_B is None:
+            x = x_NW + self.attn(self.ln_1(x_NW), layout, self.causal)
+        else:
+            x = x_NW[at_B] + self.attn.read(self.ln_1(x_NW), at_B, layout)
+        out: Tensor = x + self.mlp(self.ln_2(x))
         return out
 
 
-def transformer(width: int, layers: int, heads: int, activation: Activation, *, causal: bool) -> nn.Sequential:
-    """``layers`` blocks in a row."""
-    return nn.Sequential(*(Block(width, heads, activation, causal=causal) for _ in range(layers)))
+class Transformer(nn.Sequential):
+    """Blocks in a row, of which one token a sample is read: the last block computes nothing else."""
+
+    def __init__(self, width: int, layers: int, heads: int, activation: Activation, *, causal: bool) -> None:
+        super().__init__(*(Block(width, heads, activation, causal=causal) for _ in range(layers)))
+        self.checkpointed = False
+        """Keep only what goes in between the blocks and compute their inside again in the backward pass."""
+
+    def forward(self, x_NW: Tensor, layout: Layout, at_B: Tensor) -> Tensor:  # type: ignore[override]
+        """``[N, W]`` to ``[B, W]``: the token at ``at_B`` of each sample, which stand in the row's order."""
+        for number, block in enumerate(self, 1):
+            place = at_B if number == len(self) else None
+            if self.checkpointed and torch.is_grad_enabled():
+                x_NW = checkpoint(block, x_NW, layout, place, use_reentrant=False)
+            else:
+                x_NW = block(x_NW, layout, place)
+        return x_NW

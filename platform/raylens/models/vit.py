@@ -1,13 +1,14 @@
 """The image tower: a vision transformer with a class token (Radford et al. 2021, section 2.4).
 
-Shapes: B batch, S image size, P patches, W width, D embedding.
+Shapes: B batch, S image size, P patches, T tokens of an image, N tokens of all, W width, D embedding.
 """
 
 import torch
 from torch import Tensor, nn
 
-from raylens.config.model import Activation, ImageTowerConfig
-from raylens.models.transformer import LayerNorm, transformer
+from raylens.config.towers import Activation, VisionTransformerConfig
+from raylens.models.layout import Layout
+from raylens.models.transformer import LayerNorm, Transformer
 
 __all__ = ["VisionTransformer"]
 
@@ -15,7 +16,7 @@ __all__ = ["VisionTransformer"]
 class VisionTransformer(nn.Module):
     """Normalised pixels to embeddings (not yet of unit norm)."""
 
-    def __init__(self, config: ImageTowerConfig, embed_dim: int, activation: Activation) -> None:
+    def __init__(self, config: VisionTransformerConfig, embed_dim: int, activation: Activation) -> None:
         super().__init__()
         width = config.width
         patches = (config.size // config.patch) ** 2
@@ -24,15 +25,30 @@ class VisionTransformer(nn.Module):
         self.class_embedding = nn.Parameter(std * torch.randn(width))
         self.positional_embedding = nn.Parameter(std * torch.randn(patches + 1, width))
         self.ln_pre = LayerNorm(width)
-        self.transformer = transformer(width, config.layers, config.heads, activation, causal=False)
+        self.transformer = Transformer(width, config.layers, config.heads, activation, causal=False)
         self.ln_post = LayerNorm(width)
         self.proj = nn.Parameter(std * torch.randn(width, embed_dim))
+        self.patch_dropout = 0.0
+        """Share of the patches that a training step leaves out, others for each image (Li et al. 2023, FLIP)."""
 
     def forward(self, image_BCSS: Tensor) -> Tensor:
         """``[B, 3, S, S]`` normalised pixels to ``[B, D]``."""
-        patch_BPW = self.conv1(image_BCSS).flatten(2).transpose(1, 2)
-        class_B1W = self.class_embedding.to(patch_BPW.dtype).expand(len(patch_BPW), 1, -1)
-        x_BTW = torch.cat([class_B1W, patch_BPW], dim=1) + self.positional_embedding
-        x_BTW = self.transformer(self.ln_pre(x_BTW))
-        out: Tensor = self.ln_post(x_BTW[:, 0]) @ self.proj
+        patch_BPW = self.conv1(image_BCSS).flatten(2).transpose(1, 2) + self.positional_embedding[1:]
+        if self.training and self.patch_dropout:
+            patch_BPW = _some(patch_BPW, self.patch_dropout)
+        class_W = self.class_embedding + self.positional_embedding[0]
+        x_BTW = torch.cat([class_W.expand(len(patch_BPW), 1, -1), patch_BPW], dim=1)
+        batch, tokens, _ = x_BTW.shape
+        layout = Layout.even(batch, tokens, x_BTW.device)
+        first_B = layout.last_B - (tokens - 1)
+        x_BW = self.transformer(self.ln_pre(x_BTW).flatten(0, 1), layout, first_B)
+        out: Tensor = self.ln_post(x_BW).to(self.proj.dtype) @ self.proj
         return out
+
+
+def _some(patch_BPW: Tensor, dropout: float) -> Tensor:
+    """A random choice of each image's patches, of the same number for all, one at least."""
+    batch, patches, width = patch_BPW.shape
+    kept = max(1, round(patches * (1.0 - dropout)))
+    chosen_Bk = torch.rand(batch, patches, device=patch_BPW.device).argsort(dim=1)[:, :kept]
+    return patch_BPW.gather(1, chosen_Bk[..., None].expand(-1, -1, width))

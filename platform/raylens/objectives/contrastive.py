@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.autograd.function import once_differentiable
 
-from raylens.errors import TrainingError
+from raylens.objectives.checks import check_pairs
 from raylens.objectives.ranks import Ranks
 from raylens.objectives.tiles import Tiles
 
@@ -61,7 +61,7 @@ def contrastive_loss(
     Raises:
         TrainingError: shapes, dtypes or `chunk_rows` do not fit, or the ranks' batches differ in size.
     """
-    _check(image_bD, text_bD, log_scale, chunk_rows)
+    check_pairs(image_bD, text_bD, log_scale, chunk_rows)
     ranks = Ranks.of(group)
     ranks.agree_on_rows(image_bD)
     loss: Tensor = _ContrastiveLoss.apply(image_bD, text_bD, log_scale, ranks, chunk_rows)  # type: ignore[no-untyped-call]
@@ -183,20 +183,3 @@ def _products(tiles: Tiles, a_b: Tensor, k_B: Tensor, g_b: Tensor, *, wants_text
 def _tiles(image_bD: Tensor, text_BD: Tensor, scale: Tensor, ranks: Ranks, chunk_rows: int) -> Tiles:
     first = ranks.rank * image_bD.shape[0]
     return Tiles(image_bD, text_BD.to(scale.dtype), scale, first, chunk_rows)
-
-
-def _check(image_bD: Tensor, text_bD: Tensor, log_scale: Tensor, chunk_rows: int) -> None:
-    shape = tuple(image_bD.shape)
-    if len(shape) != 2 or 0 in shape or text_bD.shape != image_bD.shape:
-        raise TrainingError(
-            f"image_bD has shape {shape} and text_bD {tuple(text_bD.shape)}: both must be [b, D], equal, and not empty"
-        )
-    if not image_bD.is_floating_point() or text_bD.dtype != image_bD.dtype:
-        raise TrainingError(
-            f"image_bD has dtype {image_bD.dtype} and text_bD {text_bD.dtype}: both must have the same "
-            "floating-point dtype"
-        )
-    if log_scale.numel() != 1:
-        raise TrainingError(f"log_scale has shape {tuple(log_scale.shape)}: it must hold one element")
-    if chunk_rows < 1:
-        raise TrainingError(f"chunk_rows = {chunk_rows}: it must be at least 1")

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from raylens.errors import BundleError
 from raylens.models import DualEncoder, ZeroShotClassifier
+from raylens.models.fit import difference
 from raylens.registry.bundle import Bundle
 
 __all__ = ["Encoder"]
@@ -102,20 +103,7 @@ def _build(bundle: Bundle) -> DualEncoder:
         model = DualEncoder(
             bundle.config, end_id=bundle.tokenizer.end_id, mean=bundle.preprocess.mean, std=bundle.preprocess.std
         )
-    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    found = {name: tuple(tensor.shape) for name, tensor in bundle.weights.items()}
-    if expected != found:
-        raise BundleError(f"weights do not fit config.json: {_difference(expected, found)}")
+    if differing := difference(model.state_dict(), bundle.weights):
+        raise BundleError(f"weights do not fit config.json: {differing}")
     model.load_state_dict(dict(bundle.weights), assign=True)
     return model.eval().requires_grad_(False)
-
-
-def _difference(expected: dict[str, tuple[int, ...]], found: dict[str, tuple[int, ...]]) -> str:
-    lines = [f"{name} is missing" for name in expected if name not in found]
-    lines += [f"{name} is not known" for name in found if name not in expected]
-    lines += [
-        f"{name} has shape {found[name]}, expected {shape}"
-        for name, shape in expected.items()
-        if name in found and found[name] != shape
-    ]
-    return "; ".join(lines[:5]) + (f"; and {len(lines) - 5} more" if len(lines) > 5 else "")

@@ -59,7 +59,7 @@ def _manifest(config: SourceConfig, cache: Store, say: Callable[[str], None]) ->
         f"{len(manifest):,} samples in {manifest.table.num_rows:,} shards ({manifest.rejected_summary()})"
         f"{f', {manifest.source.format_name}' if manifest.source.format_name != 'tar' else ''}"
     )
-    for line in manifest.shortfalls()[:3]:
+    for line in manifest.warnings()[:3]:
         say(f"warning: {line}")
     return manifest
 

@@ -10,6 +10,7 @@ from raylens.data.build_plan import build_plan
 from raylens.data.quarantine import check_budget, write_rejected
 from raylens.errors import AlreadyExistsError, ConfigError, NotFoundError
 from raylens.inputs import Preprocess, Tokenizer
+from raylens.registry import Bundle, Registry
 from raylens.storage import Store, open_store
 from raylens.train.pinned import manifests_of, pin
 
@@ -47,12 +48,18 @@ def prepare(config: RunConfig, say: Callable[[str], None]) -> Prepared:
         QuarantineError: too many samples cannot be used.
     """
     store = run_store(config)
-    claim(store, config)
+    check_claim(store, config)
     manifests = manifests_of(store, config.data.train, open_store(config.storage) / "manifests", say)
     for manifest in manifests:
         read, why = len(manifest) + manifest.rejected, manifest.rejected_summary()
         check_budget(manifest.rejected, read, config.data.quarantine_budget, why)
     plan = build_plan(config, manifests)
+    if plan.samples < config.global_batch:
+        say(f"warning: {plan.samples:,} samples for global_batch = {config.global_batch}: every batch repeats some")
+    tokenizer = _tokenizer(store, manifests, config)
+    # Only now: what cannot start must not keep its name from another try.
+    claim(store, config)
+    store.write("tokenizer.json", tokenizer.to_json().encode())
     write_rejected(store, manifests)
     pin(store, manifests)
     return Prepared(
@@ -60,7 +67,7 @@ def prepare(config: RunConfig, say: Callable[[str], None]) -> Prepared:
         store=store,
         manifests=manifests,
         plan=plan,
-        tokenizer=_tokenizer(store, manifests, config),
+        tokenizer=tokenizer,
         preprocess=Preprocess(size=config.model.image.size),
         steps=config.length.steps(sum(order.epoch_size for order in plan.orders), config.global_batch),
     )
@@ -71,13 +78,24 @@ def claim(store: Store, config: RunConfig) -> None:
     try:
         store.write_once("config.yaml", dump_yaml(config).encode())
     except AlreadyExistsError:
+        check_claim(store, config)
+
+
+def check_claim(store: Store, config: RunConfig) -> None:
+    """Refuse a run that exists with other settings.
+
+    Raises:
+        ConfigError: names each setting, with both values.
+    """
+    try:
         saved = load_yaml(store.read_text("config.yaml"), f"{store.describe()}/config.yaml")
-        differing = _differences(saved, config.model_dump(mode="json"))
-        if differing:
-            raise ConfigError(
-                f"run {config.name!r} exists at {store.describe()} with other settings: {'; '.join(differing)}. "
-                "Use another name, delete that folder, or go back to its settings"
-            ) from None
+    except NotFoundError:
+        return
+    if differing := _differences(saved, config.model_dump(mode="json")):
+        raise ConfigError(
+            f"run {config.name!r} exists at {store.describe()} with other settings: {'; '.join(differing)}. "
+            "Use another name, delete that folder, or go back to its settings"
+        )
 
 
 def _differences(saved: dict[str, Any], now: dict[str, Any], path: str = "") -> list[str]:
@@ -97,6 +115,18 @@ def _tokenizer(store: Store, manifests: list[Manifest], config: RunConfig) -> To
     try:
         return Tokenizer.from_json(store.read_text("tokenizer.json"))
     except NotFoundError:
-        tokenizer = Tokenizer.train([text for one in manifests for text in one.captions()], config.model.text.vocab)
-        store.write("tokenizer.json", tokenizer.to_json().encode())
-        return tokenizer
+        if config.start_from is not None:
+            return _beginning(config, config.start_from).tokenizer
+        return Tokenizer.train((text for one in manifests for text in one.captions()), config.model.text.vocab)
+
+
+def _beginning(config: RunConfig, name: str) -> Bundle:
+    """The model that a run starts from, whose architecture must be the run's.
+
+    Raises:
+        ConfigError: it is another; names each setting, with both values.
+    """
+    bundle = Registry(config.registry_uri).load(name)[1].bundle
+    if differing := _differences(bundle.config.model_dump(mode="json"), config.model.model_dump(mode="json"), "model."):
+        raise ConfigError(f"start_from = {name!r} is of another architecture: {'; '.join(differing)}")
+    return bundle

@@ -12,6 +12,7 @@ from raylens.train.loop import Record
 __all__ = ["Checkpointed", "Metrics", "News", "Restarting", "Started", "board", "listening"]
 
 POLL_SECONDS = 0.5
+LOOK_SECONDS = 10
 
 
 @dataclass(frozen=True)
@@ -49,17 +50,19 @@ News = Started | Metrics | Checkpointed | Restarting
 
 
 class _Board:
-    """Keeps news until they are fetched."""
+    """Keeps news until it is known that they arrived."""
 
     def __init__(self) -> None:
         self._news: list[News] = []
+        self._first = 0
 
     def post(self, news: News) -> None:
         self._news.append(news)
 
-    def take(self) -> list[News]:
-        taken, self._news = self._news, []
-        return taken
+    def after(self, arrived: int) -> list[News]:
+        """All but the first ``arrived`` news, which are forgotten."""
+        self._news, self._first = self._news[arrived - self._first :], arrived
+        return self._news
 
 
 def board() -> Any:
@@ -81,14 +84,18 @@ class listening:  # noqa: N801 (used as a statement: ``with listening(...)``)
 
     def __exit__(self, *_: object) -> None:
         self._done.set()
-        self._thread.join(timeout=10)
+        self._thread.join(timeout=2 * LOOK_SECONDS)
 
     def _listen(self) -> None:
-        last = False
+        last, arrived = False, 0
         while not last:
             last = self._done.wait(POLL_SECONDS)  # one more look after the end, for what came in between
             try:
-                for news in ray.get(self._source.take.remote(), timeout=10):
-                    self._tell(news)
-            except (ray.exceptions.RayError, ray.exceptions.GetTimeoutError):
+                found = ray.get(self._source.after.remote(arrived), timeout=LOOK_SECONDS)
+            except ray.exceptions.GetTimeoutError:
+                continue  # a busy machine
+            except ray.exceptions.RayError:
                 return  # the cluster is gone; whoever waits for the run hears of it there
+            arrived += len(found)
+            for news in found:
+                self._tell(news)

@@ -15,6 +15,7 @@ from raylens.data.quarantine import check_budget, summary
 from raylens.errors import CheckpointError
 from raylens.inputs import Preprocess, Tokenizer
 from raylens.models import DualEncoder
+from raylens.registry import Registry
 from raylens.storage import open_store
 from raylens.train import loop
 from raylens.train.batches import batches
@@ -46,15 +47,20 @@ class WorkerJob:
 
 
 def build_model(config: RunConfig, tokenizer: Tokenizer, preprocess: Preprocess) -> DualEncoder:
-    """The freshly initialised model of a run: the same weights on every worker."""
+    """The model that a run begins with: the same weights on every worker."""
     torch.manual_seed(config.seed)
-    return DualEncoder(
+    model = DualEncoder(
         config.model,
         end_id=tokenizer.end_id,
         mean=preprocess.mean,
         std=preprocess.std,
         temperature=config.objective.temperature,
+        bias=config.objective.bias,
     )
+    if config.start_from is not None:
+        _, encoder = Registry(config.registry_uri).load(config.start_from)
+        model.load_state_dict(dict(encoder.bundle.weights))
+    return model
 
 
 def run_worker(job: WorkerJob) -> None:

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from raylens.config import RunConfig
 from raylens.errors import CheckpointError
 from raylens.models import DualEncoder
-from raylens.objectives import capped_log_scale, contrastive_loss
+from raylens.models.training import prepare_towers
+from raylens.objectives import capped_log_scale, contrastive_loss, sigmoid_loss
 from raylens.train.loop import Batch, StepStats
 from raylens.train.optimizer import adamw
 
@@ -25,15 +26,19 @@ TAG = "state"
 class ContrastiveStep(nn.Module):
     """Towers and objective as one module, because ZeRO-3 gathers parameters where a module's forward begins."""
 
-    def __init__(self, model: DualEncoder, max_logit_scale: float) -> None:
+    def __init__(self, model: DualEncoder, config: RunConfig) -> None:
         super().__init__()
         self.model = model
-        self.max_logit_scale = max_logit_scale
+        self.max_logit_scale = config.objective.max_logit_scale
+        self.autocast = config.precision == "amp_bf16"
 
     def forward(self, image_BSSC: Tensor, ids_BT: Tensor) -> tuple[Tensor, Tensor]:
         """A worker's pairs to the loss over the global batch and the log of the logit scale in use."""
-        image_BD, text_BD, log_scale = self.model(image_BSSC, ids_BT)
+        with torch.autocast(image_BSSC.device.type, dtype=torch.bfloat16, enabled=self.autocast):
+            image_BD, text_BD, log_scale, bias = self.model(image_BSSC, ids_BT)
         log_scale = capped_log_scale(log_scale, self.max_logit_scale)
+        if bias is not None:
+            return sigmoid_loss(image_BD, text_BD, log_scale, bias), log_scale.detach()
         return contrastive_loss(image_BD, text_BD, log_scale), log_scale.detach()
 
 
@@ -45,7 +50,7 @@ class ZeroEngine:
 
     def __init__(self, config: RunConfig, model: DualEncoder, device: torch.device) -> None:
         deepspeed = _deepspeed()
-        step = ContrastiveStep(model, config.objective.max_logit_scale).to(device)
+        step = ContrastiveStep(prepare_towers(model, config.towers), config).to(device)
         self._device = device
         self._engine: Any = deepspeed.initialize(
             model=step, optimizer=adamw(step, config.optim), config=_deepspeed_config(config)
@@ -54,7 +59,7 @@ class ZeroEngine:
     def train_step(self, batch: Batch, lr: float) -> StepStats:
         """Forward, backward and update on the worker's share of the global batch."""
         for group in self._engine.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group["lr_scale"]
         image_BSSC = torch.from_numpy(batch.image_BSSC).to(self._device, non_blocking=True)
         ids_BT = torch.from_numpy(batch.ids_BT).to(self._device, non_blocking=True)
         loss, log_scale = self._engine(image_BSSC, ids_BT)

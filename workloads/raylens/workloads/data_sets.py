@@ -17,9 +17,18 @@ from raylens.data.stream import ray_map
 from raylens.errors import DataError
 from raylens.storage import Store, open_store
 from raylens.train.metrics import read_metrics
-from raylens.train.prepare import run_store
+from raylens.train.prepare import check_claim, run_store
 
-__all__ = ["Cluster", "Forecast", "compare_with_run", "forecast", "manifests_for", "plan_for", "sample_pairs"]
+__all__ = [
+    "Cluster",
+    "Forecast",
+    "compare_with_run",
+    "forecast",
+    "manifests_for",
+    "plan_for",
+    "sample_pairs",
+    "steps_of_run",
+]
 
 Progress = Callable[[int, int], None]
 
@@ -82,6 +91,16 @@ def compare_with_run(config: RunConfig, hashes: Sequence[str]) -> int:
                 "the run's settings or its data are not these"
             )
     return sum(step <= len(hashes) for step in told)
+
+
+def steps_of_run(config: RunConfig) -> int:
+    """The last step that the run's metrics tell of; 0 if it has not begun.
+
+    Raises:
+        ConfigError: the run exists with other settings.
+    """
+    check_claim(run_store(config), config)
+    return max((step for step, _ in _told(read_metrics(run_store(config)))), default=0)
 
 
 def _told(records: Iterable[dict[str, object]]) -> Iterable[tuple[int, str]]:

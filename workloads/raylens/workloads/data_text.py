@@ -11,12 +11,13 @@ from raylens.cluster import session
 from raylens.config import RunConfig, SourceConfig, validated
 from raylens.data import Manifest
 from raylens.data.explain import Explained, explain
+from raylens.data.patterns import split_pattern
 from raylens.data.repack import repack
 from raylens.data.stream import ray_map
 from raylens.data.verify import Topology, verify
 from raylens.errors import ConfigError
 from raylens.storage import open_store
-from raylens.workloads.data_sets import Cluster, compare_with_run, forecast, manifests_for, plan_for
+from raylens.workloads.data_sets import Cluster, compare_with_run, forecast, manifests_for, plan_for, steps_of_run
 from raylens.workloads.data_sets import Progress as Told
 
 __all__ = ["explain_text", "manifest_lines", "pack_text", "shard_progress", "source_config", "verify_text"]
@@ -34,11 +35,11 @@ def manifest_lines(manifest: Manifest) -> Iterator[str]:
     """Counts, rejects, and identity."""
     size = sum(shard.size for shard in manifest.shards)
     yield (
-        f"{len(manifest):,} samples in {manifest.table.num_rows:,} shards, {size / 1e6:,.1f} MB "
+        f"{_count(len(manifest), 'sample')} in {_count(manifest.table.num_rows, 'shard')}, {size / 1e6:,.1f} MB "
         f"({manifest.source.format_name})"
     )
     yield f"rejected: {manifest.rejected} ({manifest.rejected_summary()})"
-    for line in manifest.shortfalls():
+    for line in manifest.warnings():
         yield f"warning: {line}"
     yield f"manifest: {manifest.digest}"
     yield f"kept at: {open_store(manifest.home).describe()}"
@@ -69,7 +70,7 @@ def _lines(console: Console, what: str) -> Told:
 
 
 def verify_text(
-    config: RunConfig, workers: Sequence[str], epochs: float, address: str | None, num_cpus: int | None
+    config: RunConfig, workers: Sequence[str], epochs: float | None, address: str | None, num_cpus: int | None
 ) -> Iterator[str]:
     """What was proven, what a run's metrics say, and what an epoch costs to read.
 
@@ -80,15 +81,21 @@ def verify_text(
     with shard_progress("indexing") as progress:
         plan, manifests = plan_for(config, Cluster(address, num_cpus), progress)
     of_epoch = sum(order.epoch_size for order in plan.orders)
-    steps = max(1, -(-round(epochs * of_epoch) // config.global_batch))
+    steps = max(1, -(-round((1.0 if epochs is None else epochs) * of_epoch) // config.global_batch))
     topologies = [_topology(text, config.global_batch) for text in workers] or _usual(config.global_batch, steps)
+    last = max(step for topology in topologies for step, _ in topology.workers_from)
+    if epochs is None:
+        steps = max(steps, 2 * last if workers else 0, steps_of_run(config))
+    elif last >= steps:
+        raise ConfigError(f"--epochs {epochs:g} looks at {steps} steps, --workers changes at step {last}: look further")
     with shard_progress("verifying") as progress:
         found = verify(plan, config.global_batch, topologies, steps, progress)
     yield f"{found.steps:,} steps of {config.global_batch:,}: the same global batches under"
     yield from (f"  {name}" for name in found.topologies)
     for source, whole in zip(config.data.train, found.epochs, strict=True):
         dropped = " but for what drop_last leaves out" if config.data.drop_last else ""
-        yield f"{source.uri}: {whole} whole epochs, each sample exactly once{dropped}"
+        proven = f"{_count(whole, 'whole epoch')}, each sample exactly once{dropped}"
+        yield f"{source.uri}: {proven if whole else 'no whole epoch so far; --epochs looks further'}"
     compared = compare_with_run(config, found.hashes)
     yield (
         f"run {config.name!r}: {compared} steps of its metrics agree" if compared else f"run {config.name!r}: not begun"
@@ -100,6 +107,10 @@ def verify_text(
     )
 
 
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def _topology(text: str, batch: int) -> Topology:
     try:
         first, *rest = text.split(",")
@@ -107,8 +118,10 @@ def _topology(text: str, batch: int) -> Topology:
     except ValueError:
         raise ConfigError(f"--workers {text!r}: write a number, or 4,100:2 for 4 workers and 2 from step 100") from None
     steps = [step for step, _ in changes]
-    if steps != sorted(set(steps)) or any(count < 1 or batch % count for _, count in changes):
-        raise ConfigError(f"--workers {text!r}: steps must ascend, and each number of workers divide {batch}")
+    if steps != sorted(set(steps)):
+        raise ConfigError(f"--workers {text!r}: the steps at which workers change must ascend")
+    if any(count < 1 or batch % count for _, count in changes):
+        raise ConfigError(f"--workers {text!r}: global_batch = {batch} cannot be shared equally by so many")
     return Topology(tuple(changes))
 
 
@@ -142,6 +155,7 @@ def explain_text(
         return
     whose = f"rank {rank}" if rank is not None else "all ranks"
     yield f"step {step}, {whose}: positions {first:,} to {first + rows - 1:,}"
+    yield "(set: from 0, as in data.train; crop: edge at left,top in pixels of the image; caption: which of how many)"
     yield from _table(found, several=len(manifests) > 1)
 
 
@@ -176,6 +190,9 @@ def pack_text(
         ManifestError: nothing to pack, or the folder holds something else.
     """
     target = open_store(out)
+    folder, patterns = split_pattern(source.uri)
+    if not patterns and f"{target.uri}/".startswith(f"{open_store(folder).uri}/"):
+        raise ConfigError(f"{out} lies within {source.uri}: a second try would pack it too; choose another folder")
     with session(address, num_cpus):
         # Within the session: Ray starts once, whether or not there is something to index.
         with shard_progress("indexing") as progress:

@@ -20,7 +20,8 @@ Uri = Annotated[
     ),
 ]
 Manifests = Annotated[
-    str, typer.Option(help="URI of the folder that keeps manifests; `raylens train` looks in <storage>/manifests.")
+    str,
+    typer.Option(help="URI of the folder that keeps manifests; a run looks in the folder manifests of its storage."),
 ]
 Kind = Annotated[
     str, typer.Option("--format", help="tar, parquet, table or folder; by default found by the objects' names.")
@@ -85,11 +86,13 @@ def stats(
     from raylens.data.contact_sheet import contact_sheet
     from raylens.data.stats import collect
     from raylens.storage import open_store
+    from raylens.workloads.cli.options import check_file
     from raylens.workloads.data_sets import Cluster, manifests_for, sample_pairs
     from raylens.workloads.data_text import shard_progress, source_config
     from raylens.workloads.stats_page import stats_page
 
     source = source_config(uri, kind, image_column, caption_column)
+    check_file(sheet, "--sheet")
     with shard_progress("indexing") as progress:
         (manifest,) = manifests_for([source], open_store(manifests), Cluster(address, num_cpus), progress)
     numbers = collect(manifest.parts(STATS_COLUMNS))
@@ -98,7 +101,7 @@ def stats(
         typer.echo(json.dumps({**numbers.as_dict(), "manifest": manifest.digest, "contact_sheet": str(sheet)}))
     else:
         typer.echo(stats_page(numbers, uri))
-        for line in manifest.shortfalls():
+        for line in manifest.warnings():
             typer.echo(f"warning: {line}")
         typer.echo(f"contact sheet: {sheet}")
 
@@ -115,7 +118,14 @@ def verify(
             "Repeatable. By default 1, 2, 3 and 4 workers where they divide the batch, and one that changes twice.",
         ),
     ] = None,
-    epochs: Annotated[float, typer.Option(min=0.0, help="How far to look, in epochs.")] = 1.0,
+    epochs: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=1e6,
+            help="How far to look, in epochs; by default one, and as far as --workers or the run go.",
+        ),
+    ] = None,
     address: Address = None,
     num_cpus: NumCpus = None,
 ) -> None:
@@ -137,7 +147,7 @@ def verify(
 @app.command()
 def explain(
     source: Source,
-    step: Annotated[int, typer.Option(min=1, help="The step, from 1, as in metrics.jsonl.")],
+    step: Annotated[int, typer.Option(min=1, max=2**40, help="The step, from 1, as in metrics.jsonl.")],
     rank: Annotated[
         int | None, typer.Option(min=0, help="One worker's part of the batch; all of it if not given.")
     ] = None,

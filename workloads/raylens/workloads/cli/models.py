@@ -1,5 +1,6 @@
 """``raylens models``: what is in the registry."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,7 +11,7 @@ from raylens.workloads.cli.options import Registry
 
 __all__ = ["app"]
 
-app = typer.Typer(help="List registered models and move their aliases.", no_args_is_help=True)
+app = typer.Typer(help="Registered models: list, promote, import, export, profile.", no_args_is_help=True)
 
 
 @app.command("list")
@@ -28,7 +29,11 @@ def list_models(registry: Registry = "registry") -> None:
                 str(version), version.created, str(version.lineage.get("step", "")), pointing, version.digest[:12]
             )
     if not table.rows:
-        typer.echo(f"no models in {models.store.describe()}", err=True)
+        typer.echo(
+            f"no models in {models.store.describe()}; a run registers in the folder registry of its storage, "
+            "e.g. --registry runs/registry",
+            err=True,
+        )
         return
     Console().print(table)
 
@@ -47,3 +52,81 @@ def promote(
     if not at or not alias:
         raise ConfigError(f"{target!r}: write MODEL@ALIAS, e.g. digits@prod")
     typer.echo(f"{name}@{alias} is now {Models(registry).promote(name, alias, version)}")
+
+
+@app.command("import")
+def import_model(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="A folder with open_clip_config.json or of CLIPModel; or a file: .pt (state dict, TorchScript), "
+            ".bin, .safetensors."
+        ),
+    ],
+    name: Annotated[str, typer.Argument(help="The model's name in the registry.")],
+    registry: Registry = "registry",
+    tokenizer: Annotated[
+        Path | None,
+        typer.Option(help="bpe_simple_vocab_16e6.txt.gz, tokenizer.json, or a folder; else the checkpoint's own."),
+    ] = None,
+    activation: Annotated[
+        str | None, typer.Option(help="quick_gelu or gelu, for a file of weights that does not say.")
+    ] = None,
+    image_size: Annotated[
+        int | None, typer.Option(min=1, help="Interpolate a vision transformer's positions to this many pixels.")
+    ] = None,
+) -> None:
+    """Register a checkpoint of OpenAI's CLIP, OpenCLIP or Hugging Face, with the same embeddings.
+
+    Nothing in the file is run: pickles are read as tensors only, TorchScript archives without their code.
+
+    Examples:
+
+        raylens models import ViT-B-32.pt b32 --tokenizer bpe_simple_vocab_16e6.txt.gz
+
+        raylens models import laion2b_s34b_b79k/ laion --registry s3://bucket/registry
+    """
+    from raylens.workloads.foreign import import_text
+
+    for line in import_text(source, name, registry, tokenizer, activation, image_size):
+        typer.echo(line)
+
+
+@app.command("export")
+def export_model(
+    model: Annotated[str, typer.Argument(metavar="MODEL[@VERSION|@ALIAS]", help="E.g. digits@prod.")],
+    target: Annotated[Path, typer.Argument(help="A folder that does not exist yet; a file for openai.")],
+    form: Annotated[str, typer.Option("--format", help="openclip, hf or openai.")],
+    registry: Registry = "registry",
+) -> None:
+    """Write a model as other programs read it; importing that again gives the same weights, bit for bit.
+
+    Example:
+
+        raylens models export b32 b32-hf/ --format hf
+    """
+    from raylens.workloads.foreign import export_text
+
+    typer.echo(export_text(model, target, form, registry))
+
+
+@app.command()
+def profile(
+    name: Annotated[str, typer.Argument(metavar="RECIPE|FILE.yaml", help="A recipe's name, or a configuration file.")],
+    batch: Annotated[int, typer.Option(min=1, help="Images and texts in a measured step.")] = 16,
+    tokens: Annotated[int, typer.Option(min=2, help="Tokens of each text, marks included.")] = 16,
+    measure: Annotated[bool, typer.Option(help="Build the model and time steps on this machine.")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON instead.")] = False,
+) -> None:
+    """Parameters, forward GFLOPs by tower, memory of a sample, and throughput measured on this machine.
+
+    Examples:
+
+        raylens models profile vit_b32
+
+        raylens models profile rn50x64 --no-measure
+    """
+    from raylens.workloads.profile import profile_text
+
+    for line in profile_text(name, batch, tokens, measure, as_json):
+        typer.echo(line)

@@ -1,10 +1,13 @@
 """Options that several commands share."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-__all__ = ["Address", "NumCpus", "Registry", "Set"]
+from raylens.errors import ConfigError
+
+__all__ = ["Address", "NumCpus", "Registry", "Set", "check_file"]
 
 Set = Annotated[
     list[str] | None,
@@ -26,3 +29,15 @@ Registry = Annotated[
     str,
     typer.Option(envvar="RAYLENS_REGISTRY", help="URI of the model registry: a folder or s3://bucket/prefix."),
 ]
+
+
+def check_file(path: Path, option: str) -> None:
+    """Refuse a place where no file can be written, before there is something to write.
+
+    Raises:
+        ConfigError: it is a folder, or in none.
+    """
+    if path.is_dir():
+        raise ConfigError(f"{option} {path} is a folder: name a file in it")
+    if not path.parent.is_dir():
+        raise ConfigError(f"{option} {path}: there is no folder {path.parent}: make it first")

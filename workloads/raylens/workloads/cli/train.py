@@ -58,4 +58,4 @@ def recipes() -> None:
     from raylens.workloads.recipes import RECIPES
 
     for name, recipe in RECIPES.items():
-        typer.echo(f"{name:12} {(recipe.__doc__ or '').strip().splitlines()[0]}")
+        typer.echo(f"{name:16} {(recipe.__doc__ or '').strip().splitlines()[0]}")

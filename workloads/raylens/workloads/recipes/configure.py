@@ -1,64 +1,14 @@
-"""Recipes: functions that return a complete `RunConfig`. A file or ``--set`` changes single keys of one."""
+"""From a recipe's name or a file to a checked configuration."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from raylens.config import (
-    CheckpointConfig,
-    DataConfig,
-    ImageTowerConfig,
-    LengthConfig,
-    ModelConfig,
-    ObjectiveConfig,
-    OptimConfig,
-    RunConfig,
-    ScaleConfig,
-    SourceConfig,
-    TextTowerConfig,
-    apply_overrides,
-    load_yaml,
-    merge,
-    validated,
-)
+from raylens.config import RunConfig, apply_overrides, load_yaml, merge, validated
 from raylens.errors import ConfigError
+from raylens.workloads.recipes.table import RECIPES
 
-__all__ = ["RECIPES", "configure", "digits", "vit_b32"]
-
-
-def digits() -> RunConfig:
-    """A small encoder for the 8 x 8 digit scans of the quickstart: two workers, about a minute on two cores."""
-    return RunConfig(
-        name="digits",
-        storage="quickstart/runs",
-        registry="quickstart/registry",
-        global_batch=128,
-        data=DataConfig(
-            train=(SourceConfig(uri="quickstart/data/train"),), run_length=8, runs_per_unit=32, crop_min_scale=0.7
-        ),
-        model=ModelConfig(
-            embed_dim=64,
-            image=ImageTowerConfig(size=32, patch=8, width=96, layers=4, heads=3),
-            text=TextTowerConfig(context=24, vocab=512, width=96, layers=2, heads=3),
-        ),
-        objective=ObjectiveConfig(temperature=0.07),
-        optim=OptimConfig(peak_lr=2e-3, warmup_steps=40, weight_decay=0.1),
-        length=LengthConfig(epochs=30),
-        scale=ScaleConfig(workers=2),
-        checkpoint=CheckpointConfig(every_steps=100, keep_last=2),
-    )
-
-
-def vit_b32() -> RunConfig:
-    """ViT-B/32 with the hyperparameters of Radford et al. 2021 (tables 18 and 20): set data.train, and scale it."""
-    return RunConfig(
-        name="vit_b32",
-        data=DataConfig(train=(SourceConfig(uri="data/train"),)),
-        scale=ScaleConfig(workers=8, gpus_per_worker=1, cpus_per_worker=4),
-    )
-
-
-RECIPES: Mapping[str, Callable[[], RunConfig]] = {"digits": digits, "vit_b32": vit_b32}
+__all__ = ["configure"]
 
 
 def configure(source: str, assignments: Sequence[str] = ()) -> RunConfig:

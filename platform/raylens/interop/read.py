@@ -1,0 +1,146 @@
+"""A checkpoint of another program as a bundle: its kind is found, its numbers are kept, what differs is an error."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from raylens.config import ModelConfig, explain
+from raylens.config.towers import Activation
+from raylens.errors import BundleError
+from raylens.inputs import Preprocess, Tokenizer
+from raylens.interop.files import read_tensors
+from raylens.interop.huggingface import from_hf, hf_config, hf_preprocess
+from raylens.interop.infer import infer_config
+from raylens.interop.json_config import read_json
+from raylens.interop.names import from_openclip
+from raylens.interop.openclip import openclip_config, openclip_preprocess
+from raylens.interop.positions import at_resolution
+from raylens.models import DualEncoder
+from raylens.models.fit import difference
+from raylens.registry import Bundle
+
+__all__ = ["Foreign", "read_foreign"]
+
+log = logging.getLogger(__name__)
+
+OPENCLIP_CONFIG = "open_clip_config.json"
+WEIGHTS = {
+    "openclip": ("open_clip_model.safetensors", "open_clip_pytorch_model.bin", "open_clip_pytorch_model.pt"),
+    "hf": ("model.safetensors", "pytorch_model.bin"),
+}
+"""Which files of weights a folder may have; safe ones first."""
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """A model of another program under our names, in fp32."""
+
+    format: str
+    """``openai``, ``openclip`` or ``hf``."""
+    config: ModelConfig
+    weights: Mapping[str, Tensor]
+    preprocess: Preprocess
+    tokenizer: Tokenizer | None
+    notes: tuple[str, ...] = field(default=())
+    """What was done to it that one should know of."""
+
+    def resized(self, size: int) -> "Foreign":
+        """The same for images of ``size`` pixels (see `raylens.interop.positions`)."""
+        if size == self.config.image.size:
+            return self
+        config, weights = at_resolution(self.config, dict(self.weights), size)
+        note = f"positions interpolated from {self.config.image.size} to {size} pixels"
+        preprocess = self.preprocess.model_copy(update={"size": size})
+        return replace(self, config=config, weights=weights, preprocess=preprocess, notes=(*self.notes, note))
+
+    def bundle(self, tokenizer: Tokenizer | None, source: str) -> Bundle:
+        """What raylens registers, evaluates and serves; ``tokenizer`` goes before the checkpoint's own.
+
+        Raises:
+            BundleError: there is no tokenizer, or it does not fit.
+        """
+        tokenizer = tokenizer or self.tokenizer
+        if tokenizer is None:
+            raise BundleError(f"{source} has no tokenizer: give --tokenizer, e.g. bpe_simple_vocab_16e6.txt.gz")
+        lineage = {"imported_from": source, "format": self.format, "notes": list(self.notes)}
+        return Bundle(self.config, self.weights, tokenizer, self.preprocess, lineage)
+
+
+def read_foreign(path: Path, *, activation: Activation | None = None) -> Foreign:
+    """Read a checkpoint.
+
+    Args:
+        path: a folder with ``open_clip_config.json``, a folder of CLIPModel, or a file of weights.
+        activation: for a file of weights that does not say; must agree with one that does.
+
+    Raises:
+        BundleError: it is none of these, damaged, unsafe, of another architecture, or says another activation.
+    """
+    try:
+        found = _from_folder(path) if path.is_dir() else _from_file(path, activation)
+    except ValidationError as error:
+        raise BundleError(f"{path}: {explain(error, ModelConfig)}") from None
+    if activation is not None and activation != found.config.activation:
+        raise BundleError(f"{path} says activation {found.config.activation}, asked for is {activation}: leave it out")
+    return replace(found, weights=_checked(found, path))
+
+
+def _from_folder(path: Path) -> Foreign:
+    if (path / OPENCLIP_CONFIG).exists():
+        tree = read_json(path / OPENCLIP_CONFIG)
+        config = openclip_config(tree)
+        tensors, _ = read_tensors(_weights_file(path, "openclip"))
+        preprocess = openclip_preprocess(tree, config.image.size)
+        return Foreign("openclip", config, from_openclip(tensors), preprocess, _tokenizer(path))
+    if not (path / "config.json").exists():
+        raise BundleError(f"{path} has neither {OPENCLIP_CONFIG} nor config.json: it is no folder of a CLIP model")
+    config = hf_config(read_json(path / "config.json"))
+    tensors, _ = read_tensors(_weights_file(path, "hf"))
+    geometry = path / "preprocessor_config.json"
+    preprocess = hf_preprocess(read_json(geometry) if geometry.exists() else {}, config.image.size)
+    return Foreign("hf", config, from_hf(tensors), preprocess, _tokenizer(path))
+
+
+def _weights_file(path: Path, kind: str) -> Path:
+    for name in WEIGHTS[kind]:
+        if (path / name).exists():
+            return path / name
+    raise BundleError(f"{path} has no weights: none of {', '.join(WEIGHTS[kind])}")
+
+
+def _tokenizer(path: Path) -> Tokenizer | None:
+    if (path / "tokenizer.json").exists() or (path / "merges.txt").exists():
+        return Tokenizer.from_file(path)
+    return None
+
+
+def _from_file(path: Path, activation: Activation | None) -> Foreign:
+    tensors, archive = read_tensors(path)
+    # These entries are OpenAI's own, and all of its models have the approximate activation.
+    by_openai = archive or "input_resolution" in tensors
+    known: Activation | None = "quick_gelu" if by_openai else activation
+    if known is None:
+        raise BundleError(
+            f"{path} does not say which activation it was trained with: give --activation quick_gelu (OpenAI, "
+            f"MetaCLIP, DFN) or gelu (LAION), or put its {OPENCLIP_CONFIG} beside it and import the folder"
+        )
+    weights = from_openclip(tensors)
+    config = infer_config(weights, known)
+    return Foreign("openai" if by_openai else "openclip", config, weights, Preprocess(size=config.image.size), None)
+
+
+def _checked(found: Foreign, path: Path) -> dict[str, Tensor]:
+    with torch.device("meta"):
+        expected: dict[str, Any] = DualEncoder(found.config, end_id=0, mean=(0, 0, 0), std=(1, 1, 1)).state_dict()
+    if differing := difference(expected, found.weights):
+        raise BundleError(f"{path} is not the model that its configuration describes: {differing}")
+    return {
+        name: found.weights[name].float() if tensor.is_floating_point() else found.weights[name]
+        for name, tensor in expected.items()
+    }

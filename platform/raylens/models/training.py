@@ -1,0 +1,23 @@
+"""How the towers of a model are trained: what is locked, left out, computed again or compiled."""
+
+from raylens.config import TowersConfig
+from raylens.models.dual_encoder import DualEncoder
+from raylens.models.transformer import Transformer
+from raylens.models.vit import VisionTransformer
+
+__all__ = ["prepare_towers"]
+
+
+def prepare_towers(model: DualEncoder, config: TowersConfig) -> DualEncoder:
+    """The model itself, in training mode, with the settings applied."""
+    model.lock(image=config.lock_image, text=config.lock_text)
+    model.train()
+    if isinstance(model.visual, VisionTransformer):
+        model.visual.patch_dropout = config.patch_dropout
+    for module in model.modules():
+        if isinstance(module, Transformer):
+            module.checkpointed = config.checkpoint_blocks
+            if config.compile:
+                for block in module:
+                    block.compile(dynamic=True)
+    return model
