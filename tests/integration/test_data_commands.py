@@ -86,7 +86,7 @@ def test_larger_images_are_scaled_down_and_smaller_ones_left(tmp_path: Path) -> 
 def test_index_and_stats_tell_what_there_is(tmp_path: Path, everywhere: dict[str, str]) -> None:
     common = ("--manifests", str(tmp_path / "manifests"))
     told = raylens_data("index", everywhere["parquet"], *common)
-    assert f"{COUNT} samples in 1 shards" in told
+    assert f"{COUNT} samples in 1 shard," in told
     assert "(parquet)" in told
     assert "rejected: 0 (none rejected)" in told
     sheet = tmp_path / "sheet.png"
@@ -128,7 +128,7 @@ def test_a_mixture_of_formats_is_trained_explained_and_verified(mixture: Path) -
     assert {row["source"] for row in rows} <= {0, 1, 2}
     assert all(0 <= row["crop"][0] < row["crop"][2] <= row["width"] for row in rows)
     table = raylens_data("explain", str(mixture), "--step", "3")
-    assert len(table.splitlines()) == 12 + 2
+    assert len(table.splitlines()) == 12 + 3
     (records,) = [read_metrics(open_store(result.run_uri))]
     assert {record["bound"] for record in records} <= {"device", "storage", "decode", "network"}
     assert [record["first_batch_seconds"] is None for record in records] == [False] + [True] * (len(records) - 1)

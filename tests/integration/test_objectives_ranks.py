@@ -29,6 +29,11 @@ def dense_step(case: Case) -> tuple[Tensor, list[Tensor]]:
     if log_scale > math.log(case["max_scale"]):
         log_scale = log_scale - log_scale.detach() + math.log(case["max_scale"])
     logits_BB = log_scale.exp() * image_BD @ text_BD.T
+    if case.get("sigmoid"):
+        leaves.append(torch.tensor(-3.0, dtype=torch.float64).requires_grad_())
+        signs_BB = 2 * torch.eye(len(logits_BB), dtype=torch.float64) - 1
+        of_pairs = -functional.logsigmoid(signs_BB * (logits_BB + leaves[3])).sum() / len(logits_BB)
+        return of_pairs.detach(), list(torch.autograd.grad(of_pairs, leaves))
     target_B = torch.arange(len(logits_BB))
     loss = sum(functional.cross_entropy(x, target_B) for x in (logits_BB, logits_BB.T)) / 2
     assert isinstance(loss, Tensor)
@@ -70,6 +75,7 @@ def cases() -> dict[str, Case]:
         "scale at 100": make_case(scale=100.0, max_scale=200.0),
         "one far row": case_of_one_far_row(),
         "above the cap": make_case(scale=30.0, max_scale=20.0, noise=4.0),
+        "sigmoid": {**make_case(chunk_rows=5), "sigmoid": True},
         "not finite": make_case(),
     }
 

@@ -154,13 +154,13 @@ def test_interrupted_and_killed_it_resumes_to_the_same_weights(folder: Path, dis
         (["train", "nope"], 2, "unknown recipe 'nope'; recipes: digits, rn50"),
         (["train", "digits", "--set", "optim.peak=1"], 2, "unknown key 'optim.peak' (did you mean 'peak_lr'?)"),
         (["train", "digits", "--set", "global_batch=127"], 2, "cannot be shared equally by scale.workers = 2"),
-        (["train", "digits", "--set", "data.train=nothing"], 1, "under nothing, which holds 0 objects: check"),
+        (["train", "digits", "--set", "data.train=nothing"], 1, "data set nothing: there is no such folder"),
         (["train", "digits", "--set", "scale.workers=32"], 1, "need 33 CPUs (1 of them to read data), the cluster has"),
         (["train", "digits", "--set", "storage=s3://x"], 2, "bucket 'x' is not a bucket name"),
         (["train", "digits", "--set", f"data.train={CLOSED}"], 1, "127.0.0.1:9"),
         (["evaluate", "nobody", "--data", "."], 1, "no model 'nobody' in the registry registry; models there: none"),
         (["serve", "nobody"], 1, "no model 'nobody' in the registry"),
-        (["data", "index", "nothing"], 1, "no shards (*.tar, *.parquet, *.csv"),
+        (["data", "index", "nothing"], 1, "data set nothing: there is no such folder"),
     ],
 )  # fmt: skip
 def test_mistakes_get_one_clear_line(

@@ -95,7 +95,7 @@ def test_walk_gives_what_was_packed(make_shards: MakeShards) -> None:
 
 
 def test_no_shards_is_one_clear_line(tmp_path: Path) -> None:
-    with pytest.raises(ManifestError, match=r"data\.train: there is no .*nothing-here: check the path"):
+    with pytest.raises(ManifestError, match=r"data set .*nothing-here: there is no such folder"):
         Source.open(SourceConfig(uri=str(tmp_path / "nothing-here")))
     with pytest.raises(ManifestError, match=r"no shards \(\*\.tar.* under .* which holds 0 objects: check data\.train"):
         Source.open(SourceConfig(uri=str(tmp_path)))

@@ -177,6 +177,8 @@ class RunConfig(Node):
     """What the towers compute in: ``amp_bf16`` keeps weights in fp32 and multiplies in bf16 (torch's autocast)."""
     start_from: str | None = None
     """A model in the registry, NAME@VERSION, whose weights and tokenizer the run begins with."""
+    tokenizer: str | None = None
+    """A file (tokenizer.json, OpenAI's merges) or folder of one; else it is learned from the captions."""
     data: DataConfig
     model: ModelConfig = ModelConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
@@ -211,6 +213,8 @@ class RunConfig(Node):
                 f"objective.kind = {self.objective.kind!r} and model.logit_bias = {self.model.logit_bias} do not go "
                 "together: the sigmoid loss has a bias, the softmax loss none"
             )
+        if self.tokenizer is not None and self.start_from is not None:
+            raise ValueError(f"tokenizer = {self.tokenizer!r}: start_from brings its own; leave one of them out")
         if self.towers.lock_image and self.towers.lock_text:
             raise ValueError("towers.lock_image and towers.lock_text leave nothing to train: lock one of them")
         if self.towers.patch_dropout and self.model.image.kind != "vit":

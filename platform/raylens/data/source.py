@@ -120,7 +120,7 @@ def _nothing(config: SourceConfig, store: Store, objects: list[ObjectInfo], patt
     wanted = kinds if config.format == "auto" else f"of format {config.format!r}"
     names = f" that match {', '.join(patterns[:3])}{', ...' if len(patterns) > 3 else ''}" if patterns else ""
     if not objects and "://" not in config.uri and not patterns and not Path(config.uri).exists():
-        return ManifestError(f"data.train: there is no {config.uri}: check the path")
+        return ManifestError(f"data set {config.uri}: there is no such folder or file: check the path")
     return ManifestError(
         f"no shards ({wanted}){names} under {store.describe()}, which holds {len(objects)} objects"
         f"{f' ({objects[0].path}, ...)' if objects else ''}: check data.train, or write shards there first "

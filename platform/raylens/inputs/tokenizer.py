@@ -110,6 +110,14 @@ class Tokenizer:
             ids_BT[row, : len(ids) + 2] = [self.start_id, *ids, self.end_id]
         return ids_BT, truncated_B
 
+    def count(self, text: str) -> int:
+        """Tokens of a text, marks not counted."""
+        return len(self._backend.encode(clean(text), add_special_tokens=False).ids)
+
+    def token(self, number: int) -> str:
+        """What the vocabulary has at an id: bytes as characters that can be seen, ``</w>`` at the end of a word."""
+        return str(self._backend.id_to_token(number))
+
     def decode(self, ids: Sequence[int]) -> str:
         """Text of a row of ids; marks and padding are left out."""
         row = list(ids)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from raylens.config import RunConfig, dump_yaml, load_yaml
@@ -117,7 +118,18 @@ def _tokenizer(store: Store, manifests: list[Manifest], config: RunConfig) -> To
     except NotFoundError:
         if config.start_from is not None:
             return _beginning(config, config.start_from).tokenizer
+        if config.tokenizer is not None:
+            return _given_tokenizer(config, config.tokenizer)
         return Tokenizer.train((text for one in manifests for text in one.captions()), config.model.text.vocab)
+
+
+def _given_tokenizer(config: RunConfig, path: str) -> Tokenizer:
+    tokenizer, rows = Tokenizer.from_file(Path(path)), config.model.text.vocab
+    if tokenizer.vocab_size > rows:
+        raise ConfigError(
+            f"tokenizer = {path!r} has {tokenizer.vocab_size} tokens, model.text.vocab is {rows}: raise it"
+        )
+    return tokenizer
 
 
 def _beginning(config: RunConfig, name: str) -> Bundle:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from raylens.errors import ConfigError, RaylensError
-from raylens.workloads.cli import data, evaluate, models, quickstart, serve, train
+from raylens.workloads.cli import data, evaluate, models, quickstart, serve, tokenizer, train
 
 __all__ = ["app", "main"]
 
@@ -31,6 +31,7 @@ for module in (quickstart, train, evaluate, serve):
     module.add_to(app)
 app.add_typer(models.app, name="models")
 app.add_typer(data.app, name="data")
+app.add_typer(tokenizer.app, name="tokenizer")
 
 
 @app.callback(invoke_without_command=True)

@@ -1,0 +1,105 @@
+"""Training the other towers and objectives for real, and what each setting leaves in the registered model."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from raylens.config import RunConfig, apply_overrides, validated
+from raylens.errors import ConfigError, ManifestError
+from raylens.inputs import Tokenizer
+from raylens.registry import Registry
+from raylens.storage import Store, open_store
+from raylens.train import train
+from raylens.train.metrics import read_metrics
+from raylens.train.prepare import prepare
+from tests.integration.test_training import quiet, reference_losses, small
+
+MakeShards = Callable[..., Store]
+RESNET = {"kind": "resnet", "size": 32, "blocks": [1, 1, 1, 1], "width": 8}
+CBOW = {"kind": "cbow", "context": 12, "vocab": 600, "width": 16}
+
+pytestmark = pytest.mark.usefixtures("cluster")
+
+
+def losses(config: RunConfig) -> list[float]:
+    result = train(config, say=quiet)
+    return [record["loss"] for record in read_metrics(open_store(result.run_uri))]
+
+
+def weights(config: RunConfig) -> dict[str, Tensor]:
+    return dict(Registry(config.registry_uri).load(config.name)[1].bundle.weights)
+
+
+def changed(config: RunConfig, *assignments: str) -> RunConfig:
+    return validated(RunConfig, apply_overrides(config.model_dump(mode="json"), assignments))
+
+
+def test_a_resnet_and_a_bag_of_words_learn_under_zero_3(tmp_path: Path, make_shards: MakeShards) -> None:
+    """On one worker: BatchNorm's statistics are those of a worker's own part of the batch."""
+    config = small(tmp_path, make_shards(40), **{"zero.stage": 3, "scale.workers": 1})
+    tree = config.model_dump(mode="json") | {"model": {"embed_dim": 16, "image": RESNET, "text": CBOW}}
+    config = validated(RunConfig, tree)
+    assert losses(config) == pytest.approx(reference_losses(config), rel=2e-3)
+    trained = weights(config)
+    assert trained["visual.bn1.num_batches_tracked"] == 8
+    assert trained["visual.bn1.running_mean"].abs().sum() > 0
+
+
+def test_the_sigmoid_loss_over_two_workers_is_that_of_one(tmp_path: Path, make_shards: MakeShards) -> None:
+    sigmoid = ("objective.kind=sigmoid", "model.logit_bias=true", "objective.temperature=0.1", "zero.stage=2")
+    two = changed(small(tmp_path, make_shards(40)), *sigmoid)
+    one = changed(two, "name=one", "scale.workers=1", "zero.stage=0")
+    assert losses(two) == pytest.approx(losses(one), rel=2e-4)
+    bias = weights(two)["logit_bias"]
+    assert bias.shape == (1,)
+    assert bias.item() != -10.0
+    torch.testing.assert_close(bias, weights(one)["logit_bias"], rtol=1e-3, atol=1e-4)
+
+
+def test_bf16_products_checkpointed_blocks_and_layer_decay_learn_alike(tmp_path: Path, make_shards: MakeShards) -> None:
+    plain = small(tmp_path, make_shards(40), **{"length.samples_seen": 12 * 16})
+    fast = changed(plain, "name=fast", "precision=amp_bf16", "towers.checkpoint_blocks=true")
+    slow = changed(plain, "name=slow", "optim.layer_decay=0.01")
+    of_plain, of_fast, of_slow = losses(plain), losses(fast), losses(slow)
+    assert of_fast == pytest.approx(of_plain, rel=0.05)
+    assert of_fast != of_plain
+    assert of_plain[-1] < of_plain[0]
+    assert of_slow[0] == of_plain[0]
+    moved = [
+        (weights(run)["visual.conv1.weight"] - weights(plain)["visual.conv1.weight"]).abs().max()
+        for run in (fast, slow)
+    ]
+    assert moved[0] < moved[1]
+
+
+def test_a_run_that_starts_from_a_model_keeps_its_locked_tower(tmp_path: Path, make_shards: MakeShards) -> None:
+    first = small(tmp_path, make_shards(40))
+    train(first, say=quiet)
+    locked = changed(first, "name=lit", "start_from=small@1", "towers.lock_image=true", "seed=5", "zero.stage=3")
+    train(locked, say=quiet)
+    before, after = weights(first), weights(locked)
+    same = {name for name, tensor in before.items() if torch.equal(tensor, after[name])}
+    assert same == {name for name in before if name.startswith("visual.")}
+    with pytest.raises(
+        ConfigError, match=r"start_from = 'small@1' is of another architecture: model\.embed_dim was 16"
+    ):
+        prepare(changed(locked, "name=other", "model.embed_dim=8"), quiet)
+
+
+def test_a_given_tokenizer_is_used_and_must_fit(tmp_path: Path, make_shards: MakeShards) -> None:
+    tokenizer = Tokenizer.train(["a red cat and a small house"] * 3, 540)
+    (tmp_path / "tokenizer.json").write_text(tokenizer.to_json())
+    config = small(tmp_path, make_shards(40), tokenizer=str(tmp_path / "tokenizer.json"))
+    assert prepare(config, quiet).tokenizer.identity() == tokenizer.identity()
+    with pytest.raises(ConfigError, match=r"has 5\d\d tokens, model\.text\.vocab"):
+        prepare(changed(config, "name=tight", "model.text.vocab=514"), quiet)
+
+
+def test_a_start_that_failed_keeps_no_name(tmp_path: Path, make_shards: MakeShards) -> None:
+    config = small(tmp_path, make_shards(40))
+    with pytest.raises(ManifestError, match="there is no such folder"):
+        prepare(changed(config, f"data.train={tmp_path}/nowhere"), quiet)
+    assert prepare(config, quiet).steps == 8
