@@ -37,7 +37,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], bool]:
         raise BundleError(f"no such file: {path}") from None
     except safetensors.SafetensorError as error:
         raise BundleError(f"{path} is damaged: {error}") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, UnicodeDecodeError) as error:
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
         raise BundleError(
             f"{path} is damaged or holds more than tensors, which is never unpickled: convert it to safetensors "
