@@ -45,7 +45,7 @@ def maker_for(store: Store, tmp_path: Path) -> UnitMaker:
     )
 
 
-COLUMNS = ("image", "ids", "sample", "epoch", "position", "substituted")
+COLUMNS = ("image", "ids", "sample", "epoch", "position", "substituted", "truncated")
 
 
 def joined(maker: UnitMaker, cuts: list[int]) -> dict[str, Array]:

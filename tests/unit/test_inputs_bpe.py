@@ -88,6 +88,7 @@ def test_what_is_too_long_to_be_a_word_teaches_nothing() -> None:
     [
         ("merges.txt.gz", b"no gzip", "is not a tokenizer"),
         ("merges.txt.gz", b"\x1f\x8b\x08\x00", "is not a tokenizer"),
+        ("merges.txt", b"one line\nno merge\n", "is not a tokenizer: .*out of vocabulary"),
         ("tokenizer.json", b"[]", "cannot be read"),
         ("vocab.json", b"{}", "merges.txt is missing"),
     ],

@@ -153,7 +153,8 @@ class TestWhatIsNotRun:
         path = saved(tmp_path, to_openclip(weights()))
         path.write_bytes(path.read_bytes()[:5000])
         (tmp_path / "x.safetensors").write_bytes(b"\xff" * 100)
-        for name in ("model.pt", "x.safetensors"):
+        (tmp_path / "text.pt").write_bytes(b"hi\n")
+        for name in ("model.pt", "text.pt", "x.safetensors"):
             with pytest.raises(BundleError, match=f"{name} is damaged"):
                 read_foreign(tmp_path / name, activation="gelu")
         with pytest.raises(BundleError, match=r"no such file: .*none\.pt"):

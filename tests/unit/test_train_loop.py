@@ -87,7 +87,17 @@ def batches(steps: int, start: int = 0) -> Iterator[Batch]:
     ids[:, 4] = 1
     for step in range(start, steps):
         place = np.arange(step * 8, step * 8 + 8)
-        yield Batch(images, ids, place, place % 40, place // 40, substituted=1, read_seconds=0.25, decode_seconds=0.5)
+        yield Batch(
+            images,
+            ids,
+            place,
+            place % 40,
+            place // 40,
+            substituted=1,
+            truncated=2,
+            read_seconds=0.25,
+            decode_seconds=0.5,
+        )
 
 
 def test_it_learns_logs_and_saves_when_due() -> None:
@@ -99,6 +109,7 @@ def test_it_learns_logs_and_saves_when_due() -> None:
     assert heard.records[-1].loss < heard.records[0].loss / 2
     assert heard.records[-1].samples_seen == 192
     assert heard.records[-1].substituted == 24
+    assert heard.records[-1].truncated == 48
     assert heard.hashes() == [
         f"{int(step_hashes(np.arange(8) + (step % 5) * 8, np.full(8, step // 5), 1)[0]):016x}" for step in range(24)
     ]

@@ -58,8 +58,9 @@ class UnitMaker:
         """What stands at positions ``start .. stop-1``, in order.
 
         Columns: ``image`` ``[n, S, S, 3]`` uint8, ``ids`` ``[n, T]`` int32, ``sample`` (counted over all data sets),
-        ``epoch`` and ``position`` ``[n]`` int64, ``substituted`` ``[n]`` bool; and, to tell what bounds the stream,
-        ``read_seconds`` and ``decode_seconds`` ``[n]`` float64 (a task's time shared by its samples), ``made_at``.
+        ``epoch`` and ``position`` ``[n]`` int64, ``substituted`` and ``truncated`` ``[n]`` bool; and, to tell what
+        bounds the stream, ``read_seconds`` and ``decode_seconds`` ``[n]`` float64 (a task's time shared by its
+        samples), ``made_at``.
         """
         slots = self._slots(np.arange(start, stop))
         began = time.perf_counter()
@@ -102,7 +103,7 @@ class UnitMaker:
         each = -(-len(slots) // DECODE_THREADS)
         stripes = [range(first, min(first + each, len(slots))) for first in range(0, len(slots), each)]
         made = [one for stripe in _decoders().map(some, stripes) for one in stripe]
-        ids_BT, _ = _tokenizer(self.tokenizer_json)([text for text, _ in made], self.context)
+        ids_BT, truncated_B = _tokenizer(self.tokenizer_json)([text for text, _ in made], self.context)
         self._write_down([record for _, record in made if record is not None])
         columns = {name: np.array([getattr(slot, name) for slot in slots]) for name in ("epoch", "position")}
         offsets = self.plan.offsets
@@ -112,6 +113,7 @@ class UnitMaker:
             "sample": np.array([offsets[slot.source] + slot.sample for slot in slots], dtype=np.int64),
             **columns,
             "substituted": np.array([record is not None for _, record in made]),
+            "truncated": truncated_B,
             "read_seconds": np.full(len(slots), reading),
             "decode_seconds": np.full(len(slots), (time.perf_counter() - began) / len(slots)),
             "made_at": np.full(len(slots), time.time()),

@@ -97,7 +97,11 @@ def _backend(vocabulary: dict[str, int], merges: Sequence[Pair]) -> Any:
     missing = [symbol for symbol in _alphabet() if symbol not in vocabulary or symbol + END_OF_WORD not in vocabulary]
     if missing:
         raise ValueError(f"the vocabulary lacks {len(missing)} of 256 bytes, {missing[0]!r} among them")
-    model = models.BPE(vocab=vocabulary, merges=list(merges), end_of_word_suffix=END_OF_WORD)
+    # The library raises bare Exception for merges of tokens that are not there; the line does nothing else.
+    try:
+        model = models.BPE(vocab=vocabulary, merges=list(merges), end_of_word_suffix=END_OF_WORD)
+    except Exception as error:  # noqa: BLE001
+        raise ValueError(str(error)) from None
     backend = tokenizers.Tokenizer(model)
     backend.normalizer = normalizers.Lowercase()
     backend.pre_tokenizer = pre_tokenizers.Sequence(

@@ -26,6 +26,7 @@ def batches(shard: Any, worker_batch: int) -> Iterator[Batch]:
             sample_B=np.asarray(columns["sample"]),
             epoch_B=np.asarray(columns["epoch"]),
             substituted=int(columns["substituted"].sum()),
+            truncated=int(columns["truncated"].sum()),
             made_at=float(columns["made_at"].max()),
             read_seconds=float(columns["read_seconds"].sum()),
             decode_seconds=float(columns["decode_seconds"].sum()),

@@ -33,6 +33,8 @@ class Batch:
     epoch_B: NDArray[np.int64]
     substituted: int = 0
     """Samples that stand in for unusable ones."""
+    truncated: int = 0
+    """Captions that are longer than the context and were cut."""
     made_at: float = 0.0
     """When the last of it was made, in seconds of the system's clock."""
     read_seconds: float = 0.0
@@ -71,6 +73,8 @@ class Record:
     """Since the previous record, over all workers."""
     substituted: int
     """Samples since the workers started that stand in for unusable ones: of this worker, as the loop knows them."""
+    truncated: int
+    """Captions since the workers started that were cut at the context; counted as `substituted` is."""
     data_wait: float
     """Share of the time since the previous record that was spent waiting for data (not for the first batch)."""
     data_cores: float
@@ -140,7 +144,7 @@ class _Since:
     """What gathers between two records."""
 
     def __init__(self, start: int) -> None:
-        self._substituted = 0
+        self._substituted = self._truncated = 0
         self._first_batch: float | None = None
         self._begin(start)
 
@@ -151,6 +155,7 @@ class _Since:
 
     def add(self, batch: Batch, waiting: Waiting, *, first: bool) -> None:
         self._substituted += batch.substituted
+        self._truncated += batch.truncated
         if first:
             # It waits for everything to start, which says nothing about what comes: that time is told apart.
             self._first_batch = waiting.made + waiting.sent
@@ -168,6 +173,7 @@ class _Since:
             lr=lr,
             samples_per_second=(step - self._step) * global_batch / seconds,
             substituted=self._substituted,
+            truncated=self._truncated,
             data_wait=waiting.share,
             data_cores=waiting.data_cores,
             bound=waiting.bound,

@@ -17,9 +17,9 @@ def over_workers(record: Record, device: torch.device) -> Record:
     words = [int(text, 16) for text in record.sample_hashes]
     # In halves: a sum of 64-bit words would overflow, and only unsigned ones may.
     halves = [part for word in words for part in (word >> HALF, word & (1 << HALF) - 1)]
-    counts = torch.tensor([record.substituted, *halves], dtype=torch.int64, device=device)
+    counts = torch.tensor([record.substituted, record.truncated, *halves], dtype=torch.int64, device=device)
     dist.all_reduce(counts)
-    substituted, *sums = counts.tolist()
+    substituted, truncated, *sums = counts.tolist()
     hashes = tuple(
         f"{((high << HALF) + low) % (1 << 2 * HALF):016x}" for high, low in zip(sums[::2], sums[1::2], strict=True)
     )
@@ -31,6 +31,7 @@ def over_workers(record: Record, device: torch.device) -> Record:
     return replace(
         record,
         substituted=substituted,
+        truncated=truncated,
         sample_hashes=hashes,
         data_cores=float(cores),
         data_wait=wait,

@@ -74,6 +74,8 @@ class Terminal:
         text += f"  {record.bound}-bound: {record.data_wait:.0%} data wait, {record.data_cores:.1f} data cores"
         if record.substituted:
             text += f"  {record.substituted} bad samples replaced (see quarantine/)"
+        if record.truncated:
+            text += f"  {record.truncated:,} captions cut at the context"
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[self._task], completed=record.step, description=text)
         elif time.monotonic() - self._told >= PLAIN_SECONDS or record.step == news.steps:
