@@ -19,7 +19,7 @@ _KEPT: list[Any] = []
 
 def open_clip() -> Any:
     """The package; torchvision has no CPU build, and imports once two operators are declared."""
-    if not _KEPT and not torch.cuda.is_available():
+    if not _KEPT and torch.version.cuda is None:
         library = torch.library.Library("torchvision", "DEF")
         library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")

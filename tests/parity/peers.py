@@ -10,19 +10,22 @@ __all__ = ["hf_model", "open_clip", "openclip_model", "randomised", "vocabulary_
 
 
 @cache
-def open_clip() -> Any:
-    """The package. torchvision has no CPU build; its Python part imports once these operators are declared."""
+def _operators() -> Any:
+    """Of torchvision, which has no CPU build; its Python part imports once these are declared."""
+    if torch.version.cuda is not None:
+        return None
     library = torch.library.Library("torchvision", "DEF")
     library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    _KEPT.append(library)
+    return library  # its operators go with it: `cache` keeps both
+
+
+def open_clip() -> Any:
+    """The package."""
+    _operators()
     import open_clip
 
     return open_clip
-
-
-_KEPT: list[Any] = []
-"""A library's operators go with it."""
 
 
 def vocabulary_file() -> Path:
@@ -37,6 +40,7 @@ def openclip_model(embed_dim: int, vision: dict[str, Any], text: dict[str, Any],
 
 def hf_model(vision: dict[str, Any], text: dict[str, Any], **more: Any) -> Any:
     """transformers' CLIPModel of these settings."""
+    _operators()  # transformers looks at torchvision too
     from transformers import CLIPConfig, CLIPModel
 
     return randomised(CLIPModel(CLIPConfig(vision_config=vision, text_config=text, **more)))

@@ -118,10 +118,19 @@ def test_huggingface_folders(tmp_path: Path, activation: str) -> None:
     towers = {"hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4}
     vision = {**towers, "image_size": 64, "patch_size": 16, "hidden_act": activation}
     theirs = hf_model(vision, {**towers, "hidden_act": activation, "eos_token_id": 49407}, projection_dim=48)
+    compare_hf(theirs, tmp_path, activation)
+
+
+def test_the_huggingface_model_at_full_width(tmp_path: Path) -> None:
+    """All of ViT-B/32's sizes are defaults, which its configuration file leaves out."""
+    compare_hf(hf_model({}, {"eos_token_id": 49407}), tmp_path, "quick_gelu")
+
+
+def compare_hf(theirs: Any, tmp_path: Path, activation: str) -> None:
     theirs.save_pretrained(tmp_path)
     found = read_foreign(tmp_path)
     assert found.config.activation == activation
-    pixels, ids = inputs(64)
+    pixels, ids = inputs(found.config.image.size)
     with torch.no_grad():
         image_BD, text_BD, *_ = ours(found)(pixels, ids)
         out = theirs(input_ids=ids, pixel_values=normalised(pixels))
