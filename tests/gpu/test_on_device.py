@@ -7,6 +7,7 @@ from raylens.config import ModelConfig, TextTransformerConfig, VisionTransformer
 from raylens.inputs.preprocess import CLIP_MEAN, CLIP_STD
 from raylens.models import DualEncoder
 from raylens.objectives import contrastive_loss
+from raylens.objectives.products import Precision
 
 
 @pytest.mark.parametrize("scale", [1.0, 14.3, 100.0])
@@ -27,6 +28,25 @@ def test_contrastive_loss_on_the_device(gpu: torch.device, scale: float) -> None
         assert leaf.grad is not None
         assert reference is not None
         assert torch.allclose(leaf.grad.cpu().double(), reference, rtol=1e-3, atol=1e-4 * reference.abs().max().item())
+
+
+@pytest.mark.parametrize(("products", "tolerance"), [("fp32", 1e-5), ("tf32", 2e-3), ("bf16", 1e-2)])
+@pytest.mark.parametrize("width", [512, 640, 768, 1024])
+def test_the_kernels_on_the_device(gpu: torch.device, products: Precision, tolerance: float, width: int) -> None:
+    torch.manual_seed(width)
+    rows = 4099  # divides by nothing
+    image_BD, noise_BD = (torch.nn.functional.normalize(torch.randn(rows, width, device=gpu), dim=-1) for _ in "ab")
+    text_BD = torch.nn.functional.normalize(image_BD + 3 * noise_BD, dim=-1)
+    inputs = (image_BD, text_BD, torch.tensor(30.0, device=gpu).log())
+    ours, truth = ([x.clone().to(dtype).requires_grad_() for x in inputs] for dtype in (torch.float, torch.double))
+    found, wanted = contrastive_loss(*ours, products=products), contrastive_loss(*truth)
+    found.backward()
+    wanted.backward()
+    assert found.item() == pytest.approx(wanted.item(), rel=tolerance)
+    for a, b in zip(ours, truth, strict=True):
+        assert a.grad is not None
+        assert b.grad is not None
+        assert (a.grad - b.grad).norm() <= tolerance * b.grad.norm()
 
 
 def test_towers_on_the_device(gpu: torch.device) -> None:

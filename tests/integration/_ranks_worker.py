@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch.nn import functional
 
 from raylens.errors import TrainingError
-from raylens.objectives import capped_log_scale, contrastive_loss, sigmoid_loss
+from raylens.objectives import TileSize, capped_log_scale, contrastive_loss, sigmoid_loss
 
 
 def step(case: dict[str, Any], rank: int, size: int, group: dist.ProcessGroup) -> dict[str, Any]:
@@ -26,9 +26,9 @@ def step(case: dict[str, Any], rank: int, size: int, group: dist.ProcessGroup) -
     log_scale = capped_log_scale(shared[2], case["max_scale"], group=group)
     if case.get("sigmoid"):
         shared.append(torch.tensor(-3.0, dtype=image_bF.dtype).requires_grad_())
-        loss = sigmoid_loss(image_bD, text_bD, log_scale, shared[3], group=group, chunk_rows=case["chunk_rows"])
+        loss = sigmoid_loss(image_bD, text_bD, log_scale, shared[3], group=group, tile=TileSize(case["tile_rows"]))
     else:
-        loss = contrastive_loss(image_bD, text_bD, log_scale, group=group, chunk_rows=case["chunk_rows"])
+        loss = contrastive_loss(image_bD, text_bD, log_scale, group=group, tile=TileSize(case["tile_rows"]))
     loss.backward()
     return {"loss": loss.detach(), "grads": [leaf.grad for leaf in shared]}
 

@@ -40,7 +40,7 @@ def dense_step(case: Case) -> tuple[Tensor, list[Tensor]]:
     return loss.detach(), list(torch.autograd.grad(loss, leaves))
 
 
-def make_case(scale: float = 14.0, max_scale: float = 100.0, chunk_rows: int = 4, noise: float = 1.0) -> Case:
+def make_case(scale: float = 14.0, max_scale: float = 100.0, tile_rows: int = 4, noise: float = 1.0) -> Case:
     """Random towers over features that agree within a pair up to `noise`."""
     image_BF = torch.randn(B, F)
     return {
@@ -50,7 +50,7 @@ def make_case(scale: float = 14.0, max_scale: float = 100.0, chunk_rows: int = 4
         "text_FD": torch.randn(F, D),
         "log_scale": torch.tensor(math.log(scale)),
         "max_scale": max_scale,
-        "chunk_rows": chunk_rows,
+        "tile_rows": tile_rows,
         "tolerance": 1e-5,
     }
 
@@ -70,12 +70,12 @@ def case_of_one_far_row() -> Case:
 def cases() -> dict[str, Case]:
     return {
         "start of training": make_case(),
-        "chunk larger than the batch": make_case(chunk_rows=100),
-        "chunk that does not divide": make_case(chunk_rows=5),
+        "chunk larger than the batch": make_case(tile_rows=100),
+        "chunk that does not divide": make_case(tile_rows=5),
         "scale at 100": make_case(scale=100.0, max_scale=200.0),
         "one far row": case_of_one_far_row(),
         "above the cap": make_case(scale=30.0, max_scale=20.0, noise=4.0),
-        "sigmoid": {**make_case(chunk_rows=5), "sigmoid": True},
+        "sigmoid": {**make_case(tile_rows=5), "sigmoid": True},
         "not finite": make_case(),
     }
 

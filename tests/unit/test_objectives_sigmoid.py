@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from raylens.errors import TrainingError
-from raylens.objectives import sigmoid_loss
+from raylens.objectives import TileSize, sigmoid_loss
 
 
 def dense(image: Tensor, text: Tensor, log_scale: Tensor, bias: Tensor) -> Tensor:
@@ -38,11 +38,11 @@ def case(b: int, D: int, seed: int, scale: float, bias: float, dtype: torch.dtyp
     st.integers(0, 9999),
 )
 def test_value_and_gradients_are_those_of_the_formula(
-    dtype: torch.dtype, relative: float, b: int, D: int, scale: float, bias: float, chunk_rows: int, seed: int
+    dtype: torch.dtype, relative: float, b: int, D: int, scale: float, bias: float, tile_rows: int, seed: int
 ) -> None:
     ours = case(b, D, seed, scale, bias, dtype)
     truth = [leaf.detach().double().requires_grad_() for leaf in ours]
-    loss, expected = sigmoid_loss(*ours, chunk_rows=chunk_rows), dense(*truth)
+    loss, expected = sigmoid_loss(*ours, tile=TileSize(tile_rows)), dense(*truth)
     loss.backward()
     expected.backward()
     logit_error = 4 * (scale + abs(bias)) * torch.finfo(dtype).eps
@@ -55,7 +55,7 @@ def test_value_and_gradients_are_those_of_the_formula(
 
 def test_gradcheck() -> None:
     leaves = case(5, 3, 1, 7.0, -2.0, torch.float64)
-    assert torch.autograd.gradcheck(lambda *of: sigmoid_loss(*of, chunk_rows=2), leaves)
+    assert torch.autograd.gradcheck(lambda *of: sigmoid_loss(*of, tile=TileSize(2)), leaves)
 
 
 def test_a_locked_side_gets_no_gradient() -> None:

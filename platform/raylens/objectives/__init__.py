@@ -1,7 +1,12 @@
-"""Training objectives: pure functions of embeddings, in torch alone.
+"""Training objectives: pure functions of embeddings, in torch alone (and Triton on a GPU).
 
     contrastive_loss    the symmetric contrastive loss over the global batch, without its logit matrix
+    contrastive_dense   the same with the matrix kept between the passes, for small batches
     sigmoid_loss        the sigmoid loss of SigLIP, in as little memory
+    triplet_loss        the triplet margin loss, the classical baseline
+    bag_of_words_loss   predicting a caption's words from its image
+    caption_loss        predicting the caption
+    TileSize            how many logits of a loss exist at a time
     capped_log_scale    the cap on the learned logit scale, as a function in place of a clamp after the step
     initial_log_scale   where the learned parameter starts
 
@@ -9,8 +14,21 @@ No Ray and no DeepSpeed here: with one process nothing needs to be initialised, 
 ``torch.distributed``.
 """
 
-from raylens.objectives.contrastive import contrastive_loss
+from raylens.objectives.contrastive import contrastive_dense, contrastive_loss
 from raylens.objectives.logit_scale import capped_log_scale, initial_log_scale
+from raylens.objectives.predictive import bag_of_words_loss, caption_loss
 from raylens.objectives.sigmoid import sigmoid_loss
+from raylens.objectives.tiles import TileSize
+from raylens.objectives.triplet import triplet_loss
 
-__all__ = ["capped_log_scale", "contrastive_loss", "initial_log_scale", "sigmoid_loss"]
+__all__ = [
+    "TileSize",
+    "bag_of_words_loss",
+    "capped_log_scale",
+    "caption_loss",
+    "contrastive_dense",
+    "contrastive_loss",
+    "initial_log_scale",
+    "sigmoid_loss",
+    "triplet_loss",
+]

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 __all__ = ["check_pairs"]
 
 
-def check_pairs(image_bD: Tensor, text_bD: Tensor, log_scale: Tensor, chunk_rows: int) -> None:
-    """Embeddings of pairs, and a scale of one element.
+def check_pairs(image_bD: Tensor, text_bD: Tensor, log_scale: Tensor, bias: Tensor | None) -> None:
+    """Embeddings of pairs, a scale of one element, a bias of one element or none.
 
     Raises:
         TrainingError: names what does not fit.
@@ -28,7 +28,6 @@ def check_pairs(image_bD: Tensor, text_bD: Tensor, log_scale: Tensor, chunk_rows
             f"image_bD has dtype {image_bD.dtype} and text_bD {text_bD.dtype}: both must have the same "
             "floating-point dtype"
         )
-    if log_scale.numel() != 1:
-        raise TrainingError(f"log_scale has shape {tuple(log_scale.shape)}: it must hold one element")
-    if chunk_rows < 1:
-        raise TrainingError(f"chunk_rows = {chunk_rows}: it must be at least 1")
+    for name, value in (("log_scale", log_scale), ("bias", bias)):
+        if value is not None and value.numel() != 1:
+            raise TrainingError(f"{name} has shape {tuple(value.shape)}: it must hold one element")

@@ -1,75 +1,162 @@
-"""Chunks of rows of ``E_ij = exp(s <I_i, T_j> - m)``, one after another in one buffer.
+"""The logits of this rank's rows against all columns, a tile at a time in one buffer.
 
-Shapes: ``b`` local batch, ``B`` global batch, ``D`` embedding width, ``n`` rows of a chunk.
+Shapes: ``b`` local batch, ``B`` global batch, ``D`` embedding width, ``n`` rows and ``m`` columns of a tile.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
 
+from raylens.errors import TrainingError
+from raylens.objectives.triton_tiles import exp_gradient
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from torch import Tensor
 
-__all__ = ["Tiles"]
+    from raylens.objectives.products import Products
 
-_FP32_HEADROOM = 70.0
-"""Largest exponent kept in fp32. A sum of 1M entries of exp(70) is 3e36, and its reciprocal is still a normal
-number, which the backward pass needs; exp(74) would be the limit for the sum alone."""
+__all__ = ["TILE", "FusedTiles", "KeptTiles", "Tile", "TileSize", "Tiles"]
+
+
+@dataclass(frozen=True)
+class TileSize:
+    """Of the logits that exist at a time. The default, 8 MiB, stays in a processor's cache.
+
+    Raises:
+        TrainingError: a tile would hold nothing.
+    """
+
+    rows: int = 512
+    columns: int = 4096
+
+    def __post_init__(self) -> None:
+        if self.rows < 1 or self.columns < 1:
+            raise TrainingError(f"tile = {self.rows} x {self.columns}: rows and columns must be at least 1")
+
+
+TILE = TileSize()
+FUSED_ENTRIES = 2**27
+"""Of the gradient that exist at a time on a GPU: 256 MiB in bf16, enough for a product to run at full rate."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A part of the logits, which may be overwritten; valid until the next one."""
+
+    rows: slice
+    """Of this rank."""
+    columns: slice
+    """Of the global batch."""
+    x_nm: Tensor
+    own: slice
+    """The rows of this rank whose matching column lies in the tile."""
+    diagonal: Tensor
+    """A view of these rows' matched entries."""
 
 
 @dataclass(frozen=True)
 class Tiles:
-    """This rank's rows of the exponentials, against all columns.
-
-    The shift ``m`` depends on the scale alone, so that sums of different ranks add up: unit norms bound every
-    logit by ``s``, hence ``m = max(0, s - 70)`` in fp32. In fp64 no shift is needed for ``s <= 300``.
-    """
+    """``x_ij = s <I_i, T_j>``, row block by row block."""
 
     image_bD: Tensor
     text_BD: Tensor
-    """All ranks' texts, in ``scale.dtype``."""
+    """All ranks' texts."""
     scale: Tensor
     """``s``, a scalar in the dtype of the computation: fp32 or fp64."""
     first: int
     """The global row of the first local row: the column of its matching text."""
-    chunk_rows: int
+    size: TileSize
+    """At most."""
+    products: Products
+    unit: float = 1.0
+    """A factor on the logits of tiles, for losses that want them in another unit than nats."""
 
     @property
-    def shift(self) -> Tensor:
-        """``m``, a scalar."""
-        if self.scale.dtype == torch.float64:
-            return torch.zeros_like(self.scale)
-        return (self.scale - _FP32_HEADROOM).clamp(min=0)
+    def dtype(self) -> torch.dtype:
+        """What logits and sums are in."""
+        return self.scale.dtype
 
-    def __iter__(self) -> Iterator[tuple[slice, Tensor, Tensor]]:
-        """Local rows of the chunk, their images ``[n, D]``, and ``E`` ``[n, B]`` with a diagonal of zero.
+    def __iter__(self) -> Iterator[Tile]:
+        """All tiles; those of the same rows follow one another."""
+        b, B = len(self.image_bD), len(self.text_BD)
+        buffer = self.scale.new_empty(min(self.size.rows, b) * min(self.size.columns, B))
+        text_BD = self.text_BD.to(self.dtype)
+        for top in range(0, b, self.size.rows):
+            rows = slice(top, min(top + self.size.rows, b))
+            image_nD = self.image_bD[rows].to(self.dtype) * (self.scale * self.unit)
+            for left in range(0, B, self.size.columns):
+                columns = slice(left, min(left + self.size.columns, B))
+                n, m = len(image_nD), columns.stop - left
+                x_nm = buffer[: n * m].view(n, m)
+                self.products.logits(image_nD, text_BD[columns], x_nm)
+                yield self._tile(rows, columns, x_nm)
 
-        ``E`` lives in one buffer: it is valid until the next step and may be overwritten.
+    def _tile(self, rows: slice, columns: slice, x_nm: Tensor) -> Tile:
+        offset = self.first + rows.start - columns.start
+        diagonal = x_nm.diagonal(offset) if -len(x_nm) < offset < x_nm.shape[1] else x_nm.view(-1)[:0]
+        begin = min(rows.start + max(0, -offset), rows.stop)
+        return Tile(rows, columns, x_nm, slice(begin, begin + len(diagonal)), diagonal)
+
+    def matched_cosine(self) -> Tensor:
+        """``<I_i, T_i>`` ``[b]`` in fp64: every digit of a small loss hangs on it."""
+        text_bD = self.text_BD[self.first : self.first + len(self.image_bD)]
+        pairs = zip(torch.split(self.image_bD, self.size.rows), torch.split(text_bD, self.size.rows), strict=True)
+        return torch.cat([(image_nD.double() * text_nD.double()).sum(1) for image_nD, text_nD in pairs])
+
+    def products_with(self, gradient: Callable[[Tile], None], *, wants_text: bool) -> tuple[Tensor, Tensor | None]:
+        """``G T`` ``[b, D]`` and this rank's part of ``G' I`` ``[B, D]``.
+
+        Args:
+            gradient: turns the logits of a tile, in place, into their part of ``G``.
+            wants_text: whether the second is computed.
         """
-        b, B = self.image_bD.shape[0], self.text_BD.shape[0]
-        shift = self.shift
-        buffer = self.text_BD.new_empty(min(self.chunk_rows, b), B)
-        for start in range(0, b, self.chunk_rows):
-            rows = slice(start, min(start + self.chunk_rows, b))
-            image_nD = self.image_bD[rows].to(self.scale.dtype)
-            E_nB = buffer[: rows.stop - start]
-            torch.mm(image_nD * self.scale, self.text_BD.T, out=E_nB)
-            E_nB.sub_(shift).exp_()
-            self.diagonal_of(E_nB, rows).zero_()
-            yield rows, image_nD, E_nB
+        dI_bD = self.scale.new_zeros(self.image_bD.shape)
+        dT_BD = self.scale.new_zeros(self.text_BD.shape) if wants_text else None
+        text_BD = self.products.operand(self.text_BD.to(self.dtype))
+        image_bD = self.products.operand(self.image_bD.to(self.dtype))
+        for tile in self:
+            gradient(tile)
+            G_nm = self.products.operand(tile.x_nm)
+            self.products.add_product(G_nm, text_BD[tile.columns], dI_bD[tile.rows])
+            if dT_BD is not None:
+                self.products.add_product(G_nm.T, image_bD[tile.rows], dT_BD[tile.columns])
+        return dI_bD, dT_BD
 
-    def diagonal_of(self, chunk_nB: Tensor, rows: slice) -> Tensor:
-        """A view of the matched pairs' entries ``[n]`` in a chunk ``[n, B]``."""
-        return chunk_nB.diagonal(self.first + rows.start)[: chunk_nB.shape[0]]
 
-    def matched_log(self) -> Tensor:
-        """``log e_i = s <I_i, T_i> - m`` ``[b]`` in fp64: every digit of a small loss hangs on it."""
-        text_bD = self.text_BD[self.first : self.first + self.image_bD.shape[0]]
-        pairs = zip(torch.split(self.image_bD, self.chunk_rows), torch.split(text_bD, self.chunk_rows), strict=True)
-        cosine_b = torch.cat([(image_nD.double() * text_nD.double()).sum(1) for image_nD, text_nD in pairs])
-        return cosine_b * self.scale.double() - self.shift.double()
+@dataclass(frozen=True)
+class KeptTiles(Tiles):
+    """All of the matrix as one tile that is there already."""
+
+    kept_bB: Tensor = field(kw_only=True)
+
+    def __iter__(self) -> Iterator[Tile]:
+        """The tile, which is overwritten: to be walked once."""
+        yield self._tile(slice(0, len(self.kept_bB)), slice(0, self.kept_bB.shape[1]), self.kept_bB)
+
+
+@dataclass(frozen=True)
+class FusedTiles(Tiles):
+    """The gradient of the contrastive loss's logits, as a Triton kernel writes it: a block of columns at a time."""
+
+    a_b: Tensor = field(kw_only=True)
+    k_B: Tensor = field(kw_only=True)
+    shift: Tensor = field(kw_only=True)
+
+    def __iter__(self) -> Iterator[Tile]:
+        """All columns, each with all rows."""
+        b, B = len(self.image_bD), len(self.text_BD)
+        rounded = self.products.rounds(self.scale)
+        columns = max(128, FUSED_ENTRIES // b)
+        buffer = self.scale.new_empty(b * min(columns, B), dtype=torch.bfloat16 if rounded else torch.float32)
+        for left in range(0, B, columns):
+            part = slice(left, min(left + columns, B))
+            G_bm = buffer[: b * (part.stop - left)].view(b, -1)
+            weights = (self.a_b, self.k_B[part], self.scale, self.shift)
+            precision, text_mD = self.products.precision, self.text_BD[part]
+            exp_gradient(self.image_bD, text_mD, *weights, self.first - left, G_bm, products=precision)
+            yield self._tile(slice(0, b), part, G_bm)

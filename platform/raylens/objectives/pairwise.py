@@ -1,0 +1,165 @@
+"""The skeleton of every loss over all pairs of the global batch: texts gathered, tiles, a backward that recomputes.
+
+Shapes: ``b`` local batch, ``B`` global batch, ``D`` embedding width.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.autograd.function import once_differentiable
+
+from raylens.objectives.checks import check_pairs
+from raylens.objectives.tiles import Tile, Tiles
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from raylens.objectives.products import Products
+    from raylens.objectives.ranks import Ranks
+    from raylens.objectives.tiles import TileSize
+
+__all__ = ["Outcome", "PairLoss", "Pairs"]
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """The global batch as one rank sees it."""
+
+    image_bD: Tensor
+    text_BD: Tensor
+    """All ranks' texts."""
+    log_scale: Tensor
+    bias: Tensor | None
+    ranks: Ranks
+    products: Products
+    tile: TileSize
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What half-precision embeddings are multiplied and summed in."""
+        return torch.promote_types(self.image_bD.dtype, torch.float32)
+
+    @property
+    def own(self) -> slice:
+        """This rank's rows of the global batch."""
+        first = self.ranks.rank * len(self.image_bD)
+        return slice(first, first + len(self.image_bD))
+
+    def tiles(self, dtype: torch.dtype | None = None, unit: float = 1.0) -> Tiles:
+        """The logits without bias, in ``dtype`` where another is needed."""
+        scale = self.log_scale.double().exp().reshape(()).to(dtype or self.dtype)
+        return Tiles(self.image_bD, self.text_BD, scale, self.own.start, self.tile, self.products, unit)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a forward pass leaves."""
+
+    loss: Tensor
+    """Of the global batch, the same on every rank."""
+    tiles: Tiles
+    """Those to walk in the backward pass."""
+    kept: tuple[Tensor, ...] = ()
+    """What turns logits into their gradient."""
+
+
+class PairLoss(ABC):
+    """A loss that is a function of all logits ``s <I_i, T_j>`` of the global batch."""
+
+    @abstractmethod
+    def forward(self, pairs: Pairs) -> Outcome:
+        """The loss and what its gradient needs. Collective."""
+
+    def tiles_again(self, pairs: Pairs, dtype: torch.dtype, kept: tuple[Tensor, ...]) -> Tiles:  # noqa: ARG002
+        """What the backward pass walks: the logits, computed again."""
+        return pairs.tiles(dtype)
+
+    @abstractmethod
+    def gradient(self, tile: Tile, pairs: Pairs, outcome: Outcome) -> None:
+        """Turn logits in place into their gradient times ``B``."""
+
+    def __call__(
+        self,
+        image_bD: Tensor,
+        text_bD: Tensor,
+        log_scale: Tensor,
+        bias: Tensor | None,
+        ranks: Ranks,
+        products: Products,
+        tile: TileSize,
+    ) -> Tensor:
+        """The loss of the global batch, with gradients for the mean over ranks.
+
+        Raises:
+            TrainingError: shapes or dtypes do not fit, or the ranks' batches differ in size.
+        """
+        check_pairs(image_bD, text_bD, log_scale, bias)
+        ranks.agree_on_rows(image_bD)
+        loss: Tensor = _OverPairs.apply(image_bD, text_bD, log_scale, bias, self, ranks, products, tile)  # type: ignore[no-untyped-call]
+        return loss
+
+
+class _OverPairs(torch.autograd.Function):
+    """A loop over tiles under plain autograd would keep every tile alive: hence a function of its own."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        image_bD: Tensor,
+        text_bD: Tensor,
+        log_scale: Tensor,
+        bias: Tensor | None,
+        loss: PairLoss,
+        ranks: Ranks,
+        products: Products,
+        tile: TileSize,
+    ) -> Tensor:
+        # Autocast would round the logits to bf16: a spacing of 0.5 at a scale of 100.
+        with torch.autocast(image_bD.device.type, enabled=False):
+            pairs = Pairs(image_bD, ranks.gather_rows(text_bD), log_scale, bias, ranks, products, tile)
+            with products.applied(image_bD.device):
+                outcome = loss.forward(pairs)
+        ctx.loss, ctx.settings, ctx.dtype = loss, (ranks, products, tile), outcome.tiles.dtype
+        ctx.save_for_backward(image_bD, pairs.text_BD, log_scale, bias, *outcome.kept)
+        return outcome.loss.to(pairs.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        image_bD, text_BD, log_scale, bias, *kept = ctx.saved_tensors
+        wants_image, wants_text, wants_scale, wants_bias, *_ = ctx.needs_input_grad
+        with torch.autocast(image_bD.device.type, enabled=False):
+            pairs = Pairs(image_bD, text_BD, log_scale, bias, *ctx.settings)
+            tiles = ctx.loss.tiles_again(pairs, ctx.dtype, tuple(kept))
+            outcome = Outcome(grad, tiles, tuple(kept))
+            d_bias = torch.zeros((), dtype=torch.float64, device=image_bD.device)
+
+            def gradient(tile: Tile) -> None:
+                ctx.loss.gradient(tile, pairs, outcome)
+                if wants_bias:
+                    d_bias.add_(tile.x_nm.sum(dtype=torch.float64))
+
+            with pairs.products.applied(image_bD.device):
+                dI_bD, dT_BD = tiles.products_with(gradient, wants_text=wants_text)
+            # 1/b, not 1/B: the mean over ranks that follows supplies the rest.
+            factor = grad.to(tiles.dtype) / len(image_bD)
+            dI_bD.mul_(factor * tiles.scale)
+            dT_bD = pairs.ranks.sum_to_owners(dT_BD.mul_(factor * tiles.scale)) if dT_BD is not None else None
+            d_log_scale = _dot(image_bD, dI_bD, tiles.size.rows)
+        return (
+            dI_bD.to(image_bD.dtype) if wants_image else None,
+            dT_bD.to(text_BD.dtype) if dT_bD is not None else None,
+            d_log_scale.to(log_scale.dtype).reshape(log_scale.shape) if wants_scale else None,
+            (d_bias * factor).to(bias.dtype).reshape(bias.shape) if wants_bias else None,
+            *[None] * 4,
+        )
+
+
+def _dot(image_bD: Tensor, dI_bD: Tensor, rows: int) -> Tensor:
+    """``sum_i <I_i, dI_i>`` in fp64, a few rows at a time."""
+    parts = zip(image_bD.split(rows), dI_bD.split(rows), strict=True)
+    return torch.stack([(image_nD.to(dI_nD.dtype) * dI_nD).sum(dtype=torch.float64) for image_nD, dI_nD in parts]).sum()
