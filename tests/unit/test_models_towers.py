@@ -146,7 +146,7 @@ class TestSettings:
         model = built(patch_dropout=0.75)
         seen: list[int] = []
         model.visual.transformer[0].register_forward_pre_hook(lambda _, arguments: seen.append(len(arguments[0])))  # type: ignore[union-attr,index]
-        dropped = model.encode_image(images())
+        dropped = model.encode_image(images(), torch.arange(4))
         whole = model.eval().encode_image(images())
         assert seen == [4 * (1 + 4), 4 * (1 + 16)]
         assert (dropped - whole).norm() > 1e-3

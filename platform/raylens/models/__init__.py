@@ -1,6 +1,7 @@
 """Single-device architectures, in plain torch. Parallelism is applied from outside."""
 
+from raylens.models.caption_scores import caption_scores
 from raylens.models.dual_encoder import DualEncoder, Embedded
 from raylens.models.zero_shot import ZeroShotClassifier
 
-__all__ = ["DualEncoder", "Embedded", "ZeroShotClassifier"]
+__all__ = ["DualEncoder", "Embedded", "ZeroShotClassifier", "caption_scores"]

@@ -5,19 +5,22 @@ Shapes: B batch, S image size, T tokens, D embedding.
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from raylens.config.model import ModelConfig
+from raylens.models.noise import any_keys
 from raylens.models.resnet import ResNet
-from raylens.models.text import BagOfWords, TextTransformer
+from raylens.models.text import BagOfWords, Prediction, TextTransformer
 from raylens.models.transformer import Attention
 from raylens.models.vit import VisionTransformer
 
-__all__ = ["DualEncoder", "Embedded"]
+__all__ = ["DualEncoder", "Embedded", "Task", "Words"]
+
+Task = Literal["embed", "words", "caption"]
 
 # A new kind of tower is a file with its module, a class in `raylens.config.towers`, and a line here.
 IMAGE_TOWERS: dict[str, Any] = {"vit": VisionTransformer, "resnet": ResNet}
@@ -33,6 +36,17 @@ class Embedded(NamedTuple):
     """Logarithm of the factor from cosine to logit, a scalar."""
     bias: Tensor | None
     """Added to every logit; None where the model has none."""
+
+
+class Words(NamedTuple):
+    """Images and the words that they are to predict."""
+
+    image_BD: Tensor
+    word_VD: Tensor
+    """Of each token of the vocabulary a unit vector."""
+    log_scale: Tensor
+    end_B: Tensor
+    """Where each caption ends."""
 
 
 class DualEncoder(nn.Module):
@@ -74,17 +88,26 @@ class DualEncoder(nn.Module):
         """Where the towers are."""
         return next(self.visual.parameters()).device
 
-    def encode_image(self, image_BSSC: Tensor) -> Tensor:
-        """uint8 pixels ``[B, S, S, 3]`` to unit vectors ``[B, D]`` in fp32."""
+    def encode_image(self, image_BSSC: Tensor, key_B: Tensor | None = None) -> Tensor:
+        """uint8 pixels ``[B, S, S, 3]`` to unit vectors ``[B, D]`` in fp32; see `forward` for ``key_B``."""
         pixels_BCSS = image_BSSC.permute(0, 3, 1, 2).float().div(255.0)
         mean_C11, std_C11 = (pixels_BCSS.new_tensor(of).view(3, 1, 1) for of in (self.mean, self.std))
         pixels_BCSS = (pixels_BCSS - mean_C11) / std_C11
-        return functional.normalize(self.visual(pixels_BCSS.to(self.dtype)).float(), dim=-1)
+        return functional.normalize(self.visual(pixels_BCSS.to(self.dtype), key_B).float(), dim=-1)
 
-    def encode_text(self, ids_BT: Tensor) -> Tensor:
-        """Token ids ``[B, T]``, padded behind the end token, to unit vectors ``[B, D]`` in fp32."""
-        end_B = (ids_BT == self.end_id).int().argmax(dim=1)
-        return functional.normalize(self.text(ids_BT.long(), end_B.long()).float(), dim=-1)
+    def encode_text(self, ids_BT: Tensor, key_B: Tensor | None = None) -> Tensor:
+        """Token ids ``[B, T]``, padded behind the end token, to unit vectors ``[B, D]`` in fp32; see `forward`."""
+        return functional.normalize(self.text(ids_BT.long(), self.end_of(ids_BT), key_B).float(), dim=-1)
+
+    def end_of(self, ids_BT: Tensor) -> Tensor:
+        """Where the end token of each text stands, ``[B]``."""
+        return (ids_BT == self.end_id).int().argmax(dim=1)
+
+    def _words(self, image_BD: Tensor, ids_BT: Tensor) -> "Words":
+        assert isinstance(self.text, BagOfWords)
+        end_B = self.end_of(ids_BT)
+        word_VD = functional.normalize(self.text(ids_BT, end_B, words=True).float(), dim=-1)
+        return Words(image_BD, word_VD, self.logit_scale.float()[0], end_B)
 
     def multiply_in(self, dtype: torch.dtype) -> None:
         """Cast what is multiplied with; gains, embeddings and the scale stay as they are.
@@ -109,8 +132,29 @@ class DualEncoder(nn.Module):
             tower.eval()
         return self
 
-    def forward(self, image_BSSC: Tensor, ids_BT: Tensor) -> Embedded:
-        """A batch of pairs to unit vectors, and what makes logits of their cosines."""
+    def forward(
+        self, image_BSSC: Tensor, ids_BT: Tensor, key_B: Tensor | None = None, task: Task = "embed"
+    ) -> "Embedded | Words | Prediction":
+        """A batch of pairs to `Embedded`: unit vectors, and what makes logits of their cosines.
+
+        Args:
+            image_BSSC: uint8 pixels ``[B, S, S, 3]``.
+            ids_BT: token ids, padded behind the end token.
+            key_B: of each sample an int64 that its dropout hangs on, in training; drawn from torch's generator if None.
+            task: ``words`` gives `Words` of a text tower that is a bag of words, ``caption`` the `Prediction` of a text
+                transformer for each image's caption.
+        """
+        if key_B is None and self.training:
+            key_B = any_keys(len(ids_BT), ids_BT.device)
+        if task == "words":
+            return self._words(self.encode_image(image_BSSC, key_B), ids_BT)
+        if task == "caption":
+            assert isinstance(self.text, TextTransformer)
+            image_BD = self.encode_image(image_BSSC, key_B)
+            prediction: Prediction = self.text(ids_BT.long(), self.end_of(ids_BT), key_B, image_BD=image_BD)
+            return prediction
         # New tensors and not the parameters, which ZeRO-3 takes away again when forward ends.
         bias = None if self.logit_bias is None else self.logit_bias.float()[0]
-        return Embedded(self.encode_image(image_BSSC), self.encode_text(ids_BT), self.logit_scale.float()[0], bias)
+        return Embedded(
+            self.encode_image(image_BSSC, key_B), self.encode_text(ids_BT, key_B), self.logit_scale.float()[0], bias
+        )

@@ -64,6 +64,8 @@ class Layout:
     """Of each sample, in the order of the long row, the place of its last token."""
     rank_B: Tensor
     """Of each sample of the batch, its number in the order of the long row."""
+    key_N: Tensor | None = None
+    """Of each token, what its random choices hang on; None where there are none."""
 
     @classmethod
     def of(cls, lengths: Sequence[int], padded: int, device: torch.device) -> "Layout":

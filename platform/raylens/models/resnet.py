@@ -104,7 +104,7 @@ class ResNet(nn.Module):
             if isinstance(module, Bottleneck):  # each block begins as its shortcut (section 2.5 of Goyal et al. 2017)
                 nn.init.zeros_(module.bn3.weight)
 
-    def forward(self, image_BCSS: Tensor) -> Tensor:
+    def forward(self, image_BCSS: Tensor, key_B: Tensor | None = None) -> Tensor:  # noqa: ARG002
         """``[B, 3, S, S]`` normalised pixels to ``[B, D]``."""
         # The layout in which convolutions need no reordering, on CPUs and on tensor cores.
         x = image_BCSS.contiguous(memory_format=torch.channels_last)

@@ -4,15 +4,29 @@ Radford et al. 2021, section 2.4 and figure 3. Shapes: B batch, T tokens, N toke
 D embedding.
 """
 
+from dataclasses import replace
+from typing import Any, NamedTuple
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from raylens.config.towers import Activation, BagOfWordsConfig, TextTransformerConfig
 from raylens.models.layout import Layout
+from raylens.models.noise import keys_of_tokens
 from raylens.models.transformer import Block, LayerNorm, Transformer
 
-__all__ = ["BagOfWords", "TextTransformer"]
+__all__ = ["BagOfWords", "Prediction", "TextTransformer"]
+
+
+class Prediction(NamedTuple):
+    """What follows each token of the captions but their last, given an image."""
+
+    logits_NV: Tensor
+    next_N: Tensor
+    """The token that does follow."""
+    row_N: Tensor
+    """Its caption."""
 
 
 class TextTransformer(nn.Module):
@@ -31,17 +45,42 @@ class TextTransformer(nn.Module):
             assert isinstance(block, Block)
             _initialise(block, width, config.layers)
 
-    def forward(self, ids_BT: Tensor, end_B: Tensor) -> Tensor:
-        """``[B, T]`` ids and the place of each row's end token, ``[B]``, to ``[B, D]``.
+    def forward(
+        self, ids_BT: Tensor, end_B: Tensor, key_B: Tensor | None = None, image_BD: Tensor | None = None
+    ) -> Any:
+        """``[B, T]`` ids and the place of each row's end token, ``[B]``, to ``[B, D]``; given images, to `Prediction`.
 
         Nothing behind the end tokens is computed, which is exact: attention is causal, so no token sees what follows.
+        Random choices hang on ``key_B``; without it there are none.
         """
-        layout = Layout.of((end_B + 1).tolist(), ids_BT.shape[1], ids_BT.device)
-        positional = self.positional_embedding[layout.source_N % ids_BT.shape[1]]
-        x_NW = self.token_embedding(ids_BT.flatten()[layout.source_N]) + positional
+        x_NW, layout = self._embedded(ids_BT, end_B, key_B)
+        if image_BD is not None:
+            return self._predicted(x_NW, layout, image_BD, ids_BT, end_B)
         x_BW = self.transformer(x_NW, layout, layout.last_B)[layout.rank_B]
         out: Tensor = self.ln_final(x_BW).to(self.text_projection.dtype) @ self.text_projection
         return out
+
+    def _predicted(self, x_NW: Tensor, layout: Layout, image_BD: Tensor, ids_BT: Tensor, end_B: Tensor) -> "Prediction":
+        """The image stands at the start token, by the projection that text leaves the tower by.
+
+        A token's embedding is also what predicts it (Press and Wolf 2017). So no parameter is there for this alone.
+        """
+        row_N, place_N = layout.source_N // ids_BT.shape[1], layout.source_N % ids_BT.shape[1]
+        image_BW = (image_BD.to(self.text_projection.dtype) @ self.text_projection.T).to(x_NW.dtype)
+        x_NW = x_NW + image_BW[row_N] * (place_N == 0)[:, None]
+        x_NW = self.ln_final(self.transformer(x_NW, layout))
+        followed_n = (place_N < end_B[row_N]).nonzero().flatten()
+        next_n = ids_BT.flatten()[layout.source_N[followed_n] + 1]
+        logits_nV = functional.linear(x_NW[followed_n], self.token_embedding.weight)
+        return Prediction(logits_nV, next_n, row_N[followed_n])
+
+    def _embedded(self, ids_BT: Tensor, end_B: Tensor, key_B: Tensor | None) -> tuple[Tensor, Layout]:
+        tokens = ids_BT.shape[1]
+        layout = Layout.of((end_B + 1).tolist(), tokens, ids_BT.device)
+        place_N = layout.source_N % tokens
+        if key_B is not None:
+            layout = replace(layout, key_N=keys_of_tokens(key_B, layout.source_N // tokens, place_N, tower=1))
+        return self.token_embedding(ids_BT.flatten()[layout.source_N]) + self.positional_embedding[place_N], layout
 
 
 class BagOfWords(nn.Module):
@@ -54,13 +93,28 @@ class BagOfWords(nn.Module):
         self.text_projection = nn.Parameter(config.width**-0.5 * torch.randn(config.width, embed_dim))
         nn.init.normal_(self.token_embedding.weight, std=0.02)
 
-    def forward(self, ids_BT: Tensor, end_B: Tensor) -> Tensor:
-        """As `TextTransformer.forward`. The end token counts as a word, so that an empty text has one."""
+    def forward(
+        self,
+        ids_BT: Tensor,
+        end_B: Tensor,
+        key_B: Tensor | None = None,  # noqa: ARG002
+        *,
+        words: bool = False,
+    ) -> Tensor:
+        """As `TextTransformer.forward`. The end token counts as a word, so that an empty text has one.
+
+        With ``words``, of each token of the vocabulary the embedding of a text that is this token alone, ``[V, D]``.
+        """
+        if words:
+            return self._projected(self.token_embedding.weight)
         place_T = torch.arange(ids_BT.shape[1], device=ids_BT.device)
         counted_BT = (place_T > 0) & (place_T <= end_B[:, None])
         words_n = ids_BT[counted_BT]
         first_B = functional.pad(end_B.cumsum(0)[:-1], (1, 0))
         x_BW = functional.embedding_bag(words_n, self.token_embedding.weight, first_B, mode="mean")
+        return self._projected(x_BW)
+
+    def _projected(self, x_BW: Tensor) -> Tensor:
         out: Tensor = self.ln_final(x_BW) @ self.text_projection
         return out
 

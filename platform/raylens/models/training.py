@@ -2,7 +2,7 @@
 
 from raylens.config import TowersConfig
 from raylens.models.dual_encoder import DualEncoder
-from raylens.models.transformer import Transformer
+from raylens.models.transformer import Block, Transformer
 from raylens.models.vit import VisionTransformer
 
 __all__ = ["prepare_towers"]
@@ -17,7 +17,8 @@ def prepare_towers(model: DualEncoder, config: TowersConfig) -> DualEncoder:
     for module in model.modules():
         if isinstance(module, Transformer):
             module.checkpointed = config.checkpoint_blocks
+        if isinstance(module, Block):
+            module.dropout = config.dropout
             if config.compile:
-                for block in module:
-                    block.compile(dynamic=True)
+                module.compile(dynamic=True)
     return model

@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 from raylens.config.towers import Activation
 from raylens.models.activation import activation_module
 from raylens.models.layout import Group, Layout
+from raylens.models.noise import dropped
 
 __all__ = ["Attention", "Block", "LayerNorm", "Transformer"]
 
@@ -97,6 +98,9 @@ class Block(nn.Module):
     def __init__(self, width: int, heads: int, activation: Activation, *, causal: bool) -> None:
         super().__init__()
         self.causal = causal
+        self.number = 0
+        """In its transformer; and below the share of each branch's values that a training step drops."""
+        self.dropout = 0.0
         self.ln_1 = LayerNorm(width)
         self.attn = Attention(width, heads)
         self.ln_2 = LayerNorm(width)
@@ -104,24 +108,35 @@ class Block(nn.Module):
 
     def forward(self, x_NW: Tensor, layout: Layout, at_B: Tensor | None = None) -> Tensor:
         """``[N, W]`` in, the same out; with ``at_B`` only those tokens of it, ``[B, W]``."""
+        key = layout.key_N
         if at_B is None:
-            x = x_NW + self.attn(self.ln_1(x_NW), layout, self.causal)
+            x = x_NW + self._thinned(self.attn(self.ln_1(x_NW), layout, self.causal), key, 0)
         else:
-            x = x_NW[at_B] + self.attn.read(self.ln_1(x_NW), at_B, layout)
-        out: Tensor = x + self.mlp(self.ln_2(x))
+            key = None if key is None else key[at_B]
+            x = x_NW[at_B] + self._thinned(self.attn.read(self.ln_1(x_NW), at_B, layout), key, 0)
+        out: Tensor = x + self._thinned(self.mlp(self.ln_2(x)), key, 1)
         return out
+
+    def _thinned(self, x: Tensor, key: Tensor | None, branch: int) -> Tensor:
+        """Dropout on what a branch adds (Vaswani et al. 2017, section 5.4)."""
+        if key is None or not (self.training and self.dropout):
+            return x
+        return dropped(x, key, self.dropout, 2 * self.number + branch)
 
 
 class Transformer(nn.Sequential):
-    """Blocks in a row, of which one token a sample is read: the last block computes nothing else."""
+    """Blocks in a row. Where one token a sample is read, the last block computes nothing else."""
 
     def __init__(self, width: int, layers: int, heads: int, activation: Activation, *, causal: bool) -> None:
         super().__init__(*(Block(width, heads, activation, causal=causal) for _ in range(layers)))
+        for number, block in enumerate(self):
+            assert isinstance(block, Block)
+            block.number = number
         self.checkpointed = False
         """Keep only what goes in between the blocks and compute their inside again in the backward pass."""
 
-    def forward(self, x_NW: Tensor, layout: Layout, at_B: Tensor) -> Tensor:  # type: ignore[override]
-        """``[N, W]`` to ``[B, W]``: the token at ``at_B`` of each sample, which stand in the row's order."""
+    def forward(self, x_NW: Tensor, layout: Layout, at_B: Tensor | None = None) -> Tensor:  # type: ignore[override]
+        """``[N, W]`` to ``[B, W]``: the token at ``at_B`` of each sample, which stand in the row's order; or all."""
         for number, block in enumerate(self, 1):
             place = at_B if number == len(self) else None
             if self.checkpointed and torch.is_grad_enabled():

@@ -3,11 +3,14 @@
 Shapes: B batch, S image size, P patches, T tokens of an image, N tokens of all, W width, D embedding.
 """
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
 from raylens.config.towers import Activation, VisionTransformerConfig
 from raylens.models.layout import Layout
+from raylens.models.noise import keys_of_tokens, shuffled
 from raylens.models.transformer import LayerNorm, Transformer
 
 __all__ = ["VisionTransformer"]
@@ -31,24 +34,27 @@ class VisionTransformer(nn.Module):
         self.patch_dropout = 0.0
         """Share of the patches that a training step leaves out, others for each image (Li et al. 2023, FLIP)."""
 
-    def forward(self, image_BCSS: Tensor) -> Tensor:
-        """``[B, 3, S, S]`` normalised pixels to ``[B, D]``."""
+    def forward(self, image_BCSS: Tensor, key_B: Tensor | None = None) -> Tensor:
+        """``[B, 3, S, S]`` normalised pixels to ``[B, D]``; random choices hang on ``key_B``, if given."""
         patch_BPW = self.conv1(image_BCSS).flatten(2).transpose(1, 2) + self.positional_embedding[1:]
-        if self.training and self.patch_dropout:
-            patch_BPW = _some(patch_BPW, self.patch_dropout)
+        if self.training and self.patch_dropout and key_B is not None:
+            patch_BPW = _some(patch_BPW, self.patch_dropout, key_B)
         class_W = self.class_embedding + self.positional_embedding[0]
         x_BTW = torch.cat([class_W.expand(len(patch_BPW), 1, -1), patch_BPW], dim=1)
         batch, tokens, _ = x_BTW.shape
         layout = Layout.even(batch, tokens, x_BTW.device)
+        if key_B is not None:
+            row_N, place_N = layout.source_N // tokens, layout.source_N % tokens
+            layout = replace(layout, key_N=keys_of_tokens(key_B, row_N, place_N, tower=0))
         first_B = layout.last_B - (tokens - 1)
         x_BW = self.transformer(self.ln_pre(x_BTW).flatten(0, 1), layout, first_B)
         out: Tensor = self.ln_post(x_BW).to(self.proj.dtype) @ self.proj
         return out
 
 
-def _some(patch_BPW: Tensor, dropout: float) -> Tensor:
+def _some(patch_BPW: Tensor, dropout: float, key_B: Tensor) -> Tensor:
     """A random choice of each image's patches, of the same number for all, one at least."""
-    batch, patches, width = patch_BPW.shape
+    _, patches, width = patch_BPW.shape
     kept = max(1, round(patches * (1.0 - dropout)))
-    chosen_Bk = torch.rand(batch, patches, device=patch_BPW.device).argsort(dim=1)[:, :kept]
+    chosen_Bk = shuffled(key_B, patches)[:, :kept]
     return patch_BPW.gather(1, chosen_Bk[..., None].expand(-1, -1, width))

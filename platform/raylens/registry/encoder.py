@@ -50,7 +50,16 @@ class Encoder:
 
     @torch.inference_mode()
     def encode_ids(self, ids_BT: NDArray[np.int32]) -> Tensor:
-        """Token ids ``[B, T]`` to unit vectors ``[B, D]``, fp32, on the CPU."""
+        """Token ids ``[B, T]`` to unit vectors ``[B, D]``, fp32, on the CPU.
+
+        Raises:
+            BundleError: the model was trained to predict captions, and embeds no texts.
+        """
+        if self.bundle.lineage.get("objective") == "caption":
+            raise BundleError(
+                "lineage.objective = 'caption': this model's text tower predicts captions and embeds no text; use its "
+                "images' embeddings, or raylens.models.caption_scores"
+            )
         if len(ids_BT) == 0:
             return torch.zeros(0, self.embed_dim)
         return self.model.encode_text(_tensor(ids_BT).to(self.model.device)).cpu()
