@@ -149,7 +149,7 @@ def test_news_checkpoints_and_a_second_start(tmp_path: Path, make_shards: MakeSh
     config = small(tmp_path, make_shards(40))
     heard: list[News] = []
     first = train(config, say=quiet, tell=heard.append)
-    assert heard[0] == Started(0, 8, 2)
+    assert heard[0] == Started(0, 8, 2, config.worker_batch, 1)
     assert [news.record.step for news in heard if isinstance(news, Metrics)] == list(range(1, 9))
     assert [news for news in heard if isinstance(news, Checkpointed)] == [Checkpointed(4), Checkpointed(8)]
     again = train(config, say=quiet, tell=heard.append)

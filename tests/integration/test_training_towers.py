@@ -13,8 +13,10 @@ from raylens.inputs import Tokenizer
 from raylens.registry import Registry
 from raylens.storage import Store, open_store
 from raylens.train import train
+from raylens.train.checkpoint import Checkpoints
 from raylens.train.metrics import read_metrics
 from raylens.train.prepare import prepare
+from raylens.train.progress import News, Started
 from tests.integration.test_training import quiet, reference_losses, small
 
 MakeShards = Callable[..., Store]
@@ -24,8 +26,8 @@ CBOW = {"kind": "cbow", "context": 12, "vocab": 600, "width": 16}
 pytestmark = pytest.mark.usefixtures("cluster")
 
 
-def losses(config: RunConfig) -> list[float]:
-    result = train(config, say=quiet)
+def losses(config: RunConfig, tell: Callable[[News], None] | None = None) -> list[float]:
+    result = train(config, say=quiet, tell=tell)
     return [record["loss"] for record in read_metrics(open_store(result.run_uri))]
 
 
@@ -48,11 +50,18 @@ def test_a_resnet_and_a_bag_of_words_learn_under_zero_3(tmp_path: Path, make_sha
     assert trained["visual.bn1.running_mean"].abs().sum() > 0
 
 
-def test_the_sigmoid_loss_over_two_workers_is_that_of_one(tmp_path: Path, make_shards: MakeShards) -> None:
+def test_the_sigmoid_loss_of_two_workers_is_that_of_one_with_micro_batches(
+    tmp_path: Path, make_shards: MakeShards
+) -> None:
     sigmoid = ("objective.kind=sigmoid", "model.logit_bias=true", "objective.temperature=0.1", "zero.stage=2")
-    two = changed(small(tmp_path, make_shards(40)), *sigmoid)
-    one = changed(two, "name=one", "scale.workers=1", "zero.stage=0")
-    assert losses(two) == pytest.approx(losses(one), rel=2e-4)
+    two = changed(small(tmp_path, make_shards(40)), *sigmoid, "towers.dropout=0.1", "towers.patch_dropout=0.25")
+    one = changed(two, "name=one", "scale.workers=1", "zero.stage=0", "scale.micro_batch=4")
+    heard: list[News] = []
+    assert losses(two) == pytest.approx(losses(one, heard.append), rel=2e-4)
+    started = next(news for news in heard if isinstance(news, Started))
+    assert (started.micro_batch, started.micro_batches) == (4, 4)
+    kept = [Checkpoints(open_store(run.storage) / run.name).newest() for run in (one, two)]
+    assert [of.micro_batch for of in kept if of is not None] == [4, 8]
     bias = weights(two)["logit_bias"]
     assert bias.shape == (1,)
     assert bias.item() != -10.0

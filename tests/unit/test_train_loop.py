@@ -23,8 +23,9 @@ from raylens.data.plan import step_hashes
 from raylens.errors import CursorError, TrainingError
 from raylens.models import DualEncoder
 from raylens.objectives import contrastive_loss
-from raylens.train.loop import Batch, Hooks, Record, StepStats, run
+from raylens.train.loop import Batch, Hooks, Record, run
 from raylens.train.optimizer import adamw
+from raylens.train.stats import StepStats
 from raylens.train.waiting import Waiting
 
 CONFIG = RunConfig(
@@ -70,12 +71,13 @@ class TorchEngine:
 class Heard:
     records: list[Record] = field(default_factory=list)
     saved: list[int] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
     def hashes(self) -> list[str]:
         return [word for record in self.records for word in record.sample_hashes]
 
     def hooks(self) -> Hooks:
-        return Hooks(log=self.records.append, save=self.saved.append)
+        return Hooks(log=self.records.append, save=self.saved.append, warn=self.warnings.append)
 
 
 def batches(steps: int, start: int = 0) -> Iterator[Batch]:
@@ -193,9 +195,31 @@ def test_data_that_ends_early_is_an_error() -> None:
         run(CONFIG, TorchEngine(), batches(5), Heard().hooks(), rank=0, start=0, steps=9)
 
 
-def test_a_loss_that_is_no_number_stops_it() -> None:
-    engine = TorchEngine()
-    with torch.no_grad():
-        engine.model.logit_scale.fill_(float("nan"))
-    with pytest.raises(TrainingError, match="loss = nan at step 1"):
-        run(CONFIG, engine, batches(3), Heard().hooks(), rank=0, start=0, steps=3)
+class Skipping(TorchEngine):
+    """Cannot take some steps."""
+
+    bad: tuple[int, ...] = ()
+    step = 0
+
+    def train_step(self, batch: Batch, lr: float) -> StepStats:
+        self.step += 1
+        if self.step in self.bad:
+            return StepStats(float("nan"), 14.0, float("inf"), skipped=True)
+        return super().train_step(batch, lr)
+
+
+def test_steps_that_cannot_be_taken_are_counted() -> None:
+    heard, engine = Heard(), Skipping()
+    engine.bad = (2, 3, 7)
+    run(CONFIG, engine, batches(10), heard.hooks(), rank=0, start=0, steps=10)
+    assert [record.skipped for record in heard.records] == [2, 3]
+    assert len(heard.warnings) == 2
+    assert heard.records[-1].as_dict()["skipped"] == 3
+
+
+def test_no_step_that_can_be_taken_stops_it() -> None:
+    heard, engine = Heard(), Skipping()
+    engine.bad = tuple(range(5, 40))
+    with pytest.raises(TrainingError, match="11 steps in a row"):
+        run(CONFIG, engine, batches(24), heard.hooks(), rank=0, start=0, steps=24)
+    assert engine.step == 15

@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from raylens.config.model import ModelConfig
 from raylens.config.node import Node
+from raylens.config.objective import ObjectiveConfig
 
 __all__ = [
     "CheckpointConfig",
@@ -97,18 +98,6 @@ class LengthConfig(Node):
         return max(1, math.ceil(seen / global_batch))
 
 
-class ObjectiveConfig(Node):
-    """The loss over the global batch and its temperature (Radford et al. 2021, sections 2.3 and 2.5)."""
-
-    kind: Literal["softmax", "sigmoid"] = "softmax"
-    """``softmax`` is the paper's symmetric contrastive loss; ``sigmoid`` is SigLIP's (Zhai et al. 2023)."""
-    temperature: Annotated[float, Field(gt=0.0, le=1.0)] = 0.07
-    """Initial temperature; the logit scale starts at its inverse and is learned in log space."""
-    max_logit_scale: Annotated[float, Field(gt=1.0, le=300.0)] = 100.0
-    bias: float = -10.0
-    """Where the logit bias of the sigmoid loss starts: nearly all pairs of a batch are no matches."""
-
-
 class OptimConfig(Node):
     """AdamW with warm-up and cosine decay to zero (Radford et al. 2021, table 18)."""
 
@@ -121,6 +110,8 @@ class OptimConfig(Node):
     eps: Annotated[float, Field(gt=0.0)] = 1e-6
     clip_norm: Annotated[float, Field(ge=0.0)] = 0.0
     """Largest norm of the whole gradient; 0 leaves it alone."""
+    max_skipped: Annotated[int, Field(ge=0)] = 10
+    """Steps in a row that are skipped for a loss or gradient that is not finite, before the run stops."""
     layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     """Factor on the learning rate from each block of a tower to the one before it; 1 for training from scratch."""
 
@@ -133,6 +124,8 @@ class TowersConfig(Node):
     lock_text: bool = False
     patch_dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """Share of an image's patches that a step leaves out (FLIP, Li et al. 2023); others for each image."""
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Share of the values that each branch of a transformer block adds which a step drops (Vaswani et al. 2017)."""
     checkpoint_blocks: bool = False
     """Compute the inside of transformer blocks again in the backward pass instead of keeping it in memory."""
     compile: bool = False
@@ -151,6 +144,8 @@ class ScaleConfig(Node):
     workers: Positive = 2
     cpus_per_worker: Positive = 1
     gpus_per_worker: Annotated[int, Field(ge=0, le=1)] = 0
+    micro_batch: Positive | None = None
+    """Pairs that go through the towers at a time; unset, what the memory of the workers holds."""
     max_failures: Annotated[int, Field(ge=0)] = 3
     """Restarts from the newest checkpoint after a worker or its node was lost."""
 
@@ -207,12 +202,32 @@ class RunConfig(Node):
         return self
 
     @model_validator(mode="after")
-    def _objective_fits(self) -> Self:
-        if (self.objective.kind == "sigmoid") != self.model.logit_bias:
+    def _micro_batch_divides(self) -> Self:
+        micro = self.scale.micro_batch
+        if micro is not None and self.worker_batch % micro:
             raise ValueError(
-                f"objective.kind = {self.objective.kind!r} and model.logit_bias = {self.model.logit_bias} do not go "
-                "together: the sigmoid loss has a bias, the softmax loss none"
+                f"scale.micro_batch = {micro} does not divide a worker's batch, {self.worker_batch} (global_batch / "
+                "scale.workers): choose a divisor, or leave it out"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _objective_fits(self) -> Self:
+        kind = self.objective.kind
+        if (kind == "sigmoid") != self.model.logit_bias:
+            raise ValueError(
+                f"objective.kind = {kind!r} and model.logit_bias = {self.model.logit_bias} do not go "
+                "together: the sigmoid loss has a bias, the others none"
+            )
+        wanted = {"bag_of_words": "cbow", "caption": "transformer"}.get(kind, self.model.text.kind)
+        if self.model.text.kind != wanted:
+            raise ValueError(
+                f"objective.kind = {kind!r} needs model.text.kind = {wanted!r}, not {self.model.text.kind!r}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _towers_fit(self) -> Self:
         if self.tokenizer is not None and self.start_from is not None:
             raise ValueError(f"tokenizer = {self.tokenizer!r}: start_from brings its own; leave one of them out")
         if self.towers.lock_image and self.towers.lock_text:

@@ -64,6 +64,8 @@ class CheckpointManifest(BaseModel):
     workers: int
     zero_stage: int
     precision: str
+    micro_batch: int | None = None
+    """Pairs that went through the towers at a time; None in checkpoints that are older than the setting."""
     cursor: Cursor
     files: list[SavedFile]
 

@@ -35,6 +35,7 @@ def publish(prepared: Prepared, checkpoints: Checkpoints) -> Version:
         lineage={
             "run": prepared.store.uri,
             "step": newest.step,
+            "objective": prepared.config.objective.kind,
             "samples_seen": newest.cursor.position,
             "global_batch": prepared.config.global_batch,
             "manifests": [manifest.digest for manifest in prepared.manifests],

@@ -16,9 +16,11 @@ from raylens.config import RunConfig
 from raylens.data.plan import step_hashes
 from raylens.errors import CursorError, TrainingError
 from raylens.train.schedule import learning_rate
+from raylens.train.stats import StepStats
 from raylens.train.waiting import Bound, Waiting
+from raylens.train.watch import Watch
 
-__all__ = ["Batch", "Engine", "Hooks", "Record", "StepStats", "run"]
+__all__ = ["Batch", "Engine", "Hooks", "Record", "run"]
 
 
 @dataclass(frozen=True)
@@ -40,15 +42,6 @@ class Batch:
     read_seconds: float = 0.0
     """What data tasks spent on reading it, and below on decoding it."""
     decode_seconds: float = 0.0
-
-
-@dataclass(frozen=True)
-class StepStats:
-    """What a step tells: the loss over the global batch, the scale in use, the gradient's norm."""
-
-    loss: float
-    logit_scale: float
-    grad_norm: float
 
 
 class Engine(Protocol):
@@ -75,6 +68,8 @@ class Record:
     """Samples since the workers started that stand in for unusable ones: of this worker, as the loop knows them."""
     truncated: int
     """Captions since the workers started that were cut at the context; counted as `substituted` is."""
+    skipped: int
+    """Steps since the workers started that changed nothing, because loss or gradient were not finite."""
     data_wait: float
     """Share of the time since the previous record that was spent waiting for data (not for the first batch)."""
     data_cores: float
@@ -101,6 +96,7 @@ class Hooks:
 
     log: Callable[[Record], None]
     save: Callable[[int], None]
+    warn: Callable[[str], None]
 
 
 def run(
@@ -110,19 +106,20 @@ def run(
 
     Raises:
         CursorError: a batch is not the one that the plan has at this step.
-        TrainingError: the loss is no longer finite, or the batches end early.
+        TrainingError: too many steps in a row were skipped, or the batches end early.
     """
-    step, since = start, _Since(start)
+    step, since, watch = start, _Since(start), Watch(config)
     for step, (batch, waiting) in enumerate(_timed(batches), start + 1):
         _check_place(config, batch, rank, step - 1)
         lr = learning_rate(config.optim, step - 1, steps)
         stats = engine.train_step(batch, lr)
-        _check_finite(stats, step)
+        if warning := watch.see(stats, step, tuple(batch.sample_B.tolist())):
+            hooks.warn(warning)
         since.add(batch, waiting, first=step == start + 1)
         saving = step % config.checkpoint.every_steps == 0 or step == steps
         # Before each checkpoint too: a resume must not leave a hole in what the records say of each step.
         if saving or step % config.log_every_steps == 0:
-            hooks.log(since.record(step, config.global_batch, lr, stats))
+            hooks.log(since.record(step, config.global_batch, lr, stats, watch.skipped))
         if saving:
             hooks.save(step)
     if step != steps:
@@ -164,7 +161,7 @@ class _Since:
         self._waiting += waiting
         self._hashes.append(f"{int(step_hashes(batch.sample_B, batch.epoch_B, 1)[0]):016x}")
 
-    def record(self, step: int, global_batch: int, lr: float, stats: StepStats) -> Record:
+    def record(self, step: int, global_batch: int, lr: float, stats: StepStats, skipped: int) -> Record:
         seconds = max(1e-9, time.monotonic() - self._mark)
         waiting = self._waiting + Waiting(seconds=seconds)
         record = Record(
@@ -174,12 +171,15 @@ class _Since:
             samples_per_second=(step - self._step) * global_batch / seconds,
             substituted=self._substituted,
             truncated=self._truncated,
+            skipped=skipped,
             data_wait=waiting.share,
             data_cores=waiting.data_cores,
             bound=waiting.bound,
             first_batch_seconds=self._first_batch,
             sample_hashes=tuple(self._hashes),
-            **asdict(stats),
+            loss=stats.loss,
+            logit_scale=stats.logit_scale,
+            grad_norm=stats.grad_norm,
         )
         self._first_batch = None
         self._begin(step)
@@ -195,12 +195,4 @@ def _check_place(config: RunConfig, batch: Batch, rank: int, step: int) -> None:
         raise CursorError(
             f"step {step + 1}, worker {rank}: expected positions {first} to {first + config.worker_batch - 1} of the "
             f"plan, got {found} ({len(batch.position_B)} samples)"
-        )
-
-
-def _check_finite(stats: StepStats, step: int) -> None:
-    if not math.isfinite(stats.loss):
-        raise TrainingError(
-            f"loss = {stats.loss} at step {step} (logit scale {stats.logit_scale:.1f}, gradient norm "
-            f"{stats.grad_norm:.3g}): lower optim.peak_lr, lengthen optim.warmup_steps, or set optim.clip_norm=1"
         )

@@ -9,6 +9,7 @@ from torch import nn
 
 from raylens.config import OptimConfig
 from raylens.models import DualEncoder
+from raylens.train.guarded import GuardedAdamW
 
 __all__ = ["adamw", "parameter_groups"]
 
@@ -61,7 +62,10 @@ def _in_tower(names: list[str], prefix: str) -> dict[str, int]:
     }
 
 
-def adamw(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
-    """AdamW with decoupled decay (Loshchilov and Hutter 2019)."""
+def adamw(model: nn.Module, config: OptimConfig, *, guarded: bool = False) -> torch.optim.AdamW:
+    """AdamW with decoupled decay (Loshchilov and Hutter 2019); ``guarded`` clips and skips steps by itself."""
     groups = parameter_groups(model, config.weight_decay, config.layer_decay)
-    return torch.optim.AdamW(groups, lr=config.peak_lr, betas=(config.beta1, config.beta2), eps=config.eps)
+    settings: dict[str, Any] = {"lr": config.peak_lr, "betas": (config.beta1, config.beta2), "eps": config.eps}
+    if guarded:
+        return GuardedAdamW(groups, clip_norm=config.clip_norm, **settings)
+    return torch.optim.AdamW(groups, **settings)

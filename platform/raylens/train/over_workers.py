@@ -2,14 +2,32 @@
 
 from dataclasses import replace
 
+import numpy as np
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
+from torch import Tensor
 
 from raylens.train.loop import Record
 
-__all__ = ["over_workers"]
+__all__ = ["gathered", "mean_over_workers", "over_workers"]
 
 HALF = 32
+SHOWN = 16
+
+
+def mean_over_workers(value: Tensor) -> Tensor:
+    """The mean of a scalar. Collective."""
+    value = value.detach().clone()
+    dist.all_reduce(value)
+    return value / dist.get_world_size()
+
+
+def gathered(numbers: NDArray[np.int64]) -> tuple[int, ...]:
+    """The first numbers of all workers together, a few. Collective."""
+    parts: list[list[int]] = [[]] * dist.get_world_size()
+    dist.all_gather_object(parts, numbers[:SHOWN].tolist())
+    return tuple(number for part in parts for number in part)[:SHOWN]
 
 
 def over_workers(record: Record, device: torch.device) -> Record:

@@ -9,7 +9,7 @@ import ray
 
 from raylens.train.loop import Record
 
-__all__ = ["Checkpointed", "Metrics", "News", "Restarting", "Started", "board", "listening"]
+__all__ = ["Checkpointed", "Metrics", "News", "Restarting", "Started", "Warned", "board", "listening"]
 
 POLL_SECONDS = 0.5
 LOOK_SECONDS = 10
@@ -22,6 +22,17 @@ class Started:
     start: int
     steps: int
     workers: int
+    micro_batch: int
+    """Pairs that go through a worker's towers at a time."""
+    micro_batches: int
+    """Of them in a step."""
+
+
+@dataclass(frozen=True)
+class Warned:
+    """Something to look at, while training goes on."""
+
+    text: str
 
 
 @dataclass(frozen=True)
@@ -46,7 +57,7 @@ class Restarting:
     reason: str
 
 
-News = Started | Metrics | Checkpointed | Restarting
+News = Started | Metrics | Checkpointed | Restarting | Warned
 
 
 class _Board:

@@ -21,9 +21,11 @@ from raylens.train import loop
 from raylens.train.batches import batches
 from raylens.train.checkpoint import CheckpointManifest, Checkpoints, SavedFile
 from raylens.train.cursor import Cursor
+from raylens.train.forward import Forward, forward_of
 from raylens.train.metrics import MetricsLog
+from raylens.train.micro_batch import fitting
 from raylens.train.over_workers import over_workers
-from raylens.train.progress import Checkpointed, Metrics, Started
+from raylens.train.progress import Checkpointed, Metrics, Started, Warned
 from raylens.train.zero import ZeroEngine
 
 __all__ = ["WorkerJob", "build_model", "run_worker"]
@@ -54,7 +56,7 @@ def build_model(config: RunConfig, tokenizer: Tokenizer, preprocess: Preprocess)
         end_id=tokenizer.end_id,
         mean=preprocess.mean,
         std=preprocess.std,
-        temperature=config.objective.temperature,
+        temperature=1.0 / config.objective.initial_scale,
         bias=config.objective.bias,
     )
     if config.start_from is not None:
@@ -69,11 +71,15 @@ def run_worker(job: WorkerJob) -> None:
     run = open_store(job.run_uri)
     checkpoints = Checkpoints(run)
     model = build_model(job.config, Tokenizer.from_json(job.tokenizer_json), job.preprocess)
-    engine = ZeroEngine(job.config, model, ray.train.torch.get_device())
-    start = _resume(job, checkpoints, engine)
+    device, newest = ray.train.torch.get_device(), checkpoints.newest()
+    forward = forward_of(model, job.config).to(device)
+    micro_batch = _micro_batch(job.config, forward, newest, device)
+    engine = ZeroEngine(job.config, forward, micro_batch, device)
+    start = _resume(job, checkpoints, engine, newest)
     log = MetricsLog(run, start) if rank == 0 else None
     if rank == 0:
-        job.board.post.remote(Started(start, job.steps, job.config.scale.workers))
+        micro_batches = job.config.worker_batch // micro_batch
+        job.board.post.remote(Started(start, job.steps, job.config.scale.workers, micro_batch, micro_batches))
     hooks = _Hooks(job, checkpoints, engine, log, start)
     data = batches(ray.train.get_dataset_shard("train"), job.config.worker_batch)
     loop.run(job.config, engine, data, hooks.as_hooks(), rank=rank, start=start, steps=job.steps)
@@ -81,8 +87,16 @@ def run_worker(job: WorkerJob) -> None:
         log.publish()
 
 
-def _resume(job: WorkerJob, checkpoints: Checkpoints, engine: ZeroEngine) -> int:
-    newest = checkpoints.newest()
+def _micro_batch(config: RunConfig, forward: Forward, newest: CheckpointManifest | None, device: torch.device) -> int:
+    """As it is set; as it was, so that a resume rounds alike; or what fits. Collective."""
+    if config.scale.micro_batch is not None:
+        return config.scale.micro_batch
+    if newest is not None and newest.micro_batch is not None and newest.workers == config.scale.workers:
+        return newest.micro_batch
+    return fitting(forward, config, device, ray.train.get_context().get_local_world_size())
+
+
+def _resume(job: WorkerJob, checkpoints: Checkpoints, engine: ZeroEngine, newest: CheckpointManifest | None) -> int:
     if newest is None:
         return 0
     check_fits(job, newest)
@@ -124,7 +138,11 @@ class _Hooks:
         self._last: loop.Record | None = None
 
     def as_hooks(self) -> loop.Hooks:
-        return loop.Hooks(log=self._record, save=self._save)
+        return loop.Hooks(log=self._record, save=self._save, warn=self._warn)
+
+    def _warn(self, text: str) -> None:
+        if self._log is not None:
+            self._job.board.post.remote(Warned(text))
 
     def _record(self, record: loop.Record) -> None:
         record = over_workers(record, ray.train.torch.get_device())
@@ -151,6 +169,7 @@ class _Hooks:
                 workers=config.scale.workers,
                 zero_stage=config.zero.stage,
                 precision=config.precision,
+                micro_batch=self._engine.micro_batch,
                 cursor=self._job.cursor(step),
                 files=files,
             )

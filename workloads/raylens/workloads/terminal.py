@@ -5,9 +5,10 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from raylens.train.progress import Checkpointed, Metrics, News, Restarting, Started
+from raylens.train.progress import Checkpointed, Metrics, News, Restarting, Started, Warned
 
 __all__ = ["Terminal"]
 
@@ -50,12 +51,15 @@ class Terminal:
             self._advance(news)
         elif isinstance(news, Restarting):
             self.say(f"[yellow]workers lost ({news.reason}); going on from the newest checkpoint[/yellow]")
+        elif isinstance(news, Warned):
+            self.say(f"[yellow]{escape(news.text)}[/yellow]")
         elif isinstance(news, Checkpointed) and self._bar is None:
             self.say(f"checkpoint at step {news.step}")
 
     def _start(self, news: Started) -> None:
         again = f", going on after step {news.start}" if news.start else ""
-        self.say(f"{news.workers} workers up, {news.steps} steps{again}")
+        each = f"{news.micro_batches} x {news.micro_batch}" if news.micro_batches > 1 else f"{news.micro_batch}"
+        self.say(f"{news.workers} workers up, {each} pairs of a step on each, {news.steps} steps{again}")
         if self.console.is_terminal and self._bar is None:
             columns = (
                 TextColumn("          step {task.completed}/{task.total}"),
@@ -76,6 +80,8 @@ class Terminal:
             text += f"  {record.substituted} bad samples replaced (see quarantine/)"
         if record.truncated:
             text += f"  {record.truncated:,} captions cut at the context"
+        if record.skipped:
+            text += f"  {record.skipped:,} steps skipped"
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[self._task], completed=record.step, description=text)
         elif time.monotonic() - self._told >= PLAIN_SECONDS or record.step == news.steps:

@@ -1,0 +1,263 @@
+"""Workers, micro-batches and ZeRO stages against one process in plain torch: the same update of every parameter."""
+
+import math
+import os
+import subprocess
+import sys
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from raylens.config import (
+    BagOfWordsConfig,
+    ModelConfig,
+    ObjectiveConfig,
+    OptimConfig,
+    RunConfig,
+    TextTransformerConfig,
+    TowersConfig,
+    VisionTransformerConfig,
+    validated,
+)
+from raylens.models import DualEncoder
+from raylens.models.training import prepare_towers
+from raylens.train.keys import sample_keys
+from raylens.train.loop import Batch
+from raylens.train.optimizer import parameter_groups
+
+WORKER = Path(__file__).with_name("_accumulate_worker.py")
+B, S, T, VOCAB = 16, 16, 12, 600
+STEPS, LR = 2, 0.5
+EPS = 2.0**-24
+POISON, POISONED = 599, (3, 12)
+SIZES, MICRO_BATCHES, STAGES = (1, 2, 4), (1, 2, 4), (0, 1, 2, 3)
+KINDS = ("softmax", "sigmoid", "triplet", "bag_of_words", "caption")
+OF_KINDS = ((2, 2, 3), (2, 1, 1))
+"""Workers, micro-batches and stage that every objective is tried with; softmax with all there are."""
+
+
+def config_of(kind: str, workers: int, stage: int) -> RunConfig:
+    text: Any = TextTransformerConfig(context=T, vocab=VOCAB, width=16, layers=2, heads=2)
+    if kind == "bag_of_words":
+        text = BagOfWordsConfig(context=T, vocab=VOCAB, width=16)
+    model = ModelConfig(
+        embed_dim=8,
+        logit_bias=kind == "sigmoid",
+        image=VisionTransformerConfig(size=S, patch=4, width=16, layers=2, heads=2),
+        text=text,
+    )
+    return validated(
+        RunConfig,
+        {
+            "name": "equal",
+            "seed": 5,
+            "global_batch": B,
+            "data": {"train": "unused"},
+            "model": model.model_dump(),
+            # A large eps makes the update nearly linear in the gradient, so that rounding is not blown up to a sign.
+            "optim": OptimConfig(eps=1.0, weight_decay=0.1, clip_norm=0.5, warmup_steps=0).model_dump(),
+            "objective": ObjectiveConfig.model_validate({"kind": kind, "bias": -2.0}).model_dump(),
+            "towers": TowersConfig(dropout=0.2, patch_dropout=0.3).model_dump(),
+            "scale": {"workers": workers},
+            "zero": {"stage": stage},
+        },
+    )
+
+
+def batches_of() -> list[Batch]:
+    draw = np.random.default_rng(3)
+    made = []
+    for step in range(STEPS):
+        ids = np.zeros((B, T), dtype=np.int32)
+        for row, words in enumerate(draw.integers(0, T - 2, B)):
+            ids[row, : words + 2] = [2, *draw.integers(3, 40, words), 1]
+        place = np.arange(step * B, (step + 1) * B)
+        made.append(Batch(draw.integers(0, 256, (B, S, S, 3), dtype=np.uint8), ids, place, place, place))
+    return made
+
+
+def model_of(config: RunConfig) -> DualEncoder:
+    return DualEncoder(config.model, end_id=1, mean=(0.5,) * 3, std=(0.5,) * 3, bias=config.objective.bias)
+
+
+def reference(config: RunConfig, weights: dict[str, Tensor]) -> tuple[list[float], dict[str, Tensor]]:
+    """All of each batch at once, in fp64, by the losses' definitions."""
+    model = prepare_towers(model_of(config), config.towers)
+    model.load_state_dict(weights)
+    model.double()
+    groups = parameter_groups(model, config.optim.weight_decay)
+    betas = (config.optim.beta1, config.optim.beta2)
+    optimizer = torch.optim.AdamW(groups, lr=LR, betas=betas, eps=config.optim.eps)
+    if config.objective.kind in ("triplet", "caption"):
+        model.logit_scale.requires_grad_(False)
+    losses = []
+    for batch in batches_of():
+        loss = loss_by_definition(model, config, batch)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), config.optim.clip_norm)
+        optimizer.step()
+        losses.append(loss.item())
+    return losses, {name: tensor.detach() for name, tensor in model.state_dict().items()}
+
+
+def loss_by_definition(model: DualEncoder, config: RunConfig, batch: Batch) -> Tensor:
+    keys = torch.from_numpy(sample_keys(config.seed, batch.position_B))
+    pixels, ids = torch.from_numpy(batch.image_BSSC), torch.from_numpy(batch.ids_BT)
+    kind, target = config.objective.kind, torch.arange(B)
+    if kind == "caption":
+        logits, following, row = model(pixels, ids, keys, "caption")
+        of_token = functional.cross_entropy(logits, following, reduction="none")
+        return torch.stack([of_token[row == one].sum() for one in range(B)]).mean()
+    if kind == "bag_of_words":
+        image, words, log_scale, end = model(pixels, ids, keys, "words")
+        likely = (log_scale.exp() * image @ words.T).log_softmax(dim=1)
+        total = torch.zeros((), dtype=torch.float64)
+        for one in range(B):
+            said = set(ids[one, 1 : end[one]].tolist()) or {1}
+            total = total - torch.stack([likely[one, word] for word in said]).mean()
+        return total / B
+    image, text, log_scale, bias = model(pixels, ids, keys)
+    cosine = image @ text.T
+    if kind == "triplet":
+        hinges = torch.stack([(0.2 + of - of.diagonal()[:, None]).clamp(min=0) for of in (cosine, cosine.T)])
+        return hinges[:, ~torch.eye(B, dtype=torch.bool)].sum() / B
+    logits = log_scale.exp() * cosine
+    if kind == "sigmoid":
+        return -functional.logsigmoid((2 * torch.eye(B) - 1) * (logits + bias)).sum() / B
+    return (functional.cross_entropy(logits, target) + functional.cross_entropy(logits.T, target)) / 2
+
+
+def run_ranks(size: int, cases: list[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
+    torch.save(cases, folder / f"cases-{size}.pt")
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "LOCAL_SIZE": str(size)}
+    command = [sys.executable, str(WORKER)]
+    ranks = [
+        subprocess.Popen(
+            [*command, str(rank), str(size), str(folder)],
+            env=environment | {"LOCAL_RANK": str(rank), "RANK": str(rank), "WORLD_SIZE": str(size)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(size)
+    ]
+    try:
+        printed = [rank.communicate(timeout=400)[0] for rank in ranks]
+    finally:
+        for rank in ranks:
+            rank.kill()
+            rank.wait()
+    assert [rank.returncode for rank in ranks] == [0] * size, "\n".join(text[-3000:] for text in printed)
+    results: list[dict[str, Any]] = torch.load(folder / f"out-{size}.pt", weights_only=False)
+    return results
+
+
+def weights_of(kind: str) -> dict[str, Tensor]:
+    torch.manual_seed(11)
+    model = model_of(config_of(kind, 1, 0))
+    with torch.no_grad():
+        model.logit_scale.fill_(math.log(8.0))
+    return model.state_dict()
+
+
+def poisoned(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """One token's embedding is no number."""
+    embedding = weights["text.token_embedding.weight"].clone()
+    embedding[POISON] = math.nan
+    return weights | {"text.token_embedding.weight": embedding}
+
+
+def poisoned_batches() -> list[Batch]:
+    """The token is said in two captions of the first batch, of different workers, and in none of the second."""
+    first, *rest = batches_of()
+    for row in POISONED:
+        first.ids_BT[row, :3] = [2, POISON, 1]
+    return [first, *rest]
+
+
+Key = tuple[str, int, int, int]
+
+
+POISONED_CASE = "poisoned"
+POISONED_KEYS: list[Key] = [(POISONED_CASE, 2, 2, stage) for stage in STAGES]
+
+
+def keys() -> list[Key]:
+    every = [("softmax", *numbers) for numbers in product(SIZES, MICRO_BATCHES, STAGES)]
+    return [*every, *((kind, *numbers) for kind in KINDS[1:] for numbers in OF_KINDS)]
+
+
+def case_of(kind: str, workers: int, micro_batches: int, stage: int) -> dict[str, Any]:
+    broken = kind == POISONED_CASE
+    kind = "softmax" if broken else kind
+    return {
+        "config": config_of(kind, workers, stage),
+        "weights": poisoned(weights_of(kind)) if broken else weights_of(kind),
+        "micro_batches": micro_batches,
+        "batches": poisoned_batches() if broken else batches_of(),
+        "lr": LR,
+    }
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> dict[Key, dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("accumulation")
+    found: dict[Key, dict[str, Any]] = {}
+    for size in SIZES:
+        mine = [key for key in [*keys(), *POISONED_KEYS] if key[1] == size]
+        cases = [case_of(*key) for key in mine]
+        found |= dict(zip(mine, run_ranks(size, cases, folder), strict=True))
+    return found
+
+
+@pytest.fixture(scope="module")
+def references() -> dict[str, tuple[list[float], dict[str, Tensor]]]:
+    return {kind: reference(config_of(kind, 1, 0), weights_of(kind)) for kind in KINDS}
+
+
+@pytest.mark.parametrize("key", keys(), ids=lambda key: "{}-{}-workers-{}-micro-batches-zero-{}".format(*key))
+def test_every_parameter_is_updated_alike(
+    results: dict[Key, dict[str, Any]], references: dict[str, tuple[list[float], dict[str, Tensor]]], key: Key
+) -> None:
+    losses, expected = references[key[0]]
+    before, found = weights_of(key[0]), results[key]
+    assert [told.loss for told in found["told"]] == pytest.approx(losses, rel=2e-6)
+    assert not any(told.skipped for told in found["told"])
+    assert found["weights"].keys() == expected.keys()
+    moved = {name: expected[name] - before[name].double() for name in expected}
+    for name, update in moved.items():
+        error = (found["weights"][name].double() - before[name].double() - update).norm()
+        # Beside the relative error: weights are stored in fp32, once a step.
+        assert error <= 1e-5 * update.norm() + STEPS * EPS * before[name].norm(), name
+
+
+@pytest.mark.parametrize("key", POISONED_KEYS, ids=str)
+def test_a_step_that_is_not_finite_changes_nothing(results: dict[Key, dict[str, Any]], key: Key) -> None:
+    skipped, taken = results[key]["told"]
+    assert skipped.skipped
+    assert not math.isfinite(skipped.loss)
+    assert skipped.broken == POISONED
+    assert not taken.skipped  # the poisoned token is in no caption of this batch
+    assert math.isfinite(taken.loss)
+    assert math.isfinite(taken.grad_norm)
+    before, after = poisoned(weights_of("softmax")), results[key]["weights"]
+    # One step of at most LR with a gradient that was clipped, and decay: what the skipped one would have added is NaN.
+    for name, weight in after.items():
+        known = before[name].isfinite()
+        assert torch.equal(weight.isfinite(), known), name
+        assert (weight - before[name])[known].abs().max() < LR
+
+
+@pytest.mark.parametrize("off", ["dropout", "patch_dropout"])
+def test_dropout_is_on(references: dict[str, tuple[list[float], dict[str, Tensor]]], off: str) -> None:
+    config = config_of("softmax", 1, 0)
+    plain = config.model_copy(update={"towers": config.towers.model_copy(update={off: 0.0})})
+    losses, _ = reference(plain, weights_of("softmax"))
+    assert abs(losses[0] - references["softmax"][0][0]) > 1e-3
