@@ -146,6 +146,15 @@ def test_identical_rows_give_ln_b_and_no_gradient_of_the_scale() -> None:
     assert abs(grads(measured[2]).item()) < 1e-3  # of terms that add up to 100 on either side
 
 
+@pytest.mark.parametrize("scale", [1.0, 14.3, 100.0])
+def test_duplicate_rows_are_told_from_one_another_by_nothing(scale: float) -> None:
+    image, text = (side.repeat(3, 1) for side in unit_pairs(20, 32, 0.4, seed=6))
+    value, errors, truth = against_fp64(image.float(), text.float(), scale, tile=TileSize(16, 24))
+    assert truth > math.log(3) - 1e-6
+    assert value < 1e-6
+    assert max(errors) < 1e-5
+
+
 def test_a_single_pair_has_nothing_to_be_told_from() -> None:
     image, text = unit_pairs(1, 8, 0.0, seed=0)
     measured = leaves(image, text, torch.tensor([2.0]))
