@@ -4,7 +4,8 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from ftfy import fix_text
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from raylens.errors import BundleError, ConfigError, InputError
@@ -42,10 +43,14 @@ def test_ids_give_the_cleaned_text_back(text: str) -> None:
 
 
 @given(PRINTABLE)
+@example("\u00c2\u0152")
 def test_case_and_white_space_mean_nothing(text: str) -> None:
     if text.isascii():
         assert ids_of(text) == ids_of(text.upper()) or "&" in text  # &amp; is an entity, &AMP too, &Amp is none
-    assert ids_of(text) == ids_of(f"  {text}\n\t")
+    spaced = f"  {text}\n\t"
+    # What looks like UTF-8 read as Latin letters is mended first, and whether it looks so depends on what surrounds it.
+    if fix_text(text) == text and fix_text(spaced) == spaced:
+        assert ids_of(text) == ids_of(spaced)
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,8 @@ def _sentence(item: "ErrorDetails", node: type[BaseModel]) -> str:
     message = item["msg"].removeprefix("Value error, ")
     if not path:  # a rule about several fields: the message names them itself
         return message
+    if kind == "value_error" and isinstance(item["input"], Mapping):  # likewise, about the fields of a folder
+        return f"{path}: {message}"
     if kind == "model_type":
         message = f"expected keys and values: {', '.join(_keys_beside((*item['loc'], ''), node))}"
     elif kind == "string_type":
