@@ -30,9 +30,10 @@ def sides(b: int, D: int, seed: int) -> list[Tensor]:
     return [functional.normalize(torch.randn(b, D, generator=generator, dtype=torch.float64), dim=1) for _ in "ab"]
 
 
+# In one dimension cosines are 1 or -1, and a hinge of 2 stands in its corner, where any slope would do.
 @settings(deadline=None, max_examples=60)
 @given(
-    st.integers(1, 13), st.integers(1, 9), st.floats(0.01, 2.0), st.integers(1, 15), st.integers(1, 15), st.integers(0)
+    st.integers(1, 13), st.integers(2, 9), st.floats(0.01, 1.99), st.integers(1, 15), st.integers(1, 15), st.integers(0)
 )
 def test_value_and_gradients_are_those_of_the_formula(
     b: int, D: int, margin: float, rows: int, columns: int, seed: int

@@ -116,7 +116,7 @@ def curve_svg(curve: Curve, global_batch: int | None = None) -> str:
 
 
 def _loss_panel(axes: "Axes", curve: Curve, global_batch: int | None) -> None:
-    _panel(axes, curve.step_K, curve.loss_K, "contrastive loss", BLUE)
+    _panel(axes, curve.step_K, curve.loss_K, "loss", BLUE)
     if global_batch is not None and global_batch > 1:
         level = math.log(global_batch)
         axes.axhline(level, color=MUTED, linewidth=1.2, linestyle=(0, (5, 4)))

@@ -139,7 +139,8 @@ def _report(
         "Date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     }
     title = f"{version.name}: zero-shot evaluation"
-    batch = version.lineage.get("global_batch")
+    contrastive = version.lineage.get("objective", "softmax") == "softmax"  # of the others ln(B) is no landmark
+    batch = version.lineage.get("global_batch") if contrastive else None
     write_report(out, title=title, zero_shot=result, curve=curve, nearest=nearest, facts=facts, global_batch=batch)
     return curve
 
