@@ -3,9 +3,10 @@ PYTHON ?= python3
 PORT ?= 8000
 STORAGE ?= quickstart
 BIN := .venv/bin
+NODES := tests/integration/nodes/test_chaos.py tests/integration/nodes/test_elastic.py
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help quickstart serve test unit check format benchmarks clean
+.PHONY: help quickstart serve test chaos unit check lint format benchmarks clean
 help: ## this list
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -18,29 +19,44 @@ serve: .venv/.runtime ## serve the quickstart's model on PORT (8000) until Ctrl-
 
 test: .venv/.dev ## all tests: real Ray, real DeepSpeed, a real S3 endpoint
 	$(BIN)/python -m pytest
+	for file in $(NODES); do $(BIN)/python -m pytest $$file || exit 1; done
+
+chaos: .venv/.dev ## a dozen kills over one run; prints the table of docs/reliability.md
+	RAYLENS_CHAOS_KILLS=$${RAYLENS_CHAOS_KILLS:-12} \
+	  sh -c 'for file in $(NODES); do $(BIN)/python -m pytest -s $$file || exit 1; done'
 
 unit: .venv/.dev ## the tests that take seconds
 	$(BIN)/python -m pytest tests/unit -q
 
-check: .venv/.dev ## format, lint, types, import contracts, unit tests
+check: lint unit ## format, lint, types, import contracts, unit tests
+
+lint: .venv/.dev ## what `check` does before the unit tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache >/dev/null || $(BIN)/lint-imports --no-cache
-	$(BIN)/python -m pytest tests/unit -q
 
 format: .venv/.dev ## format the code and mend what the linter can
 	$(BIN)/ruff check --fix-only -q .
 	$(BIN)/ruff format .
 
-benchmarks: .venv/.dev .peers/webdataset ## the claims of docs/benchmarks.md, measured again
-	for file in contrastive streaming text_tower model_step; do $(BIN)/python benchmarks/$$file.py || exit 1; done
+benchmarks: .venv/.dev .peers/webdataset .peers/infinity ## the claims of docs/benchmarks.md, measured again
+	for file in contrastive streaming text_tower model_step train_loop serving; do $(BIN)/python benchmarks/$$file.py || exit 1; done
 
 # A peer has an environment of its own, with the versions of what both sides use.
 .peers/webdataset: constraints.txt
 	$(PYTHON) -m venv $@
 	$@/bin/pip install -q -c constraints.txt torch
 	$@/bin/pip install -q -c constraints.txt webdataset==1.0.2 pillow tokenizers numpy
+	touch $@
+
+# Its requirements as its own documentation lists them, without the CUDA libraries that its extras would bring.
+.peers/infinity: constraints.txt
+	$(PYTHON) -m venv $@
+	$@/bin/pip install -q -c constraints.txt torch
+	$@/bin/pip install -q --no-deps "infinity_emb[torch,vision,server]==0.0.78"
+	$@/bin/pip install -q "transformers<5" sentence-transformers fastapi uvicorn prometheus-fastapi-instrumentator typer \
+	  orjson rich einops pillow numpy posthog httptools uvloop soundfile aiohttp python-multipart
 	touch $@
 
 clean: ## remove the environment and caches; runs and data stay

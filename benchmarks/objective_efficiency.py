@@ -28,8 +28,9 @@ from raylens.models import DualEncoder, ZeroShotClassifier, caption_scores
 from raylens.storage import open_store
 from raylens.train.accumulate import Micro, over_pairs, over_samples
 from raylens.train.forward import PairForward, forward_of, pair_loss
-from raylens.train.optimizer import adamw
-from raylens.train.schedule import learning_rate
+from raylens.train.guarded import guard
+from raylens.train.optimizer import optimizer_of, take_rates
+from raylens.train.schedule import Moment
 from raylens.workloads.digits import CLASSES, TEMPLATES, pack_digits
 from raylens.workloads.recipes.digits import digits
 
@@ -100,14 +101,13 @@ def train(config: RunConfig, pairs: Pairs, held_out: Pairs, tokenizer: Tokenizer
     torch.manual_seed(config.seed)
     model = DualEncoder(config.model, end_id=tokenizer.end_id, mean=(0.5,) * 3, std=(0.5,) * 3)
     forward = forward_of(model, config)
-    optimizer = adamw(forward, config.optim, guarded=True)
+    optimizer = guard(optimizer_of(forward, config.optim), config.optim.clip_norm)
     draw = np.random.default_rng(config.seed)
     order = itertools.chain.from_iterable(iter(lambda: draw.permutation(len(pairs.label_N)).tolist(), None))
     found = []
     for step in range(STEPS):
         rows = torch.tensor(list(itertools.islice(order, BATCH)))
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(config.optim, step, STEPS)
+        take_rates(optimizer, config.optim, Moment(step, STEPS))
         optimizer.zero_grad()
         micro = [Micro(pairs.image_NSSC[rows], pairs.ids_NT[rows], rows)]
         if isinstance(forward, PairForward):

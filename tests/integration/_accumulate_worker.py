@@ -13,31 +13,27 @@ import torch
 import torch.distributed as dist
 
 from raylens.models import DualEncoder
+from raylens.train.assemble import assembled
 from raylens.train.forward import forward_of
-from raylens.train.loop import Batch
-from raylens.train.zero import ZeroEngine, fp32_weights
+from raylens.train.schedule import Moment
+from raylens.train.zero import ZeroEngine
+from tests.integration.ranks import share
 
 if TYPE_CHECKING:
     from raylens.config import RunConfig
 
 
-def steps(case: dict[str, Any], rank: int, size: int, folder: Path) -> dict[str, Any]:
+def steps(case: dict[str, Any], rank: int, size: int) -> dict[str, Any]:
     config: RunConfig = case["config"]
     model = DualEncoder(config.model, end_id=1, mean=(0.5,) * 3, std=(0.5,) * 3, bias=config.objective.bias)
     model.load_state_dict(case["weights"])
     micro_batch = config.worker_batch // case["micro_batches"]
     engine = ZeroEngine(config, forward_of(model, config), micro_batch, torch.device("cpu"))
-    told = [engine.train_step(share(batch, rank, size), lr=case["lr"]) for batch in case["batches"]]
-    engine.save(folder)
-    dist.barrier()
-    weights = fp32_weights(folder, config.zero.stage) if rank == 0 else {}
+    told = [engine.train_step(share(batch, rank, size), Moment(0, 1)) for batch in case["batches"]]
+    parts: list[Any] = [None] * size
+    dist.all_gather_object(parts, engine.state.snapshot().tensors)
+    weights = assembled(config.model, parts) if rank == 0 else {}
     return {"told": told, "weights": weights}
-
-
-def share(batch: Batch, rank: int, size: int) -> Batch:
-    rows = slice(rank * len(batch.ids_BT) // size, (rank + 1) * len(batch.ids_BT) // size)
-    place = batch.position_B[rows]
-    return Batch(batch.image_BSSC[rows], batch.ids_BT[rows], place, place, place)
 
 
 def main() -> None:
@@ -47,7 +43,7 @@ def main() -> None:
     dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=size, timeout=timedelta(seconds=120))
     # Written by the test itself.
     cases = torch.load(folder / f"cases-{size}.pt", weights_only=False)
-    results = [steps(case, rank, size, folder / f"state-{size}-{number}") for number, case in enumerate(cases)]
+    results = [steps(case, rank, size) for case in cases]
     if rank == 0:
         torch.save(results, folder / f"out-{size}.pt")
     dist.destroy_process_group()

@@ -17,6 +17,7 @@ FAULTS = ("busy", "reset", "truncated", "slow")
 EVERY = 20
 """One request of so many is faulty: 5%."""
 SLOW_DOWN = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
+DENIED = b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
 HOP_BY_HOP = ("connection", "transfer-encoding", "content-length", "date", "server")
 
 
@@ -29,6 +30,10 @@ class FaultyStore(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.endpoint = urlsplit(endpoint).netloc
         self.requests = 0
+        self.every = EVERY
+        """0 for none."""
+        self.read_only = False
+        """Whether everything that would be written is refused."""
         self.injected: Counter[str] = Counter()
         self._lock = threading.Lock()
 
@@ -41,9 +46,9 @@ class FaultyStore(ThreadingHTTPServer):
         """What happens to the next request."""
         with self._lock:
             self.requests += 1
-            if self.requests % EVERY:
+            if not self.every or self.requests % self.every:
                 return None
-            kind = FAULTS[self.requests // EVERY % len(FAULTS)]
+            kind = FAULTS[self.requests // self.every % len(FAULTS)]
             self.injected[kind] += 1
             return kind
 
@@ -59,7 +64,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _pass_on(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         fault = self.server.fault()
-        if fault == "busy":
+        if self.server.read_only and self.command in ("PUT", "POST", "DELETE"):
+            self._answer(403, [("Content-Type", "application/xml")], DENIED, None)
+        elif fault == "busy":
             self._answer(503, [("Content-Type", "application/xml")], SLOW_DOWN, None)
         elif fault == "reset" and self.command != "GET":
             self._reset()  # before anything was done, so that nobody needs to know what became of it

@@ -1,9 +1,6 @@
 """Workers, micro-batches and ZeRO stages against one process in plain torch: the same update of every parameter."""
 
 import math
-import os
-import subprocess
-import sys
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -20,6 +17,7 @@ from raylens.config import (
     ObjectiveConfig,
     OptimConfig,
     RunConfig,
+    ScheduleConfig,
     TextTransformerConfig,
     TowersConfig,
     VisionTransformerConfig,
@@ -27,13 +25,21 @@ from raylens.config import (
 )
 from raylens.models import DualEncoder
 from raylens.models.training import prepare_towers
+from raylens.train.batch import Batch
 from raylens.train.keys import sample_keys
-from raylens.train.loop import Batch
 from raylens.train.optimizer import parameter_groups
+from tests.integration.ranks import run_ranks
 
 WORKER = Path(__file__).with_name("_accumulate_worker.py")
 B, S, T, VOCAB = 16, 16, 12, 600
 STEPS, LR = 2, 0.5
+OPTIM = OptimConfig(  # a large eps makes the update nearly linear in the gradient: rounding is not blown up to a sign
+    peak_lr=LR,
+    schedule=ScheduleConfig(kind="constant", warmup_steps=0),
+    eps=1.0,
+    weight_decay=0.1,
+    clip_norm=0.5,
+)
 EPS = 2.0**-24
 POISON, POISONED = 599, (3, 12)
 SIZES, MICRO_BATCHES, STAGES = (1, 2, 4), (1, 2, 4), (0, 1, 2, 3)
@@ -60,8 +66,7 @@ def config_of(kind: str, workers: int, stage: int) -> RunConfig:
             "global_batch": B,
             "data": {"train": "unused"},
             "model": model.model_dump(),
-            # A large eps makes the update nearly linear in the gradient, so that rounding is not blown up to a sign.
-            "optim": OptimConfig(eps=1.0, weight_decay=0.1, clip_norm=0.5, warmup_steps=0).model_dump(),
+            "optim": OPTIM.model_dump(),
             "objective": ObjectiveConfig.model_validate({"kind": kind, "bias": -2.0}).model_dump(),
             "towers": TowersConfig(dropout=0.2, patch_dropout=0.3).model_dump(),
             "scale": {"workers": workers},
@@ -91,7 +96,7 @@ def reference(config: RunConfig, weights: dict[str, Tensor]) -> tuple[list[float
     model = prepare_towers(model_of(config), config.towers)
     model.load_state_dict(weights)
     model.double()
-    groups = parameter_groups(model, config.optim.weight_decay)
+    groups = parameter_groups(model, config.optim)
     betas = (config.optim.beta1, config.optim.beta2)
     optimizer = torch.optim.AdamW(groups, lr=LR, betas=betas, eps=config.optim.eps)
     if config.objective.kind in ("triplet", "caption"):
@@ -134,27 +139,9 @@ def loss_by_definition(model: DualEncoder, config: RunConfig, batch: Batch) -> T
     return (functional.cross_entropy(logits, target) + functional.cross_entropy(logits.T, target)) / 2
 
 
-def run_ranks(size: int, cases: list[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
+def run_cases(size: int, cases: list[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
     torch.save(cases, folder / f"cases-{size}.pt")
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "LOCAL_SIZE": str(size)}
-    command = [sys.executable, str(WORKER)]
-    ranks = [
-        subprocess.Popen(
-            [*command, str(rank), str(size), str(folder)],
-            env=environment | {"LOCAL_RANK": str(rank), "RANK": str(rank), "WORLD_SIZE": str(size)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(size)
-    ]
-    try:
-        printed = [rank.communicate(timeout=400)[0] for rank in ranks]
-    finally:
-        for rank in ranks:
-            rank.kill()
-            rank.wait()
-    assert [rank.returncode for rank in ranks] == [0] * size, "\n".join(text[-3000:] for text in printed)
+    run_ranks(WORKER, size, folder)
     results: list[dict[str, Any]] = torch.load(folder / f"out-{size}.pt", weights_only=False)
     return results
 
@@ -202,7 +189,6 @@ def case_of(kind: str, workers: int, micro_batches: int, stage: int) -> dict[str
         "weights": poisoned(weights_of(kind)) if broken else weights_of(kind),
         "micro_batches": micro_batches,
         "batches": poisoned_batches() if broken else batches_of(),
-        "lr": LR,
     }
 
 
@@ -213,7 +199,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[Key, dict[str, Any
     for size in SIZES:
         mine = [key for key in [*keys(), *POISONED_KEYS] if key[1] == size]
         cases = [case_of(*key) for key in mine]
-        found |= dict(zip(mine, run_ranks(size, cases, folder), strict=True))
+        found |= dict(zip(mine, run_cases(size, cases, folder), strict=True))
     return found
 
 

@@ -39,7 +39,7 @@ def small(storage: str, data: str, **changes: object) -> RunConfig:
             "image": {"size": 16, "patch": 8, "width": 32, "layers": 1, "heads": 2},
             "text": {"context": 12, "vocab": 600, "width": 32, "layers": 1, "heads": 2},
         },
-        "optim": {"peak_lr": 2e-3, "warmup_steps": 2},
+        "optim": {"peak_lr": 2e-3, "schedule": {"warmup_steps": 2}},
         "length": {"samples_seen": 12 * STEPS},
         "checkpoint": {"every_steps": 15},
         "log_every_steps": 5,

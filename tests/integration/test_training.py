@@ -48,7 +48,7 @@ def small(tmp_path: Path, data: Store, **changes: object) -> RunConfig:
             "image": {"size": 16, "patch": 8, "width": 32, "layers": 2, "heads": 2},
             "text": {"context": 12, "vocab": 600, "width": 32, "layers": 1, "heads": 2},
         },
-        "optim": {"peak_lr": 2e-3, "warmup_steps": 2, "eps": 1e-6, "clip_norm": 1.0},
+        "optim": {"peak_lr": 2e-3, "schedule": {"warmup_steps": 2}, "eps": 1e-6, "clip_norm": 1.0},
         "length": {"samples_seen": 12 * 8},
         "checkpoint": {"every_steps": 4, "keep_last": 2},
         "log_every_steps": 1,
@@ -60,7 +60,7 @@ def quiet(_: object) -> None:
     """Nobody listens."""
 
 
-def reference_losses(config: RunConfig) -> list[float]:
+def reference_losses(config: RunConfig, steps: int | None = None) -> list[float]:
     """The same run in one process: plan, torch's AdamW and clipping, the dense loss in fp64."""
     ready = prepare(config, quiet)
     maker = UnitMaker(
@@ -76,7 +76,7 @@ def reference_losses(config: RunConfig) -> list[float]:
         eps=config.optim.eps,
     )
     losses = []
-    for step in range(ready.steps):
+    for step in range(steps or ready.steps):
         first = step * config.global_batch
         block = maker.make(first, first + config.global_batch)
         images, ids = (torch.from_numpy(block[name]) for name in ("image", "ids"))
@@ -98,7 +98,7 @@ def reference_losses(config: RunConfig) -> list[float]:
     return losses
 
 
-@pytest.mark.parametrize(("stage", "workers"), [(0, 2), (1, 2), (2, 2), (3, 2), (1, 1), (1, 3)])
+@pytest.mark.parametrize(("stage", "workers"), [(0, 2), (3, 2), (1, 3)])
 def test_every_stage_and_worker_count_trains_the_same(
     tmp_path: Path, make_shards: MakeShards, stage: int, workers: int
 ) -> None:
@@ -111,38 +111,43 @@ def test_every_stage_and_worker_count_trains_the_same(
     assert torch.allclose(vectors.norm(dim=-1), torch.ones(2), atol=1e-5)
 
 
-def test_the_number_of_workers_may_change_at_every_interruption(tmp_path: Path, make_shards: MakeShards) -> None:
-    """ZeRO 0, where each worker holds the whole state: 3 workers, then 1, then 4, over the same global batches."""
-    config = small(tmp_path, make_shards(40), **{"zero.stage": 0, "length.samples_seen": 12 * 11})
-    calm = config.model_copy(update={"name": "calm"})
-    train(calm, say=quiet)
-    for workers, stop in ((3, 4), (1, 8), (4, None)):
-        scaled = validated(RunConfig, apply_overrides(config.model_dump(), [f"scale.workers={workers}"]))
-        _until(scaled, stop)
-    records = [read_metrics(open_store(config.storage) / name) for name in ("small", "calm")]
-    hashes = [[word for record in part for word in record["sample_hashes"]] for part in records]
+def test_workers_and_stage_may_change_at_every_interruption(tmp_path: Path, make_shards: MakeShards) -> None:
+    """Ctrl-C saves and ends; another number of workers at another stage goes on, over the same global batches."""
+    length = {"length.samples_seen": 12 * 400, "checkpoint.every_steps": 50}
+    config = small(tmp_path, make_shards(40), **length)
+    interrupted = []
+    for workers, stage, presses in ((3, 1, True), (1, 3, True), (4, 2, False)):
+        changes = [f"scale.workers={workers}", f"zero.stage={stage}"]
+        scaled = validated(RunConfig, apply_overrides(config.model_dump(), changes))
+        interrupted.append(_train(scaled, presses=presses))
+    assert interrupted[0] < interrupted[1] < 400
+    records = read_metrics(open_store(config.storage) / "small")
     ready = prepare(config, quiet)
-    expected = verify(ready.plan, 12, [Topology(((0, 1),)), Topology(((0, 3), (4, 1), (8, 4)))], 11).hashes
-    assert hashes == [list(expected), list(expected)]
-    losses = [[record["loss"] for record in part] for part in records]
-    assert losses[0] == pytest.approx(losses[1], rel=2e-4)
+    spans = Topology(((0, 3), (interrupted[0], 1), (interrupted[1], 4)))
+    expected = verify(ready.plan, 12, [Topology(((0, 1),)), spans], 400).hashes
+    assert [word for record in records for word in record["sample_hashes"]] == list(expected)
+    assert [record["step"] for record in records] == list(range(1, 401))
+    # Rounding grows as training goes on; until a while after the first change it has not grown.
+    reference = reference_losses(config, steps=interrupted[0] + 20)
+    assert [record["loss"] for record in records[: len(reference)]] == pytest.approx(reference, rel=2e-3)
 
 
-def _until(config: RunConfig, stop: int | None) -> None:
-    """Train, and press Ctrl-C as soon as the checkpoint at step ``stop`` is there."""
+def _train(config: RunConfig, *, presses: bool) -> int:
+    """Train; if told so, press Ctrl-C at the second checkpoint that is heard of. The step at which it ended."""
+    heard: list[int] = []
 
     def tell(news: News) -> None:
-        if stop and news == Checkpointed(stop):
-            os.kill(os.getpid(), signal.SIGINT)
+        if isinstance(news, Checkpointed):
+            heard.append(news.step)
+            if presses and len(heard) == 2:
+                os.kill(os.getpid(), signal.SIGINT)
 
-    if stop is None:
+    if presses:
+        with pytest.raises(KeyboardInterrupt):
+            train(config, say=quiet, tell=tell)
+    else:
         train(config, say=quiet, tell=tell)
-        return
-    with pytest.raises(KeyboardInterrupt):
-        train(config, say=quiet, tell=tell)
-    for news in Checkpoints(open_store(config.storage) / config.name).steps():
-        if news > stop:  # it went on for a moment
-            open_store(config.storage).delete_tree(f"small/checkpoints/step-{news:08d}")
+    return Checkpoints(open_store(config.storage) / config.name).steps()[-1]
 
 
 def test_news_checkpoints_and_a_second_start(tmp_path: Path, make_shards: MakeShards) -> None:
@@ -164,52 +169,36 @@ def test_news_checkpoints_and_a_second_start(tmp_path: Path, make_shards: MakeSh
         assert {info.path.removeprefix(f"{folder}/") for info in store.store.list(folder)} == named
 
 
-def test_killed_workers_come_back(tmp_path: Path, make_shards: MakeShards) -> None:
-    """A worker that dies by SIGKILL costs the steps since the checkpoint, and changes nothing."""
-    config = small(tmp_path, make_shards(40), **{"length.samples_seen": 12 * 40, "checkpoint.every_steps": 5})
+def test_a_warning_before_the_end_makes_a_checkpoint_at_once(tmp_path: Path, make_shards: MakeShards) -> None:
+    """SIGTERM to a worker, as machines send it that are about to be taken away."""
+    config = small(tmp_path, make_shards(40), **{"length.samples_seen": 12 * 100, "checkpoint.every_steps": 1000})
     heard: list[News] = []
-    killed: list[int] = []
+    told: list[int] = []
 
     def tell(news: News) -> None:
         heard.append(news)
-        if isinstance(news, Metrics) and news.record.step >= 7 and not killed:
-            killed.append(_kill_a_worker())
+        if isinstance(news, Metrics) and news.record.step >= 20 and not told:
+            told.append(news.record.step)
+            _workers()[-1].terminate()
 
-    result = train(config, say=quiet, tell=tell)
-    assert killed
-    assert any(isinstance(news, Restarting) for news in heard)
-    starts = [news.start for news in heard if isinstance(news, Started)]
-    assert starts[0] == 0
-    assert starts[-1] >= 5
-    records = read_metrics(open_store(result.run_uri))
-    assert [record["step"] for record in records] == list(range(1, 41))
-    calm = train(config.model_copy(update={"name": "calm"}), say=quiet)
-    assert [r["loss"] for r in records] == [r["loss"] for r in read_metrics(open_store(calm.run_uri))]
-    assert _weights(config, str(result.version)) == _weights(config, str(calm.version))
+    train(config, say=quiet, tell=tell)
+    saved = [news.step for news in heard if isinstance(news, Checkpointed)]
+    assert len(saved) == 2
+    assert told[0] <= saved[0] < 100
+    assert saved[1] == 100
+    assert not [news for news in heard if isinstance(news, Restarting)]
 
 
-def _kill_a_worker() -> int:
-    workers = [p for p in psutil.Process().children(recursive=True) if "RayTrainWorker" in "".join(p.cmdline())]
-    pid: int = workers[-1].pid
-    os.kill(pid, signal.SIGKILL)
-    return pid
+def _workers() -> list[psutil.Process]:
+    return [p for p in psutil.Process().children(recursive=True) if "RayTrainWorker" in "".join(p.cmdline())]
 
 
-def _weights(config: RunConfig, reference: str) -> dict[str, bytes]:
-    _, encoder = Registry(config.registry_uri).load(reference)
-    return {name: tensor.numpy().tobytes() for name, tensor in encoder.bundle.weights.items()}
-
-
-def test_another_worker_count_or_stage_is_refused_with_the_remedy(tmp_path: Path, make_shards: MakeShards) -> None:
+def test_other_settings_are_refused_with_both_values(tmp_path: Path, make_shards: MakeShards) -> None:
     config = small(tmp_path, make_shards(40), **{"length.samples_seen": 48})
     train(config, say=quiet)
     store = Checkpoints(open_store(config.storage) / "small")
-    store.store.write("step-00000009/half/mp_rank_00_model_states.pt", b"an attempt without a manifest")
+    store.store.write("step-00000009/half/worker-00000.safetensors", b"an attempt without a manifest")
     assert store.newest().step == 4  # type: ignore[union-attr]
-    with pytest.raises(
-        CheckpointError, match=r"scale\.workers: the checkpoint at step 4 has 2, this run has 3.*--set scale\.workers=2"
-    ):
-        train(validated(RunConfig, apply_overrides(config.model_dump(), ["scale.workers=3"])), say=quiet)
     with pytest.raises(ConfigError, match=r"optim\.peak_lr was 0\.002, is now 0\.5"):
         train(validated(RunConfig, apply_overrides(config.model_dump(), ["optim.peak_lr=0.5"])), say=quiet)
 
@@ -235,10 +224,10 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path, make_shards: MakeShards) 
     config = small(tmp_path, make_shards(40), **{"checkpoint.every_steps": 8})
     result = train(config, say=quiet)
     store = Checkpoints(open_store(result.run_uri)).store
-    victim = next(info.path for info in store.list() if info.path.endswith("model_states.pt"))
+    victim = next(info.path for info in store.list() if info.path.endswith("worker-00000.safetensors"))
     whole = store.read(victim)
     store.write(victim, whole[:-1] + bytes([whole[-1] ^ 1]))
-    with pytest.raises(CheckpointError, match=r"model_states\.pt of step 8 .* differs from the hash"):
+    with pytest.raises(CheckpointError, match=r"worker-00000\.safetensors of step 8 .* differs from the hash"):
         train(config, say=quiet)
 
 

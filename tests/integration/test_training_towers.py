@@ -84,7 +84,9 @@ def test_bf16_products_checkpointed_blocks_and_layer_decay_learn_alike(tmp_path:
     assert moved[0] < moved[1]
 
 
-def test_a_run_that_starts_from_a_model_keeps_its_locked_tower(tmp_path: Path, make_shards: MakeShards) -> None:
+def test_runs_that_start_from_a_model_keep_a_locked_tower_or_take_larger_images(
+    tmp_path: Path, make_shards: MakeShards
+) -> None:
     first = small(tmp_path, make_shards(40))
     train(first, say=quiet)
     locked = changed(first, "name=lit", "start_from=small@1", "towers.lock_image=true", "seed=5", "zero.stage=3")
@@ -92,6 +94,10 @@ def test_a_run_that_starts_from_a_model_keeps_its_locked_tower(tmp_path: Path, m
     before, after = weights(first), weights(locked)
     same = {name for name, tensor in before.items() if torch.equal(tensor, after[name])}
     assert same == {name for name in before if name.startswith("visual.")}
+    larger = changed(first, "name=larger", "start_from=small@1", "model.image.size=24", "optim.layer_decay=0.7")
+    # The same pairs at another resolution: it begins where training ended, not where it began.
+    assert losses(larger)[0] < reference_losses(changed(first, "name=fresh", "model.image.size=24"), steps=1)[0]
+    assert weights(larger)["visual.positional_embedding"].shape == (10, 32)
     with pytest.raises(
         ConfigError, match=r"start_from = 'small@1' is of another architecture: model\.embed_dim was 16"
     ):

@@ -33,7 +33,7 @@ def test_presets(name: str, theirs: str, peak_lr: float, eps: float, millions: f
     assert run.model == (expected.model_copy(update={"activation": "quick_gelu"}) if name == "vit_s16" else expected)
     assert (run.optim.peak_lr, run.optim.eps) == (peak_lr, eps)
     assert run.optim.beta2 == (0.98 if run.model.image.kind == "vit" else 0.999)
-    assert (run.global_batch, run.optim.warmup_steps, run.optim.weight_decay) == (32_768, 2000, 0.2)
+    assert (run.global_batch, run.optim.schedule.warmup_steps, run.optim.weight_decay) == (32_768, 2000, 0.2)
     with torch.device("meta"):
         ours = DualEncoder(run.model, end_id=0, mean=(0, 0, 0), std=(1, 1, 1))
         peer = open_clip().model.CLIP(**open_clip().get_model_config(theirs))

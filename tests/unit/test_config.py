@@ -61,7 +61,7 @@ CHANGES: dict[str, st.SearchStrategy[Any]] = {
     "objective.temperature": st.floats(0.01, 1.0),
     "optim.peak_lr": st.floats(0.0, 1e300, exclude_min=True),
     "optim.eps": st.floats(1e-300, 1.0),
-    "optim.warmup_steps": st.integers(0, 10**12),
+    "optim.schedule.warmup_steps": st.integers(0, 10**12),
     "length.epochs": st.floats(0.0, 1e6, exclude_min=True),
     "zero.stage": st.integers(0, 3),
     "model.activation": st.sampled_from(["gelu", "quick_gelu"]),
@@ -100,10 +100,10 @@ def test_a_printed_recipe_is_complete(recipe: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("assignment", "words"),
     [
-        ("sede=1", "unknown key 'sede' (did you mean 'seed'?); allowed here: checkpoint, data, global_batch"),
+        ("sede=1", "unknown key 'sede' (did you mean 'seed'?); allowed here: checkpoint, data, evaluation"),
         (
             "optim.peek_lr=1",
-            "unknown key 'optim.peek_lr' (did you mean 'peak_lr'?); allowed here: beta1, beta2, clip_norm, eps",
+            "unknown key 'optim.peek_lr' (did you mean 'peak_lr'?); allowed here: beta1, beta2, clip_norm, ema_decay",
         ),
         (
             "model.image.kernel=1",
@@ -145,11 +145,11 @@ def test_keys_that_are_no_text_are_unknown_keys(tmp_path: Path) -> None:
         ("optim.beta2=1", "optim.beta2 = 1: input should be less than 1"),
         (
             "optim=null",
-            "optim = None: expected keys and values: beta1, beta2, clip_norm, eps, layer_decay, max_skipped",
+            "optim = None: expected keys and values: beta1, beta2, clip_norm, ema_decay, eps, groups",
         ),
         ("optim.peak_lr.base=1", "optim.peak_lr = {'base': 1}: input should be a valid number"),
         ("zero.stage=4", "zero.stage = 4: input should be 0, 1, 2 or 3"),
-        ("precision=bf16", "precision = 'bf16': input should be 'fp32'"),
+        ("precision=bf8", "precision = 'bf8': input should be 'fp32'"),
         ("scale.gpus_per_worker=2", "scale.gpus_per_worker = 2: input should be less than or equal to 1"),
         ("name=a b", "name = 'a b': a name has letters, digits, '.', '_' and '-', and starts with a letter or digit"),
         ("name=12", "name = 12: input should be a valid string; quote what is meant as text"),

@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from raylens.config import ModelConfig, TextTransformerConfig, VisionTransformerConfig
 from raylens.evaluate.profile import costs, throughput
 from raylens.workloads.profile import profile_text
@@ -46,3 +48,25 @@ def test_the_page_names_both_towers() -> None:
     assert any("MiB a pair" in line for line in lines)
     (line,) = profile_text("vit_ti16", 1, 999, measure=False, as_json=True)
     assert json.loads(line)["tokens"] == 77
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        {"kind": "resnet", "size": 32, "blocks": [1, 1, 1, 1], "width": 8},
+        {"size": 32, "patch": 16, "width": 32, "heads": 2},
+    ],
+)
+@pytest.mark.parametrize(
+    "text",
+    [
+        {"kind": "cbow", "context": 12, "vocab": 600, "width": 16},
+        {"context": 12, "vocab": 600, "width": 16, "heads": 2},
+    ],
+)
+def test_every_kind_of_tower_is_counted(image: dict[str, object], text: dict[str, object]) -> None:
+    """Of a ResNet's 32 pixels one by one are left, of which BatchNorm has no statistics: as when a run begins."""
+    found = costs(ModelConfig.model_validate({"embed_dim": 16, "image": image, "text": text}), 8)
+    assert found.image_gflops > 0
+    assert found.text_gflops >= 0
+    assert found.training_bytes > 0

@@ -10,6 +10,7 @@ from torch import Tensor
 from raylens.config import (
     BagOfWordsConfig,
     ModelConfig,
+    OptimConfig,
     ResNetConfig,
     TextTransformerConfig,
     TowersConfig,
@@ -167,7 +168,7 @@ class TestSettings:
         names = {id(parameter): name for name, parameter in model.named_parameters()}
         scales = {
             names[id(parameter)]: group["lr_scale"]
-            for group in parameter_groups(model, 0.2, layer_decay=0.5)
+            for group in parameter_groups(model, OptimConfig(layer_decay=0.5))
             for parameter in group["params"]
         }
         assert scales.keys() == {name for name, _ in model.named_parameters()}
@@ -175,4 +176,4 @@ class TestSettings:
             blocks = [scales[f"{tower}.transformer.{number}.mlp.c_fc.weight"] for number in range(3)]
             assert [scales[f"{tower}.{before}"], *blocks] == [1 / 16, 1 / 8, 1 / 4, 1 / 2]
         assert scales["visual.proj"] == scales["text.text_projection"] == scales["logit_scale"] == 1.0
-        assert {group["lr_scale"] for group in parameter_groups(model, 0.2)} == {1.0}
+        assert {group["lr_scale"] for group in parameter_groups(model, OptimConfig())} == {1.0}

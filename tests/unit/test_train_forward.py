@@ -52,7 +52,7 @@ def test_the_scale_is_learned_where_there_is_one(objective: dict[str, Any], modu
     model = built(of)
     forward = forward_of(model, of)
     assert type(forward) is module
-    optimised = {id(parameter) for group in parameter_groups(forward, 0.1) for parameter in group["params"]}
+    optimised = {id(parameter) for group in parameter_groups(forward, of.optim) for parameter in group["params"]}
     assert (id(model.logit_scale) in optimised) == learned
 
 

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from raylens.config import (
-    CheckpointConfig,
     DataConfig,
     LengthConfig,
     ModelConfig,
     OptimConfig,
     RunConfig,
     ScaleConfig,
+    ScheduleConfig,
     TextTransformerConfig,
     VisionTransformerConfig,
 )
@@ -23,9 +23,12 @@ from raylens.data.plan import step_hashes
 from raylens.errors import CursorError, TrainingError
 from raylens.models import DualEncoder
 from raylens.objectives import contrastive_loss
-from raylens.train.loop import Batch, Hooks, Record, run
-from raylens.train.optimizer import adamw
-from raylens.train.stats import StepStats
+from raylens.train.batch import Batch
+from raylens.train.loop import Hooks, run
+from raylens.train.optimizer import optimizer_of, take_rates
+from raylens.train.record import Record
+from raylens.train.schedule import Moment
+from raylens.train.stats import Figures, StepStats
 from raylens.train.waiting import Waiting
 
 CONFIG = RunConfig(
@@ -37,10 +40,9 @@ CONFIG = RunConfig(
         image=VisionTransformerConfig(size=8, patch=4, width=16, layers=1, heads=2),
         text=TextTransformerConfig(context=6, vocab=600, width=16, layers=1, heads=2),
     ),
-    optim=OptimConfig(peak_lr=5e-3, warmup_steps=2, weight_decay=0.0),
+    optim=OptimConfig(peak_lr=5e-3, schedule=ScheduleConfig(warmup_steps=2), weight_decay=0.0),
     length=LengthConfig(samples_seen=240),
     scale=ScaleConfig(workers=1),
-    checkpoint=CheckpointConfig(every_steps=10),
     log_every_steps=5,
 )
 
@@ -54,11 +56,10 @@ class TorchEngine:
     )
 
     def __post_init__(self) -> None:
-        self.optimizer = adamw(self.model, CONFIG.optim)
+        self.optimizer = optimizer_of(self.model, CONFIG.optim)
 
-    def train_step(self, batch: Batch, lr: float) -> StepStats:
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
+    def train_step(self, batch: Batch, now: Moment) -> StepStats:
+        take_rates(self.optimizer, CONFIG.optim, now)
         image_BD, text_BD, log_scale, _ = self.model(torch.from_numpy(batch.image_BSSC), torch.from_numpy(batch.ids_BT))
         loss = contrastive_loss(image_BD, text_BD, log_scale)
         self.optimizer.zero_grad()
@@ -66,18 +67,29 @@ class TorchEngine:
         self.optimizer.step()
         return StepStats(loss.item(), log_scale.exp().item(), 0.0)
 
+    def figures(self) -> Figures:
+        return Figures()
+
 
 @dataclass
 class Heard:
     records: list[Record] = field(default_factory=list)
     saved: list[int] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    stop_after: int = 0
+    save_every: int = 10
 
     def hashes(self) -> list[str]:
         return [word for record in self.records for word in record.sample_hashes]
 
     def hooks(self) -> Hooks:
-        return Hooks(log=self.records.append, save=self.saved.append, warn=self.warnings.append)
+        return Hooks(
+            log=self.records.append,
+            due=lambda step: step % self.save_every == 0,
+            save=self.saved.append,
+            stopping=lambda: bool(self.stop_after) and self.saved[-1:] == [self.stop_after],
+            warn=self.warnings.append,
+        )
 
 
 def batches(steps: int, start: int = 0) -> Iterator[Batch]:
@@ -100,6 +112,12 @@ def batches(steps: int, start: int = 0) -> Iterator[Batch]:
             read_seconds=0.25,
             decode_seconds=0.5,
         )
+
+
+def test_it_stops_where_it_is_asked_to_with_its_state_saved() -> None:
+    heard = Heard(stop_after=10)
+    assert run(CONFIG, TorchEngine(), batches(24), heard.hooks(), rank=0, start=0, steps=24) == 10
+    assert heard.saved == [10]
 
 
 def test_it_learns_logs_and_saves_when_due() -> None:
@@ -140,9 +158,8 @@ def test_it_goes_on_where_it_is_told() -> None:
 
 
 def test_what_is_told_of_each_step_has_no_hole_at_a_checkpoint() -> None:
-    config = CONFIG.model_copy(update={"checkpoint": CheckpointConfig(every_steps=7)})
-    heard = Heard()
-    run(config, TorchEngine(), batches(14), heard.hooks(), rank=0, start=0, steps=14)
+    heard = Heard(save_every=7)
+    run(CONFIG, TorchEngine(), batches(14), heard.hooks(), rank=0, start=0, steps=14)
     assert [record.step for record in heard.records] == [5, 7, 10, 14]
     assert [len(record.sample_hashes) for record in heard.records] == [5, 2, 3, 4]
 
@@ -201,11 +218,11 @@ class Skipping(TorchEngine):
     bad: tuple[int, ...] = ()
     step = 0
 
-    def train_step(self, batch: Batch, lr: float) -> StepStats:
+    def train_step(self, batch: Batch, now: Moment) -> StepStats:
         self.step += 1
         if self.step in self.bad:
             return StepStats(float("nan"), 14.0, float("inf"), skipped=True)
-        return super().train_step(batch, lr)
+        return super().train_step(batch, now)
 
 
 def test_steps_that_cannot_be_taken_are_counted() -> None:

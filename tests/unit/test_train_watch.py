@@ -1,13 +1,14 @@
 """Steps that change nothing are skipped, counted, and end the run when they go on; a stuck loss is told of."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
 
 from raylens.config import RunConfig, validated
 from raylens.errors import TrainingError
-from raylens.train.guarded import GuardedAdamW
+from raylens.train.guarded import guard
 from raylens.train.stats import StepStats
 from raylens.train.watch import STUCK_STEPS, Watch
 
@@ -65,7 +66,7 @@ def test_a_loss_that_moves_is_not() -> None:
 @pytest.mark.parametrize("poison", [math.nan, math.inf])
 def test_adamw_leaves_weights_and_moments_alone_where_a_gradient_is_not_finite(poison: float) -> None:
     weights = [torch.nn.Parameter(torch.ones(3)), torch.nn.Parameter(torch.ones(2))]
-    optimizer = GuardedAdamW(weights, lr=0.1)
+    optimizer: Any = guard(torch.optim.AdamW(weights, lr=0.1), 0.0)
     for weight in weights:
         weight.grad = torch.ones_like(weight)
     weights[0].grad = torch.tensor([1.0, poison, 1.0])
@@ -82,7 +83,7 @@ def test_adamw_leaves_weights_and_moments_alone_where_a_gradient_is_not_finite(p
 
 def test_adamw_clips_as_torch_does() -> None:
     ours, theirs = torch.nn.Parameter(torch.ones(4)), torch.nn.Parameter(torch.ones(4))
-    guarded = GuardedAdamW([ours], lr=0.1, eps=1.0, clip_norm=0.5)
+    guarded = guard(torch.optim.AdamW([ours], lr=0.1, eps=1.0), 0.5)
     plain = torch.optim.AdamW([theirs], lr=0.1, eps=1.0)
     for step in range(3):
         ours.grad, theirs.grad = torch.full((4,), 1.0 + step), torch.full((4,), 1.0 + step)

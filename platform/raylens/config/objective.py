@@ -21,6 +21,8 @@ class ObjectiveConfig(Node):
     """The inverse of the temperature, for those who think in it, at least 1: exactly one of the two is given."""
     learn_scale: bool = True
     """Whether the temperature is learned or stays as it starts."""
+    end_temperature: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
+    """Where a temperature that is not learned ends: it goes there along half a cosine of its logarithm."""
     max_logit_scale: Annotated[float, Field(gt=1.0, le=300.0)] = 100.0
     """The scale in use never exceeds it (section 2.5)."""
     products: Literal["fp32", "tf32", "bf16"] = "fp32"
@@ -57,6 +59,22 @@ class ObjectiveConfig(Node):
             raise ValueError(
                 f"the logit scale starts at {self.initial_scale:.4g}, above objective.max_logit_scale = "
                 f"{self.max_logit_scale:g}: raise the one or lower the other"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _one_will(self) -> Self:
+        if self.end_temperature is None:
+            return self
+        if self.learn_scale or not self.has_scale:
+            raise ValueError(
+                f"objective.end_temperature = {self.end_temperature:g} needs objective.learn_scale = false and an "
+                f"objective with a temperature (now {self.kind}): it is scheduled or learned, not both"
+            )
+        if 1.0 / self.end_temperature > self.max_logit_scale:
+            raise ValueError(
+                f"objective.end_temperature = {self.end_temperature:g} is a logit scale of "
+                f"{1.0 / self.end_temperature:.4g}, above objective.max_logit_scale = {self.max_logit_scale:g}"
             )
         return self
 

@@ -6,75 +6,19 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from raylens.config.data import DataConfig
+from raylens.config.evaluation import EvaluationConfig
 from raylens.config.model import ModelConfig
 from raylens.config.node import Node
 from raylens.config.objective import ObjectiveConfig
+from raylens.config.optim import OptimConfig
+from raylens.config.scale import CheckpointConfig, ScaleConfig, ZeroConfig
+from raylens.config.tracking import TrackingConfig
 
-__all__ = [
-    "CheckpointConfig",
-    "DataConfig",
-    "LengthConfig",
-    "ObjectiveConfig",
-    "OptimConfig",
-    "RunConfig",
-    "ScaleConfig",
-    "SourceConfig",
-    "TowersConfig",
-    "ZeroConfig",
-]
+__all__ = ["LengthConfig", "RunConfig", "TowersConfig"]
 
 Positive = Annotated[int, Field(gt=0)]
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-
-
-class SourceConfig(Node):
-    """A data set: webdataset tars, Parquet with images, a table of image paths, or a folder of classes."""
-
-    uri: str
-    """A folder, ``s3://bucket/prefix``, ``gs://bucket/prefix``; or shards by name: globs, ``{000..127}``, ``{a,b}``."""
-    weight: Annotated[float, Field(gt=0.0, ge=1e-9, le=1e9)] = 1.0
-    """Share of the samples that are drawn from it, relative to the other data sets' weights."""
-    format: Literal["auto", "tar", "parquet", "table", "folder"] = "auto"
-    """Found by the names of the objects unless given."""
-    image_column: str | None = None
-    """Of Parquet and tables; found by the usual names unless given."""
-    caption_column: str | None = None
-
-
-class DataConfig(Node):
-    """Which image-text pairs are trained on, and in which order and how they are read."""
-
-    train: Annotated[tuple[SourceConfig, ...], Field(min_length=1)]
-    """One data set, which may be given as its URI alone, or several that are mixed by their weights."""
-    run_length: Annotated[int, Field(gt=0, le=65_536)] = 32
-    """Consecutive samples read with one ranged request. In Parquet, a run is a row group instead."""
-    runs_per_unit: Annotated[int, Field(gt=0, le=65_536)] = 32
-    """Runs, drawn from all over the data set, that are mixed with each other."""
-    drop_last: bool = False
-    """Whether the partial batch at the end of an epoch is left out instead of filled from the next epoch."""
-    check_hashes: bool = False
-    """Whether each image's bytes are compared with the hash in the manifest."""
-    crop_min_scale: Annotated[float, Field(gt=0.0, le=1.0)] = 0.9
-    """Smallest share of the image's area that the random square crop keeps; 1 switches the crop off."""
-    quarantine_budget: Fraction = 0.01
-    """Largest share of unusable samples; above it the run stops."""
-    max_pixels: Annotated[int, Field(gt=0, le=178_956_970)] = 89_478_485
-    """Images with more pixels are refused before they are decoded; the bound is where Pillow itself refuses."""
-
-    @field_validator("train", mode="before")
-    @classmethod
-    def _uri_alone(cls, train: object) -> object:
-        items = [train] if isinstance(train, str | dict) else train
-        if not isinstance(items, list):
-            return items
-        return [{"uri": item} if isinstance(item, str) else item for item in items]
-
-    @model_validator(mode="after")
-    def _whole_epochs(self) -> Self:
-        if self.drop_last and len(self.train) > 1:
-            raise ValueError("data.drop_last = true needs one data set: in a mixture each has epochs of its own")
-        return self
 
 
 class LengthConfig(Node):
@@ -98,24 +42,6 @@ class LengthConfig(Node):
         return max(1, math.ceil(seen / global_batch))
 
 
-class OptimConfig(Node):
-    """AdamW with warm-up and cosine decay to zero (Radford et al. 2021, table 18)."""
-
-    peak_lr: Annotated[float, Field(gt=0.0)] = 5e-4
-    warmup_steps: Annotated[int, Field(ge=0)] = 2000
-    weight_decay: Annotated[float, Field(ge=0.0)] = 0.2
-    """Decoupled; on everything but gains, biases and the logit scale."""
-    beta1: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
-    beta2: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.98
-    eps: Annotated[float, Field(gt=0.0)] = 1e-6
-    clip_norm: Annotated[float, Field(ge=0.0)] = 0.0
-    """Largest norm of the whole gradient; 0 leaves it alone."""
-    max_skipped: Annotated[int, Field(ge=0)] = 10
-    """Steps in a row that are skipped for a loss or gradient that is not finite, before the run stops."""
-    layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
-    """Factor on the learning rate from each block of a tower to the one before it; 1 for training from scratch."""
-
-
 class TowersConfig(Node):
     """How the towers are trained; nothing here changes what they compute afterwards."""
 
@@ -132,31 +58,6 @@ class TowersConfig(Node):
     """Let torch.compile make kernels for the transformer blocks: a slow first step, then faster ones on GPUs."""
 
 
-class ZeroConfig(Node):
-    """What DeepSpeed spreads over the workers: 1 optimiser state, 2 gradients too, 3 weights too."""
-
-    stage: Literal[0, 1, 2, 3] = 1
-
-
-class ScaleConfig(Node):
-    """The machines. Nothing here changes what is learned: `RunConfig.global_batch` does."""
-
-    workers: Positive = 2
-    cpus_per_worker: Positive = 1
-    gpus_per_worker: Annotated[int, Field(ge=0, le=1)] = 0
-    micro_batch: Positive | None = None
-    """Pairs that go through the towers at a time; unset, what the memory of the workers holds."""
-    max_failures: Annotated[int, Field(ge=0)] = 3
-    """Restarts from the newest checkpoint after a worker or its node was lost."""
-
-
-class CheckpointConfig(Node):
-    """When state is saved, and how much of it is kept."""
-
-    every_steps: Positive = 1000
-    keep_last: Positive = 3
-
-
 class RunConfig(Node):
     """A complete training run. Recipes return one; YAML files and ``--set`` change it."""
 
@@ -168,8 +69,9 @@ class RunConfig(Node):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     global_batch: Positive = 32_768
     """Image-text pairs contrasted in one step, over all workers."""
-    precision: Literal["fp32", "amp_bf16"] = "fp32"
-    """What the towers compute in: ``amp_bf16`` keeps weights in fp32 and multiplies in bf16 (torch's autocast)."""
+    precision: Literal["fp32", "amp_bf16", "bf16", "fp16"] = "fp32"
+    """What the towers compute in: ``amp_bf16`` keeps weights in fp32 and multiplies in bf16 (torch's autocast);
+    ``bf16`` and ``fp16`` keep weights and activations in 16 bits beside a master copy in fp32 (DeepSpeed)."""
     start_from: str | None = None
     """A model in the registry, NAME@VERSION, whose weights and tokenizer the run begins with."""
     tokenizer: str | None = None
@@ -183,6 +85,8 @@ class RunConfig(Node):
     zero: ZeroConfig = ZeroConfig()
     scale: ScaleConfig = ScaleConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    tracking: TrackingConfig = TrackingConfig()
     log_every_steps: Positive = 10
 
     @field_validator("name")
@@ -236,10 +140,38 @@ class RunConfig(Node):
             raise ValueError(f"towers.patch_dropout = {self.towers.patch_dropout}: only a vit has patches to leave out")
         return self
 
+    @model_validator(mode="after")
+    def _masters_fit(self) -> Self:
+        if self.precision in ("bf16", "fp16") and self.zero.stage == 0:
+            raise ValueError(
+                f"precision = {self.precision!r} with zero.stage = 0: master copies of the weights are part of what "
+                "ZeRO spreads; use zero.stage = 1 (the same with one worker), or amp_bf16"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _evaluations_fit(self) -> Self:
+        kind, wanted = self.objective.kind, self.checkpoint
+        if kind == "caption" and self.evaluation.zero_shot:
+            raise ValueError("evaluation.zero_shot with objective.kind = 'caption': its text tower embeds no texts")
+        known = self.evaluation.metrics(retrieval=kind not in ("caption", "bag_of_words"))
+        if wanted.keep_best and wanted.best_by not in known:
+            raise ValueError(
+                f"checkpoint.best_by = {wanted.best_by!r} is not measured by this run; "
+                f"{f'it has {known}' if known else 'set evaluation.pairs or evaluation.zero_shot'}"
+            )
+        return self
+
     @property
     def worker_batch(self) -> int:
         """Pairs that one worker holds in a step."""
         return self.global_batch // self.scale.workers
+
+    @property
+    def worker_counts(self) -> tuple[int, ...]:
+        """The numbers of workers that the run may have, ascending: those that share a global batch equally."""
+        least = self.scale.min_workers or self.scale.workers
+        return tuple(n for n in range(least, self.scale.workers + 1) if self.global_batch % n == 0)
 
     @property
     def registry_uri(self) -> str:

@@ -13,8 +13,11 @@ from numpy.typing import NDArray
 from raylens.data.unit import UnitMaker
 from raylens.data.unit_feed import counted, task_number
 from raylens.errors import RaylensError, own_error
+from raylens.storage.patience import be_patient
 
 FAILED = "raylens_error"
+AWAY_SECONDS = 300.0
+"""So long do tasks wait for a store that is away; there is data ahead of training meanwhile, and then it waits too."""
 
 __all__ = ["execution_options", "ray_map", "training_stream"]
 
@@ -29,6 +32,7 @@ def training_stream(maker: UnitMaker, *, start: int, stop: int, worker_batch: in
     first, last = maker.plan.unit_of(start), maker.plan.unit_of(stop - 1)
 
     def make(_: pa.Table) -> Iterator[dict[str, NDArray[np.generic]]]:
+        be_patient(AWAY_SECONDS)
         begin, end = maker.plan.unit_span(first + task_number())
         begin, end = max(begin, start), min(end, stop)
         if begin < end:

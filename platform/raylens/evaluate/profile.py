@@ -56,9 +56,16 @@ def costs(config: ModelConfig, tokens: int) -> Costs:
     """
     with torch.device("meta"):
         model = DualEncoder(config, end_id=END, mean=(0.5,) * 3, std=(0.5,) * 3)
-        image = torch.zeros(1, 3, config.image.size, config.image.size)
+        # BatchNorm has no statistics of one image whose features are one by one.
+        images = 2 if config.image.kind == "resnet" else 1
+        pixels = torch.zeros(images, 3, config.image.size, config.image.size)
     ids = torch.full((1, tokens), 5)
     ids[0, -1] = END
+    device = torch.device("meta")
+    if config.text.kind == "cbow":
+        # It picks the words that count, and which those are nothing on "meta" says.
+        device = torch.device("cpu")
+        model.text.to_empty(device=device)
     kept: dict[int, Tensor] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -67,18 +74,24 @@ def costs(config: ModelConfig, tokens: int) -> Costs:
 
     with saved_tensors_hooks(keep, lambda tensor: tensor):
         with FlopCounterMode(display=False) as of_image:
-            model.visual(image)
+            model.visual(pixels)
+        of_images = _saved(kept, model)
+        kept.clear()
         with FlopCounterMode(display=False) as of_text:
-            model.text(ids.to("meta"), torch.tensor([tokens - 1]))
-    for parameter in model.parameters():  # and views of them
-        kept.pop(parameter.untyped_storage()._cdata, None)
+            model.text(ids.to(device), torch.tensor([tokens - 1]))
     return Costs(
         image_parameters=_count(model.visual),
         text_parameters=_count(model.text),
-        image_gflops=of_image.get_total_flops() / 1e9,
+        image_gflops=of_image.get_total_flops() / images / 1e9,
         text_gflops=of_text.get_total_flops() / 1e9,
-        training_bytes=sum(tensor.untyped_storage().nbytes() for tensor in kept.values()),
+        training_bytes=of_images // images + _saved(kept, model),
     )
+
+
+def _saved(kept: dict[int, Tensor], model: DualEncoder) -> int:
+    """Bytes that are kept for the way back, beside the parameters and views of them."""
+    own = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
+    return sum(tensor.untyped_storage().nbytes() for place, tensor in kept.items() if place not in own)
 
 
 def throughput(config: ModelConfig, batch: int, tokens: int) -> Throughput:

@@ -20,9 +20,9 @@ from raylens.interop.infer import infer_config
 from raylens.interop.json_config import read_json
 from raylens.interop.names import from_openclip
 from raylens.interop.openclip import openclip_config, openclip_preprocess
-from raylens.interop.positions import at_resolution
 from raylens.models import DualEncoder
 from raylens.models.fit import difference
+from raylens.models.positions import at_resolution
 from raylens.registry import Bundle
 
 __all__ = ["Foreign", "read_foreign"]
@@ -51,7 +51,7 @@ class Foreign:
     """What was done to it that one should know of."""
 
     def resized(self, size: int) -> "Foreign":
-        """The same for images of ``size`` pixels (see `raylens.interop.positions`)."""
+        """The same for images of ``size`` pixels (see `raylens.models.positions`)."""
         if size == self.config.image.size:
             return self
         config, weights = at_resolution(self.config, dict(self.weights), size)

@@ -86,7 +86,7 @@ class DualEncoder(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the towers are."""
-        return next(self.visual.parameters()).device
+        return self.logit_scale.device
 
     def encode_image(self, image_BSSC: Tensor, key_B: Tensor | None = None) -> Tensor:
         """uint8 pixels ``[B, S, S, 3]`` to unit vectors ``[B, D]`` in fp32; see `forward` for ``key_B``."""
@@ -109,12 +109,12 @@ class DualEncoder(nn.Module):
         word_VD = functional.normalize(self.text(ids_BT, end_B, words=True).float(), dim=-1)
         return Words(image_BD, word_VD, self.logit_scale.float()[0], end_B)
 
-    def multiply_in(self, dtype: torch.dtype) -> None:
-        """Cast what is multiplied with; gains, embeddings and the scale stay as they are.
+    def multiply_in(self, dtype: torch.dtype, tower: nn.Module | None = None) -> None:
+        """Cast what is multiplied with, of one tower or both; gains, embeddings and the scale stay as they are.
 
         Of those, bf16 keeps too few digits to learn: a gain of 1 moves in steps of 0.008, the smallest that it knows.
         """
-        for module in self.modules():
+        for module in (tower or self).modules():
             if isinstance(module, nn.Linear | nn.Conv2d | Attention):
                 module.to(dtype)
 

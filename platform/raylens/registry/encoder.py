@@ -4,8 +4,9 @@ Shapes: B items, S image size, T tokens, D embedding.
 """
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,6 +19,9 @@ from raylens.models.fit import difference
 from raylens.registry.bundle import Bundle
 
 __all__ = ["Encoder"]
+
+TOWERS: dict[Literal["image", "text"], str] = {"image": "visual", "text": "text"}
+"""Their names in `raylens.models.DualEncoder`."""
 
 
 class Encoder:
@@ -48,6 +52,35 @@ class Encoder:
         """The factor from cosine to logit that the model learned."""
         return math.exp(float(self.model.logit_scale))
 
+    @property
+    def embeds_texts(self) -> bool:
+        """Not where the model was trained to predict captions."""
+        return self.bundle.lineage.get("objective") != "caption"
+
+    def round_tower(self, tower: Literal["image", "text"], dtype: torch.dtype) -> None:
+        """Multiply in a smaller type; see `raylens.models.DualEncoder.multiply_in`."""
+        self.model.multiply_in(dtype, self._tower(tower))
+
+    def restore_tower(self, tower: Literal["image", "text"]) -> None:
+        """Take a tower's weights from the bundle again."""
+        prefix = f"{TOWERS[tower]}."
+        weights = {name: value for name, value in self.bundle.weights.items() if name.startswith(prefix)}
+        device = self.model.device
+        own = {name.removeprefix(prefix): value.to(device) for name, value in weights.items()}
+        self._tower(tower).load_state_dict(own, assign=True)
+        self._tower(tower).requires_grad_(False)
+
+    def keep_only(self, towers: Collection[Literal["image", "text"]]) -> None:
+        """Free the memory of the other tower, and of the weights as they were before any rounding."""
+        for tower, name in TOWERS.items():
+            if tower not in towers:
+                setattr(self.model, name, torch.nn.Identity())
+        self.bundle = replace(self.bundle, weights={})
+
+    def _tower(self, tower: Literal["image", "text"]) -> torch.nn.Module:
+        module: torch.nn.Module = getattr(self.model, TOWERS[tower])
+        return module
+
     @torch.inference_mode()
     def encode_ids(self, ids_BT: NDArray[np.int32]) -> Tensor:
         """Token ids ``[B, T]`` to unit vectors ``[B, D]``, fp32, on the CPU.
@@ -55,7 +88,7 @@ class Encoder:
         Raises:
             BundleError: the model was trained to predict captions, and embeds no texts.
         """
-        if self.bundle.lineage.get("objective") == "caption":
+        if not self.embeds_texts:
             raise BundleError(
                 "lineage.objective = 'caption': this model's text tower predicts captions and embeds no text; use its "
                 "images' embeddings, or raylens.models.caption_scores"

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from raylens.train.loop import Batch
+from raylens.train.batch import Batch
 
 __all__ = ["batches"]
 

@@ -4,53 +4,26 @@ checkpoints/step-00000100/<attempt>/...     files of one attempt to save; an int
 checkpoints/step-00000100/checkpoint.json   step, place in the data, hash of every file
 """
 
-import hashlib
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Protocol, TypeVar
 
-import torch.distributed as dist
 from pydantic import BaseModel, ConfigDict, ValidationError
+from torch import Tensor
 
-from raylens.errors import AlreadyExistsError, CheckpointError, RaylensError
+from raylens.errors import AlreadyExistsError, CheckpointError
 from raylens.storage import Store
+from raylens.train.checkpoint_files import SavedFile, overlapping, read_part, sha256_of, write_part
 from raylens.train.cursor import Cursor
+from raylens.train.snapshot import Snapshot
 
-__all__ = ["CheckpointManifest", "Checkpoints", "SavedFile"]
+__all__ = ["CheckpointManifest", "Checkpoints"]
 
-T = TypeVar("T")
 MANIFEST = "checkpoint.json"
 COMPLETE = re.compile(rf"step-(\d+)/{re.escape(MANIFEST)}")
-RANK = re.compile(r"zero_pp_rank_(\d+)_")
-
-
-class Stateful(Protocol):
-    """What has state spread over workers."""
-
-    def save(self, folder: Path) -> None:
-        """Write this worker's part."""
-        ...
-
-    def load(self, folder: Path) -> None:
-        """Read this worker's part."""
-        ...
-
-
-class SavedFile(BaseModel):
-    """A file of a checkpoint, relative to its folder."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    path: str
-    size: int
-    sha256: str
-
-    def wanted_by(self, rank: int) -> bool:
-        """Whether a worker needs it: files without a rank in their name belong to all."""
-        owner = RANK.search(self.path)
-        return owner is None or int(owner.group(1)) == rank
+STEP = re.compile(r"step-(\d+)/")
+FORMAT = 2
 
 
 class CheckpointManifest(BaseModel):
@@ -58,16 +31,27 @@ class CheckpointManifest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format: int = 1
+    format: int = FORMAT
     step: int
     attempt: str
     workers: int
     zero_stage: int
     precision: str
-    micro_batch: int | None = None
-    """Pairs that went through the towers at a time; None in checkpoints that are older than the setting."""
+    micro_batch: int
+    """Pairs that went through the towers at a time."""
+    applied: int
+    """Steps that were not skipped."""
+    scaler: dict[str, float]
+    """State of loss scaling."""
     cursor: Cursor
-    files: list[SavedFile]
+    metrics: dict[str, float] = {}
+    """Of the evaluation before, by which the best checkpoints are kept."""
+    files: list[SavedFile] = []
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(file.size for file in self.files)
 
 
 class Checkpoints:
@@ -91,104 +75,107 @@ class Checkpoints:
         return self.manifest(steps[-1]) if steps else None
 
     def manifest(self, step: int) -> CheckpointManifest:
-        """The manifest of a complete checkpoint."""
-        try:
-            return CheckpointManifest.model_validate_json((self._folder(step)).read(MANIFEST))
-        except ValidationError as error:
-            raise CheckpointError(f"{MANIFEST} of step {step} in {self.store.describe()} is damaged: {error}") from None
-
-    def save(self, state: Stateful, attempt: str, describe: Callable[[list[SavedFile]], CheckpointManifest]) -> None:
-        """Save the state of all workers; collective.
-
-        Args:
-            state: what to save.
-            attempt: a name that no other try at saving this step has.
-            describe: the manifest, given the files of all workers.
-        """
-        with tempfile.TemporaryDirectory(prefix="raylens-save-") as folder:
-            state.save(Path(folder))
-            manifest = describe([])
-            mine = _together(lambda: self._upload(Path(folder), manifest.step, attempt))
-        files = sorted((file for part in mine for file in part), key=lambda file: file.path)
-        complete = describe(files)
-        if dist.get_rank() == 0:
-            self._publish(complete)
-        dist.barrier()
-
-    def _upload(self, folder: Path, step: int, attempt: str) -> list[SavedFile]:
-        target, files = self._folder(step), []
-        for source in sorted(path for path in folder.rglob("*") if path.is_file()):
-            path = f"{attempt}/{source.relative_to(folder).as_posix()}"
-            target.upload(source, path)
-            files.append(SavedFile(path=path, size=source.stat().st_size, sha256=_sha256(source)))
-        return files
-
-    def _publish(self, manifest: CheckpointManifest) -> None:
-        try:
-            self._folder(manifest.step).write_once(MANIFEST, manifest.model_dump_json(indent=1).encode())
-        except AlreadyExistsError:
-            # A restart from an older checkpoint came by this step again. The one there is complete and equal.
-            self._folder(manifest.step).delete_tree(manifest.attempt)
-
-    def load(self, state: Stateful, manifest: CheckpointManifest) -> None:
-        """Restore this worker's part of the state; collective.
+        """The manifest of a complete checkpoint.
 
         Raises:
-            CheckpointError: a file is missing or differs from its hash.
+            CheckpointError: it cannot be read, or is of a format that this version does not know.
+            NotFoundError: there is no complete checkpoint at this step.
         """
-        with tempfile.TemporaryDirectory(prefix="raylens-load-") as folder:
-            rank = dist.get_rank()
-            wanted = [file for file in manifest.files if file.wanted_by(rank)]
-            _together(lambda: self.fetch(manifest, wanted, Path(folder)))
-            state.load(Path(folder))
+        try:
+            found = CheckpointManifest.model_validate_json(self.folder(step).read(MANIFEST))
+        except ValidationError as error:
+            raise CheckpointError(
+                f"{MANIFEST} of step {step} in {self.store.describe()} is damaged, or of another version of raylens "
+                f"({error.error_count()} fields differ): delete this step's folder to resume from the one before it"
+            ) from None
+        if found.format != FORMAT:
+            raise CheckpointError(
+                f"{MANIFEST} of step {step} in {self.store.describe()} has format {found.format}, this version of "
+                f"raylens reads {FORMAT}: use the version that wrote it"
+            )
+        return found
 
-    def fetch(self, manifest: CheckpointManifest, files: list[SavedFile], folder: Path) -> None:
-        """Download files of a checkpoint and check each against its hash.
+    def upload(self, snapshot: Snapshot, step: int, attempt: str, worker: int) -> SavedFile:
+        """Write a worker's part; nothing exists by it yet.
+
+        Raises:
+            StorageError: the store, or the disk on the way to it, does not take it.
+        """
+        with tempfile.TemporaryDirectory(prefix="raylens-save-") as folder:
+            source, pieces = write_part(snapshot, Path(folder), worker)
+            path = f"{attempt}/{source.name}"
+            self.folder(step).upload(source, path)
+            return SavedFile(
+                path=path, size=source.stat().st_size, sha256=sha256_of(source), worker=worker, pieces=pieces
+            )
+
+    def publish(self, manifest: CheckpointManifest) -> None:
+        """Make a checkpoint exist whose files are all there."""
+        try:
+            self.folder(manifest.step).write_once(MANIFEST, manifest.model_dump_json(indent=1).encode())
+        except AlreadyExistsError:
+            # A restart from an older checkpoint came by this step again. The one there is complete and equal.
+            self.folder(manifest.step).delete_tree(manifest.attempt)
+
+    def pieces(
+        self, manifest: CheckpointManifest, wanted: Sequence[tuple[str, int, int]], worker: int | None
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """What a worker needs of a checkpoint: pieces of parameters, and what was its own.
+
+        With another number of workers than it was written by, all take up what was the first one's own.
 
         Raises:
             CheckpointError: a file differs from its hash.
+            NotFoundError: a file is missing.
+        """
+        owner = worker if worker is not None and manifest.workers > worker else 0
+        files = {file.path: file for file in overlapping(manifest.files, wanted)}
+        files |= {file.path: file for file in manifest.files if file.worker == owner}
+        found: dict[str, Tensor] = {}
+        own: dict[str, Tensor] = {}
+        for file, part in self.parts(manifest, list(files.values())):
+            pieces, its_own = read_part(part)
+            found |= pieces
+            own = its_own if file.worker == owner else own
+        return found, own
+
+    def parts(self, manifest: CheckpointManifest, files: Sequence[SavedFile]) -> Iterator[tuple[SavedFile, Path]]:
+        """Files of a checkpoint on this machine, one after the other, each checked against its hash and then gone.
+
+        Raises:
+            CheckpointError: a file differs from its hash.
+            NotFoundError: a file is missing.
         """
         for file in files:
-            target = folder / file.path.removeprefix(f"{manifest.attempt}/")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            self._folder(manifest.step).download(file.path, target)
-            if _sha256(target) != file.sha256:
-                raise CheckpointError(
-                    f"{file.path} of step {manifest.step} in {self.store.describe()} differs from the hash it was "
-                    "saved with: delete this step's folder to resume from the checkpoint before it"
-                )
+            with tempfile.TemporaryDirectory(prefix="raylens-load-") as folder:
+                target = Path(folder) / Path(file.path).name
+                self.folder(manifest.step).download(file.path, target)
+                if sha256_of(target) != file.sha256:
+                    raise CheckpointError(
+                        f"{file.path} of step {manifest.step} in {self.store.describe()} differs from the hash it was "
+                        "saved with: delete this step's folder to resume from the checkpoint before it"
+                    )
+                yield file, target
 
-    def prune(self, keep_last: int) -> None:
-        """Delete all but the newest checkpoints. A manifest goes first: a part is never taken for a whole."""
-        for step in self.steps()[:-keep_last]:
-            self._folder(step).delete(MANIFEST)
-            self.store.delete_tree(self._name(step))
+    def delete(self, step: int) -> None:
+        """Delete a checkpoint. Its manifest goes first: a part is never taken for a whole."""
+        self.folder(step).delete(MANIFEST)
+        self.store.delete_tree(_name(step))
 
-    def _folder(self, step: int) -> Store:
-        return self.store / self._name(step)
+    def leftovers(self) -> dict[str, int]:
+        """Files that belong to no complete checkpoint, with the step of each: of attempts that were interrupted."""
+        named = set()
+        for step in self.steps():
+            named |= {
+                f"{_name(step)}/{path}" for path in (MANIFEST, *(file.path for file in self.manifest(step).files))
+            }
+        found = ((info.path, STEP.match(info.path)) for info in self.store.list())
+        return {path: int(match.group(1)) for path, match in found if match and path not in named}
 
-    @staticmethod
-    def _name(step: int) -> str:
-        return f"step-{step:08d}"
-
-
-def _together(work: Callable[[], T]) -> list[T]:
-    """Do something on every worker, then fail on all if it failed on one: nobody is left waiting for the others."""
-    outcome: T | RaylensError
-    try:
-        outcome = work()
-    except RaylensError as error:
-        outcome = error
-    outcomes: list[T | RaylensError] = [outcome] * dist.get_world_size()
-    dist.all_gather_object(outcomes, outcome)
-    done: list[T] = []
-    for one in outcomes:
-        if isinstance(one, RaylensError):
-            raise one
-        done.append(one)
-    return done
+    def folder(self, step: int) -> Store:
+        """Of a step."""
+        return self.store / _name(step)
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+def _name(step: int) -> str:
+    return f"step-{step:08d}"

@@ -1,16 +1,39 @@
 """From the last checkpoint to a registered encoder."""
 
 import math
-import tempfile
-from pathlib import Path
 
+from torch import Tensor
+
+from raylens.config import RunConfig
 from raylens.errors import CheckpointError
 from raylens.registry import Bundle, Registry, Version
-from raylens.train.checkpoint import Checkpoints
+from raylens.train.assemble import Assembly
+from raylens.train.checkpoint import CheckpointManifest, Checkpoints
+from raylens.train.checkpoint_files import read_part
 from raylens.train.prepare import Prepared
-from raylens.train.zero import fp32_weights
+from raylens.train.schedule import Moment, log_scale_at
 
-__all__ = ["publish"]
+__all__ = ["publish", "weights_of"]
+
+
+def weights_of(
+    checkpoints: Checkpoints, manifest: CheckpointManifest, config: RunConfig, steps: int
+) -> dict[str, Tensor]:
+    """What a checkpoint's model computes with, in a run of so many steps: averaged weights if it keeps an average.
+
+    Raises:
+        CheckpointError: it is damaged.
+    """
+    assembly = Assembly(config.model, averaged=config.optim.ema_decay > 0)
+    for _, part in checkpoints.parts(manifest, manifest.files):
+        assembly.add(*read_part(part))
+    weights = assembly.weights()
+    scheduled = log_scale_at(config.objective, Moment(manifest.step - 1, steps))
+    if scheduled is not None:
+        weights["logit_scale"].fill_(scheduled)
+    # The parameter may have stepped a little over the cap; what was used, and so what is served, is the cap.
+    weights["logit_scale"].clamp_(max=math.log(config.objective.max_logit_scale))
+    return weights
 
 
 def publish(prepared: Prepared, checkpoints: Checkpoints) -> Version:
@@ -22,11 +45,7 @@ def publish(prepared: Prepared, checkpoints: Checkpoints) -> Version:
     newest = checkpoints.newest()
     if newest is None:
         raise CheckpointError(f"run {prepared.config.name!r} at {prepared.store.describe()} has no checkpoint")
-    with tempfile.TemporaryDirectory(prefix="raylens-export-") as folder:
-        checkpoints.fetch(newest, newest.files, Path(folder))
-        weights = fp32_weights(Path(folder), newest.zero_stage)
-    # The parameter may have stepped a little over the cap; what was used, and so what is served, is the cap.
-    weights["logit_scale"].clamp_(max=math.log(prepared.config.objective.max_logit_scale))
+    weights = weights_of(checkpoints, newest, prepared.config, prepared.steps)
     bundle = Bundle(
         config=prepared.config.model,
         weights=weights,
@@ -36,6 +55,7 @@ def publish(prepared: Prepared, checkpoints: Checkpoints) -> Version:
             "run": prepared.store.uri,
             "step": newest.step,
             "objective": prepared.config.objective.kind,
+            "weights": "average" if prepared.config.optim.ema_decay else "last",
             "samples_seen": newest.cursor.position,
             "global_batch": prepared.config.global_batch,
             "manifests": [manifest.digest for manifest in prepared.manifests],

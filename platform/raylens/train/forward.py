@@ -39,11 +39,28 @@ class Forward(nn.Module):
         self.model = prepare_towers(model, config.towers)
         self.autocast = config.precision == "amp_bf16"
         self.max_logit_scale = config.objective.max_logit_scale
+        self.exact: dict[str, float] = {}
+        """Values that the scale's logarithm (``log_scale``) and the bias take for a step in place of the module's: of a
+        schedule, or of the master copy of what half precision would round."""
         if not (config.objective.learn_scale and config.objective.has_scale):
             model.logit_scale.requires_grad_(False)
 
-    def _casting(self, image_bSSC: Tensor) -> torch.autocast:
-        return torch.autocast(image_bSSC.device.type, dtype=torch.bfloat16, enabled=self.autocast)
+    def embed_images(self, image_bSSC: Tensor) -> Tensor:
+        """Unit vectors ``[b, D]``, outside a step."""
+        with self._casting(image_bSSC):
+            return self.model.encode_image(image_bSSC)
+
+    def embed_texts(self, ids_bT: Tensor) -> Tensor:
+        """Unit vectors ``[b, D]``, outside a step."""
+        with self._casting(ids_bT):
+            return self.model.encode_text(ids_bT)
+
+    def _exactly(self, name: str, value: Tensor) -> Tensor:
+        """A value with its gradient, but where there is one, with the exact number."""
+        return value + (self.exact[name] - value).detach() if name in self.exact else value
+
+    def _casting(self, given: Tensor) -> torch.autocast:
+        return torch.autocast(given.device.type, dtype=torch.bfloat16, enabled=self.autocast)
 
 
 class PairForward(Forward):
@@ -53,7 +70,8 @@ class PairForward(Forward):
         """See `DualEncoder.forward`."""
         with self._casting(image_bSSC):
             embedded: Embedded = self.model(image_bSSC, ids_bT, key_b)
-        return embedded
+        bias = None if embedded.bias is None else self._exactly("bias", embedded.bias)
+        return embedded._replace(log_scale=self._exactly("log_scale", embedded.log_scale), bias=bias)
 
 
 class WordForward(Forward):
@@ -63,7 +81,7 @@ class WordForward(Forward):
         """Each pair's loss."""
         with self._casting(image_bSSC):
             image_bD, word_VD, log_scale, end_b = self.model(image_bSSC, ids_bT, key_b, "words")
-        log_scale = capped_log_scale(log_scale, self.max_logit_scale)
+        log_scale = capped_log_scale(self._exactly("log_scale", log_scale), self.max_logit_scale)
         return Losses(bag_of_words_loss(image_bD, word_VD, log_scale, ids_bT, end_b), log_scale)
 
 

@@ -1,4 +1,4 @@
-"""AdamW that does not step on a gradient that is not finite, for ZeRO 0; stages 1 to 3 have that of DeepSpeed.
+"""Optimisers that do not step on a gradient that is not finite, for ZeRO 0; stages 1 to 3 have that of DeepSpeed.
 
 Attributes as DeepSpeed's own optimisers have them, by which its engine knows whether a step was taken.
 """
@@ -8,21 +8,27 @@ from typing import Any
 import torch
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-__all__ = ["GuardedAdamW"]
+__all__ = ["guard"]
 
 
-class GuardedAdamW(torch.optim.AdamW):
-    """Clips to ``clip_norm`` (0: not at all), and skips where the norm of the whole gradient is not finite."""
+def guard(optimizer: torch.optim.Optimizer, clip_norm: float) -> torch.optim.Optimizer:
+    """The same optimiser, whose steps clip to ``clip_norm`` (0: not at all), and are skipped where they must be."""
+    kind = type(optimizer)
+    optimizer.__class__ = type(f"Guarded{kind.__name__}", (_Guarded, kind), {})
+    assert isinstance(optimizer, _Guarded)
+    optimizer.clip_norm, optimizer.overflow = clip_norm, False
+    optimizer._global_grad_norm = 0.0
+    return optimizer
 
-    def __init__(self, params: Any, *, clip_norm: float = 0.0, **settings: Any) -> None:
-        super().__init__(params, **settings)
-        self.clip_norm = clip_norm
-        self.overflow = False
-        """Whether the last step was skipped."""
-        self._global_grad_norm = 0.0
+
+class _Guarded(torch.optim.Optimizer):
+    clip_norm: float
+    overflow: bool
+    """Whether the last step was skipped."""
+    _global_grad_norm: float
 
     def step(self, closure: Any = None) -> Any:
-        """See `torch.optim.AdamW.step`."""
+        """See `torch.optim.Optimizer.step`."""
         parameters = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
         norm = get_total_norm([p.grad for p in parameters])
         self._global_grad_norm = float(norm)

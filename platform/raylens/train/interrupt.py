@@ -1,57 +1,61 @@
-"""Ctrl-C around Ray Train's ``fit``."""
+"""Ctrl-C and SIGTERM around Ray Train's ``fit``: the first asks the run to save and end, the second ends it."""
 
 import signal
-import socket
 import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import Any, Self
 
 import ray
 
 from raylens.errors import TrainingError
 
-__all__ = ["interrupts_kept"]
+__all__ = ["Interrupts"]
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-@contextmanager
-def interrupts_kept() -> Iterator[None]:
-    """Inside, ``fit`` may run; Ctrl-C means `KeyboardInterrupt` before, during and after.
-
-    ``fit`` puts a handler in place that ends its controller, so that an interrupt and a lost controller look the same,
-    and leaves that handler behind. The interpreter itself is asked which signals came.
+class Interrupts:
+    """Inside, signals are taken; `KeyboardInterrupt` comes out where they ended the run.
 
     Raises:
-        KeyboardInterrupt: it was interrupted.
-        TrainingError: the controller is gone for another reason.
+        KeyboardInterrupt: it was ended at once.
+        TrainingError: Ray Train's controller is gone for another reason.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield  # fit registers no handler there
-        return
-    before = signal.getsignal(signal.SIGINT)
-    with ExitStack() as stack:
-        heard, told = (stack.enter_context(end) for end in socket.socketpair())
-        heard.setblocking(False)
-        told.setblocking(False)
-        former = signal.set_wakeup_fd(told.fileno())
-        try:
-            yield
-        except (ray.exceptions.RayActorError, SystemExit) as error:  # the handler may exit the process
-            if signal.SIGINT in _received(heard):
+
+    def __init__(self, stop: Callable[[], None], say: Callable[[str], None]) -> None:
+        self._stop, self._say = stop, say
+        self.abort: Callable[[], None] = lambda: None
+        """Ends the workers; set once there are some."""
+        self._heard = 0
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._hear) for number in SIGNALS}
+        return self
+
+    def _hear(self, _number: int, _frame: FrameType | None) -> None:
+        self._heard += 1
+        if self._heard == 1:
+            self._stop()
+            self._say("stopping: the state is saved after the current step (once more to stop at once)")
+            return
+        # A third one must not find the second's work half done.
+        for one in self._before:
+            signal.signal(one, signal.SIG_IGN)
+        self.abort()
+        raise KeyboardInterrupt
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        if isinstance(error, ray.exceptions.RayActorError):
+            if self._heard > 1:
                 raise KeyboardInterrupt from None
-            if isinstance(error, SystemExit):
-                raise
             raise TrainingError(
                 f"Ray Train's controller was lost ({str(error).splitlines()[0]}). The checkpoints are kept: the same "
                 "command resumes"
             ) from error
-        finally:
-            signal.set_wakeup_fd(former)
-            signal.signal(signal.SIGINT, before)
-
-
-def _received(heard: socket.socket) -> bytes:
-    """The numbers of the signals that came, a byte each."""
-    try:
-        return heard.recv(4096)
-    except BlockingIOError:
-        return b""

@@ -8,23 +8,31 @@ import ray
 import ray.train
 import ray.train.torch
 
-from raylens.config import RunConfig, ScaleConfig
-from raylens.data.stream import execution_options, training_stream
+from raylens.config import RunConfig
+from raylens.data.stream import training_stream
 from raylens.data.unit import UnitMaker
-from raylens.errors import ClusterError, RaylensError, TrainingError, own_error
+from raylens.errors import RaylensError, TrainingError, own_error
 from raylens.registry import Version
+from raylens.storage import Store
+from raylens.train.audience import Audience
+from raylens.train.board import board, listening
 from raylens.train.checkpoint import Checkpoints
 from raylens.train.export import publish
-from raylens.train.interrupt import interrupts_kept
-from raylens.train.prepare import Prepared, prepare
-from raylens.train.progress import News, Restarting, board, listening
-from raylens.train.worker import WorkerJob, check_fits, run_worker
+from raylens.train.interrupt import Interrupts
+from raylens.train.job import WorkerJob, check_fits
+from raylens.train.prepare import Prepared, prepare, run_store
+from raylens.train.progress import News
+from raylens.train.room import check_room
+from raylens.train.run_report import REPORT, write_training_report
+from raylens.train.shares import Shares
+from raylens.train.trainer import ListenForTerm, Trainer, workers_to_start
+from raylens.train.worker import run_worker
 
 __all__ = ["RunResult", "train"]
 
 COLLECTIVE_TIMEOUT_SECONDS = 300
-DATA_CPUS = 1
-"""CPUs that must be left for the stream; without one, training and data wait for each other for ever."""
+RESIZE_SECONDS = 60.0
+"""Between two looks at whether the cluster has room for more workers, or for as many."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +62,12 @@ def train(
     Raises:
         RaylensError: bad input, a cluster too small, or a diagnosis of what went wrong in training.
     """
-    _check_cluster(config.scale)
+    check_room(config)
+    audience = Audience(config, run_store(config), tell)
     prepared = prepare(config, say)
     checkpoints = Checkpoints(prepared.store)
     newest = checkpoints.newest()
     resumed_at = newest.step if newest else 0
-    news = board()
     job = WorkerJob(
         config=config,
         run_uri=prepared.store.uri,
@@ -67,58 +75,76 @@ def train(
         steps=prepared.steps,
         tokenizer_json=prepared.tokenizer.to_json(),
         preprocess=prepared.preprocess,
-        board=news,
+        board=board(),
+        evaluation=prepared.evaluation,
     )
     if newest is not None:
         check_fits(job, newest)
     if resumed_at < prepared.steps:
-        say(f"starting {config.scale.workers} workers: ZeRO {config.zero.stage}, global batch {config.global_batch}")
-        with listening(news, tell or (lambda _: None)):
-            _fit(job, prepared)
+        counts = " or ".join(map(str, config.worker_counts))
+        say(f"starting {counts} workers: ZeRO {config.zero.stage}, global batch {config.global_batch}")
+        try:
+            with audience, listening(job.board, audience.tell):
+                _fit(job, prepared, say)
+                _check_end(checkpoints, prepared)
+        finally:
+            _report(prepared.store, say)
     else:
         say(f"nothing left to train: all {prepared.steps} steps were taken before")
     version = publish(prepared, checkpoints)
     return RunResult(prepared.store.uri, prepared.steps, resumed_at, prepared.plan.samples, version)
 
 
-def _check_cluster(scale: ScaleConfig) -> None:
-    """Say at once what Ray would wait for for ever."""
-    have = ray.cluster_resources()
-    for what, each, extra in (("CPU", scale.cpus_per_worker, DATA_CPUS), ("GPU", scale.gpus_per_worker, 0)):
-        wanted = scale.workers * each + extra
-        if have.get(what, 0.0) < wanted:
-            raise ClusterError(
-                f"scale.workers = {scale.workers} with scale.{what.lower()}s_per_worker = {each} need {wanted} {what}s"
-                f"{f' ({extra} of them to read data)' if extra else ''}, the cluster has {have.get(what, 0.0):g}: "
-                "lower scale.workers, or use a larger cluster (--num-cpus declares more logical CPUs on one machine)"
-            )
+def _check_end(checkpoints: Checkpoints, prepared: Prepared) -> None:
+    """Whether the last step was taken; a run that was asked to stop ends before it, with its state saved.
+
+    Raises:
+        KeyboardInterrupt: it was.
+    """
+    if max(checkpoints.steps(), default=0) < prepared.steps:
+        raise KeyboardInterrupt
 
 
-def _fit(job: WorkerJob, prepared: Prepared) -> None:
+def _report(run: Store, say: Callable[[str], None]) -> None:
+    """However the run ended; nothing hangs on it."""
+    try:
+        write_training_report(run)
+    except RaylensError as error:
+        say(f"warning: the report could not be written: {error}")
+    else:
+        say(f"report: {run.describe()}/{REPORT}")
+
+
+def _fit(job: WorkerJob, prepared: Prepared, say: Callable[[str], None]) -> None:
     config, store = job.config, prepared.store
     filesystem, path = (store / "ray").arrow()
-    trainer = ray.train.torch.TorchTrainer(
+    counts, on_gpu = config.worker_counts, config.scale.gpus_per_worker > 0
+    trainer = Trainer(
         run_worker,
+        counts=counts,
+        checkpoints=Checkpoints(store),
+        max_failures=config.scale.max_failures,
+        board=job.board,
         train_loop_config=job,
         datasets={"train": _stream_from_newest(job, prepared)},
-        dataset_config=ray.train.DataConfig(execution_options=execution_options()),
+        dataset_config=Shares(),
         torch_config=ray.train.torch.TorchConfig(timeout_s=COLLECTIVE_TIMEOUT_SECONDS),
         scaling_config=ray.train.ScalingConfig(
-            num_workers=config.scale.workers,
-            use_gpu=config.scale.gpus_per_worker > 0,
+            num_workers=counts[0] if len(counts) == 1 else (counts[0], counts[-1]),
+            use_gpu=on_gpu,
+            elastic_resize_monitor_interval_s=RESIZE_SECONDS,
             resources_per_worker={"CPU": config.scale.cpus_per_worker, "GPU": config.scale.gpus_per_worker},
         ),
         run_config=ray.train.RunConfig(
             name=f"{config.name}-{ray.get_runtime_context().get_job_id()}",
             storage_path=path,
             storage_filesystem=filesystem,
-            # An infeasible request would be tried again for ever without the second limit.
-            failure_config=ray.train.FailureConfig(max_failures=config.scale.max_failures, controller_failure_limit=3),
-            worker_runtime_env={"env_vars": {} if config.scale.gpus_per_worker else {"DS_ACCELERATOR": "cpu"}},
-            callbacks=[_Failures(job.board)],
+            worker_runtime_env={"env_vars": {} if on_gpu else {"DS_ACCELERATOR": "cpu"}},
+            callbacks=[ListenForTerm()],
         ),
     )
-    with interrupts_kept():
+    with Interrupts(lambda: job.board.stop.remote(), say) as interrupts:
+        trainer.interrupts = interrupts
         try:
             trainer.fit()
         except ray.train.TrainingFailedError as error:
@@ -141,28 +167,16 @@ def _stream_from_newest(job: WorkerJob, prepared: Prepared) -> Callable[[], Any]
     checkpoints = Checkpoints(prepared.store)
 
     def stream() -> Any:
-        # Called whenever the workers start, also again after a failure: the stream begins where they do.
+        # Called whenever the workers start, also again after a failure: the stream begins where they do, because they
+        # are told where it begins.
         newest = checkpoints.newest()
-        start = newest.cursor.position if newest else 0
-        stop = job.steps * config.global_batch
-        return training_stream(maker, start=start, stop=stop, worker_batch=config.worker_batch)
+        start = newest.step if newest else 0
+        ray.get(job.board.begin_at.remote(start))
+        first, stop = start * config.global_batch, job.steps * config.global_batch
+        rows = config.global_batch // workers_to_start(config.scale.workers)
+        return training_stream(maker, start=first, stop=stop, worker_batch=rows)
 
     return stream
-
-
-class _Failures(ray.train.UserCallback):  # type: ignore[misc] # Ray is untyped here
-    """Tells of restarts, and ends the run at once on an error that would only come again."""
-
-    def __init__(self, news: Any) -> None:
-        self._board = news
-
-    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:  # noqa: ARG002
-        for error in worker_exceptions.values():
-            own = own_error(error)
-            if own is not None:
-                raise own
-        rank, error = next(iter(worker_exceptions.items()))
-        self._board.post.remote(Restarting(f"worker {rank}: {str(error).strip().splitlines()[0]}"))
 
 
 def _diagnosis(error: "ray.train.TrainingFailedError") -> RaylensError:

@@ -1,29 +1,40 @@
-"""``metrics.jsonl`` of a run: a line a record, published whole, so that readers never see half a line."""
+"""``metrics.jsonl`` of a run and its like: a line a record, published whole, so that readers never see half a line."""
 
 import json
+import threading
 import time
 from typing import Any
 
-from raylens.errors import NotFoundError, TrainingError
+from raylens.errors import NotFoundError, StorageError, TrainingError
 from raylens.storage import Store
 
-__all__ = ["MetricsLog", "read_metrics"]
+__all__ = ["EVALUATIONS", "EVENTS", "METRICS", "RecordLog", "read_metrics", "read_records"]
 
-NAME = "metrics.jsonl"
+METRICS, EVALUATIONS, EVENTS = "metrics.jsonl", "evaluations.jsonl", "events.jsonl"
+FLUSH_SECONDS = 60.0
 
 
 def read_metrics(run: Store) -> list[dict[str, Any]]:
-    """All records of a run, in order of step; empty for a run that has none yet.
+    """All training records of a run, in order of step; empty for a run that has none yet.
+
+    Raises:
+        TrainingError: a line is not a record.
+    """
+    return read_records(run, METRICS)
+
+
+def read_records(run: Store, name: str) -> list[dict[str, Any]]:
+    """All records of a file of a run; empty where there is none.
 
     Raises:
         TrainingError: a line is not a record.
     """
     try:
-        text = run.read_text(NAME)
+        text = run.read_text(name)
     except NotFoundError:
         return []
     return [
-        _record(line, f"{run.describe()}/{NAME}, line {number}") for number, line in enumerate(text.splitlines(), 1)
+        _record(line, f"{run.describe()}/{name}, line {number}") for number, line in enumerate(text.splitlines(), 1)
     ]
 
 
@@ -39,24 +50,56 @@ def _record(line: str, where: str) -> dict[str, Any]:
     return record
 
 
-class MetricsLog:
-    """Collects records and publishes them every few seconds; one writer a run."""
+class RecordLog:
+    """Collects records and publishes them every few seconds, in a thread of its own; one writer a file.
 
-    def __init__(self, run: Store, start: int, every_seconds: float = 10.0) -> None:
-        self._run = run
-        # Steps behind the checkpoint that the run resumes from are trained again, and told again.
-        self._records = [record for record in read_metrics(run) if record["step"] <= start]
-        self._every = every_seconds
-        self._published = time.monotonic()
+    A store that does not answer holds nobody up: what was not written is written later.
+    """
+
+    def __init__(self, run: Store, name: str, start: int | None, every_seconds: float = 10.0) -> None:
+        """Go on behind step ``start``: later steps are trained again, and told again; None keeps all."""
+        self._run, self._name, self._every = run, name, every_seconds
+        # As text, a fifth of what dictionaries take: a run of weeks has a hundred thousand records.
+        self._lines = [_line(one) for one in read_records(run, name) if start is None or one["step"] <= start]
+        self._written = time.monotonic()
+        self.failure = ""
+        """Why the last writing did not work; empty if it did."""
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
 
     def add(self, record: dict[str, Any]) -> None:
         """Take a record; publish if the last time is long ago."""
-        self._records.append(record)
-        if time.monotonic() - self._published >= self._every:
+        self._lines.append(_line(record))
+        # All of it is written each time, so more seldom where it is much.
+        if time.monotonic() - self._written >= self._every * (1 + len(self._lines) // 1000):
             self.publish()
 
     def publish(self) -> None:
-        """Write everything now."""
-        lines = "".join(json.dumps(record, allow_nan=False) + "\n" for record in self._records)
-        self._run.write(NAME, lines.encode())
-        self._published = time.monotonic()
+        """Begin to write everything; nothing happens while the time before is still being written."""
+        if self._thread is not None and self._thread.is_alive():
+            return
+        self._written = time.monotonic()
+        self._thread = threading.Thread(target=self._write, args=(self._text(),), name="raylens-log", daemon=True)
+        self._thread.start()
+
+    def flush(self) -> str:
+        """Write everything now; why it did not work, or nothing."""
+        if self._thread is not None:
+            self._thread.join(timeout=FLUSH_SECONDS)
+        self._write(self._text())
+        return self.failure
+
+    def _text(self) -> bytes:
+        return b"".join(self._lines)
+
+    def _write(self, text: bytes) -> None:
+        with self._lock:
+            try:
+                self._run.write(self._name, text)
+                self.failure = ""
+            except StorageError as error:
+                self.failure = str(error)
+
+
+def _line(record: dict[str, Any]) -> bytes:
+    return json.dumps(record, allow_nan=False).encode() + b"\n"

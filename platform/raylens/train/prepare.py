@@ -3,22 +3,23 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from raylens.config import RunConfig, dump_yaml, load_yaml
+from raylens.config.differences import differences
 from raylens.data import Manifest, Plan
 from raylens.data.build_plan import build_plan
 from raylens.data.quarantine import check_budget, write_rejected
 from raylens.errors import AlreadyExistsError, ConfigError, NotFoundError
 from raylens.inputs import Preprocess, Tokenizer
-from raylens.registry import Bundle, Registry
 from raylens.storage import Store, open_store
+from raylens.train.beginning import beginning
+from raylens.train.evaluation.sets import EvaluationSets, evaluation_sets
 from raylens.train.pinned import manifests_of, pin
 
 __all__ = ["Prepared", "claim", "prepare", "run_store"]
 
 # What may differ when a run is resumed: it does not change what is learned.
-FREE = ("storage", "registry", "scale", "checkpoint", "log_every_steps")
+FREE = ("storage", "registry", "scale", "zero", "checkpoint", "evaluation", "tracking", "log_every_steps")
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Prepared:
     tokenizer: Tokenizer
     preprocess: Preprocess
     steps: int
+    evaluation: EvaluationSets
 
 
 def run_store(config: RunConfig) -> Store:
@@ -58,6 +60,7 @@ def prepare(config: RunConfig, say: Callable[[str], None]) -> Prepared:
     if plan.samples < config.global_batch:
         say(f"warning: {plan.samples:,} samples for global_batch = {config.global_batch}: every batch repeats some")
     tokenizer = _tokenizer(store, manifests, config)
+    evaluation = evaluation_sets(config.evaluation, open_store(config.storage) / "manifests", say)
     # Only now: what cannot start must not keep its name from another try.
     claim(store, config)
     store.write("tokenizer.json", tokenizer.to_json().encode())
@@ -71,6 +74,7 @@ def prepare(config: RunConfig, say: Callable[[str], None]) -> Prepared:
         tokenizer=tokenizer,
         preprocess=Preprocess(size=config.model.image.size),
         steps=config.length.steps(sum(order.epoch_size for order in plan.orders), config.global_batch),
+        evaluation=evaluation,
     )
 
 
@@ -92,24 +96,11 @@ def check_claim(store: Store, config: RunConfig) -> None:
         saved = load_yaml(store.read_text("config.yaml"), f"{store.describe()}/config.yaml")
     except NotFoundError:
         return
-    if differing := _differences(saved, config.model_dump(mode="json")):
+    if differing := differences(saved, config.model_dump(mode="json"), ignore=FREE):
         raise ConfigError(
             f"run {config.name!r} exists at {store.describe()} with other settings: {'; '.join(differing)}. "
             "Use another name, delete that folder, or go back to its settings"
         )
-
-
-def _differences(saved: dict[str, Any], now: dict[str, Any], path: str = "") -> list[str]:
-    lines = []
-    for key in [*saved, *(key for key in now if key not in saved)]:
-        name, old, new = f"{path}{key}", saved.get(key), now.get(key)
-        if not path and key in FREE:
-            continue
-        if isinstance(old, dict) and isinstance(new, dict):
-            lines += _differences(old, new, f"{name}.")
-        elif old != new:
-            lines.append(f"{name} was {old!r}, is now {new!r}")
-    return lines
 
 
 def _tokenizer(store: Store, manifests: list[Manifest], config: RunConfig) -> Tokenizer:
@@ -117,7 +108,7 @@ def _tokenizer(store: Store, manifests: list[Manifest], config: RunConfig) -> To
         return Tokenizer.from_json(store.read_text("tokenizer.json"))
     except NotFoundError:
         if config.start_from is not None:
-            return _beginning(config, config.start_from).tokenizer
+            return beginning(config).tokenizer
         if config.tokenizer is not None:
             return _given_tokenizer(config, config.tokenizer)
         return Tokenizer.train((text for one in manifests for text in one.captions()), config.model.text.vocab)
@@ -130,15 +121,3 @@ def _given_tokenizer(config: RunConfig, path: str) -> Tokenizer:
             f"tokenizer = {path!r} has {tokenizer.vocab_size} tokens, model.text.vocab is {rows}: raise it"
         )
     return tokenizer
-
-
-def _beginning(config: RunConfig, name: str) -> Bundle:
-    """The model that a run starts from, whose architecture must be the run's.
-
-    Raises:
-        ConfigError: it is another; names each setting, with both values.
-    """
-    bundle = Registry(config.registry_uri).load(name)[1].bundle
-    if differing := _differences(bundle.config.model_dump(mode="json"), config.model.model_dump(mode="json"), "model."):
-        raise ConfigError(f"start_from = {name!r} is of another architecture: {'; '.join(differing)}")
-    return bundle

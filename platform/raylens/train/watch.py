@@ -10,6 +10,8 @@ __all__ = ["Watch"]
 
 STUCK_STEPS = 300
 """So long may a loss be where it is when nothing is told apart; a warm-up of 2,000 steps leaves it well before."""
+SEARCH_STEPS = 16
+"""So many more may be skipped in a row in fp16, whose loss scale is found by halving it."""
 NEAR = 0.005
 """How near, relative to it."""
 
@@ -52,7 +54,8 @@ class Watch:
     def _skip(self, stats: StepStats, step: int, samples: tuple[int, ...]) -> str | None:
         self.skipped += 1
         self._skipped_in_row += 1
-        if self._skipped_in_row > self._config.optim.max_skipped:
+        most = self._config.optim.max_skipped + (SEARCH_STEPS if self._config.precision == "fp16" else 0)
+        if self._skipped_in_row > most:
             raise TrainingError(f"{self._skipped_in_row} steps in a row {_diagnosis(stats, step, samples)}")
         if self._skipped_in_row > 1:
             return None
@@ -70,7 +73,7 @@ def _diagnosis(stats: StepStats, step: int, samples: tuple[int, ...]) -> str:
         f"skipped for a loss or gradient that is not finite, the last at step {step}: loss {stats.loss:.4g}, "
         f"logit scale {stats.logit_scale:.4g}, gradient norm {stats.grad_norm:.4g}, norm of the weights "
         f"{stats.weight_norm:.4g}; {where} (raylens data explain CONFIG --step {step} tells their shards and keys). "
-        "Lower optim.peak_lr, lengthen optim.warmup_steps, set optim.clip_norm=1, or train in fp32"
+        "Lower optim.peak_lr, lengthen optim.schedule.warmup_steps, set optim.clip_norm=1, or train in fp32"
     )
 
 

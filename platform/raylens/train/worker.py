@@ -1,51 +1,32 @@
 """What each Ray Train worker runs: build the engine, resume, loop."""
 
-import uuid
-from dataclasses import dataclass
-from typing import Any
+import math
+from dataclasses import replace
 
+import ray
 import ray.train
 import ray.train.torch
 import torch
-import torch.distributed as dist
 
 from raylens.config import RunConfig
-from raylens.data import Plan
-from raylens.data.quarantine import check_budget, summary
-from raylens.errors import CheckpointError
+from raylens.errors import RaylensError
 from raylens.inputs import Preprocess, Tokenizer
 from raylens.models import DualEncoder
-from raylens.registry import Registry
 from raylens.storage import open_store
 from raylens.train import loop
 from raylens.train.batches import batches
-from raylens.train.checkpoint import CheckpointManifest, Checkpoints, SavedFile
-from raylens.train.cursor import Cursor
+from raylens.train.beginning import beginning
+from raylens.train.checkpoint import CheckpointManifest, Checkpoints
+from raylens.train.control import Control
 from raylens.train.forward import Forward, forward_of
-from raylens.train.metrics import MetricsLog
-from raylens.train.micro_batch import fitting
-from raylens.train.over_workers import over_workers
-from raylens.train.progress import Checkpointed, Metrics, Started, Warned
+from raylens.train.hooks import WorkerHooks
+from raylens.train.job import WorkerJob, check_fits
+from raylens.train.micro_batch import fitting, largest_divisor
+from raylens.train.progress import Started
+from raylens.train.snapshot import Snapshot
 from raylens.train.zero import ZeroEngine
 
-__all__ = ["WorkerJob", "build_model", "run_worker"]
-
-
-@dataclass(frozen=True)
-class WorkerJob:
-    """Everything that a worker is told; travels by pickle."""
-
-    config: RunConfig
-    run_uri: str
-    plan: Plan
-    steps: int
-    tokenizer_json: str
-    preprocess: Preprocess
-    board: Any
-
-    def cursor(self, step: int) -> Cursor:
-        """The place in the data after a step."""
-        return Cursor.at(step, self.plan, self.config.global_batch)
+__all__ = ["build_model", "run_worker"]
 
 
 def build_model(config: RunConfig, tokenizer: Tokenizer, preprocess: Preprocess) -> DualEncoder:
@@ -60,131 +41,60 @@ def build_model(config: RunConfig, tokenizer: Tokenizer, preprocess: Preprocess)
         bias=config.objective.bias,
     )
     if config.start_from is not None:
-        _, encoder = Registry(config.registry_uri).load(config.start_from)
-        model.load_state_dict(dict(encoder.bundle.weights))
+        model.load_state_dict(dict(beginning(config).weights))
     return model
 
 
 def run_worker(job: WorkerJob) -> None:
-    """Train from the newest checkpoint to the last step."""
-    rank = ray.train.get_context().get_world_rank()
-    run = open_store(job.run_uri)
-    checkpoints = Checkpoints(run)
+    """Train from the checkpoint that the stream of data begins behind, to the last step."""
+    job = _as_many(job, ray.train.get_context().get_world_size())
+    start = int(ray.get(job.board.start.remote()))
+    checkpoints = Checkpoints(open_store(job.run_uri))
+    newest = checkpoints.manifest(start) if start else None
+    device, control = ray.train.torch.get_device(), Control(job.board)
     model = build_model(job.config, Tokenizer.from_json(job.tokenizer_json), job.preprocess)
-    device, newest = ray.train.torch.get_device(), checkpoints.newest()
     forward = forward_of(model, job.config).to(device)
     micro_batch = _micro_batch(job.config, forward, newest, device)
     engine = ZeroEngine(job.config, forward, micro_batch, device)
-    start = _resume(job, checkpoints, engine, newest)
-    log = MetricsLog(run, start) if rank == 0 else None
-    if rank == 0:
+    if newest is not None:
+        _resume(job, checkpoints, engine, newest, control)
+    hooks = WorkerHooks(job, engine, control, start)
+    if control.rank == 0:
         micro_batches = job.config.worker_batch // micro_batch
         job.board.post.remote(Started(start, job.steps, job.config.scale.workers, micro_batch, micro_batches))
-    hooks = _Hooks(job, checkpoints, engine, log, start)
     data = batches(ray.train.get_dataset_shard("train"), job.config.worker_batch)
-    loop.run(job.config, engine, data, hooks.as_hooks(), rank=rank, start=start, steps=job.steps)
-    if log is not None:
-        log.publish()
+    loop.run(job.config, engine, data, hooks.as_hooks(), rank=control.rank, start=start, steps=job.steps)
+    hooks.finish()
+
+
+def _as_many(job: WorkerJob, workers: int) -> WorkerJob:
+    """The job with as many workers as there are."""
+    scale = job.config.scale.model_copy(update={"workers": workers})
+    return replace(job, config=job.config.model_copy(update={"scale": scale}))
 
 
 def _micro_batch(config: RunConfig, forward: Forward, newest: CheckpointManifest | None, device: torch.device) -> int:
     """As it is set; as it was, so that a resume rounds alike; or what fits. Collective."""
-    if config.scale.micro_batch is not None:
+    if config.scale.micro_batch is not None and config.worker_batch % config.scale.micro_batch == 0:
         return config.scale.micro_batch
-    if newest is not None and newest.micro_batch is not None and newest.workers == config.scale.workers:
+    if newest is not None and newest.workers == config.scale.workers:
         return newest.micro_batch
-    return fitting(forward, config, device, ray.train.get_context().get_local_world_size())
+    fits = fitting(forward, config, device, ray.train.get_context().get_local_world_size())
+    return largest_divisor(config.worker_batch, min(fits, config.scale.micro_batch or math.inf))
 
 
-def _resume(job: WorkerJob, checkpoints: Checkpoints, engine: ZeroEngine, newest: CheckpointManifest | None) -> int:
-    if newest is None:
-        return 0
+def _resume(
+    job: WorkerJob, checkpoints: Checkpoints, engine: ZeroEngine, newest: CheckpointManifest, control: Control
+) -> None:
     check_fits(job, newest)
-    checkpoints.load(engine, newest)
-    return newest.step
-
-
-def check_fits(job: WorkerJob, manifest: CheckpointManifest) -> None:
-    """Refuse a checkpoint that this run cannot go on from.
-
-    Raises:
-        CursorError: it stands in other data or another order.
-        CheckpointError: its state is divided otherwise.
-    """
-    manifest.cursor.check(job.cursor(manifest.step))
-    config = job.config
-    # At stage 0 every worker holds all of the state, so any number of them can take it up.
-    workers = config.scale.workers if manifest.zero_stage == config.zero.stage == 0 else manifest.workers
-    for field, saved, now in (
-        ("scale.workers", workers, config.scale.workers),
-        ("zero.stage", manifest.zero_stage, config.zero.stage),
-        ("precision", manifest.precision, config.precision),
-    ):
-        if saved != now:
-            raise CheckpointError(
-                f"{field}: the checkpoint at step {manifest.step} has {saved}, this run has {now}: resume with "
-                f"--set {field}={saved}, or start a new run with another name"
-            )
-
-
-class _Hooks:
-    """What the loop calls on one worker."""
-
-    def __init__(
-        self, job: WorkerJob, checkpoints: Checkpoints, engine: ZeroEngine, log: MetricsLog | None, start: int
-    ) -> None:
-        self._job, self._checkpoints, self._engine, self._log = job, checkpoints, engine, log
-        self._start = start
-        self._last: loop.Record | None = None
-
-    def as_hooks(self) -> loop.Hooks:
-        return loop.Hooks(log=self._record, save=self._save, warn=self._warn)
-
-    def _warn(self, text: str) -> None:
-        if self._log is not None:
-            self._job.board.post.remote(Warned(text))
-
-    def _record(self, record: loop.Record) -> None:
-        record = over_workers(record, ray.train.torch.get_device())
-        self._check_quarantine(record)
-        if self._log is not None:
-            self._log.add(record.as_dict())
-            self._job.board.post.remote(Metrics(record, self._job.steps))
-        self._last = record
-
-    def _check_quarantine(self, record: loop.Record) -> None:
-        read = (record.step - self._start) * self._job.config.global_batch
-        run, budget = open_store(self._job.run_uri), self._job.config.data.quarantine_budget
-        if record.substituted > budget * read:  # only then are the reasons worth a look at the store
-            check_budget(record.substituted, read, budget, f"{summary(run)}; see {run.describe()}/quarantine")
-
-    def _save(self, step: int) -> None:
-        config = self._job.config
-        attempt = _attempt()
-
-        def describe(files: list[SavedFile]) -> CheckpointManifest:
-            return CheckpointManifest(
-                step=step,
-                attempt=attempt,
-                workers=config.scale.workers,
-                zero_stage=config.zero.stage,
-                precision=config.precision,
-                micro_batch=self._engine.micro_batch,
-                cursor=self._job.cursor(step),
-                files=files,
-            )
-
-        self._checkpoints.save(self._engine, attempt, describe)
-        if self._log is not None:
-            self._log.publish()
-            self._checkpoints.prune(config.checkpoint.keep_last)
-            self._job.board.post.remote(Checkpointed(step))
-        # Only here: a report waits for the controller's next look, which at every record would halve the speed.
-        ray.train.report(self._last.as_dict() if self._last else {})
-
-
-def _attempt() -> str:
-    """A name for a try to save that all workers share and no other try has."""
-    name = [uuid.uuid4().hex[:8]]
-    dist.broadcast_object_list(name, src=0)
-    return name[0]
+    same = newest.workers == job.config.scale.workers
+    try:
+        pieces, own = checkpoints.pieces(newest, engine.state.wanted(), control.rank if same else None)
+        failure: RaylensError | None = None
+    except RaylensError as error:
+        failure = error
+    # All or none: nobody is left waiting for the others.
+    for one in control.all_of(failure):
+        if isinstance(one, RaylensError):
+            raise one
+    engine.state.restore(Snapshot(pieces, own, newest.scaler, newest.applied))

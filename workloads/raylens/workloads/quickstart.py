@@ -110,7 +110,9 @@ def quickstart(uri: str, terminal: Terminal, *, assignments: Sequence[str] = (),
 def _serve_and_check(config: RunConfig, version: Version, shards: DigitShards, port: int, terminal: Terminal) -> float:
     _, encoder = Registry(config.registry_uri).load(str(version))
     images, texts = _some_pairs(shards.held_out)
-    with serve_model(registry=config.registry_uri, reference=str(version), port=port or _free_port()) as service:
+    with serve_model(
+        registry=config.registry_uri, reference=str(version), port=port or _free_port(), precision="fp32"
+    ) as service:
         terminal.say(f"{version} answers at {service.url}")
         with EmbeddingClient(service.url) as client:
             difference = check_served(client, encoder, images, texts)

@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from raylens.train.progress import Checkpointed, Metrics, News, Restarting, Started, Warned
+from raylens.train.progress import Checkpointed, Evaluated, Metrics, News, Restarting, Started, Stopping, Warned
+from raylens.workloads.progress_line import progress_line, time_left
 
 __all__ = ["Terminal"]
 
@@ -53,6 +54,11 @@ class Terminal:
             self.say(f"[yellow]workers lost ({news.reason}); going on from the newest checkpoint[/yellow]")
         elif isinstance(news, Warned):
             self.say(f"[yellow]{escape(news.text)}[/yellow]")
+        elif isinstance(news, Stopping):
+            self.say(f"stopped after step {news.step}, its state saved; the same command goes on")
+        elif isinstance(news, Evaluated):
+            values = "  ".join(f"{name} {value:.4g}" for name, value in news.metrics.items())
+            self.say(f"evaluated at step {news.step} in {news.seconds:.1f} s: {values}")
         elif isinstance(news, Checkpointed) and self._bar is None:
             self.say(f"checkpoint at step {news.step}")
 
@@ -74,18 +80,11 @@ class Terminal:
         record = news.record
         if record.first_batch_seconds is not None:
             self.say(f"first batch after {record.first_batch_seconds:.1f} s")
-        text = f"loss {record.loss:.3f}  scale {record.logit_scale:.1f}  {record.samples_per_second:,.0f} pairs/s"
-        text += f"  {record.bound}-bound: {record.data_wait:.0%} data wait, {record.data_cores:.1f} data cores"
-        if record.substituted:
-            text += f"  {record.substituted} bad samples replaced (see quarantine/)"
-        if record.truncated:
-            text += f"  {record.truncated:,} captions cut at the context"
-        if record.skipped:
-            text += f"  {record.skipped:,} steps skipped"
+        text = progress_line(record)
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[self._task], completed=record.step, description=text)
         elif time.monotonic() - self._told >= PLAIN_SECONDS or record.step == news.steps:
-            self.say(f"step {record.step}/{news.steps}  {text}")
+            self.say("  ".join([f"step {record.step}/{news.steps}", text, time_left(record, news.steps)]).rstrip())
             self._told = time.monotonic()
 
     def _close(self) -> None:

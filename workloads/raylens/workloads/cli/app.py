@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from raylens.errors import ConfigError, RaylensError
-from raylens.workloads.cli import data, evaluate, models, quickstart, serve, tokenizer, train
+from raylens.workloads.cli import budget, checkpoints, data, evaluate, models, quickstart, runs, serve, tokenizer, train
 
 __all__ = ["app", "main"]
 
@@ -27,9 +27,12 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-for module in (quickstart, train, evaluate, serve):
+for module in (quickstart, train, budget, evaluate):
     module.add_to(app)
+app.add_typer(serve.app, name="serve")
 app.add_typer(models.app, name="models")
+app.add_typer(runs.app, name="runs")
+app.add_typer(checkpoints.app, name="checkpoints")
 app.add_typer(data.app, name="data")
 app.add_typer(tokenizer.app, name="tokenizer")
 

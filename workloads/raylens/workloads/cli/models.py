@@ -11,7 +11,7 @@ from raylens.workloads.cli.options import Registry
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Registered models: list, promote, import, export, profile.", no_args_is_help=True)
+app = typer.Typer(help="Registered models: list, promote, import, export, interpolate, profile.", no_args_is_help=True)
 
 
 @app.command("list")
@@ -108,6 +108,31 @@ def export_model(
     from raylens.workloads.foreign import export_text
 
     typer.echo(export_text(model, target, form, registry))
+
+
+@app.command("interpolate")
+def interpolate_models(
+    base: Annotated[str, typer.Argument(metavar="BASE", help="What fine-tuning began with, e.g. b32@1.")],
+    tuned: Annotated[str, typer.Argument(metavar="TUNED", help="What it became, e.g. birds@latest.")],
+    name: Annotated[str, typer.Argument(help="The name of the models in between in the registry.")],
+    alpha: Annotated[
+        list[float] | None, typer.Option(help="Share of TUNED: 0 is BASE, 1 is TUNED. May be given several times.")
+    ] = None,
+    registry: Registry = "registry",
+) -> None:
+    """Register models between a model and what it was fine-tuned to (WiSE-FT); half of each by default.
+
+    Fine-tuning often costs accuracy on images unlike those that it saw. Models in between win much of it back, and lose
+    little where it was won: try some, and evaluate each.
+
+    Example:
+
+        raylens models interpolate b32@1 birds@latest birds-wise --alpha 0.25 --alpha 0.5 --alpha 0.75
+    """
+    from raylens.workloads.interpolating import interpolation_text
+
+    for line in interpolation_text(base, tuned, alpha or [0.5], name, registry):
+        typer.echo(line)
 
 
 @app.command()

@@ -1,11 +1,15 @@
 """``raylens train`` and ``raylens recipes``."""
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from raylens.config import dump_yaml
 from raylens.workloads.cli.options import Address, NumCpus, Set
+
+if TYPE_CHECKING:
+    from raylens.config import RunConfig
 
 __all__ = ["add_to"]
 
@@ -24,6 +28,10 @@ def train(
     print_config: Annotated[
         bool, typer.Option("--print-config", help="Print the complete configuration and exit.")
     ] = False,
+    schedule: Annotated[
+        Path | None,
+        typer.Option("--plot-schedule", help="Draw the learning rates (.png, .svg or .pdf) and exit."),
+    ] = None,
     address: Address = None,
     num_cpus: NumCpus = None,
 ) -> None:
@@ -35,6 +43,8 @@ def train(
 
         raylens train digits --print-config > mine.yaml
 
+        raylens train mine.yaml --set optim.schedule.kind=linear --plot-schedule rates.png
+
         raylens train mine.yaml --set name=hotter --set objective.temperature=0.05 --set zero.stage=2
     """
     from raylens.workloads.recipes import configure
@@ -42,6 +52,9 @@ def train(
     config = configure(source, changes or ())
     if print_config:
         typer.echo(dump_yaml(config), nl=False)
+        return
+    if schedule is not None:
+        _plot(config, schedule)
         return
     from raylens.cluster import session
     from raylens.train import train as run
@@ -51,6 +64,13 @@ def train(
         terminal.title(f"train {config.name}")
         result = run(config, say=terminal.say, tell=terminal.tell)
     typer.echo(f"{result.version} in {config.registry_uri}")
+
+
+def _plot(config: "RunConfig", path: Path) -> None:
+    from raylens.workloads.schedule_plot import plot_schedule
+
+    plot_schedule(config, path)
+    typer.echo(str(path))
 
 
 def recipes() -> None:

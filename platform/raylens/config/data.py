@@ -1,0 +1,65 @@
+"""Which image-text pairs a run reads, and how."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from raylens.config.node import Node
+
+__all__ = ["DataConfig", "SourceConfig", "from_uri"]
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class SourceConfig(Node):
+    """A data set: webdataset tars, Parquet with images, a table of image paths, or a folder of classes."""
+
+    uri: str
+    """A folder, ``s3://bucket/prefix``, ``gs://bucket/prefix``; or shards by name: globs, ``{000..127}``, ``{a,b}``."""
+    weight: Annotated[float, Field(gt=0.0, ge=1e-9, le=1e9)] = 1.0
+    """Share of the samples that are drawn from it, relative to the other data sets' weights."""
+    format: Literal["auto", "tar", "parquet", "table", "folder"] = "auto"
+    """Found by the names of the objects unless given."""
+    image_column: str | None = None
+    """Of Parquet and tables; found by the usual names unless given."""
+    caption_column: str | None = None
+
+
+def from_uri(source: object) -> object:
+    """A data set may be given as its URI alone."""
+    return {"uri": source} if isinstance(source, str) else source
+
+
+class DataConfig(Node):
+    """Which image-text pairs are trained on, and in which order and how they are read."""
+
+    train: Annotated[tuple[SourceConfig, ...], Field(min_length=1)]
+    """One data set, which may be given as its URI alone, or several that are mixed by their weights."""
+    run_length: Annotated[int, Field(gt=0, le=65_536)] = 32
+    """Consecutive samples read with one ranged request. In Parquet, a run is a row group instead."""
+    runs_per_unit: Annotated[int, Field(gt=0, le=65_536)] = 32
+    """Runs, drawn from all over the data set, that are mixed with each other."""
+    drop_last: bool = False
+    """Whether the partial batch at the end of an epoch is left out instead of filled from the next epoch."""
+    check_hashes: bool = False
+    """Whether each image's bytes are compared with the hash in the manifest."""
+    crop_min_scale: Annotated[float, Field(gt=0.0, le=1.0)] = 0.9
+    """Smallest share of the image's area that the random square crop keeps; 1 switches the crop off."""
+    quarantine_budget: Fraction = 0.01
+    """Largest share of unusable samples; above it the run stops."""
+    max_pixels: Annotated[int, Field(gt=0, le=178_956_970)] = 89_478_485
+    """Images with more pixels are refused before they are decoded; the bound is where Pillow itself refuses."""
+
+    @field_validator("train", mode="before")
+    @classmethod
+    def _uri_alone(cls, train: object) -> object:
+        items = [train] if isinstance(train, str | dict) else train
+        if not isinstance(items, list):
+            return items
+        return [from_uri(item) for item in items]
+
+    @model_validator(mode="after")
+    def _whole_epochs(self) -> Self:
+        if self.drop_last and len(self.train) > 1:
+            raise ValueError("data.drop_last = true needs one data set: in a mixture each has epochs of its own")
+        return self

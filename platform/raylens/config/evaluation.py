@@ -1,0 +1,58 @@
+"""What is measured during a run on images that it does not train on; nothing here changes what is learned."""
+
+import re
+from typing import Annotated
+
+from pydantic import Field, field_validator
+
+from raylens.config.data import SourceConfig, from_uri
+from raylens.config.node import Node
+
+__all__ = ["EvaluationConfig"]
+
+NAME = re.compile(r"[a-z0-9][a-z0-9_]{0,39}")
+RECALLS = (1, 5, 10)
+
+
+class EvaluationConfig(Node):
+    """All workers share the work; without ``pairs`` and ``zero_shot`` there is none."""
+
+    every_steps: Annotated[int, Field(gt=0)] = 1000
+    """And after the last step."""
+    pairs: SourceConfig | None = None
+    """Image-text pairs, for the validation loss and for retrieval both ways: a URI, or as in ``data.train``."""
+    most_pairs: Annotated[int, Field(gt=1, le=65_536)] = 4096
+    """Of ``pairs`` so many are used, evenly spaced. The workers keep their pixels in memory, shared out."""
+    zero_shot: dict[str, SourceConfig] = {}  # noqa: RUF012 (pydantic copies it)
+    """By name, labelled shards with a ``classes.json`` beside them, as `raylens evaluate` reads them; all images are
+    used, and kept in memory like ``pairs``."""
+
+    @field_validator("pairs", mode="before")
+    @classmethod
+    def _uri_alone(cls, pairs: object) -> object:
+        return from_uri(pairs)
+
+    @field_validator("zero_shot", mode="before")
+    @classmethod
+    def _uris_alone(cls, sets: object) -> object:
+        return {name: from_uri(one) for name, one in sets.items()} if isinstance(sets, dict) else sets
+
+    @field_validator("zero_shot")
+    @classmethod
+    def _plain_names(cls, sets: dict[str, SourceConfig]) -> dict[str, SourceConfig]:
+        for name in sets:
+            if not NAME.fullmatch(name):
+                raise ValueError(f"zero_shot.{name}: a name has small letters, digits and '_'")
+        return sets
+
+    @property
+    def anything(self) -> bool:
+        """Whether there is something to evaluate on."""
+        return self.pairs is not None or bool(self.zero_shot)
+
+    def metrics(self, *, retrieval: bool) -> list[str]:
+        """The names of what is measured; ``retrieval`` if the objective gives texts a place in the joint space."""
+        ways = ("image_to_text", "text_to_image") if retrieval else ()
+        recalls = [f"{way}_recall_{k}" for way in ways for k in RECALLS]
+        of_pairs = ["validation_loss", *recalls] if self.pairs is not None else []
+        return of_pairs + [f"zero_shot_{name}" for name in self.zero_shot]

@@ -1,0 +1,72 @@
+"""Retrieval between images and their texts (Radford et al. 2021, appendix E.1), exact and with ties against the model.
+
+Shapes: N pairs, U distinct texts, n rows of a chunk, D embedding.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raylens.evaluate.decide import TIE
+
+__all__ = ["recalls"]
+
+CHUNK = 1024
+FLOATS = NDArray[np.floating[Any]]
+
+
+def recalls(
+    image_ND: FLOATS, text_ND: FLOATS, text_N: NDArray[np.int64], ks: Sequence[int] = (1, 5, 10)
+) -> dict[str, float]:
+    """Recall at each k both ways, as ``image_to_text_recall_1`` and so on.
+
+    Pairs whose texts are equal share one text: each of their images finds it, and it finds any of them. An image is
+    found among the first k where fewer than k others are as near or nearer (within `TIE` in cosine), so that a model
+    that tells nothing apart finds nothing. What is not finite is nowhere found.
+
+    Args:
+        image_ND: unit embeddings of the images.
+        text_ND: unit embeddings of the texts, one for each image.
+        text_N: equal numbers for equal texts.
+        ks: how many are looked at.
+
+    Returns:
+        Shares of the N images (images to texts) and of the U texts (texts to images).
+    """
+    _, first_U, of_N = np.unique(text_N, return_index=True, return_inverse=True)
+    text_UD = text_ND[first_U].astype(np.float64)
+    rank_N = np.empty(len(image_ND), dtype=np.int64)
+    best_U = np.full(len(first_U), np.iinfo(np.int64).max)
+    for start in range(0, len(image_ND), CHUNK):
+        rows = slice(start, start + CHUNK)
+        rank_N[rows] = _ranks(_cosines(image_ND[rows], text_UD), of_N[rows])
+    for start in range(0, len(first_U), CHUNK):
+        rows = slice(start, start + CHUNK)
+        best_U[rows] = _best_ranks(_cosines(text_UD[rows], image_ND), of_N, np.arange(len(first_U))[rows])
+    found = {"image_to_text": rank_N, "text_to_image": best_U}
+    return {f"{way}_recall_{k}": float((ranks <= k).mean()) for way, ranks in found.items() for k in ks}
+
+
+def _cosines(query_nD: FLOATS, key_ND: FLOATS) -> NDArray[np.float64]:
+    with np.errstate(invalid="ignore", over="ignore"):
+        cosine_nN = query_nD.astype(np.float64) @ key_ND.astype(np.float64).T
+    return np.where(np.isfinite(cosine_nN), cosine_nN, -np.inf)
+
+
+def _ranks(cosine_nU: NDArray[np.float64], own_n: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Of each row's own column, itself counted."""
+    own_n1 = np.take_along_axis(cosine_nU, own_n[:, None], axis=1)
+    ranks: NDArray[np.int64] = (cosine_nU >= own_n1 - TIE).sum(axis=1)
+    return np.where(np.isfinite(own_n1[:, 0]), ranks, np.iinfo(np.int64).max)
+
+
+def _best_ranks(
+    cosine_nN: NDArray[np.float64], of_N: NDArray[np.int64], text_n: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Of the nearest of each text's own images, among those of other texts."""
+    own_nN = of_N[None, :] == text_n[:, None]
+    best_n1 = np.where(own_nN, cosine_nN, -np.inf).max(axis=1, keepdims=True)
+    ahead_n = ((cosine_nN >= best_n1 - TIE) & ~own_nN).sum(axis=1)
+    return np.where(np.isfinite(best_n1[:, 0]), ahead_n + 1, np.iinfo(np.int64).max)

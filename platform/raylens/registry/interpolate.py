@@ -1,0 +1,63 @@
+"""Between a model and what it was fine-tuned to (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models")."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from raylens.config.differences import differences
+from raylens.errors import BundleError, ConfigError
+from raylens.registry.bundle import Bundle
+
+__all__ = ["interpolate"]
+
+
+def interpolate(base: Bundle, tuned: Bundle, alpha: float) -> Bundle:
+    """The model with weights ``(1 - alpha) base + alpha tuned`` (section 3), the logit scale's logarithm among them.
+
+    Where fine-tuning on one distribution has cost accuracy on others, models in between often lose little on the one
+    and win most of it back on the others. Computed in fp64; 0 and 1 give the weights of one of the two bit for bit.
+    Counts, as of BatchNorm, are those of ``tuned``.
+
+    Args:
+        base: the model that fine-tuning began with.
+        tuned: what it became.
+        alpha: share of ``tuned``, from 0 to 1.
+
+    Raises:
+        ConfigError: ``alpha`` is out of range.
+        BundleError: the two differ in more than their weights; names what differs.
+    """
+    if not 0.0 <= alpha <= 1.0:
+        raise ConfigError(f"alpha = {alpha}: it must be from 0, the first model, to 1, the second")
+    _check_fit(base, tuned)
+    weights = {name: _between(base.weights[name], tensor, alpha) for name, tensor in tuned.weights.items()}
+    lineage = {
+        **{key: value for key, value in tuned.lineage.items() if key == "objective"},
+        "interpolated": {"base": base.digest(), "tuned": tuned.digest(), "alpha": alpha},
+    }
+    return Bundle(tuned.config, weights, tuned.tokenizer, tuned.preprocess, lineage)
+
+
+def _between(base: Tensor, tuned: Tensor, alpha: float) -> Tensor:
+    if not tuned.is_floating_point() or alpha == 1.0:
+        return tuned.clone()
+    if alpha == 0.0:
+        return base.clone()
+    return torch.lerp(base.double(), tuned.double(), alpha).to(tuned.dtype)
+
+
+def _check_fit(base: Bundle, tuned: Bundle) -> None:
+    models = (_plain(base), _plain(tuned))
+    found = differences(*models, "model.")
+    if base.tokenizer.to_json() != tuned.tokenizer.to_json():
+        found.append("the tokenizers are not the same")
+    found += differences(base.preprocess.model_dump(), tuned.preprocess.model_dump(), "preprocess.")
+    if found:
+        raise BundleError(
+            f"only models that differ in nothing but their weights can be interpolated: {'; '.join(found)}"
+        )
+
+
+def _plain(bundle: Bundle) -> Mapping[str, object]:
+    return bundle.config.model_dump(mode="json")

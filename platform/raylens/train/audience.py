@@ -1,0 +1,42 @@
+"""Everybody who is told what happens to a run: its own folder, other tools, and whoever started it."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Self
+
+from raylens.config import RunConfig
+from raylens.storage import Store
+from raylens.train.events import Events
+from raylens.train.progress import News, Warned
+from raylens.train.tracking import Trackers
+
+__all__ = ["Audience"]
+
+
+class Audience:
+    """Hears from the start of training to its end.
+
+    Raises:
+        ConfigError: a tool that the configuration names cannot be used.
+    """
+
+    def __init__(self, config: RunConfig, run: Store, tell: Callable[[News], None] | None) -> None:
+        self._events = Events(run, tell or (lambda _: None))
+        self._trackers = Trackers(config.tracking, config, run, lambda text: self.tell(Warned(f"warning: {text}")))
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        self._stack.enter_context(self._events)
+        self._stack.enter_context(self._trackers)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    def tell(self, news: News) -> None:
+        """What the workers tell."""
+        self._events.tell(news)
+        self._trackers.tell(news)

@@ -1,0 +1,188 @@
+"""When a run is evaluated, and what is heard of it."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from threading import Thread
+
+import numpy as np
+import torch
+
+from raylens.errors import RaylensError
+from raylens.train.control import Control
+from raylens.train.evaluation.embed import Embedding, embed_images, embed_pairs, embed_texts
+from raylens.train.evaluation.figures import Rows, pair_figures, zero_shot_figure
+from raylens.train.evaluation.held import HeldSets, Share, held_labelled, held_pairs, held_prompts
+from raylens.train.forward import Forward
+from raylens.train.job import WorkerJob
+
+__all__ = ["Evaluator", "Finding"]
+
+
+LOOK_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Of one evaluation."""
+
+    step: int
+    metrics: dict[str, float]
+    seconds: float
+    """That training stood still."""
+    problem: str = ""
+    """Why metrics are missing, or on how many images they are not."""
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """What a worker sends to the first."""
+
+    pairs: tuple[Rows, float, float | None] | None
+    """Rows, the logarithm of the logit scale, and the bias."""
+    labelled: list[tuple[Rows, Rows]]
+    """Images and prompts."""
+    unreadable: int
+
+
+class _Loading:
+    """Reads what is evaluated on, in a thread, from the start of the run on."""
+
+    def __init__(self, load: Callable[[], HeldSets]) -> None:
+        self._load = load
+        self._held: HeldSets | None = None
+        self._failure = ""
+        self._begin()
+
+    def _begin(self) -> None:
+        self._thread = Thread(target=self._run, name="raylens-held", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._held, self._failure = self._load(), ""
+        except RaylensError as error:
+            self._failure = str(error)
+        except Exception as error:  # noqa: BLE001 (in a thread: it would be lost, and training goes on all the same)
+            self._failure = f"{type(error).__name__}: {error}"
+
+    @property
+    def busy(self) -> bool:
+        return self._thread.is_alive()
+
+    def wait(self) -> tuple[HeldSets | None, str]:
+        """What was read, or why it was not; what failed is begun again, for the next time."""
+        self._thread.join()
+        if not self._failure:
+            return self._held, ""
+        failure = self._failure
+        self._begin()
+        return None, failure
+
+
+class Evaluator:
+    """Of one worker."""
+
+    def __init__(self, job: WorkerJob, control: Control) -> None:
+        self._job, self._control = job, control
+        self._sets = job.evaluation
+        self._loading = _Loading(self._read) if self._sets else None
+        self._findings: list[Finding] = []
+        self._thread: Thread | None = None
+
+    def due(self, step: int) -> bool:
+        """Whether there is an evaluation after this step."""
+        config = self._job.config
+        if not self._sets:
+            return False
+        # A checkpoint that is to be compared with others needs figures of its own.
+        saved = bool(config.checkpoint.keep_best) and step % (config.checkpoint.every_steps or step + 1) == 0
+        return saved or step % config.evaluation.every_steps == 0 or step == self._job.steps
+
+    def begin(self, step: int, forward: Forward, batch: int, device: torch.device) -> float:
+        """Embed everything; the first worker then works the figures out while training goes on. Collective.
+
+        Args:
+            step: after which.
+            forward: the module, ready for evaluation.
+            batch: samples that go through it at a time.
+            device: of the module.
+
+        Returns:
+            Seconds that it took.
+        """
+        began = time.monotonic()
+        self.wait()
+        assert self._loading is not None
+        # Asked again and again, because collectives have a time limit and reading has none.
+        while self._control.most([int(self._loading.busy)])[0]:
+            time.sleep(LOOK_SECONDS)
+        held, failure = self._loading.wait()
+        failures = [str(one) for one in self._control.all_of(failure) if one]
+        if failures:
+            self._findings.append(Finding(step, {}, time.monotonic() - began, failures[0]))
+            return time.monotonic() - began
+        assert held is not None
+        embedding = Embedding(forward, batch, device, self._control.most)
+        pairs = None if held.pairs is None else embed_pairs(embedding, held.pairs)
+        labelled = [(embed_images(embedding, images), embed_texts(embedding, texts)) for images, texts in held.labelled]
+        gathered = self._control.to_first(Embedded(pairs, labelled, held.unreadable))
+        seconds = time.monotonic() - began
+        if gathered is not None:
+            self._thread = Thread(target=self._work_out, args=(step, gathered, seconds), name="raylens-figures")
+            self._thread.start()
+        return seconds
+
+    def poll(self) -> Finding | None:
+        """On the first worker, what was found, once it is; then nothing more."""
+        if self._thread is not None and self._thread.is_alive():
+            return None
+        return self._findings.pop(0) if self._findings else None
+
+    def wait(self) -> None:
+        """Until what is under way is worked out."""
+        if self._thread is not None:
+            self._thread.join()
+
+    def _read(self) -> HeldSets:
+        job, sets, model = self._job, self._sets, self._job.config.model
+        share = Share(self._control.rank, self._control.workers)
+        tokenizer = job.tokenizer
+        pairs = None
+        if sets.pairs_home is not None:
+            pairs = held_pairs(sets.pairs_home, sets.pairs, share, job.preprocess, tokenizer, model.text.context)
+        labelled = tuple(
+            (held_labelled(one, share, job.preprocess), held_prompts(one, share, tokenizer, model.text.context))
+            for _, one in sets.labelled
+        )
+        return HeldSets(pairs, labelled)
+
+    def _work_out(self, step: int, parts: list[Embedded], seconds: float) -> None:
+        try:
+            metrics, problem = self._metrics(parts), ""
+        except Exception as error:  # noqa: BLE001 (in a thread: it would be lost, and training goes on all the same)
+            metrics, problem = {}, f"{type(error).__name__}: {error}"
+        broken = [name for name, value in metrics.items() if not np.isfinite(value)]
+        unreadable = sum(part.unreadable for part in parts)
+        if broken:
+            problem = f"{', '.join(broken)}: not finite"
+        elif unreadable:
+            problem = f"{unreadable} images cannot be read and are left out"
+        finite = {name: value for name, value in metrics.items() if name not in broken}
+        self._findings.append(Finding(step, finite, seconds, problem))
+
+    def _metrics(self, parts: list[Embedded]) -> dict[str, float]:
+        config = self._job.config
+        metrics: dict[str, float] = {}
+        if parts[0].pairs is not None:
+            rows = Rows.joined([part.pairs[0] for part in parts if part.pairs is not None])
+            if "loss" in rows.columns:
+                metrics["validation_loss"] = float(rows.columns["loss"].astype(np.float64).mean())
+            else:
+                _, log_scale, bias = parts[0].pairs
+                metrics |= pair_figures(rows, config.objective, log_scale, bias, config.global_batch)
+        for at, (name, one) in enumerate(self._sets.labelled):
+            images, prompts = (Rows.joined([part.labelled[at][which] for part in parts]) for which in (0, 1))
+            accuracy = zero_shot_figure(images, prompts, one.classes)
+            metrics |= {} if accuracy is None else {f"zero_shot_{name}": accuracy}
+        return metrics

@@ -1,0 +1,75 @@
+"""What a run is evaluated on, found and looked at before it starts."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from raylens.config import EvaluationConfig, SourceConfig
+from raylens.data import Source
+from raylens.data.index import manifest_for
+from raylens.data.stream import ray_map
+from raylens.errors import ConfigError, DataError, NotFoundError
+from raylens.evaluate import CLASSES_FILE, ClassList
+from raylens.storage import ObjectInfo, Store
+
+__all__ = ["EvaluationSets", "LabelledShards", "evaluation_sets"]
+
+
+@dataclass(frozen=True)
+class LabelledShards:
+    """A classification task; travels by pickle."""
+
+    source: Source
+    shards: tuple[ObjectInfo, ...]
+    classes: ClassList
+
+
+@dataclass(frozen=True)
+class EvaluationSets:
+    """Of a run; travels by pickle."""
+
+    pairs_home: str | None = None
+    """URI of the manifest of the pairs."""
+    pairs: int = 0
+    """How many of them are used."""
+    labelled: tuple[tuple[str, LabelledShards], ...] = ()
+    """By name."""
+
+    def __bool__(self) -> bool:
+        return self.pairs_home is not None or bool(self.labelled)
+
+
+def evaluation_sets(config: EvaluationConfig, cache: Store, say: Callable[[str], None]) -> EvaluationSets:
+    """Index the pairs, and read the classes of the labelled sets.
+
+    Raises:
+        ConfigError: the sets cannot be found or used; names the field.
+        ManifestError: there are no shards, or none is usable.
+        DataError: the first sample of a labelled set has no label.
+    """
+    labelled = tuple((name, _labelled(name, source)) for name, source in config.zero_shot.items())
+    if config.pairs is None:
+        return EvaluationSets(labelled=labelled)
+    manifest = manifest_for(config.pairs, cache, ray_map)
+    used = min(config.most_pairs, len(manifest))
+    if used < 2:
+        raise ConfigError(f"evaluation.pairs = {config.pairs.uri!r} has {used} usable samples: it needs two at least")
+    say(f"evaluating every {config.every_steps} steps on {used:,} of {len(manifest):,} pairs of {config.pairs.uri}")
+    return EvaluationSets(manifest.home, used, labelled)
+
+
+def _labelled(name: str, config: SourceConfig) -> LabelledShards:
+    source, shards = Source.open(config)
+    try:
+        classes = ClassList.read(source.store)
+    except NotFoundError as error:
+        raise ConfigError(
+            f"evaluation.zero_shot.{name} = {config.uri!r}: {error}. It needs a {CLASSES_FILE} beside its shards: "
+            "name, classes and prompt templates"
+        ) from None
+    first = next(source.walk(shards[0]), None)
+    if first is None or not isinstance(first.meta.get("label"), int):
+        raise DataError(
+            f"evaluation.zero_shot.{name} = {config.uri!r}: the first sample of {shards[0].path} has no whole number "
+            "'label' in its json"
+        )
+    return LabelledShards(source, tuple(shards), classes)

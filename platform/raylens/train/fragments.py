@@ -1,0 +1,72 @@
+"""Pieces of parameters with all that training knows of them, however DeepSpeed divides them.
+
+A checkpoint is made of these and not of DeepSpeed's partitions, so that any number of workers at any stage can take it
+up: each takes the pieces that it needs.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+__all__ = ["WEIGHT", "Fragment", "copy_into", "key_of", "named", "slice_of"]
+
+WEIGHT = "weight"
+"""Of the tensors of a fragment, the master weights; others have the optimiser's names, such as ``exp_avg``."""
+
+
+@dataclass(frozen=True)
+class Fragment:
+    """Elements ``start .. stop-1`` of a flattened parameter, as this worker has them."""
+
+    name: str
+    start: int
+    stop: int
+    tensors: Mapping[str, Tensor]
+    """By kind, flat views into the state of training; fp32."""
+
+    def cut(self, start: int, stop: int) -> "Fragment":
+        """A part of it, by places in the parameter."""
+        within = slice(start - self.start, stop - self.start)
+        return Fragment(self.name, start, stop, {kind: tensor[within] for kind, tensor in self.tensors.items()})
+
+
+def key_of(name: str, start: int, kind: str) -> str:
+    """The name of a tensor in a file of fragments."""
+    return f"{name}:{start}:{kind}"
+
+
+def named(key: str) -> tuple[str, int, str]:
+    """Parameter, first element and kind from a name in a file of fragments."""
+    name, start, kind = key.rsplit(":", 2)
+    return name, int(start), kind
+
+
+def slice_of(fragment: Fragment, rank: int, workers: int) -> Fragment:
+    """A worker's share of a fragment that all of them have, in equal parts."""
+    count = fragment.stop - fragment.start
+    return fragment.cut(fragment.start + rank * count // workers, fragment.start + (rank + 1) * count // workers)
+
+
+@torch.no_grad()
+def copy_into(fragments: Iterable[Fragment], pieces: Mapping[str, Tensor]) -> int:
+    """Fill fragments from pieces, as a file has them; elements that were filled.
+
+    Args:
+        fragments: live views.
+        pieces: flat tensors by `key_of`, cut in any way; those of other parameters are passed over.
+    """
+    found: dict[tuple[str, str], list[tuple[int, Tensor]]] = {}
+    for key, tensor in pieces.items():
+        name, start, kind = named(key)
+        found.setdefault((name, kind), []).append((start, tensor))
+    filled = 0
+    for fragment in fragments:
+        for kind, target in fragment.tensors.items():
+            for start, piece in found.get((fragment.name, kind), ()):
+                low, high = max(start, fragment.start), min(start + len(piece), fragment.stop)
+                if low < high:
+                    target[low - fragment.start : high - fragment.start].copy_(piece[low - start : high - start])
+                    filled += high - low
+    return filled

@@ -1,0 +1,94 @@
+"""What the events of a run tell: how it stands, how long it took, and what happened last."""
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+__all__ = ["ENDS", "UNFINISHED", "UNKNOWN", "moment_text", "news_text", "state_of", "wall_seconds", "wanted_steps"]
+
+Event = Mapping[str, Any]
+
+ENDS = ("finished", "failed", "interrupted")
+UNFINISHED = "unfinished"
+"""It is running, or ended without a word; the time of its last news says which is likelier."""
+UNKNOWN = "unknown"
+"""It left no events."""
+
+STEPS = re.compile(r"(\d{1,15}) steps\b")
+
+
+def state_of(events: Sequence[Event]) -> str:
+    """One of `ENDS`, `UNFINISHED` or `UNKNOWN`.
+
+    A run that was asked to stop ends in order, so its last event is "finished" all the same: what came before tells.
+    """
+    if not events:
+        return UNKNOWN
+    last = events[-1].get("event")
+    if last not in ENDS:
+        return UNFINISHED
+    if last == "finished" and _was_stopped(events):
+        return "interrupted"
+    return str(last)
+
+
+def _was_stopped(events: Sequence[Event]) -> bool:
+    for event in reversed(events[:-1]):
+        if event.get("event") == "stopping":
+            step, wanted = event.get("step"), wanted_steps(events)
+            return not (isinstance(step, int) and wanted is not None and step >= wanted)
+        if event.get("event") in ("started", *ENDS):
+            return False
+    return False
+
+
+def wanted_steps(events: Sequence[Event]) -> int | None:
+    """Steps that the run was to take when it was last started; None where no event tells."""
+    for event in reversed(events):
+        found = STEPS.search(str(event.get("text"))) if event.get("event") == "started" else None
+        if found:
+            return int(found.group(1))
+    return None
+
+
+def wall_seconds(events: Sequence[Event]) -> float | None:
+    """Seconds from start to last news, summed over the times that the run was started; None where no event tells."""
+    total, begin, last, restarting, known = 0.0, None, None, False, False
+    for event in events:
+        now = _moment(event)
+        if now is None:
+            continue
+        kind = event.get("event")
+        if begin is None or last is None or (kind == "started" and not restarting):
+            # What lies between the last news of a run that died and its next start is no time of its own.
+            total += (last - begin).total_seconds() if begin and last else 0.0
+            begin = now
+        known = known or last is not None
+        restarting = kind == "restarting" or (restarting and kind != "started")
+        last = now
+        if kind in ENDS:
+            total, begin = total + (last - begin).total_seconds(), None
+    total += (last - begin).total_seconds() if begin and last else 0.0
+    return max(total, 0.0) if known else None
+
+
+def news_text(event: Event) -> str:
+    """An event in a line: when, what, and why."""
+    what, step, text = event.get("event"), event.get("step"), str(event.get("text") or "")
+    at = f" at step {step}" if step is not None else ""
+    return f"{moment_text(event)} {what or 'event'}{at}{f': {text}' if text else ''}".strip()
+
+
+def moment_text(event: Event) -> str:
+    """Time of an event, UTC, to the second; as it is written where it is no time."""
+    now = _moment(event)
+    return now.strftime("%Y-%m-%d %H:%M:%S") if now else str(event.get("time") or "")
+
+
+def _moment(event: Event) -> datetime | None:
+    try:
+        now = datetime.fromisoformat(str(event.get("time")))
+    except ValueError:
+        return None
+    return now.replace(tzinfo=UTC) if now.tzinfo is None else now.astimezone(UTC)

@@ -1,0 +1,72 @@
+"""``tracking.json`` of a run: as which runs of other tools it goes on when it resumes."""
+
+import json
+import threading
+from typing import Any
+
+from raylens.errors import NotFoundError, StorageError
+from raylens.storage import Store
+
+__all__ = ["Ids"]
+
+FILE = "tracking.json"
+
+
+class Ids:
+    """An id a tool, each valid for one place in it (a server and experiment, a project)."""
+
+    def __init__(self, run: Store) -> None:
+        """Read them.
+
+        Raises:
+            StorageError: the file cannot be read or is damaged.
+        """
+        self._run = run
+        self._lock = threading.Lock()
+        self._saved = self._known = _read(run)
+
+    def get(self, tool: str, place: str) -> str | None:
+        """The id of this run in a place; None if it was never there."""
+        entry = self._known.get(tool, {})
+        return entry["id"] if entry.get("place") == place else None
+
+    def put(self, tool: str, place: str, run_id: str) -> None:
+        """Remember an id; one in another place is forgotten.
+
+        Raises:
+            StorageError: it is known, but not written; `save` tries again.
+        """
+        with self._lock:
+            self._known = {**self._known, tool: {"place": place, "id": run_id}}
+        self.save()
+
+    def save(self) -> None:
+        """Write what is not written yet.
+
+        Raises:
+            StorageError: the store does not take it.
+        """
+        with self._lock:
+            if self._known != self._saved:
+                self._run.write(FILE, (json.dumps(self._known, indent=1) + "\n").encode())
+                self._saved = self._known
+
+
+def _read(run: Store) -> dict[str, dict[str, str]]:
+    try:
+        tree = json.loads(run.read_text(FILE))
+    except NotFoundError:
+        return {}
+    except ValueError as error:
+        raise _damaged(run, str(error)) from None
+    if not isinstance(tree, dict) or not all(_is_entry(entry) for entry in tree.values()):
+        raise _damaged(run, "not places and ids")
+    return tree
+
+
+def _is_entry(entry: Any) -> bool:
+    return isinstance(entry, dict) and set(entry) == {"place", "id"} and all(isinstance(x, str) for x in entry.values())
+
+
+def _damaged(run: Store, why: str) -> StorageError:
+    return StorageError(f"{run.describe()}/{FILE} is damaged ({why}): delete it; other tools then begin new runs")

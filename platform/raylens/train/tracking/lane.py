@@ -1,0 +1,78 @@
+"""A thread in which one tool is told of a run, so that one that does not answer holds nobody up."""
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+from threading import Thread
+
+from raylens.train.tracking.sink import Outcome, Point, Sink
+
+__all__ = ["Lane"]
+
+MOST_WAITING = 10_000
+"""Figures that are kept for a tool that is behind; more are left out."""
+
+
+class Lane:
+    """Tells a sink everything in order. What it failed at is not told again; what comes next is tried."""
+
+    def __init__(self, sink: Sink) -> None:
+        self.name = sink.name
+        self.failure = ""
+        """The first thing that did not work, in one line; empty if there was none."""
+        self._sink = sink
+        self._tasks: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._given_up = False
+        self._thread = Thread(target=self._run, name=f"raylens-{sink.name}", daemon=True)
+
+    def start(self) -> None:
+        """Begin to work."""
+        self._thread.start()
+
+    def begin(self, start: int) -> None:
+        """See `Sink.begin`; returns at once."""
+        self._tasks.put(lambda: self._sink.begin(start))
+
+    def add(self, point: Point) -> None:
+        """See `Sink.add`; returns at once."""
+        if self._tasks.qsize() < MOST_WAITING:
+            self._tasks.put(lambda: self._sink.add(point))
+        else:
+            self._failed(f"{MOST_WAITING:,} records wait for it; those that come now are left out")
+
+    def close(self, outcome: Outcome) -> None:
+        """See `Sink.close`; returns at once, to be followed by `join`."""
+        self._tasks.put(lambda: self._sink.close(outcome))
+        self._tasks.put(None)
+
+    def join(self, seconds: float) -> None:
+        """Wait for the end; after so many seconds what is left is left out."""
+        self._thread.join(timeout=seconds)
+        if self._thread.is_alive():
+            self._given_up = True
+            self._failed("it did not take everything before the run ended")
+
+    def _run(self) -> None:
+        due = time.monotonic() + self._sink.every_seconds
+        while not self._given_up:
+            with suppress(Empty):
+                task = self._tasks.get(timeout=max(0.0, due - time.monotonic()))
+                if task is None:
+                    return
+                self._attempt(task)
+            if time.monotonic() >= due:
+                self._attempt(self._sink.flush)
+                due = time.monotonic() + self._sink.every_seconds
+
+    def _attempt(self, task: Callable[[], None]) -> None:
+        try:
+            task()
+        # MLflow and W&B let through what their transports, plug-ins and helper processes raise, of no common class;
+        # whatever it is, it must neither stop the run nor end this thread in silence.
+        except Exception as error:  # noqa: BLE001
+            first = (str(error).strip().splitlines() or [""])[0]
+            self._failed(f"{type(error).__name__}: {first}" if first else type(error).__name__)
+
+    def _failed(self, why: str) -> None:
+        self.failure = self.failure or why

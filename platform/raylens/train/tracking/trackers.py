@@ -1,0 +1,101 @@
+"""The tools that follow a run, told together."""
+
+import time
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Self
+
+from raylens.config import RunConfig
+from raylens.config.tracking import TrackingConfig
+from raylens.storage import Store
+from raylens.train.progress import News, Started
+from raylens.train.tracking.ids import Ids
+from raylens.train.tracking.lane import Lane
+from raylens.train.tracking.mlflow_run import MlflowRun
+from raylens.train.tracking.prometheus import Prometheus
+from raylens.train.tracking.sink import Outcome, Sink, point_of
+from raylens.train.tracking.tensorboard import TensorBoard
+from raylens.train.tracking.wandb_run import WandbRun
+
+__all__ = ["Trackers"]
+
+END_SECONDS = 60.0
+"""How long all tools together are waited for at the end of a run."""
+
+
+class Trackers:
+    """Passes news on to all tools that a configuration names, each in a thread of its own.
+
+    None of them stops a run: what does not work is warned of once a tool, and the next record is tried again.
+    """
+
+    def __init__(self, config: TrackingConfig, run: RunConfig, store: Store, warn: Callable[[str], None]) -> None:
+        """Nothing is written, and nobody called, before the block is entered.
+
+        Args:
+            config: which tools.
+            run: its name and settings are told to tools that keep them.
+            store: the run's folder.
+            warn: is given one line, in the thread that calls `tell` or leaves the block.
+
+        Raises:
+            ConfigError: a package is not installed, or W&B is to be online and nobody is logged in.
+            StorageError: ``tracking.json`` of the run cannot be read.
+        """
+        self._lanes = [Lane(sink) for sink in _sinks(config, run, store)]
+        self._warn = warn
+        self._warned: set[str] = set()
+
+    def __enter__(self) -> Self:
+        for lane in self._lanes:
+            lane.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        outcome = _outcome(error)
+        for lane in self._lanes:
+            lane.close(outcome)
+        deadline = time.monotonic() + END_SECONDS
+        for lane in self._lanes:
+            lane.join(max(0.0, deadline - time.monotonic()))
+        self._report()
+
+    def tell(self, news: News) -> None:
+        """Pass on what is new; returns at once."""
+        point = point_of(news)
+        for lane in self._lanes:
+            if isinstance(news, Started):
+                lane.begin(news.start)
+            elif point is not None:
+                lane.add(point)
+        self._report()
+
+    def _report(self) -> None:
+        for lane in self._lanes:
+            if lane.failure and lane.name not in self._warned:
+                self._warned.add(lane.name)  # first: whoever is warned may tell us of it as news
+                self._warn(
+                    f"{lane.name} misses some of this run ({lane.failure}); training goes on, and tries it again"
+                )
+
+
+def _sinks(config: TrackingConfig, run: RunConfig, store: Store) -> Iterator[Sink]:
+    if config.tensorboard:
+        yield TensorBoard(store)
+    if config.prometheus:
+        yield Prometheus(run.name)
+    if config.mlflow is None and config.wandb is None:
+        return
+    ids = Ids(store)
+    if config.mlflow is not None:
+        yield MlflowRun(config.mlflow, run, store, ids)
+    if config.wandb is not None:
+        yield WandbRun(config.wandb, run, store, ids)
+
+
+def _outcome(error: BaseException | None) -> Outcome:
+    if error is None:
+        return "finished"
+    return "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"

@@ -1,0 +1,161 @@
+"""Ray Train, told which numbers of workers may be, and which failures are worth another try.
+
+Its policies for both are internal interfaces, as of Ray 2.60; the trainer takes ours in their place.
+"""
+
+import contextlib
+import time
+from typing import TYPE_CHECKING, Any
+
+import ray
+import ray.train
+import ray.train.torch
+from ray.train.v2._internal.execution.callback import WorkerGroupCallback
+from ray.train.v2._internal.execution.failure_handling import FailureDecision, FailurePolicy
+from ray.train.v2._internal.execution.scaling_policy import ElasticScalingPolicy
+from ray.train.v2.api.exceptions import PreemptionError
+
+from raylens.errors import RaylensError, StorageError, UnreachableError, own_error
+from raylens.train.checkpoint import Checkpoints
+from raylens.train.progress import Restarting
+from raylens.train.room import DATA_CPUS
+from raylens.train.signals import listen_for_term
+
+if TYPE_CHECKING:
+    from raylens.train.interrupt import Interrupts
+
+__all__ = ["ListenForTerm", "Trainer", "workers_to_start"]
+
+OUTAGE_SECONDS = 1800.0
+"""So long may the store be away before a run gives up."""
+
+
+class Trainer(ray.train.torch.TorchTrainer):  # type: ignore[misc] # Ray is untyped here
+    """With raylens' own policies."""
+
+    def __init__(
+        self,
+        *args: Any,
+        counts: tuple[int, ...],
+        checkpoints: Checkpoints,
+        max_failures: int,
+        board: Any,
+        **others: Any,
+    ) -> None:
+        super().__init__(*args, **others)
+        self._counts = counts
+        self._failures = PatientPolicy(checkpoints, max_failures, board)
+        self.interrupts: Interrupts | None = None
+
+    def _initialize_and_run_controller(self, **settings: Any) -> Any:
+        if self.scaling_config.elasticity_enabled:
+            settings["scaling_policy"] = CountsPolicy(self.scaling_config, self._counts)
+        settings["failure_policy"] = self._failures
+        return super()._initialize_and_run_controller(**settings)
+
+    def _register_sigint_handler(self, controller: Any) -> None:
+        """Ray's own would end the run at the first Ctrl-C."""
+
+        def abort() -> None:
+            # The controller ends with its workers, and cannot answer.
+            with contextlib.suppress(ray.exceptions.RayActorError):
+                ray.get(controller.abort.remote())
+
+        if self.interrupts is not None:
+            self.interrupts.abort = abort
+
+
+_starting: dict[str, int] = {}
+
+
+def workers_to_start(otherwise: int) -> int:
+    """In the controller: how many workers were decided on, or a fixed number."""
+    return _starting.get("workers", otherwise)
+
+
+class CountsPolicy(ElasticScalingPolicy):  # type: ignore[misc]
+    """As many workers as there is room for, of the numbers that share a global batch equally."""
+
+    def __init__(self, scaling_config: Any, counts: tuple[int, ...]) -> None:
+        super().__init__(scaling_config)
+        self._counts = counts
+
+    def _get_resize_decision(self, num_workers: int) -> Any:
+        # Policy and streams of data are in one process, the controller's; a stream is made for a number of workers.
+        _starting["workers"] = num_workers
+        return super()._get_resize_decision(num_workers)
+
+    def _count_possible_workers(self, reserved_resources: Any) -> int:
+        room = super()._count_possible_workers(reserved_resources)
+        each = self.scaling_config._resources_per_worker_not_none.get("CPU", 0.0)
+        cpus = ray.cluster_resources().get("CPU", 0.0) - DATA_CPUS
+        return max((count for count in self._counts if count <= room and count * each <= cpus), default=0)
+
+
+class PatientPolicy(FailurePolicy):  # type: ignore[misc]
+    """Try again, unless the same would only come again, or too many tries in a row brought no new checkpoint."""
+
+    def __init__(self, checkpoints: Checkpoints, max_failures: int, board: Any) -> None:
+        super().__init__(ray.train.FailureConfig())
+        self._checkpoints, self._most, self._board = checkpoints, max_failures, board
+        self._failures, self._step = 0, -1
+        self._unreachable_since: float | None = None
+
+    def make_decision(self, training_failed_error: Any) -> Any:
+        """Of what to do about an error."""
+        own = _own(training_failed_error)
+        if own is None or isinstance(own, UnreachableError):
+            again = self._worth_it(training_failed_error, own)
+        else:
+            again = False  # bad input, bad settings, a diagnosis: it would only come again
+        if again:
+            self._board.post.remote(Restarting(_reason(own, training_failed_error)))
+        return FailureDecision.RETRY if again else FailureDecision.RAISE
+
+    def _worth_it(self, error: Any, own: RaylensError | None) -> bool:
+        if isinstance(error, PreemptionError):
+            return True
+        step = self._newest()
+        if step > self._step:
+            self._step, self._failures, self._unreachable_since = step, 0, None
+        if own is not None:
+            # A store that is away for a while uses up no tries.
+            self._unreachable_since = self._unreachable_since or time.monotonic()
+            return time.monotonic() - self._unreachable_since < OUTAGE_SECONDS
+        self._failures += 1
+        return self._failures <= self._most
+
+    def _newest(self) -> int:
+        try:
+            return max(self._checkpoints.steps(), default=0)
+        except StorageError:
+            return self._step
+
+
+def _own(error: Any) -> RaylensError | None:
+    """The error raised on purpose that is behind a failure; of several the one that ends the run."""
+    errors = (error, *getattr(error, "worker_failures", {}).values())
+    found = [own for one in errors if (own := own_error(one)) is not None]
+    return min(found, key=lambda own: isinstance(own, UnreachableError), default=None)
+
+
+def _reason(own: RaylensError | None, error: Any) -> str:
+    if own is not None:
+        return str(own)
+    failures = getattr(error, "worker_failures", {})
+    if not failures:
+        return _first_line(error)
+    rank, failure = next(iter(failures.items()))
+    return f"worker {rank}: {_first_line(failure)}"
+
+
+def _first_line(error: object) -> str:
+    return (str(error).strip().splitlines() or [repr(error)])[0]
+
+
+class ListenForTerm(WorkerGroupCallback):  # type: ignore[misc]
+    """Has each worker note SIGTERM, in its main thread, before it begins to train."""
+
+    def after_worker_group_start(self, worker_group: Any) -> None:
+        """See Ray Train."""
+        worker_group.execute(listen_for_term)

@@ -1,0 +1,45 @@
+"""A training run that says what happens, a line of JSON each: `driver.py ADDRESS CONFIG.yaml`."""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import ray
+
+from raylens.cluster import session
+from raylens.config import RunConfig, load_yaml, validated
+from raylens.train import train
+from raylens.train.progress import Checkpointed, Metrics, News, Restarting, Started, Warned
+
+
+def say(event: str, step: int | None = None, text: str = "") -> None:
+    line = json.dumps({"time": time.time(), "event": event, "step": step, "text": text})
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def tell(news: News) -> None:
+    if isinstance(news, Metrics):
+        say("step", news.record.step)
+    elif isinstance(news, Started):
+        say("started", news.start)
+    elif isinstance(news, Checkpointed):
+        say("checkpointed", news.step)
+    elif isinstance(news, Restarting):
+        say("restarting", None, news.reason)
+    elif isinstance(news, Warned):
+        say("warned", None, news.text)
+
+
+def main() -> None:
+    address, path = sys.argv[1], Path(sys.argv[2])
+    config = validated(RunConfig, load_yaml(path.read_text(), str(path)))
+    with session(address):
+        say("joined", None, ray.get_runtime_context().get_node_id())
+        result = train(config, say=lambda text: say("said", None, text), tell=tell)
+    say("finished", result.steps, str(result.version))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""A run over several raylets loses workers, a node, its driver and its storage, and ends as if nothing had been.
+
+`RAYLENS_CHAOS_KILLS=12 make chaos` gives the table of docs/reliability.md.
+"""
+
+import json
+import os
+import statistics
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.cluster_utils import Cluster
+
+from raylens.config import RunConfig, apply_overrides, dump_yaml, validated
+from raylens.registry import Registry
+from raylens.storage import Store, open_store
+from raylens.train.checkpoint import Checkpoints
+from raylens.train.metrics import read_metrics
+from tests.integration.nodes.monkey import KINDS, NODE, Kill, Monkey
+from tests.integration.nodes.outage import Outage
+
+MakeShards = Callable[..., Store]
+KILLS = int(os.environ.get("RAYLENS_CHAOS_KILLS", "4"))
+STEPS_A_KILL = 40
+
+
+def config_of(data: Store, storage: str, name: str) -> RunConfig:
+    tree = {
+        "name": name,
+        "storage": storage,
+        "global_batch": 32,
+        "data": {"train": data.uri, "run_length": 4, "runs_per_unit": 4, "crop_min_scale": 0.7},
+        "model": {
+            "embed_dim": 32,
+            "image": {"size": 32, "patch": 8, "width": 64, "layers": 2, "heads": 2},
+            "text": {"context": 12, "vocab": 600, "width": 64, "layers": 2, "heads": 2},
+        },
+        "optim": {"peak_lr": 1e-3, "schedule": {"warmup_steps": 10}, "ema_decay": 0.9},
+        "length": {"samples_seen": 32 * STEPS_A_KILL * KILLS},
+        "checkpoint": {"every_steps": 10, "keep_last": 2},
+        "scale": {"workers": 2, "micro_batch": 16},
+        "log_every_steps": 1,
+    }
+    return validated(RunConfig, apply_overrides(tree, []))
+
+
+def run(
+    config: RunConfig, kinds: list[str], cluster: Any, nodes: list[Any], outage: Outage, folder: Path
+) -> tuple[str, list[Kill]]:
+    path = folder / f"{config.name}.yaml"
+    path.write_text(dump_yaml(config))
+    monkey = Monkey(path, cluster, nodes, outage, seed=KILLS)
+    return monkey.run(kinds), monkey.kills
+
+
+def weights(config: RunConfig, version: str) -> dict[str, bytes]:
+    _, encoder = Registry(config.registry_uri).load(version)
+    return {name: tensor.numpy().tobytes() for name, tensor in encoder.bundle.weights.items()}
+
+
+def test_kills_leave_no_trace(
+    tmp_path: Path,
+    make_shards: MakeShards,
+    raylets: Cluster,
+    s3_bucket: str,
+    s3_server: str,
+) -> None:
+    outage = Outage(s3_server)
+    storage = f"{s3_bucket.replace(s3_server, outage.uri)}"
+    data = make_shards(64)
+    calm, wild = (config_of(data, storage, name) for name in ("calm", "wild"))
+    nodes = [raylets.add_node(**NODE) for _ in range(2)]
+    expected, _ = run(calm, [], raylets, nodes, outage, tmp_path)
+    found, kills = run(wild, [KINDS[number % len(KINDS)] for number in range(KILLS)], raylets, nodes, outage, tmp_path)
+    assert len(kills) == KILLS
+    records = [read_metrics(open_store(storage) / name) for name in ("calm", "wild")]
+    hashes = [[word for record in part for word in record["sample_hashes"]] for part in records]
+    assert hashes[0] == hashes[1]
+    assert len(hashes[0]) == STEPS_A_KILL * KILLS
+    assert weights(calm, expected) == weights(wild, found)
+    checkpoints = Checkpoints(open_store(storage) / "wild")
+    assert checkpoints.steps()[-1] == STEPS_A_KILL * KILLS
+    assert not checkpoints.leftovers()
+    for kill in kills:
+        sys.stdout.write(json.dumps(vars(kill)) + "\n")
+    median = statistics.median(kill.seconds for kill in kills)
+    lost = statistics.median(kill.lost for kill in kills)
+    sys.stdout.write(f"{KILLS} kills, {median:.1f} s and {lost:.0f} steps each\n")
+    outage.close()
+    ray.shutdown()

@@ -1,0 +1,88 @@
+"""A run with as many workers as a cluster of several raylets has room for, while nodes come and, with `make chaos`, go.
+
+Ray takes a minute to see that a lost node's room is gone: too long for every test run.
+"""
+
+import os
+import queue
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ray.cluster_utils import Cluster
+
+from raylens.cluster import session
+from raylens.config import RunConfig, validated
+from raylens.data.verify import Topology, verify
+from raylens.storage import Store, open_store
+from raylens.train import launch, train
+from raylens.train.metrics import read_metrics
+from raylens.train.prepare import prepare
+from raylens.train.progress import Metrics, News, Started
+from tests.integration.nodes.monkey import NODE
+
+SHRINKING = int(os.environ.get("RAYLENS_CHAOS_KILLS", "0")) > 4
+STEPS = 300 if SHRINKING else 160
+
+
+def config_of(tmp_path: Path, data: Store, name: str, workers: object) -> RunConfig:
+    tree = {
+        "name": name,
+        "storage": str(tmp_path / "runs"),
+        "global_batch": 12,
+        "data": {"train": data.uri, "run_length": 4, "runs_per_unit": 4},
+        "model": {
+            "embed_dim": 16,
+            "image": {"size": 16, "patch": 8, "width": 32, "layers": 2, "heads": 2},
+            "text": {"context": 12, "vocab": 600, "width": 32, "layers": 1, "heads": 2},
+        },
+        "optim": {"peak_lr": 1e-3, "schedule": {"warmup_steps": 5}, "eps": 1e-6},
+        "length": {"samples_seen": 12 * STEPS},
+        "checkpoint": {"every_steps": 10, "keep_last": 1},
+        "scale": {"workers": workers},
+        "log_every_steps": 1,
+    }
+    return validated(RunConfig, tree)
+
+
+def test_workers_come_and_go_with_the_nodes(
+    tmp_path: Path, make_shards: Callable[..., Store], raylets: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Head 1 CPU and a node of 2: two workers and the stream. Another node: four. One node less: two again."""
+    monkeypatch.setattr(launch, "RESIZE_SECONDS", 3.0)
+    config = config_of(tmp_path, make_shards(40), "elastic", {"min": 1, "max": 4})
+    raylets.add_node(**NODE)
+    heard: queue.Queue[News] = queue.Queue()
+    starts: list[Started] = []
+    with session(raylets.address), ThreadPoolExecutor(1) as apart:
+        # Nodes can be added in the main thread alone.
+        running = apart.submit(train, config, say=lambda _: None, tell=heard.put)
+        extra: Any = None
+        while not (running.done() and heard.empty()):
+            news = _next(heard)
+            if isinstance(news, Started):
+                starts.append(news)
+            if not isinstance(news, Metrics) or news.record.step < starts[-1].start + 15:
+                continue
+            if len(starts) == 1 and extra is None:
+                extra = raylets.add_node(**NODE)
+            elif starts[-1].workers == 4 and extra is not None and SHRINKING:
+                raylets.remove_node(extra, allow_graceful=False)
+                extra = None
+        result, plan = running.result(), prepare(config, lambda _: None).plan
+    counts = [start.workers for start in starts]
+    assert (counts[0], max(counts), counts[-1]) == (2, 4, 2 if SHRINKING else 4)
+    records = read_metrics(open_store(result.run_uri))
+    assert [record["step"] for record in records] == list(range(1, STEPS + 1))
+    spans = Topology(tuple((one.start, one.workers) for one in starts))
+    expected = verify(plan, 12, [Topology(((0, 1),)), spans], STEPS).hashes
+    assert [word for record in records for word in record["sample_hashes"]] == list(expected)
+
+
+def _next(heard: "queue.Queue[News]") -> News | None:
+    try:
+        return heard.get(timeout=1.0)
+    except queue.Empty:
+        return None

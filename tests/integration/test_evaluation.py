@@ -1,0 +1,146 @@
+"""Evaluation in the course of a run, against the registered model evaluated by itself."""
+
+from collections.abc import Callable
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+
+from raylens.config import RunConfig, SourceConfig, apply_overrides, validated
+from raylens.data import Source
+from raylens.errors import ConfigError
+from raylens.evaluate import ClassList, LabelledImage, zero_shot
+from raylens.registry import Encoder, Registry
+from raylens.storage import Store, open_store
+from raylens.train import train
+from raylens.train.checkpoint import Checkpoints
+from raylens.train.metrics import EVALUATIONS, read_metrics, read_records
+from raylens.train.progress import Evaluated, News, Warned
+from raylens.train.run_report import REPORT
+
+if TYPE_CHECKING:
+    from raylens.data.formats import RawSample
+
+MakeShards = Callable[..., Store]
+CLASSES = ClassList("thirds", ("first", "second", "third"), ("a {}.", "the {} one"))
+
+pytestmark = pytest.mark.usefixtures("cluster")
+
+
+def config_of(tmp_path: Path, train_on: Store, held_out: Store, *changes: str) -> RunConfig:
+    tree = {
+        "name": "evaluated",
+        "storage": str(tmp_path / "runs"),
+        "global_batch": 12,
+        "data": {"train": train_on.uri, "run_length": 4, "runs_per_unit": 4},
+        "model": {
+            "embed_dim": 16,
+            "image": {"size": 16, "patch": 8, "width": 32, "layers": 2, "heads": 2},
+            "text": {"context": 12, "vocab": 600, "width": 32, "layers": 1, "heads": 2},
+        },
+        "optim": {"peak_lr": 5e-3, "schedule": {"warmup_steps": 2}, "eps": 1e-6, "ema_decay": 0.8},
+        "length": {"samples_seen": 12 * 20},
+        "checkpoint": {"every_steps": 6, "keep_last": 1, "keep_best": 1},
+        "evaluation": {"every_steps": 7, "pairs": held_out.uri, "zero_shot": {"thirds": held_out.uri}},
+        "log_every_steps": 5,
+    }
+    return validated(RunConfig, apply_overrides(tree, changes))
+
+
+def by_itself(encoder: Encoder, held_out: Store, config: RunConfig) -> dict[str, float]:
+    """The same figures of all held-out pairs, by plain formulas in fp64."""
+    source, shards = Source.open(SourceConfig(uri=held_out.uri))
+    rows: list[tuple[str, RawSample]] = list(
+        chain.from_iterable([(shard.path, sample) for sample in source.walk(shard)] for shard in shards)
+    )
+    samples = [sample for _, sample in rows]
+    texts = [str(sample.caption) for sample in samples]
+    image_ND = encoder.encode_images([sample.image or b"" for sample in samples]).double()
+    text_ND = encoder.encode_texts(texts).double()
+    losses = []
+    for at in range(0, len(samples) - 11, 12):
+        logits = encoder.logit_scale * image_ND[at : at + 12] @ text_ND[at : at + 12].T
+        both = [torch.nn.functional.cross_entropy(one, torch.arange(12)) for one in (logits, logits.T)]
+        losses.append(float(sum(both)) / 2)
+    images = [LabelledImage(f"{path}/{one.key}", one.image or b"", one.meta["label"]) for path, one in rows]
+    accuracy = zero_shot(encoder, CLASSES.with_images(images)).accuracy
+    cosine_NN = (image_ND @ text_ND.T).numpy()
+    found = []
+    for row, own in enumerate(texts):
+        nearest = sorted(set(texts), key=lambda text: -cosine_NN[row, texts.index(text)])
+        found.append(nearest.index(own) < 5)
+    return {
+        "validation_loss": float(np.mean(losses)),
+        "zero_shot_thirds": accuracy,
+        "image_to_text_recall_5": float(np.mean(found)),
+    }
+
+
+@pytest.mark.parametrize(
+    ("workers", "changes", "tolerance"),
+    [
+        (2, (), 1e-5),
+        (3, ("zero.stage=3", "scale.micro_batch=2"), 1e-5),
+        (2, ("zero.stage=2", "precision=bf16"), 0.1),
+    ],
+)
+def test_figures_are_those_of_the_registered_model(
+    tmp_path: Path, make_shards: MakeShards, workers: int, changes: tuple[str, ...], tolerance: float
+) -> None:
+    held_out = make_shards(37, per_shard=5, name="heldout")
+    CLASSES.write(held_out)
+    config = config_of(tmp_path, make_shards(40), held_out, f"scale.workers={workers}", *changes)
+    heard: list[News] = []
+    result = train(config, say=lambda _: None, tell=heard.append)
+    rows = read_records(open_store(result.run_uri), EVALUATIONS)
+    # Every 7 steps, at checkpoints that are to be compared, and at the end.
+    assert [row["step"] for row in rows] == [6, 7, 12, 14, 18, 20]
+    assert [news.metrics for news in heard if isinstance(news, Evaluated)] == [_metrics(row) for row in rows]
+    encoder = Registry(config.registry_uri).load(str(result.version))[1]
+    for name, value in by_itself(encoder, held_out, config).items():
+        assert rows[-1][name] == pytest.approx(value, abs=tolerance), name
+    checkpoints = Checkpoints(open_store(result.run_uri))
+    losses = {row["step"]: row["validation_loss"] for row in rows if row["step"] in (6, 12, 18, 20)}
+    assert checkpoints.steps() == sorted({20, min(losses, key=losses.__getitem__)})
+    assert checkpoints.manifest(20).metrics == _metrics(rows[-1])
+    record = read_metrics(open_store(result.run_uri))[-1]
+    assert sum(record["positive_cosines"]) == 12
+    assert sum(record["negative_cosines"]) == 12 * (12 // workers - 1)
+    assert record["epoch"] == 6.0
+    assert record["image_norm"] > 0
+    assert record["memory_bytes"] > 100e6
+    assert "<svg" in open_store(result.run_uri).read_text(REPORT)
+
+
+def _metrics(row: dict[str, Any]) -> dict[str, float]:
+    return {name: value for name, value in row.items() if name not in ("step", "samples_seen", "seconds")}
+
+
+def test_evaluating_changes_nothing_that_is_learned(tmp_path: Path, make_shards: MakeShards) -> None:
+    held_out = make_shards(37, per_shard=5, name="heldout")
+    CLASSES.write(held_out)
+    data, weights = make_shards(40), []
+    for name, changes in (("seen", ()), ("blind", ("evaluation={}", "checkpoint.keep_best=0"))):
+        config = config_of(tmp_path, data, held_out, f"name={name}", "towers.dropout=0.2", *changes)
+        version = train(config, say=lambda _: None).version
+        encoder = Registry(config.registry_uri).load(str(version))[1]
+        weights.append({name: one.numpy().tobytes() for name, one in encoder.bundle.weights.items()})
+    assert weights[0] == weights[1]
+
+
+def test_what_cannot_be_read_is_told_and_left_out(tmp_path: Path, make_shards: MakeShards) -> None:
+    data, held_out = make_shards(40), make_shards(37, per_shard=5, name="heldout")
+    config = config_of(tmp_path, data, held_out)
+    with pytest.raises(ConfigError, match=r"evaluation\.zero_shot\.thirds = .*heldout.*needs a classes\.json"):
+        train(config, say=lambda _: None)
+    CLASSES.write(held_out)
+    held_out.delete("000003.tar")
+    text = held_out.read("000001.tar")
+    held_out.write("000001.tar", text.replace(b"\x89PNG", b"\x89GIF"))
+    heard: list[News] = []
+    train(config, say=lambda _: None, tell=heard.append)
+    warnings = [news.text for news in heard if isinstance(news, Warned)]
+    assert warnings == ["warning: evaluation after step 6: 5 images cannot be read and are left out"]

@@ -1,0 +1,79 @@
+"""What ``raylens checkpoints`` does: list, verify and prune those of a run."""
+
+from collections.abc import Callable
+
+from rich.table import Table
+
+from raylens.config import CheckpointConfig, load_yaml, merge, validated
+from raylens.errors import NotFoundError, RaylensError
+from raylens.storage import open_store
+from raylens.train.checkpoint import Checkpoints
+from raylens.train.retention import kept, prune
+
+__all__ = ["checkpoints_of", "delete_unkept", "listing", "verified"]
+
+UNIT = 1 << 20
+
+
+def checkpoints_of(run: str) -> tuple[Checkpoints, CheckpointConfig]:
+    """The checkpoints of a run, and what its configuration says of keeping them.
+
+    Raises:
+        NotFoundError: there is no such run.
+    """
+    store = open_store(run)
+    try:
+        text = store.read_text("config.yaml")
+    except NotFoundError:
+        raise NotFoundError(
+            f"{store.describe()} is no training run, it has no config.yaml: see `raylens runs list STORAGE`"
+        ) from None
+    saved = load_yaml(text, f"{store.describe()}/config.yaml").get("checkpoint", {})
+    return Checkpoints(store), CheckpointConfig.model_validate(saved)
+
+
+def listing(run: str) -> Table:
+    """A row a checkpoint, and one for what broken attempts left."""
+    checkpoints, config = checkpoints_of(run)
+    manifests = [checkpoints.manifest(step) for step in checkpoints.steps()]
+    keep = kept({one.step: one.metrics for one in manifests}, config)
+    table = Table("step", "samples seen", "workers", "ZeRO", "MiB", "files", "kept", "evaluated")
+    for one in manifests:
+        scores = "  ".join(f"{name} {value:.4g}" for name, value in one.metrics.items())
+        row = (one.step, f"{one.cursor.position:,}", one.workers, one.zero_stage, f"{one.size / UNIT:,.1f}")
+        table.add_row(*map(str, row), str(len(one.files)), "yes" if one.step in keep else "no", scores)
+    if left := checkpoints.leftovers():
+        table.add_row(*[""] * 5, str(len(left)), "no", "of attempts that never became a checkpoint")
+    return table
+
+
+def verified(run: str, steps: list[int], say: Callable[[str], None]) -> list[str]:
+    """Read every file of the checkpoints again (all, or those at ``steps``) and compare its hash; what is wrong."""
+    checkpoints, _ = checkpoints_of(run)
+    have = checkpoints.steps()
+    if unknown := sorted(set(steps) - set(have)):
+        raise NotFoundError(
+            f"no checkpoint at step {', '.join(map(str, unknown))}; there are {', '.join(map(str, have)) or 'none'}"
+        )
+    failures = []
+    for step in steps or have:
+        try:
+            manifest = checkpoints.manifest(step)
+            count = sum(1 for _ in checkpoints.parts(manifest, manifest.files))
+        except RaylensError as error:
+            failures.append(str(error))
+        else:
+            say(f"step {step}: {count} files, {manifest.size / UNIT:,.1f} MiB, all as they were saved")
+    return failures
+
+
+def delete_unkept(run: str, assignments: list[str], *, really: bool) -> tuple[list[int], list[str]]:
+    """Delete what the run's settings, or others in their place, do not keep; or only say what that would be."""
+    checkpoints, config = checkpoints_of(run)
+    changes = {key.strip(): value for key, _, value in (one.partition("=") for one in assignments)}
+    config = validated(CheckpointConfig, merge(config.model_dump(), changes))
+    if really:
+        return prune(checkpoints, config)
+    steps = checkpoints.steps()
+    gone = set(steps) - kept({step: checkpoints.manifest(step).metrics for step in steps}, config)
+    return sorted(gone), [path for path, step in checkpoints.leftovers().items() if steps and step <= steps[-1]]

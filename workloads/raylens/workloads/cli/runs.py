@@ -1,0 +1,103 @@
+"""``raylens runs``: what training runs have written."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from raylens.workloads.cli.options import check_file
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from rich.table import Table
+
+__all__ = ["app"]
+
+WIDE = 160
+"""Columns of a table that goes into a file or another program."""
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one line of JSON instead.")]
+
+app = typer.Typer(help="Training runs: list, show, compare.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_runs(
+    storage: Annotated[str, typer.Argument(help="URI of the folder that holds the runs, e.g. runs.")],
+    as_json: AsJson = False,
+) -> None:
+    """List the runs of a storage: how far each is, and what was heard of it last.
+
+    A run that is "unfinished" is running, or ended without a word: look at the time of its last news.
+
+    Examples:
+
+        raylens runs list runs
+
+        raylens runs list s3://bucket/runs --json
+    """
+    from raylens.workloads.runs import list_page
+
+    _print(list_page(storage, as_json))
+
+
+@app.command("show")
+def show(
+    run: Annotated[str, typer.Argument(help="URI of a run's folder, or of the storage it is in.")],
+    name: Annotated[str | None, typer.Argument(help="The run's name, after a storage.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write the page of curves here as well, of a run as it is now.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show a run: changed settings, last record, best evaluations, checkpoints and events.
+
+    When a run ends, its folder has the page with its curves, training.html; --out writes it at any time.
+
+    Examples:
+
+        raylens runs show runs/digits
+
+        raylens runs show s3://bucket/runs digits --out digits.html
+    """
+    from raylens.workloads.runs import open_run, show_page, write_page
+
+    if out is not None:
+        check_file(out, "--out")
+    found = open_run(run, name)
+    _print(show_page(found, as_json))
+    if out is not None:
+        write_page(found, out)
+        typer.echo(f"curves: {out}", err=True)
+
+
+@app.command("compare")
+def compare(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN RUN...", help="URIs of the folders of two runs or more.")],
+    out: Annotated[Path, typer.Option(help="The page of curves to write.")] = Path("compare.html"),
+    as_json: AsJson = False,
+) -> None:
+    """Compare runs: settings that differ, last and best values, and a page with their curves over each other.
+
+    Example:
+
+        raylens runs compare runs/digits runs/hotter --out compare.html
+    """
+    from raylens.workloads.runs import compare as pages
+
+    check_file(out, "--out")
+    _print(pages(runs, out, as_json))
+
+
+def _print(page: "Iterable[str | Table]") -> None:
+    """Tables as wide as the terminal; lines, of which some are JSON, never broken."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=WIDE)
+    for part in page:
+        if isinstance(part, str):
+            typer.echo(part)
+        else:
+            console.print(part)
