@@ -70,7 +70,9 @@ def encoder(registry: str) -> Encoder:
 
 @pytest.fixture(scope="module")
 def service(cluster: None, registry: str) -> Iterator[RunningService]:
-    with serve_model(registry=registry, reference="tiny", port=free_port(), replicas=2, settings=SETTINGS) as running:
+    with serve_model(
+        registry=registry, reference="tiny", port=free_port(), replicas=2, precision="fp32", settings=SETTINGS
+    ) as running:
         yield running
 
 
@@ -101,7 +103,7 @@ def test_an_unknown_model_is_named(cluster: None, registry: str) -> None:
 
 
 def test_more_cpus_than_there_are_is_refused(cluster: None, registry: str) -> None:
-    with pytest.raises(ServingError, match="need 999 CPUs"):
+    with pytest.raises(ServingError, match=r"need 1998 CPUs .tiny: 1 x 999 . 1 x 999."):
         serve_model(registry=registry, reference="tiny", port=free_port(), cpus_per_replica=999)
 
 

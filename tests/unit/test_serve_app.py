@@ -17,12 +17,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from raylens.config import ModelConfig
-from raylens.errors import OverloadedError
+from raylens.errors import OverloadedError, ServingError
 from raylens.inputs import Preprocess, Tokenizer
 from raylens.models import DualEncoder
 from raylens.registry import Bundle, Encoder, Registry
 from raylens.serve.app import build_app
-from raylens.serve.messages import Backend, Embeddings, Item, Refusal
+from raylens.serve.catalogue import Catalogue, Served
+from raylens.serve.joined import JoinedModel
+from raylens.serve.messages import Embedder, Embeddings, Item, Refusal
 from raylens.serve.replica import EncoderReplica
 from raylens.serve.settings import ServeSettings
 
@@ -78,23 +80,31 @@ def replica(registry: Path) -> EncoderReplica:
     return EncoderReplica(str(registry), "tiny@1", SETTINGS)
 
 
+def catalogue_of(backend: Embedder, settings: ServeSettings = SETTINGS) -> Catalogue:
+    """One set of replicas for both towers."""
+    return Catalogue([Served("tiny@1", JoinedModel(backend, backend, settings))])
+
+
 def call(
-    backend: Backend,
+    backend: Embedder,
     method: str,
     path: str,
     body: Any = None,
     content: bytes | None = None,
     settings: ServeSettings = SETTINGS,
+    headers: dict[str, str] | None = None,
 ) -> httpx.Response:
     async def once() -> httpx.Response:
-        transport = httpx.ASGITransport(app=build_app(backend, settings), raise_app_exceptions=False)
+        transport = httpx.ASGITransport(
+            app=build_app(catalogue_of(backend, settings), settings), raise_app_exceptions=False
+        )
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-            return await client.request(method, path, json=body, content=content)
+            return await client.request(method, path, json=body, content=content, headers=headers)
 
     return asyncio.run(once())
 
 
-def embed(backend: Backend, **body: Any) -> Any:
+def embed(backend: Embedder, **body: Any) -> Any:
     response = call(backend, "POST", "/v1/embeddings", body)
     assert response.status_code == 200, response.text
     return response.json()
@@ -182,9 +192,14 @@ def test_a_bad_item_fails_alone(replica: EncoderReplica, encoder: Encoder, item:
         ({"input": 3}, "invalid_value", "input", "a string, or a list"),
         ({"input": None}, "invalid_value", "input", "a string, or a list"),
         ({"input": ["a", 3]}, "invalid_value", "input.1", "object"),
-        ({"input": [[1, 2]]}, "invalid_value", "input.0", "object"),
-        ({"input": [{}]}, "invalid_value", "input.0", "either"),
-        ({"input": [{"text": "a", "image": "b"}]}, "invalid_value", "input.0", "either"),
+        ({"input": [[1, "a"]]}, "invalid_value", "input.0.tokens.1", "integer"),
+        ({"input": [[]]}, "invalid_value", "input.0.tokens", "at least 1"),
+        ({"input": "a", "dimensions": 0}, "invalid_value", "dimensions", "greater than"),
+        ({"input": "a", "dimensions": 33}, "invalid_value", "dimensions", "have 32"),
+        ({"input": "a", "embedding_types": ["int4"]}, "invalid_value", "embedding_types.0", "int8"),
+        ({"input": "a", "modality": "audio"}, "invalid_value", "modality", "image"),
+        ({"input": [{}]}, "invalid_value", "input.0", "give one of"),
+        ({"input": [{"text": "a", "image": "b"}]}, "invalid_value", "input.0", "give one of"),
         ({"input": [{"txt": "a"}]}, "unknown_key", "input.0.txt", "text, image"),
         ({"input": "a", "dimension": 3}, "unknown_key", "dimension", "encoding_format"),
         ({"input": "a", "encoding_format": "int8"}, "invalid_value", "encoding_format", "base64"),
@@ -226,7 +241,7 @@ def test_a_large_body_is_refused_declared_or_not(replica: EncoderReplica) -> Non
             for _ in range(7):
                 yield b" " * 10_000
 
-        transport = httpx.ASGITransport(app=build_app(replica, SETTINGS))
+        transport = httpx.ASGITransport(app=build_app(catalogue_of(replica), SETTINGS))
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
             return await client.post("/v1/embeddings", content=parts())
 
@@ -301,6 +316,7 @@ def test_the_model_describes_itself(replica: EncoderReplica, registry: Path) -> 
         "tokenizer": encoder.tokenizer.identity(),
         "preprocessing": encoder.preprocess.identity(),
         "normalised": True,
+        "towers": {name: {"precision": "fp32", "cosine_to_fp32": 1.0} for name in ("image", "text")},
     }
 
 
@@ -309,20 +325,19 @@ def test_health_and_readiness(replica: EncoderReplica) -> None:
     assert call(replica, "GET", "/readyz").json() == {"status": "ready"}
 
 
-def test_a_model_of_nan_is_alive_but_not_ready(tmp_path: Path) -> None:
+def test_a_model_of_nan_does_not_start(tmp_path: Path) -> None:
     bundle = random_bundle()
     ruined = {name: torch.full_like(weight, torch.nan) for name, weight in bundle.weights.items()}
     Registry(str(tmp_path)).publish("ruined", Bundle(bundle.config, ruined, bundle.tokenizer, bundle.preprocess))
-    replica = EncoderReplica(str(tmp_path), "ruined", SETTINGS)
-    assert call(replica, "GET", "/healthz").status_code == 200
-    assert "unusable" in refused(call(replica, "GET", "/readyz"), 503, "unavailable")["message"]
+    with pytest.raises(ServingError, match="tower of ruined@1 is unusable: known inputs have cosine nan"):
+        EncoderReplica(str(tmp_path), "ruined", SETTINGS)
 
 
 def test_a_full_replica_asks_to_come_back(registry: Path) -> None:
     replica = EncoderReplica(str(registry), "tiny", SETTINGS.model_copy(update={"capacity": 2}))
     body = {"input": ["a", "b", {"image": uri(picture())}]}
     embed(replica, input=body["input"][1:])
-    response = call(replica, "POST", "/v1/embeddings", {"input": ["a", "b", "c"]})
+    response = call(replica, "POST", "/v1/embeddings", {"input": ["c", "d", "e"]})
     refused(response, 503, "overloaded")
     assert response.headers["retry-after"] == "1"
     embed(replica, **body)  # the refused request holds no place
@@ -333,11 +348,13 @@ class Broken(EncoderReplica):
 
     fault: Exception | None = None
 
-    async def embed(self, items: Sequence[Item], model: str | None = None) -> Embeddings | Refusal:
+    async def embed(
+        self, items: Sequence[Item], wanted: str | None = None, *, bulk: bool = False
+    ) -> Embeddings | Refusal:
         if self.fault is not None:
             raise self.fault
         await asyncio.sleep(3600)
-        return await super().embed(items, model)
+        return await super().embed(items, wanted, bulk=bulk)
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,10 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import ray
+import ray._private.worker
 
 from raylens.errors import ClusterError
 
@@ -49,6 +51,7 @@ def session(address: str | None = None, num_cpus: int | None = None) -> Iterator
     except (ConnectionError, RuntimeError, ValueError) as error:
         where = f"the cluster at {address!r}" if address else "a cluster on this machine"
         raise ClusterError(f"cannot use {where}: {_first_line(error)}") from error
+    ray._private.worker.print_to_stdstream = _to_log
     try:
         # After ray.init, which puts a handler in place that prints a stack and aborts, and leaves Ray behind.
         with _sigterm_interrupts():
@@ -107,6 +110,14 @@ def _environment() -> None:
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     for name in ("ray", "ray.data", "ray.train", "ray.serve"):
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _to_log(data: dict[str, Any], ignore_prefix: bool) -> None:  # noqa: ARG001
+    """What Ray's daemons have to say, twenty lines of a log for a lost node among it, would go to standard output.
+
+    What it means for a command, the command says itself.
+    """
+    logging.getLogger("ray").info("%s", "\n".join(map(str, data.get("lines", ()))))
 
 
 def _first_line(error: BaseException) -> str:

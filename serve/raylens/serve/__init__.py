@@ -4,13 +4,30 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from raylens.serve.client import EmbeddingClient
-    from raylens.serve.launch import RunningService, serve_model
+    from raylens.serve.client import AsyncEmbeddingClient, EmbeddingClient
+    from raylens.serve.launch import RunningService, serve_model, serve_service
+    from raylens.serve.service import ServiceConfig
     from raylens.serve.settings import ServeSettings
 
-__all__ = ["EmbeddingClient", "RunningService", "ServeSettings", "serve_model"]
+__all__ = [
+    "AsyncEmbeddingClient",
+    "EmbeddingClient",
+    "RunningService",
+    "ServeSettings",
+    "ServiceConfig",
+    "serve_model",
+    "serve_service",
+]
 
-_HOMES = {"EmbeddingClient": "client", "RunningService": "launch", "ServeSettings": "settings", "serve_model": "launch"}
+_HOMES = {
+    "AsyncEmbeddingClient": "client",
+    "EmbeddingClient": "client",
+    "RunningService": "launch",
+    "ServeSettings": "settings",
+    "ServiceConfig": "service",
+    "serve_model": "launch",
+    "serve_service": "launch",
+}
 
 
 def __getattr__(name: str) -> Any:

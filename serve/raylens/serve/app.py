@@ -1,99 +1,186 @@
-"""The HTTP side: validation, limits and the error form, over whatever `Backend` embeds."""
+"""The HTTP side: routes and limits, over whatever the models of a catalogue embed with."""
 
 import asyncio
-from typing import TypeVar
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
 
 from fastapi import FastAPI, Request, Response
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
+from starlette.middleware.cors import CORSMiddleware
 
-from raylens.errors import ConfigError, OverloadedError, UnavailableError
+from raylens.errors import ConfigError
 from raylens.inputs import CAPTION_TEMPLATES, check_class_names, fill_templates
-from raylens.serve.convert import classify_response, embedding_response, model_info, to_item, to_picture
-from raylens.serve.messages import Backend, Refusal
-from raylens.serve.refusals import RefusedError, add_handlers, complaint
-from raylens.serve.schema import ClassifyRequest, EmbeddingRequest, ModelList
+from raylens.serve.answers import ModelList
+from raylens.serve.bodies import read_body, read_embedding_request
+from raylens.serve.catalogue import Catalogue, Chosen
+from raylens.serve.convert import (
+    classify_response,
+    embedding_response,
+    is_url,
+    model_info,
+    similarity_response,
+    to_item,
+    to_picture,
+)
+from raylens.serve.described import describe, describe_app
+from raylens.serve.fetch import Fetcher
+from raylens.serve.guard import Guard
+from raylens.serve.keys import KeyRing
+from raylens.serve.messages import Embeddings, Failed, Item, Picture
+from raylens.serve.refusals import RefusedError, add_handlers
+from raylens.serve.schema import ClassifyRequest, EmbeddingRequest, InputItem, SimilarityRequest
+from raylens.serve.security import SecurityConfig
 from raylens.serve.settings import ServeSettings
+from raylens.serve.telemetry import Telemetry
 
 __all__ = ["build_app"]
 
-BodyT = TypeVar("BodyT", bound=BaseModel)
-AnswerT = TypeVar("AnswerT")
 
+def build_app(
+    catalogue: Catalogue,
+    settings: ServeSettings,
+    security: SecurityConfig | None = None,
+    fetcher: Fetcher | None = None,
+    *,
+    answers_with_id: bool = True,
+) -> FastAPI:
+    """The API as an ASGI application.
 
-def build_app(backend: Backend, settings: ServeSettings) -> FastAPI:
-    """The API as an ASGI application."""
-    app = FastAPI(title="raylens", docs_url=None, redoc_url=None, openapi_url=None)
+    Args:
+        catalogue: its models.
+        settings: limits.
+        security: protection; none if None.
+        fetcher: of images by URL; made from ``security`` if None.
+        answers_with_id: give answers the request's id; Ray Serve does so itself.
+
+    Raises:
+        ConfigError: the file of keys cannot be read.
+    """
+    security = security or SecurityConfig()
+    api = _Api(catalogue, settings, fetcher or Fetcher(security.urls))
+    app = FastAPI(title="raylens", redoc_url=None)
     add_handlers(app)
-
-    @app.post("/v1/embeddings")
-    async def embeddings(request: Request) -> Response:
-        body = await _body(request, EmbeddingRequest, settings)
-        _check_count("input", len(body.input), settings)
-        items = [to_item(item, settings.max_text_chars) for item in body.input]
-        async with asyncio.timeout(settings.request_timeout_s):
-            answer = _accepted(await backend.embed(items, body.model))
-        return _json(embedding_response(answer, body.encoding_format))
-
-    @app.post("/v1/classify")
-    async def classify(request: Request) -> Response:
-        body = await _body(request, ClassifyRequest, settings)
-        _check_count("images", len(body.images), settings)
-        prompts = _prompts(body)
-        _check_count("classes times templates", len(prompts) * len(prompts[0]), settings)
-        images = [to_picture(uri) for uri in body.images]
-        async with asyncio.timeout(settings.request_timeout_s):
-            answer = _accepted(await backend.classify(images, prompts, body.model))
-        return _json(classify_response(answer, body.classes))
-
-    @app.get("/v1/models")
-    async def models() -> Response:
-        async with asyncio.timeout(settings.request_timeout_s):
-            return _json(ModelList(data=[model_info(await backend.describe())]))
-
-    @app.get("/healthz")
-    async def healthz() -> dict[str, str]:
-        return {"status": "alive"}
-
-    @app.get("/readyz")
-    async def readyz() -> dict[str, str]:
-        async with asyncio.timeout(settings.request_timeout_s):
-            _accepted(await backend.probe())
-        return {"status": "ready"}
-
+    app.post("/v1/embeddings", **describe("embeddings"))(api.embeddings)
+    app.post("/v1/similarity", **describe("similarity"))(api.similarity)
+    app.post("/v1/classify", **describe("classify"))(api.classify)
+    app.get("/v1/models", **describe("models"))(api.models)
+    app.get("/healthz", **describe("healthz"))(api.healthz)
+    app.get("/readyz", **describe("readyz"))(api.readyz)
+    app.get("/metrics", **describe("metrics"))(api.metrics)
+    if security.origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=security.origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["authorization", "content-type", "x-request-id"],
+            expose_headers=["x-request-id", "retry-after"],
+        )
+    keys = KeyRing(security.keys) if security.keys else None
+    describe_app(app, keyed=keys is not None)
+    app.add_middleware(Guard, security=security, keys=keys, telemetry=api.telemetry, answers_with_id=answers_with_id)
     return app
 
 
-async def _body(request: Request, kind: type[BodyT], settings: ServeSettings) -> BodyT:
-    """The parsed body. Read by hand: FastAPI would read all of it before any limit, and parse it in Python."""
-    try:
-        return kind.model_validate_json(await _read(request, settings.max_body_bytes))
-    except ValidationError as error:
-        raise complaint(error, kind) from None
+class _Api:
+    """The routes."""
+
+    def __init__(self, catalogue: Catalogue, settings: ServeSettings, fetcher: Fetcher) -> None:
+        self._catalogue = catalogue
+        self._settings = settings
+        self._fetcher = fetcher
+        self.telemetry = Telemetry()
+
+    async def embeddings(self, request: Request) -> Response:
+        body = await read_embedding_request(request, self._settings)
+        chosen = self._catalogue.choose(body.model)
+        answer = await self._embed(request, chosen, {"input": body.input}, bulk=body.priority == "bulk")
+        _check_dimensions(body, answer)
+        return _json(embedding_response(answer, body))
+
+    async def similarity(self, request: Request) -> Response:
+        body = await read_body(request, SimilarityRequest, self._settings)
+        chosen = self._catalogue.choose(body.model)
+        parts = {"queries": body.queries, "documents": body.documents}
+        return _json(similarity_response(await self._embed(request, chosen, parts, bulk=body.priority == "bulk"), body))
+
+    async def classify(self, request: Request) -> Response:
+        body = await read_body(request, ClassifyRequest, self._settings)
+        chosen = self._catalogue.choose(body.model)
+        self._check_count("images", len(body.images))
+        prompts = _prompts(body)
+        self._check_count("classes times templates", len(prompts) * len(prompts[0]))
+        request.state.purse.pay(len(body.images))
+        async with asyncio.timeout(self._settings.request_timeout_s):
+            images = await asyncio.gather(*map(self._picture, body.images))
+            model = chosen.served.model
+            identity, results = await model.classify(images, prompts, bulk=body.priority == "bulk")
+        chosen.check(identity)
+        self._count(chosen, images, results)
+        return _json(classify_response(identity, results, body.classes))
+
+    async def models(self) -> Response:
+        async with asyncio.timeout(self._settings.request_timeout_s):
+            found = await asyncio.gather(*(one.model.describe() for one in self._catalogue.served))
+        return _json(ModelList(data=[model_info(of_towers) for of_towers in found]))
+
+    async def healthz(self) -> dict[str, str]:
+        return {"status": "alive"}
+
+    async def readyz(self) -> dict[str, str]:
+        async with asyncio.timeout(self._settings.request_timeout_s):
+            await asyncio.gather(*(one.model.probe() for one in self._catalogue.served))
+        return {"status": "ready"}
+
+    async def metrics(self) -> Response:
+        return Response(self.telemetry.text(), media_type=self.telemetry.content_type)
+
+    async def _embed(
+        self, request: Request, chosen: Chosen, parts: dict[str, list[InputItem]], *, bulk: bool
+    ) -> Embeddings:
+        inputs = [item for part in parts.values() for item in part]
+        for name, part in parts.items():
+            self._check_count(name, len(part))
+        self._check_count(" and ".join(parts), len(inputs))
+        request.state.purse.pay(len(inputs))
+        async with asyncio.timeout(self._settings.request_timeout_s):
+            items = await asyncio.gather(*map(self._item, inputs))
+            answer = await chosen.served.model.embed(items, bulk=bulk)
+        chosen.check(answer.model)
+        self._count(chosen, items, answer.results)
+        return answer
+
+    async def _item(self, item: InputItem) -> Item:
+        return to_item(item, self._settings.max_text_chars) if item.image is None else await self._picture(item.image)
+
+    async def _picture(self, uri: str) -> Picture | Failed:
+        if self._fetcher.on and is_url(uri):
+            return await self._fetcher.picture(uri)
+        return to_picture(uri)
+
+    def _check_count(self, what: str, count: int) -> None:
+        if count > self._settings.max_items:
+            raise RefusedError(
+                f"{what}: {count} is over the limit of {self._settings.max_items} a request",
+                code="too_many_items",
+                param=what.split()[0],
+            )
+
+    def _count(self, chosen: Chosen, items: Sequence[Item], results: Sequence[Any]) -> None:
+        told: Counter[tuple[str, str]] = Counter()
+        for item, result in zip(items, results, strict=True):
+            kind = "image" if isinstance(item, Picture) else "none" if isinstance(item, Failed) else "text"
+            told[kind, result.code if isinstance(result, Failed) else "ok"] += 1
+        for (kind, outcome), count in told.items():
+            self.telemetry.items.labels(chosen.served.name, kind, outcome).inc(count)
 
 
-async def _read(request: Request, limit: int) -> bytes:
-    too_large = RefusedError(
-        f"the body is larger than {limit} bytes: send fewer items a request, or smaller images",
-        status=413,
-        code="body_too_large",
-    )
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > limit:
-        raise too_large
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit:
-            raise too_large
-    return bytes(body)
-
-
-def _check_count(what: str, count: int, settings: ServeSettings) -> None:
-    if count > settings.max_items:
+def _check_dimensions(body: EmbeddingRequest, answer: Embeddings) -> None:
+    if body.dimensions is not None and body.dimensions > answer.model.embed_dim:
         raise RefusedError(
-            f"{what}: {count} is over the limit of {settings.max_items} a request",
-            code="too_many_items",
-            param=what.split()[0],
+            f"dimensions = {body.dimensions}: the model's embeddings have {answer.model.embed_dim}",
+            code="invalid_value",
+            param="dimensions",
         )
 
 
@@ -103,16 +190,6 @@ def _prompts(body: ClassifyRequest) -> list[list[str]]:
         return fill_templates(body.classes, body.templates or CAPTION_TEMPLATES)
     except ConfigError as error:
         raise RefusedError(str(error), code="invalid_value", param=str(error).split()[0].strip(":")) from None
-
-
-def _accepted(answer: AnswerT | Refusal) -> AnswerT:
-    if isinstance(answer, Refusal):
-        if answer.code == "overloaded":
-            raise OverloadedError(answer.message)
-        if answer.code == "not_ready":
-            raise UnavailableError(answer.message)
-        raise RefusedError(answer.message, status=404, code=answer.code, param="model")
-    return answer
 
 
 def _json(body: BaseModel) -> Response:

@@ -2,6 +2,8 @@
 
 import asyncio
 import heapq
+import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +17,11 @@ __all__ = ["Batcher", "Places"]
 InT = TypeVar("InT")
 OutT = TypeVar("OutT")
 
+BULK_PATIENCE_S = 5.0
+"""After it a bulk item goes with the others: under a steady load it would never have its turn."""
+SMOOTHING = 0.2
+"""Weight of the newest batch in the moving average of the seconds that an item takes."""
+
 
 @dataclass(eq=False, frozen=True)
 class _Waiting(Generic[InT, OutT]):
@@ -22,6 +29,8 @@ class _Waiting(Generic[InT, OutT]):
     size: int
     ticket: int
     answer: "asyncio.Future[OutT]"
+    yields_until: float
+    """On the clock of `time.monotonic`; a bulk item stands behind all others until then."""
 
 
 class Batcher(Generic[InT, OutT]):
@@ -34,6 +43,8 @@ class Batcher(Generic[InT, OutT]):
         capacity: most items that are held at a time, from reservation to answer.
         size: the cost of an item, such as a text's tokens. Where more waits than a batch takes, the oldest item
             goes with those nearest to it in size, since a batch is padded to its longest; so none starves.
+        max_wait_s: what is expected to wait longer than this is refused at once, when it could still go elsewhere:
+            behind a queue that is longer than the callers' patience, the device would only compute for nobody.
     """
 
     def __init__(
@@ -44,12 +55,15 @@ class Batcher(Generic[InT, OutT]):
         max_batch: int,
         capacity: int,
         size: Callable[[InT], int] = lambda _: 0,
+        max_wait_s: float = math.inf,
     ) -> None:
         self._device = device
         self._compute = compute
         self._max_batch = max_batch
         self._capacity = capacity
         self._size = size
+        self._max_wait_s = max_wait_s
+        self._item_s = 0.0
         self._held = 0
         self._waiting: list[_Waiting[InT, OutT]] = []
         device.attach(self)
@@ -64,12 +78,17 @@ class Batcher(Generic[InT, OutT]):
         """Items in line."""
         return sum(not waiting.answer.done() for waiting in self._waiting)
 
+    @property
+    def expected_wait_s(self) -> float:
+        """Of what is held now, at the pace of the last batches."""
+        return self._held * self._item_s
+
     @contextmanager
     def reserve(self, count: int) -> "Iterator[Places[InT, OutT]]":
         """Take places for ``count`` items, before effort is spent on preparing them.
 
         Raises:
-            OverloadedError: there are not as many free.
+            OverloadedError: there are not as many free, or it would take too long until the last has its turn.
             ServingError: the device is closed.
         """
         if self._device.closed:
@@ -78,16 +97,22 @@ class Batcher(Generic[InT, OutT]):
             raise OverloadedError(
                 f"{count} items do not fit: {self._held} of {self._capacity} places are taken; try again in a moment"
             )
+        # By what is held already, so that the largest request is served where nothing else waits.
+        if self.expected_wait_s > self._max_wait_s:
+            raise OverloadedError(
+                f"{self._held} items wait, about {self.expected_wait_s:.0f} s of work: try again in a moment"
+            )
         self._held += count
         try:
             yield Places(self, count)
         finally:
             self._held -= count
 
-    def enqueue(self, items: Sequence[InT]) -> "list[asyncio.Future[OutT]]":
+    def enqueue(self, items: Sequence[InT], *, bulk: bool = False) -> "list[asyncio.Future[OutT]]":
         """Put items in line; for holders of places."""
         loop = asyncio.get_running_loop()
-        added = [_Waiting(item, self._size(item), self._device.ticket(), loop.create_future()) for item in items]
+        until = time.monotonic() + BULK_PATIENCE_S if bulk else -math.inf
+        added = [_Waiting(item, self._size(item), self._device.ticket(), loop.create_future(), until) for item in items]
         self._waiting += added
         self._device.wake()
         return [waiting.answer for waiting in added]
@@ -99,16 +124,25 @@ class Batcher(Generic[InT, OutT]):
 
     def take(self) -> Sequence[_Waiting[InT, OutT]]:
         """See `raylens.serve.device.Queue`."""
-        head = self._waiting[0].size
-        # Stable: items of one size leave in the order in which they came.
-        batch = heapq.nsmallest(self._max_batch, self._waiting, key=lambda waiting: abs(waiting.size - head))
+        now = time.monotonic()
+        urgent = [waiting for waiting in self._waiting if waiting.yields_until <= now]
+        patient = [waiting for waiting in self._waiting if waiting.yields_until > now]
+        head = (urgent or patient)[0].size
+        batch: list[_Waiting[InT, OutT]] = []
+        for line in (urgent, patient):
+            # Stable: items of one size leave in the order in which they came.
+            batch += heapq.nsmallest(self._max_batch - len(batch), line, key=lambda waiting: abs(waiting.size - head))
         taken = {waiting.ticket for waiting in batch}
         self._waiting = [waiting for waiting in self._waiting if waiting.ticket not in taken]
         return batch
 
     def run(self, batch: Sequence[_Waiting[InT, OutT]]) -> Sequence[OutT]:
         """See `raylens.serve.device.Queue`."""
+        began = time.perf_counter()
         results = self._compute([waiting.item for waiting in batch])
+        # In the device's thread, and read in the loop's: one float, whichever of two values it has.
+        each = (time.perf_counter() - began) / len(batch)
+        self._item_s = each if self._item_s == 0 else (1 - SMOOTHING) * self._item_s + SMOOTHING * each
         if len(results) != len(batch):
             raise ServingError(f"a batch of {len(batch)} items came back with {len(results)} results")
         return results
@@ -140,7 +174,7 @@ class Places(Generic[InT, OutT]):
         self._batcher = batcher
         self._left = count
 
-    async def run(self, items: Sequence[InT]) -> list[OutT | BaseException]:
+    async def run(self, items: Sequence[InT], *, bulk: bool = False) -> list[OutT | BaseException]:
         """The results of items in their order; for each item of a failed batch, the exception.
 
         Cancelled, it takes the items out of the line.
@@ -151,4 +185,4 @@ class Places(Generic[InT, OutT]):
         if len(items) > self._left:
             raise ServingError(f"{len(items)} items for {self._left} reserved places")
         self._left -= len(items)
-        return await asyncio.gather(*self._batcher.enqueue(items), return_exceptions=True)
+        return await asyncio.gather(*self._batcher.enqueue(items, bulk=bulk), return_exceptions=True)

@@ -6,11 +6,12 @@ import ray
 from ray import serve
 
 from raylens.errors import ServingError
+from raylens.serve.service import ServiceConfig, TowerConfig
 
 __all__ = ["check_port", "check_ray"]
 
 
-def check_ray(replicas: int, cpus_per_replica: float) -> None:
+def check_ray(config: ServiceConfig) -> None:
     """Is there a Ray with room, and without another service?
 
     Raises:
@@ -20,14 +21,22 @@ def check_ray(replicas: int, cpus_per_replica: float) -> None:
         raise ServingError("Ray is not running in this process: call ray.init() first")
     if serve.status().proxies:
         raise ServingError("Ray Serve runs on this cluster already: shut that service down, or use another cluster")
-    if replicas < 1 or cpus_per_replica <= 0:
-        raise ServingError(f"replicas = {replicas}, cpus_per_replica = {cpus_per_replica}: both must be positive")
-    asked, there = replicas * cpus_per_replica, ray.cluster_resources().get("CPU", 0.0)
-    if asked > there:
-        raise ServingError(
-            f"replicas = {replicas} with cpus_per_replica = {cpus_per_replica} need {asked:g} CPUs, the cluster has "
-            f"{there:g}: ask for less, or start Ray with more"
-        )
+    towers = [tower for model in config.models for tower in (model.text, model.image)]
+    there = ray.cluster_resources()
+    for kind, what in (("CPU", "cpus"), ("GPU", "gpus")):
+        asked = sum(tower.min_replicas * getattr(tower, what) for tower in towers)
+        if asked > there.get(kind, 0.0):
+            parts = ", ".join(
+                f"{one.model}: {_need(one.text, what)} + {_need(one.image, what)}" for one in config.models
+            )
+            raise ServingError(
+                f"the text and image replicas need {asked:g} {kind}s ({parts}), the cluster has "
+                f"{there.get(kind, 0.0):g}: ask for less, or start Ray with more"
+            )
+
+
+def _need(tower: TowerConfig, what: str) -> str:
+    return f"{tower.min_replicas} x {getattr(tower, what):g}"
 
 
 def check_port(host: str, port: int) -> None:

@@ -1,72 +1,80 @@
-"""A small client of the embedding API.
+"""Clients of the embedding API: one that waits, one for asyncio.
 
 Shapes: n items, C classes, D embedding.
 """
 
-import base64
-from collections.abc import Iterator, Sequence
+import asyncio
+import time
+from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import httpx
 import numpy as np
-from numpy.typing import NDArray
-from pydantic import BaseModel, ValidationError
 
 from raylens.errors import ServingError
-from raylens.serve.schema import ClassifyResponse, EmbeddingResponse, ItemError, ModelInfo, ModelList
+from raylens.serve.answers import ClassifyResponse, EmbeddingResponse, ModelInfo, ModelList, SimilarityResponse
+from raylens.serve.requests import (
+    Item,
+    Vectors,
+    classify_bodies,
+    embed_bodies,
+    inputs,
+    pause,
+    probabilities,
+    read,
+    vectors,
+)
 
-__all__ = ["EmbeddingClient"]
-
-ResponseT = TypeVar("ResponseT", bound=BaseModel)
-MAX_ITEMS = 2048
-MAX_BYTES = 16 * 2**20
-"""Of a request's items; a longer list goes out as several requests."""
+__all__ = ["AsyncEmbeddingClient", "EmbeddingClient"]
 
 
 class EmbeddingClient:
-    """Calls a service at ``url``. Every method raises `ServingError` with the server's message, or why none came."""
+    """Calls a service at ``url``. Every method raises `ServingError` with the server's message, or why none came.
 
-    def __init__(self, url: str, *, timeout_s: float = 120.0) -> None:
-        self._url = url.rstrip("/")
-        self._http = httpx.Client(base_url=self._url, timeout=timeout_s)
+    Args:
+        url: of the service.
+        key: an API key, where it wants one.
+        model: which of its models; the first, if None.
+        timeout_s: of one attempt.
+        retries: further attempts at a request that the service had no room for, or that did not reach it; their pauses
+            follow the service's ``Retry-After``.
+    """
 
-    def embed(self, items: Sequence[str | bytes]) -> NDArray[np.float32]:
-        """Texts, and image files as bytes, to unit vectors ``[n, D]``, in order."""
-        rows: list[NDArray[np.float32]] = []
-        spaces: set[tuple[str, int]] = set()
-        for part in _parts(items):
-            inputs = [{"text": item} if isinstance(item, str) else {"image": _data_uri(item)} for item in part]
-            answer = self._post("/v1/embeddings", {"input": inputs, "encoding_format": "base64"}, EmbeddingResponse)
-            spaces.add((answer.model, answer.version))
-            for one in answer.data:
-                if not isinstance(one.embedding, str):
-                    raise _item_failure(len(rows), one.error)
-                rows.append(np.frombuffer(base64.b64decode(one.embedding), dtype="<f4"))
-        if len(spaces) > 1:
-            raise ServingError(f"the model changed between requests ({sorted(spaces)}): embed all items again")
-        if not rows:
-            return np.zeros((0, self.models()[0].dimension), dtype=np.float32)
-        return np.stack(rows).astype(np.float32, copy=False)
+    def __init__(
+        self, url: str, *, key: str | None = None, model: str | None = None, timeout_s: float = 120.0, retries: int = 4
+    ) -> None:
+        self._url, self._model, self._retries = url.rstrip("/"), model, retries
+        self._http = httpx.Client(base_url=self._url, timeout=timeout_s, headers=_headers(key))
+
+    def embed(self, items: Sequence[Item], *, dimensions: int | None = None, bulk: bool = False) -> Vectors:
+        """Texts, and image files as bytes, to unit vectors ``[n, D]``, in order.
+
+        Args:
+            items: as many as you like; they go out in requests that the service takes.
+            dimensions: keep the first components, brought to unit norm again.
+            bulk: let others go first.
+        """
+        bodies = embed_bodies(items, _options(self._model, dimensions=dimensions, bulk=bulk))
+        found = vectors(self._post("/v1/embeddings", body, EmbeddingResponse) for body in bodies)
+        return found if len(found) else _none(self.models(), self._model, dimensions)
 
     def classify(
         self, images: Sequence[bytes], classes: Sequence[str], templates: Sequence[str] | None = None
-    ) -> NDArray[np.float32]:
+    ) -> Vectors:
         """Image files to zero-shot probabilities ``[n, C]``."""
-        rows: list[list[float]] = []
-        for part in _parts(images):
-            body: dict[str, Any] = {"images": [_data_uri(image) for image in part], "classes": list(classes)}
-            if templates is not None:
-                body["templates"] = list(templates)
-            for one in self._post("/v1/classify", body, ClassifyResponse).data:
-                if one.probabilities is None:
-                    raise _item_failure(len(rows), one.error)
-                rows.append(one.probabilities)
-        return np.array(rows, dtype=np.float32).reshape(len(rows), len(classes))
+        bodies = classify_bodies(images, _options(self._model) | _classes(classes, templates))
+        answers = (self._post("/v1/classify", body, ClassifyResponse) for body in bodies)
+        return probabilities(answers, len(classes))
+
+    def similarity(self, queries: Sequence[Item], documents: Sequence[Item]) -> Vectors:
+        """Cosines of texts and image files to others, ``[n, m]``; NaN where an item failed."""
+        body = _pairs(queries, documents) | _options(self._model)
+        return _cosines(self._post("/v1/similarity", body, SimilarityResponse), len(documents))
 
     def models(self) -> list[ModelInfo]:
         """What is served."""
-        return self._read(self._send("GET", "/v1/models"), ModelList).data
+        return read(self._send("GET", "/v1/models"), ModelList).data
 
     def close(self) -> None:
         """Close the connections."""
@@ -80,49 +88,129 @@ class EmbeddingClient:
     ) -> None:
         self.close()
 
-    def _post(self, path: str, body: dict[str, Any], kind: type[ResponseT]) -> ResponseT:
-        return self._read(self._send("POST", path, body), kind)
+    def _post(self, path: str, body: dict[str, Any], kind: type[Any]) -> Any:
+        return read(self._send("POST", path, body), kind)
 
     def _send(self, method: str, path: str, body: dict[str, Any] | None = None) -> httpx.Response:
-        try:
-            return self._http.request(method, path, json=body)
-        except httpx.HTTPError as error:
-            raise ServingError(f"{self._url}{path}: {error or type(error).__name__}; is the service running?") from None
-
-    def _read(self, response: httpx.Response, kind: type[ResponseT]) -> ResponseT:
-        if response.is_error:
-            raise ServingError(f"{response.url} answered {response.status_code}: {_message(response)}")
-        try:
-            return kind.model_validate_json(response.content)
-        except ValidationError as error:
-            raise ServingError(f"{response.url} is not a raylens service of this version: {error}") from None
-
-
-def _parts(items: Sequence[Any]) -> Iterator[list[Any]]:
-    part: list[Any] = []
-    size = 0
-    for item in items:
-        if part and (len(part) == MAX_ITEMS or size + len(item) > MAX_BYTES):
-            yield part
-            part, size = [], 0
-        part.append(item)
-        size += len(item)
-    if part:
-        yield part
+        for attempt in range(self._retries + 1):
+            response, error = None, None
+            try:
+                response = self._http.request(method, path, json=body)
+            except httpx.HTTPError as failed:
+                error = failed
+            seconds = pause(attempt, response)
+            if response is not None and (seconds is None or attempt == self._retries):
+                return response
+            if attempt == self._retries:
+                raise _unreachable(self._url + path, error) from None
+            time.sleep(seconds or 0.0)
+        raise AssertionError("unreachable: the last attempt returns or raises")
 
 
-def _data_uri(image: bytes) -> str:
-    # The server looks at the bytes, not at the name of the type.
-    return f"data:image/octet-stream;base64,{base64.b64encode(image).decode('ascii')}"
+class AsyncEmbeddingClient:
+    """`EmbeddingClient` for asyncio; the requests of a long list go out at the same time.
+
+    Args:
+        url, key, model, timeout_s, retries: as there.
+        at_once: requests under way at a time.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        key: str | None = None,
+        model: str | None = None,
+        timeout_s: float = 120.0,
+        retries: int = 4,
+        at_once: int = 8,
+    ) -> None:
+        self._url, self._model, self._retries = url.rstrip("/"), model, retries
+        self._http = httpx.AsyncClient(base_url=self._url, timeout=timeout_s, headers=_headers(key))
+        self._places = asyncio.Semaphore(at_once)
+
+    async def embed(self, items: Sequence[Item], *, dimensions: int | None = None, bulk: bool = False) -> Vectors:
+        """See `EmbeddingClient.embed`."""
+        bodies = embed_bodies(items, _options(self._model, dimensions=dimensions, bulk=bulk))
+        found = vectors(await asyncio.gather(*(self._post("/v1/embeddings", one, EmbeddingResponse) for one in bodies)))
+        return found if len(found) else _none(await self.models(), self._model, dimensions)
+
+    async def classify(
+        self, images: Sequence[bytes], classes: Sequence[str], templates: Sequence[str] | None = None
+    ) -> Vectors:
+        """See `EmbeddingClient.classify`."""
+        bodies = classify_bodies(images, _options(self._model) | _classes(classes, templates))
+        answers = await asyncio.gather(*(self._post("/v1/classify", one, ClassifyResponse) for one in bodies))
+        return probabilities(answers, len(classes))
+
+    async def similarity(self, queries: Sequence[Item], documents: Sequence[Item]) -> Vectors:
+        """See `EmbeddingClient.similarity`."""
+        body = _pairs(queries, documents) | _options(self._model)
+        return _cosines(await self._post("/v1/similarity", body, SimilarityResponse), len(documents))
+
+    async def models(self) -> list[ModelInfo]:
+        """What is served."""
+        return read(await self._send("GET", "/v1/models"), ModelList).data
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _post(self, path: str, body: dict[str, Any], kind: type[Any]) -> Any:
+        return read(await self._send("POST", path, body), kind)
+
+    async def _send(self, method: str, path: str, body: dict[str, Any] | None = None) -> httpx.Response:
+        for attempt in range(self._retries + 1):
+            response, error = None, None
+            try:
+                async with self._places:
+                    response = await self._http.request(method, path, json=body)
+            except httpx.HTTPError as failed:
+                error = failed
+            seconds = pause(attempt, response)
+            if response is not None and (seconds is None or attempt == self._retries):
+                return response
+            if attempt == self._retries:
+                raise _unreachable(self._url + path, error) from None
+            await asyncio.sleep(seconds or 0.0)
+        raise AssertionError("unreachable: the last attempt returns or raises")
 
 
-def _message(response: httpx.Response) -> str:
-    """The error form's message; the text itself where Ray Serve answers instead of the API."""
-    try:
-        return str(response.json()["error"]["message"])
-    except (ValueError, KeyError, TypeError):
-        return response.text[:500]
+def _headers(key: str | None) -> dict[str, str]:
+    return {} if key is None else {"authorization": f"Bearer {key}"}
 
 
-def _item_failure(index: int, error: ItemError | None) -> ServingError:
-    return ServingError(f"item {index}: " + (f"{error.code}: {error.message}" if error else "no result and no error"))
+def _options(model: str | None, *, dimensions: int | None = None, bulk: bool = False) -> dict[str, Any]:
+    options = {"model": model, "dimensions": dimensions, "priority": "bulk" if bulk else None}
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _classes(classes: Sequence[str], templates: Sequence[str] | None) -> dict[str, Any]:
+    return {"classes": list(classes)} | ({} if templates is None else {"templates": list(templates)})
+
+
+def _pairs(queries: Sequence[Item], documents: Sequence[Item]) -> dict[str, Any]:
+    return {"queries": inputs(queries), "documents": inputs(documents)}
+
+
+def _cosines(answer: SimilarityResponse, documents: int) -> Vectors:
+    rows = [one.scores or [None] * documents for one in answer.data]
+    return np.array([[np.nan if score is None else score for score in row] for row in rows], dtype=np.float32)
+
+
+def _none(models: Sequence[ModelInfo], model: str | None, dimensions: int | None) -> Vectors:
+    name = model.partition("@")[0] if model else models[0].id
+    width = next((one.dimension for one in models if one.id == name), models[0].dimension)
+    return np.zeros((0, min(width, dimensions or width)), dtype=np.float32)
+
+
+def _unreachable(where: str, error: httpx.HTTPError | None) -> ServingError:
+    return ServingError(f"{where}: {error or type(error).__name__}; is the service running?")

@@ -2,13 +2,15 @@
 
 import asyncio
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from raylens.errors import ServingError
 
 __all__ = ["Device", "Queue"]
+
+ResultT = TypeVar("ResultT")
 
 
 class Queue(Protocol):
@@ -58,6 +60,10 @@ class Device:
         """Serve one more queue."""
         self._queues.append(queue)
 
+    def detach(self, queue: Queue) -> None:
+        """Serve it no more; nothing may wait in it."""
+        self._queues.remove(queue)
+
     def ticket(self) -> int:
         """The place of a new item in the order of arrival over all queues."""
         return next(self._tickets)
@@ -73,6 +79,10 @@ class Device:
         batch = queue.take()
         self._running = asyncio.get_running_loop().run_in_executor(self._worker, queue.run, batch)
         self._running.add_done_callback(lambda done: self._finish(queue, batch, done))
+
+    async def alone(self, compute: Callable[[], ResultT]) -> ResultT:
+        """Compute something in the worker thread, behind the batch that runs."""
+        return await asyncio.get_running_loop().run_in_executor(self._worker, compute)
 
     def _finish(self, queue: Queue, batch: Sequence[Any], done: "asyncio.Future[Any]") -> None:
         self._running = None

@@ -1,4 +1,4 @@
-"""The ingress deployment: the API, over a handle to the replicas."""
+"""The ingress deployment: the API, over handles to the replicas."""
 
 import asyncio
 from collections.abc import Sequence
@@ -11,47 +11,44 @@ from ray.serve.handle import DeploymentHandle
 
 from raylens.errors import OverloadedError, UnavailableError
 from raylens.serve.app import build_app
-from raylens.serve.messages import (
-    Classification,
-    Embeddings,
-    Failed,
-    Identity,
-    Item,
-    Picture,
-    Refusal,
-)
+from raylens.serve.catalogue import Catalogue, Served
+from raylens.serve.joined import JoinedModel
+from raylens.serve.messages import Description, Embeddings, Item, Refusal
+from raylens.serve.security import SecurityConfig
 from raylens.serve.settings import ServeSettings
 
-__all__ = ["Gateway", "HandleBackend"]
+__all__ = ["Gateway", "HandleEmbedder"]
 
 
-class HandleBackend:
-    """The `Backend` of a Ray Serve handle."""
+class HandleEmbedder:
+    """The `Embedder` of a Ray Serve handle."""
 
     def __init__(self, handle: DeploymentHandle) -> None:
         self._handle = handle
 
-    async def embed(self, items: Sequence[Item], model: str | None = None) -> Embeddings | Refusal:
-        """See `Backend`."""
-        answer: Embeddings | Refusal = await _answer(self._handle.embed.remote(items, model))
+    async def embed(
+        self, items: Sequence[Item], wanted: str | None = None, *, bulk: bool = False
+    ) -> Embeddings | Refusal:
+        """See `Embedder`."""
+        answer: Embeddings | Refusal = await self._ask("embed", items, wanted, bulk=bulk)
         return answer
 
-    async def classify(
-        self, images: Sequence[Picture | Failed], prompts: Sequence[Sequence[str]], model: str | None = None
-    ) -> Classification | Refusal:
-        """See `Backend`."""
-        answer: Classification | Refusal = await _answer(self._handle.classify.remote(images, prompts, model))
-        return answer
-
-    async def describe(self) -> Identity:
-        """See `Backend`."""
-        identity: Identity = await _answer(self._handle.describe.remote())
-        return identity
+    async def describe(self) -> Description:
+        """See `Embedder`."""
+        description: Description = await self._ask("describe")
+        return description
 
     async def probe(self) -> Refusal | None:
-        """See `Backend`."""
-        refusal: Refusal | None = await _answer(self._handle.probe.remote())
+        """See `Embedder`."""
+        refusal: Refusal | None = await self._ask("probe")
         return refusal
+
+    async def _ask(self, method: str, *arguments: Any, **named: Any) -> Any:
+        """Asked once more where the replica was lost on the way: to embed twice does no harm."""
+        try:
+            return await _answer(getattr(self._handle, method).remote(*arguments, **named))
+        except UnavailableError:
+            return await _answer(getattr(self._handle, method).remote(*arguments, **named))
 
 
 async def _answer(response: Any) -> Any:
@@ -68,11 +65,29 @@ async def _answer(response: Any) -> Any:
 
 
 class Gateway:
-    """Holds no model; Ray Serve asks it for the ASGI application when the process has started."""
+    """Holds no model; Ray Serve asks it for the ASGI application when the process has started.
 
-    def __init__(self, replicas: DeploymentHandle, settings: ServeSettings) -> None:
-        self._backend = HandleBackend(replicas)
-        self._settings = settings
+    Args:
+        references: under which each model is served.
+        handles: for each model those of its text and its image replicas, one after the other.
+    """
+
+    def __init__(
+        self,
+        references: Sequence[str],
+        settings: ServeSettings,
+        security: SecurityConfig,
+        *handles: DeploymentHandle,
+    ) -> None:
+        embedders = [HandleEmbedder(handle) for handle in handles]
+        pairs = zip(embedders[::2], embedders[1::2], strict=True)
+        self._catalogue = Catalogue(
+            [
+                Served(reference, JoinedModel(text, image, settings))
+                for reference, (text, image) in zip(references, pairs, strict=True)
+            ]
+        )
+        self._settings, self._security = settings, security
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        return build_app(self._backend, self._settings)
+        return build_app(self._catalogue, self._settings, self._security, answers_with_id=False)

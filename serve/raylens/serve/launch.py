@@ -1,37 +1,44 @@
 """From a registry reference to a service that answers, or to an error that says why it does not."""
 
 import logging
+from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import ray
 from ray import serve
-from ray.serve.schema import LoggingConfig
 
+from raylens.config import validated
 from raylens.registry import Registry, Version
 from raylens.serve.checks import check_port, check_ray
-from raylens.serve.gateway import Gateway
-from raylens.serve.replica import EncoderReplica
+from raylens.serve.deployments import LOGGING, application, environment
+from raylens.serve.keys import KeyRing
+from raylens.serve.precision import Precision
+from raylens.serve.service import ServiceConfig
 from raylens.serve.settings import ServeSettings
 from raylens.serve.stop import stop
 from raylens.serve.watch import base_url, wait_until_ready
 
-__all__ = ["RunningService", "serve_model"]
+__all__ = ["RunningService", "serve_model", "serve_service"]
 
 APP = "raylens"
-# Ray Serve's processes then log to files alone: <session>/logs/serve/.
-QUIET = {"env_vars": {"RAY_SERVE_LOG_TO_STDERR": "0"}}
-LOGGING = LoggingConfig(log_level="INFO", enable_access_log=False)
 
 
 class RunningService:
     """An embedding API that answers. Leaving its ``with`` block shuts it down."""
 
-    def __init__(self, host: str, port: int, model: Version) -> None:
+    def __init__(self, host: str, port: int, versions: Sequence[Version]) -> None:
         self._address = (host, port)
         self._running = True
         self.url = base_url(host, port)
-        self.model = model
+        self.versions = tuple(versions)
+        """Of each model, that it began with."""
+
+    @property
+    def model(self) -> Version:
+        """The first."""
+        return self.versions[0]
 
     def shutdown(self) -> None:
         """Let begun requests finish, stop Ray Serve, and return when the port is free. A second call does nothing.
@@ -60,71 +67,83 @@ def serve_model(
     port: int = 8000,
     replicas: int = 1,
     cpus_per_replica: float = 1,
+    precision: Precision = "auto",
     settings: ServeSettings | None = None,
 ) -> RunningService:
-    """Serve a model on the Ray that this process is connected to, and return when it is ready.
+    """Serve one model without keys; see `serve_service`, which this calls with a small configuration.
 
     Args:
         registry: URI of the registry; every machine of the cluster must reach it.
-        reference: ``name``, ``name@3`` or ``name@alias``; resolved once, so that all replicas serve one version.
-        host: where to listen; ``0.0.0.0`` is every interface of this machine. There is no authentication.
+        reference: ``name``, ``name@3`` or ``name@alias``; an alias is followed.
+        host: where to listen; ``0.0.0.0`` is every interface of this machine.
         port: where to listen.
-        replicas: processes that hold the model.
+        replicas: of the text and of the image tower.
         cpus_per_replica: what each reserves, and the threads that it computes with.
+        precision: what the towers compute with; see `raylens.serve.precision.settle`.
         settings: limits and batching.
 
     Raises:
+        ConfigError: a value is out of range.
+        NotFoundError, ServingError: see `serve_service`.
+    """
+    tower = {"min_replicas": replicas, "max_replicas": replicas, "cpus": cpus_per_replica}
+    tree = {
+        "models": [{"model": reference, "precision": precision, "text": tower, "image": tower}],
+        "registry": registry,
+        "host": host,
+        "port": port,
+        "limits": (settings or ServeSettings()).model_dump(),
+    }
+    return serve_service(validated(ServiceConfig, tree))
+
+
+def serve_service(config: ServiceConfig) -> RunningService:
+    """Serve models on the Ray that this process is connected to, and return when all of them embed.
+
+    Raises:
+        ConfigError: the file of keys cannot be read.
         NotFoundError: the registry has no such model.
         ServingError: Ray is not there or too small, the port is taken, or a replica fails to start.
     """
-    settings = settings or ServeSettings()
-    check_ray(replicas, cpus_per_replica)
-    models = Registry(registry)
-    version = models.resolve(reference)
-    check_port(host, port)
-    app = _application(models.store.uri, version, replicas, cpus_per_replica, settings)
-    service = RunningService(host, port, version)
+    check_ray(config)
+    models = Registry(config.registry)
+    versions = [models.resolve(one.model) for one in config.models]
+    check_port(config.host, config.port)
+    config = _with_absolute_keys(config)
+    if config.security.keys:
+        KeyRing(config.security.keys)  # said here, before anything starts
+    app = application(config, models.store.uri, versions)
+    service = RunningService(config.host, config.port, versions)
     try:
-        _deploy(app, host, port, settings)
-        wait_until_ready(service.url, APP, settings.startup_timeout_s)
+        _deploy(app, config)
+        wait_until_ready(service.url, APP, config.limits.startup_timeout_s)
     except BaseException:  # an interrupt as well must not leave half a service behind
         service.shutdown()
         raise
     return service
 
 
-def _application(
-    registry: str, version: Version, replicas: int, cpus_per_replica: float, settings: ServeSettings
-) -> serve.Application:
-    common: dict[str, Any] = {
-        "max_ongoing_requests": settings.max_ongoing_requests,
-        "max_queued_requests": settings.max_queued_requests,
-        "backpressure_config": {"retry_after_s": 1},
-        "graceful_shutdown_timeout_s": settings.drain_timeout_s,
-        "graceful_shutdown_wait_loop_s": 0.5,
-        # Once more, for a store that did not answer; a damaged bundle does not mend.
-        "max_constructor_retry_count": 2,
-        "logging_config": LOGGING,
-    }
-    encoders = serve.deployment(EncoderReplica, **common).options(
-        num_replicas=replicas, ray_actor_options={"num_cpus": cpus_per_replica, "runtime_env": QUIET}
-    )
-    # It waits more than it computes, so it reserves nothing, like Ray Serve's own proxy.
-    gateway = serve.deployment(serve.ingress()(Gateway), **common).options(
-        name="Gateway", ray_actor_options={"num_cpus": 0, "runtime_env": QUIET}
-    )
-    replica = encoders.bind(registry, str(version), settings, cpus_per_replica)
-    return gateway.bind(replica, settings)
+def _with_absolute_keys(config: ServiceConfig) -> ServiceConfig:
+    """Ray's processes have a working folder of their own."""
+    keys = config.security.keys
+    if keys is None or "://" in keys:
+        return config
+    absolute = config.security.model_copy(update={"keys": str(Path(keys).resolve())})
+    return config.model_copy(update={"security": absolute})
 
 
-def _deploy(app: serve.Application, host: str, port: int, settings: ServeSettings) -> None:
+def _deploy(app: serve.Application, config: ServiceConfig) -> None:
     # This process's own messages: "Started Serve in namespace ...", "Application 'raylens' is ready ...".
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     serve.start(
         proxy_location="HeadOnly",
         # Longer than the gateway's own limit, whose answer is in the API's error form.
-        http_options={"host": host, "port": port, "request_timeout_s": settings.request_timeout_s + 5},
+        http_options={
+            "host": config.host,
+            "port": config.port,
+            "request_timeout_s": config.limits.request_timeout_s + 5,
+        },
         logging_config=LOGGING,
-        controller_options={"runtime_env": QUIET},
+        controller_options={"runtime_env": {"env_vars": environment(config)}},
     )
     serve.run_many([serve.RunTarget(app, name=APP)], wait_for_applications_running=False)

@@ -1,9 +1,9 @@
 """What the processes of the service say to each other. Plain data: it travels between them by pickle.
 
-Shapes: D embedding, C classes.
+Shapes: D embedding.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
-    "Backend",
-    "Classification",
-    "Classified",
+    "Condition",
+    "Description",
     "Embedded",
+    "Embedder",
     "Embeddings",
     "Failed",
     "Identity",
@@ -22,7 +22,11 @@ __all__ = [
     "Picture",
     "Refusal",
     "Text",
+    "Tokens",
+    "Tower",
 ]
+
+Tower = Literal["text", "image"]
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,13 @@ class Text:
     """A text to embed."""
 
     text: str
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A text as the model's own token ids, with or without start and end marks."""
+
+    ids: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -47,7 +58,7 @@ class Failed:
     message: str
 
 
-Item = Text | Picture | Failed
+Item = Text | Tokens | Picture | Failed
 
 
 @dataclass(frozen=True)
@@ -63,13 +74,6 @@ class Embedded:
 
 
 @dataclass(frozen=True)
-class Classified:
-    """An image's zero-shot classification."""
-
-    probabilities_C: NDArray[np.float32]
-
-
-@dataclass(frozen=True)
 class Identity:
     """The model that a replica serves. Vectors of two digests are not of one space."""
 
@@ -79,22 +83,38 @@ class Identity:
     embed_dim: int
     context: int
     image_size: int
+    logit_scale: float
+    """From cosine to logit, as the model learned it."""
     tokenizer: str
     """Hash of what turns a text into ids."""
     preprocess: str
     """Hash of what turns an image into pixels."""
 
-    def answers_to(self, model: str | None) -> bool:
-        """Whether a request for ``model`` (None: for whatever is served) is meant for this one."""
-        return model in (None, self.name, f"{self.name}@{self.number}")
+
+@dataclass(frozen=True)
+class Condition:
+    """How a replica computes one tower."""
+
+    precision: Literal["fp32", "bf16"]
+    cosine: float
+    """Least cosine to fp32, of the texts or images that are tried at the start."""
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a replica serves, and how."""
+
+    identity: Identity
+    towers: Mapping[Tower, Condition]
 
 
 @dataclass(frozen=True)
 class Refusal:
     """A replica's no to a whole request. Not an exception: Ray Serve would log a trace for each, when load is high."""
 
-    code: Literal["overloaded", "model_not_found", "not_ready"]
+    code: Literal["overloaded", "other_version", "not_ready"]
     message: str
+    retry_after_s: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -105,34 +125,19 @@ class Embeddings:
     results: Sequence[Embedded | Failed]
 
 
-@dataclass(frozen=True)
-class Classification:
-    """Results in the order of the images, and the model they come from."""
+class Embedder(Protocol):
+    """What the HTTP side needs of the replicas of a tower."""
 
-    model: Identity
-    results: Sequence[Classified | Failed]
-
-
-class Backend(Protocol):
-    """What the HTTP side needs of a replica."""
-
-    async def embed(self, items: Sequence[Item], model: str | None = None) -> Embeddings | Refusal:
-        """Embed items, each for itself."""
+    async def embed(
+        self, items: Sequence[Item], wanted: str | None = None, *, bulk: bool = False
+    ) -> Embeddings | Refusal:
+        """Embed items, each for itself, with the current version, or the one of the digest ``wanted``."""
         ...
 
-    async def classify(
-        self,
-        images: Sequence[Picture | Failed],
-        prompts: Sequence[Sequence[str]],
-        model: str | None = None,
-    ) -> Classification | Refusal:
-        """Zero-shot probabilities over ``C`` classes, each given by its prompts."""
-        ...
-
-    async def describe(self) -> Identity:
-        """The model served."""
+    async def describe(self) -> Description:
+        """What is served."""
         ...
 
     async def probe(self) -> Refusal | None:
-        """Embed a text and an image; None if both become unit vectors."""
+        """Embed a text or an image whose vector is known; None if it comes out again."""
         ...

@@ -1,169 +1,159 @@
-"""The replica: one model, its towers and their device. Knows no HTTP, and Ray only as what runs it.
-
-Shapes: C classes, P prompts of a class, B images, D embedding.
-"""
+"""The replica: a model's towers and their device, and the version that an alias points to. Knows no HTTP."""
 
 import asyncio
-import io
-from collections import OrderedDict
+import logging
+import os
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
 import torch
-from PIL import Image
 
-from raylens.errors import OverloadedError, ServingError
-from raylens.models import ZeroShotClassifier
+from raylens.errors import OverloadedError, RaylensError, ServingError
 from raylens.registry import Registry
 from raylens.serve.device import Device
-from raylens.serve.messages import (
-    Classification,
-    Classified,
-    Embedded,
-    Embeddings,
-    Failed,
-    Identity,
-    Item,
-    Picture,
-    Refusal,
-    Text,
-)
+from raylens.serve.loaded import Loaded
+from raylens.serve.messages import Description, Embeddings, Item, Refusal, Tower
+from raylens.serve.precision import Precision
 from raylens.serve.settings import ServeSettings
-from raylens.serve.towers import ImageTower, TextTower
 
 __all__ = ["EncoderReplica"]
 
-Prompts = tuple[tuple[str, ...], ...]
+logger = logging.getLogger("ray.serve")
+
+FAILED_SECONDS = 60.0
+"""Until a version that could not be loaded is tried again."""
 
 
 class EncoderReplica:
-    """Serves the model behind a registry reference; the `Backend` that the gateway calls.
+    """Serves a version of a model; the `Embedder` that the gateway calls.
+
+    A replica that follows an alias looks where it points every ``settings.follow_s`` seconds, loads another version
+    beside the one that it serves, and goes over to it between two requests. The one before stays for as long as
+    requests ask for it by digest: the other tower's replicas go over at a moment of their own.
 
     Args:
         registry: URI of the registry.
-        reference: ``name@3`` and the like.
+        reference: the version to begin with, ``name@3``.
+        follow: a reference to follow, ``name@prod``; None serves the first version for ever.
+        towers: those that this replica holds.
+        precision: see `raylens.serve.precision.settle`.
+        settings: limits and batching.
         cpus: what Ray has reserved; bounds torch's threads, so that replicas of one machine do not crowd each other.
+        device: torch's name of what the towers compute on.
 
     Raises:
         NotFoundError: there is no such model.
         BundleError: it is damaged.
+        ServingError: it gives no unit vectors.
     """
 
-    def __init__(self, registry: str, reference: str, settings: ServeSettings, cpus: float = 1) -> None:
+    def __init__(
+        self,
+        registry: str,
+        reference: str,
+        settings: ServeSettings,
+        *,
+        follow: str | None = None,
+        towers: Sequence[Tower] = ("text", "image"),
+        precision: Precision = "fp32",
+        cpus: float = 1,
+        device: str = "cpu",
+    ) -> None:
         torch.set_num_threads(max(1, int(cpus)))
-        version, encoder = Registry(registry).load(reference)
-        self._identity = Identity(
-            name=version.name,
-            number=version.number,
-            digest=version.digest,
-            embed_dim=encoder.embed_dim,
-            context=encoder.context,
-            image_size=encoder.preprocess.size,
-            tokenizer=encoder.tokenizer.identity(),
-            preprocess=encoder.preprocess.identity(),
-        )
-        self._logit_scale = encoder.logit_scale
+        self._registry, self._settings = Registry(registry), settings
+        self._towers, self._precision, self._where = tuple(towers), precision, device
+        self._follow = follow
+        self._following: asyncio.Task[None] | None = None
         self._pool = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="raylens-decode")
         self._device = Device()
-        self._texts = TextTower(encoder, self._device, self._pool, settings)
-        self._images = ImageTower(encoder, self._device, self._pool, settings)
-        self._classifiers: OrderedDict[Prompts, ZeroShotClassifier] = OrderedDict()
-        self._cached_classifiers = settings.cached_classifiers
+        self._current = self._load(reference).attach(self._device, self._pool, settings)
+        self._previous: Loaded | None = None
 
-    async def describe(self) -> Identity:
-        """The model served."""
-        return self._identity
+    def _load(self, reference: str) -> Loaded:
+        return Loaded(*self._registry.load(reference, self._where), self._towers, self._precision)
 
-    async def embed(self, items: Sequence[Item], model: str | None = None) -> Embeddings | Refusal:
-        """Embed items, each for itself: what is wrong with one leaves the others alone."""
-        if not self._identity.answers_to(model):
-            return self._unknown(model)
+    async def embed(
+        self, items: Sequence[Item], wanted: str | None = None, *, bulk: bool = False
+    ) -> Embeddings | Refusal:
+        """See `Embedder`."""
+        self._begin_to_follow()
+        version = next((one for one in (self._current, self._previous) if one and _is(one, wanted)), None)
+        if version is None:
+            return Refusal("other_version", f"this replica has not the version of digest {wanted}")
         try:
-            return Embeddings(self._identity, await self._embed(items))
+            return Embeddings(version.identity, await version.embed(items, bulk=bulk))
         except OverloadedError as error:
-            return Refusal("overloaded", str(error))
+            return Refusal("overloaded", str(error), retry_after_s=version.expected_wait_s)
 
-    async def _embed(self, items: Sequence[Item]) -> list[Embedded | Failed]:
-        texts = [item.text for item in items if isinstance(item, Text)]
-        files = [item.file for item in items if isinstance(item, Picture)]
-        with self._texts.reserve(len(texts)) as text_places, self._images.reserve(len(files)) as image_places:
-            both = await asyncio.gather(self._texts.embed(texts, text_places), self._images.embed(files, image_places))
-        from_texts, from_files = map(iter, both)
-        results: list[Embedded | Failed] = []
-        for item in items:
-            if isinstance(item, Failed):
-                results.append(item)
-            else:
-                results.append(next(from_texts if isinstance(item, Text) else from_files))
-        return results
-
-    async def classify(
-        self,
-        images: Sequence[Picture | Failed],
-        prompts: Sequence[Sequence[str]],
-        model: str | None = None,
-    ) -> Classification | Refusal:
-        """Probabilities ``[C]`` for each image, from each class's prompts and the scale that the model learned."""
-        if not self._identity.answers_to(model):
-            return self._unknown(model)
-        try:
-            classifier = await self._classifier(tuple(map(tuple, prompts)))
-            embedded = await self._embed(images)
-        except OverloadedError as error:
-            return Refusal("overloaded", str(error))
-        return Classification(self._identity, [_classified(classifier, result) for result in embedded])
-
-    async def _classifier(self, prompts: Prompts) -> ZeroShotClassifier:
-        """As `Encoder.classifier` builds it, but with the prompts in the text tower's line; kept for the next time."""
-        found = self._classifiers.get(prompts)
-        if found is None:
-            embedded = await self._embed([Text(prompt) for of_class in prompts for prompt in of_class])
-            failed = next((result for result in embedded if isinstance(result, Failed)), None)
-            if failed:
-                raise ServingError(f"a class prompt cannot be embedded: {failed.message}")
-            vectors_ND = torch.from_numpy(np.stack([one.vector_D for one in embedded if isinstance(one, Embedded)]))
-            found = ZeroShotClassifier.build(prompts, lambda _: vectors_ND, self._logit_scale)
-        self._classifiers[prompts] = found
-        self._classifiers.move_to_end(prompts)
-        if len(self._classifiers) > self._cached_classifiers:
-            self._classifiers.popitem(last=False)
-        return found
+    async def describe(self) -> Description:
+        """See `Embedder`."""
+        self._begin_to_follow()
+        return self._current.description
 
     async def probe(self) -> Refusal | None:
-        """Embed a text and an image, through the same lines as every request; None if both become unit vectors."""
-        answer = await self.embed([Text("a photo of a cat."), Picture(_probe_image(self._identity.image_size))])
-        if isinstance(answer, Refusal):
-            return answer
-        for result in answer.results:
-            if isinstance(result, Failed):
-                return Refusal("not_ready", f"the probe failed: {result.message}")
-            norm = float(np.linalg.norm(result.vector_D))
-            if not abs(norm - 1.0) < 1e-3:  # so put, it refuses NaN as well
-                return Refusal("not_ready", f"the probe's embedding has norm {norm}, not 1: the weights are unusable")
+        """See `Embedder`."""
+        self._begin_to_follow()
+        try:
+            await self._current.probe()
+        except ServingError as error:
+            return Refusal("not_ready", str(error))
         return None
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """What Ray Serve's autoscaler reads; see `raylens.serve.autoscale`."""
+        self._begin_to_follow()
+        return {"items": float(self._current.held + (self._previous.held if self._previous else 0))}
+
+    async def check_health(self) -> None:
+        """Ray Serve replaces the replica if this raises: where its device no longer answers, or its weights changed."""
+        if self._following is not None and self._following.done():
+            raise ServingError("the replica no longer follows its alias; see its log")
+        await self._current.probe()
+
+    def _begin_to_follow(self) -> None:
+        # At the first call: a constructor has no event loop yet.
+        if self._follow is not None and self._following is None:
+            self._following = asyncio.get_running_loop().create_task(self._keep_up(self._follow))
+
+    async def _keep_up(self, reference: str) -> None:
+        loop = asyncio.get_running_loop()
+        with ThreadPoolExecutor(1, thread_name_prefix="raylens-load", initializer=_stand_back) as apart:
+            while True:
+                await asyncio.sleep(self._settings.follow_s)
+                try:
+                    version = await loop.run_in_executor(apart, self._registry.resolve, reference)
+                    if version.digest != self._current.identity.digest:
+                        loaded = await loop.run_in_executor(apart, self._load, str(version))
+                        await self._go_over(loaded.attach(self._device, self._pool, self._settings))
+                except RaylensError as error:  # the version that is served goes on
+                    logger.warning("cannot follow %s: %s", reference, error)
+                    await asyncio.sleep(FAILED_SECONDS)
+
+    async def _go_over(self, loaded: Loaded) -> None:
+        before = self._current
+        logger.info("serving %s@%d from now on", loaded.identity.name, loaded.identity.number)
+        self._previous, self._current = before, loaded
+        # Requests that have begun, and the other tower's stragglers.
+        await asyncio.sleep(self._settings.overlap_s)
+        self._previous = None
+        while before.busy:
+            await asyncio.sleep(0.1)
+        before.detach()
 
     async def close(self) -> None:
         """Finish what runs and end the threads."""
+        if self._following is not None:
+            self._following.cancel()
         await self._device.close()
         self._pool.shutdown()
 
-    def _unknown(self, model: str | None) -> Refusal:
-        served = self._identity
-        return Refusal(
-            "model_not_found",
-            f"model {model!r} is not served here: use {served.name!r} or '{served.name}@{served.number}'",
-        )
+
+def _is(version: Loaded, wanted: str | None) -> bool:
+    return wanted in (None, version.identity.digest)
 
 
-def _classified(classifier: ZeroShotClassifier, result: Embedded | Failed) -> Classified | Failed:
-    if isinstance(result, Failed):
-        return result
-    image_BD = torch.from_numpy(result.vector_D).unsqueeze(0)
-    return Classified(classifier.probabilities(image_BD)[0].numpy())
-
-
-def _probe_image(size: int) -> bytes:
-    sink = io.BytesIO()
-    Image.linear_gradient("L").resize((size, size)).save(sink, format="PNG")
-    return sink.getvalue()
+def _stand_back() -> None:
+    """The thread that loads takes the processor only where nothing else wants it. Linux has priorities for threads."""
+    if hasattr(os, "setpriority"):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)

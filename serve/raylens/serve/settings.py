@@ -2,7 +2,9 @@
 
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from raylens.config import Node
 
 __all__ = ["ServeSettings"]
 
@@ -10,10 +12,8 @@ Positive = Annotated[int, Field(gt=0)]
 Seconds = Annotated[float, Field(gt=0)]
 
 
-class ServeSettings(BaseModel):
+class ServeSettings(Node):
     """What one request, and all requests together, may ask for."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     max_body_bytes: Positive = 32 * 2**20
     """A larger body is refused with status 413."""
@@ -27,11 +27,22 @@ class ServeSettings(BaseModel):
     max_batch: Positive = 64
     """Items that go through a tower at once."""
     capacity: Positive = 4096
-    """Items of one tower that a replica holds, waiting or running; a request beyond is refused with status 503."""
+    """Items of one tower that a replica holds, waiting or running; beyond, requests are refused with status 503."""
+    max_wait_s: Seconds = 10.0
+    """A replica with more work than this in its queue refuses what comes, with status 503."""
+    cache_bytes: Annotated[int, Field(ge=0)] = 256 * 2**20
+    """Embeddings that a tower of a replica keeps, by their content; 0 keeps none."""
     decode_threads: Positive = 4
     """Threads that decode images and tokenise texts."""
     cached_classifiers: Positive = 64
-    """Sets of class prompts whose embeddings a replica keeps."""
+    """Sets of class prompts whose embeddings the gateway keeps, for each model."""
+    body_timeout_s: Seconds = 30.0
+    """For the whole body to arrive: a caller that sends a byte now and then holds a place for no longer."""
+
+    follow_s: Seconds = 5.0
+    """How often a replica looks where its alias points."""
+    overlap_s: Seconds = 30.0
+    """How long a replica still answers with the version before, where a request asks for that one."""
 
     max_ongoing_requests: Positive = 128
     """Requests that one process works on at the same time. Batches are filled from them."""

@@ -4,11 +4,12 @@ Shapes: T tokens, S image size, D embedding.
 """
 
 import asyncio
+import hashlib
 import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,22 +17,34 @@ from numpy.typing import NDArray
 from raylens.errors import InputError
 from raylens.registry import Encoder
 from raylens.serve.batcher import Batcher, Places
+from raylens.serve.cache import EmbeddingCache
 from raylens.serve.device import Device
-from raylens.serve.messages import Embedded, Failed
+from raylens.serve.messages import Embedded, Failed, Picture, Text, Tokens
 from raylens.serve.settings import ServeSettings
 
-__all__ = ["ImageTower", "TextTower"]
+__all__ = ["ImageTower", "TextTower", "TowerQueue"]
 
 logger = logging.getLogger("ray.serve")
 
 Vector = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
+Words = Text | Tokens
+
+
+class TowerQueue(Protocol):
+    """What a tower tells of its load."""
+
+    @property
+    def held(self) -> int:
+        """Items that wait or are computed."""
+        ...
 
 
 @dataclass(frozen=True)
 class _Row:
     ids_T: NDArray[np.int32]
     tokens: int
+    truncated: bool
 
 
 class TextTower:
@@ -40,37 +53,64 @@ class TextTower:
     def __init__(self, encoder: Encoder, device: Device, pool: ThreadPoolExecutor, settings: ServeSettings) -> None:
         self._encoder = encoder
         self._pool = pool
-        self._batcher: Batcher[_Row, Vector] = Batcher(
+        self.batcher: Batcher[_Row, Vector] = Batcher(
             device,
             self._compute,
             max_batch=settings.max_batch,
             capacity=settings.capacity,
             size=lambda row: row.tokens,
+            max_wait_s=settings.max_wait_s,
+        )
+        self.cache: EmbeddingCache[tuple[Words, bool]] = EmbeddingCache(
+            self._embed, _key_of_words, settings.cache_bytes
         )
 
-    def reserve(self, count: int) -> AbstractContextManager[Places[_Row, Vector]]:
-        """Room for ``count`` texts; see `Batcher.reserve`."""
-        return self._batcher.reserve(count)
+    async def embed(self, texts: Sequence[Words], *, bulk: bool = False) -> list[Embedded | Failed]:
+        """Texts to unit vectors, in order.
 
-    async def embed(self, texts: Sequence[str], places: Places[_Row, Vector]) -> list[Embedded | Failed]:
-        """Texts to unit vectors, in order."""
-        if not texts:
-            return []
-        loop = asyncio.get_running_loop()
-        rows, truncated_B = await loop.run_in_executor(self._pool, self._tokenise, texts)
-        outcomes = await places.run(rows)
+        Raises:
+            OverloadedError: there is no room for them.
+        """
+        return await self.cache.embed([(text, bulk) for text in texts])
+
+    async def _embed(self, items: Sequence[tuple[Words, bool]]) -> list[Embedded | Failed]:
+        with self.batcher.reserve(len(items)) as places:
+            texts = [text for text, _ in items]
+            rows = await asyncio.get_running_loop().run_in_executor(self._pool, self._rows, texts)
+            good = [row for row in rows if isinstance(row, _Row)]
+            outcomes = iter(await places.run(good, bulk=items[0][1]))
+        return [row if isinstance(row, Failed) else _embedded(row, next(outcomes)) for row in rows]
+
+    def _rows(self, texts: Sequence[Words]) -> list[_Row | Failed]:
+        tokenizer, context = self._encoder.tokenizer, self._encoder.context
+        ids_BT, truncated_B = tokenizer([text.text if isinstance(text, Text) else "" for text in texts], context)
+        tokens_B = (ids_BT == tokenizer.end_id).argmax(axis=1) + 1
         return [
-            _failed(outcome)
-            if isinstance(outcome, BaseException)
-            else Embedded(outcome, tokens=row.tokens, truncated=bool(truncated))
-            for outcome, row, truncated in zip(outcomes, rows, truncated_B, strict=True)
+            _Row(ids_BT[place], int(tokens_B[place]), bool(truncated_B[place]))
+            if isinstance(text, Text)
+            else self._row_of_ids(text.ids)
+            for place, text in enumerate(texts)
         ]
 
-    def _tokenise(self, texts: Sequence[str]) -> tuple[list[_Row], NDArray[np.bool_]]:
-        tokenizer = self._encoder.tokenizer
-        ids_BT, truncated_B = tokenizer(texts, self._encoder.context)
-        tokens_B = (ids_BT == tokenizer.end_id).argmax(axis=1) + 1
-        return [_Row(ids_T, int(tokens)) for ids_T, tokens in zip(ids_BT, tokens_B, strict=True)], truncated_B
+    def _row_of_ids(self, ids: Sequence[int]) -> _Row | Failed:
+        tokenizer, context = self._encoder.tokenizer, self._encoder.context
+        marks = (tokenizer.start_id, tokenizer.end_id)
+        words = list(ids)
+        if words and words[0] == marks[0]:
+            words = words[1:]
+        if words and words[-1] == marks[1]:
+            words = words[:-1]
+        bad = next((number for number in words if number in marks or not 0 <= number < tokenizer.vocab_size), None)
+        if bad is not None:
+            return Failed(
+                "invalid_tokens",
+                f"token id {bad}: ids are those of the model's own tokenizer, 0 to {tokenizer.vocab_size - 1}, and its "
+                f"marks {marks[0]} and {marks[1]} stand at the ends alone",
+            )
+        row_T = np.zeros(context, dtype=np.int32)
+        kept = [marks[0], *words[: context - 2], marks[1]]
+        row_T[: len(kept)] = kept
+        return _Row(row_T, len(kept), len(words) > context - 2)
 
     def _compute(self, rows: list[_Row]) -> list[Vector]:
         return list(self._encoder.encode_ids(np.stack([row.ids_T for row in rows])).numpy())
@@ -83,24 +123,35 @@ class ImageTower:
         self._encoder = encoder
         self._pool = pool
         self._max_pixels = settings.max_pixels
-        self._batcher: Batcher[Pixels, Vector] = Batcher(
-            device, self._compute, max_batch=settings.max_batch, capacity=settings.capacity
+        self.batcher: Batcher[Pixels, Vector] = Batcher(
+            device,
+            self._compute,
+            max_batch=settings.max_batch,
+            capacity=settings.capacity,
+            max_wait_s=settings.max_wait_s,
+        )
+        self.cache: EmbeddingCache[tuple[Picture, bool]] = EmbeddingCache(
+            self._embed, _key_of_image, settings.cache_bytes
         )
 
-    def reserve(self, count: int) -> AbstractContextManager[Places[Pixels, Vector]]:
-        """Room for ``count`` images; see `Batcher.reserve`."""
-        return self._batcher.reserve(count)
+    async def embed(self, pictures: Sequence[Picture], *, bulk: bool = False) -> list[Embedded | Failed]:
+        """Image files to unit vectors, in order.
 
-    async def embed(self, files: Sequence[bytes], places: Places[Pixels, Vector]) -> list[Embedded | Failed]:
-        """Image files to unit vectors, in order."""
-        return list(await asyncio.gather(*(self._embed_one(file, places) for file in files)))
+        Raises:
+            OverloadedError: there is no room for them.
+        """
+        return await self.cache.embed([(picture, bulk) for picture in pictures])
 
-    async def _embed_one(self, file: bytes, places: Places[Pixels, Vector]) -> Embedded | Failed:
-        decoded = await asyncio.get_running_loop().run_in_executor(self._pool, self._decode, file)
+    async def _embed(self, items: Sequence[tuple[Picture, bool]]) -> list[Embedded | Failed]:
+        with self.batcher.reserve(len(items)) as places:
+            return list(await asyncio.gather(*(self._embed_one(picture, places, bulk) for picture, bulk in items)))
+
+    async def _embed_one(self, picture: Picture, places: Places[Pixels, Vector], bulk: bool) -> Embedded | Failed:
+        decoded = await asyncio.get_running_loop().run_in_executor(self._pool, self._decode, picture.file)
         if isinstance(decoded, Failed):
             return decoded
-        [outcome] = await places.run([decoded])
-        return _failed(outcome) if isinstance(outcome, BaseException) else Embedded(outcome)
+        [outcome] = await places.run([decoded], bulk=bulk)
+        return _failed(outcome) if isinstance(outcome, BaseException) else Embedded(outcome.copy())
 
     def _decode(self, file: bytes) -> Pixels | Failed:
         try:
@@ -110,6 +161,23 @@ class ImageTower:
 
     def _compute(self, images: list[Pixels]) -> list[Vector]:
         return list(self._encoder.encode_pixels(np.stack(images)).numpy())
+
+
+def _embedded(row: _Row, outcome: Vector | BaseException) -> Embedded | Failed:
+    if isinstance(outcome, BaseException):
+        return _failed(outcome)
+    # A copy: the row of a batch would keep the whole batch in memory for as long as the cache has it.
+    return Embedded(outcome.copy(), tokens=row.tokens, truncated=row.truncated)
+
+
+def _key_of_words(item: tuple[Words, bool]) -> bytes:
+    text = item[0]
+    content = b"t" + text.text.encode("utf-8", "surrogatepass") if isinstance(text, Text) else repr(text.ids).encode()
+    return hashlib.blake2b(content, digest_size=16).digest()
+
+
+def _key_of_image(item: tuple[Picture, bool]) -> bytes:
+    return hashlib.blake2b(item[0].file, digest_size=16).digest()
 
 
 def _failed(error: BaseException) -> Failed:

@@ -1,56 +1,172 @@
-"""``raylens serve``."""
+"""``raylens serve``, with ``serve build`` and ``serve key``."""
 
+import json
 import threading
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from raylens.workloads.cli.options import Address, NumCpus, Registry
+from raylens.errors import ConfigError
+from raylens.workloads.cli.options import Address, NumCpus, Set, check_file
+from raylens.workloads.serving import logical_cpus, service_config
 
-__all__ = ["add_to"]
+__all__ = ["app"]
+
+RUN = "run"
 
 
-def add_to(app: typer.Typer) -> None:
-    """Register the command."""
-    app.command("serve")(serve)
+class _ModelsFirst(TyperGroup):
+    """``serve MODEL`` is ``serve run MODEL``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in (*self.commands, "--help"):
+            args = [RUN, *args]
+        return super().parse_args(ctx, args)
 
 
-def serve(
-    model: Annotated[str, typer.Argument(metavar="MODEL[@VERSION|@ALIAS]", help="A registered model.")],
-    registry: Registry = "registry",
-    host: Annotated[
-        str, typer.Option(help="Address to listen on; 0.0.0.0 opens it to the network, without a key.")
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,
-    replicas: Annotated[int, typer.Option(min=1, help="Copies of the encoder.")] = 1,
+app = typer.Typer(
+    cls=_ModelsFirst,
+    no_args_is_help=True,
+    help="Serve registered models as an embedding API: `raylens serve MODEL[@ALIAS]`, until Ctrl-C.",
+    epilog="`raylens serve run --help` has the options. A model named as a command: `raylens serve run NAME`.",
+)
+
+Models = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="MODEL[@VERSION|@ALIAS]...", help="Registered models; an alias is followed when it moves."),
+]
+Config = Annotated[Path | None, typer.Option("--config", help="Settings of a service (.yaml); options change them.")]
+RegistryUri = Annotated[
+    str | None,
+    typer.Option(envvar="RAYLENS_REGISTRY", help="URI of the model registry: a folder or s3://bucket/prefix."),
+]
+Host = Annotated[str | None, typer.Option(help="Address to listen on; 127.0.0.1 by default, 0.0.0.0 for all.")]
+Port = Annotated[int | None, typer.Option(min=1, max=65535, help="Port to listen on; 8000 by default.")]
+Replicas = Annotated[
+    str | None, typer.Option(metavar="N|MIN:MAX", help="Of each model's text and of its image tower; 1 by default.")
+]
+Keys = Annotated[str | None, typer.Option(help="File or URI of API keys; see `raylens serve key`.")]
+
+
+@app.command(RUN)
+def run(
+    models: Models = None,
+    config: Config = None,
+    registry: RegistryUri = None,
+    host: Host = None,
+    port: Port = None,
+    replicas: Replicas = None,
+    keys: Keys = None,
+    changes: Set = None,
     address: Address = None,
     num_cpus: NumCpus = None,
 ) -> None:
-    """Serve a registered model as an embedding API, until Ctrl-C.
+    """Serve registered models as an embedding API, until Ctrl-C.
 
-    Example:
+    Examples:
 
         raylens serve digits --registry quickstart/registry
+
+        raylens serve pets@prod plants@prod --registry s3://models --replicas 1:4 --keys keys.json --host 0.0.0.0
+
+        raylens serve --config serve.yaml --set limits.max_items=256
     """
     from raylens.cluster import session
-    from raylens.serve import serve_model
+    from raylens.serve import serve_service
     from raylens.workloads.terminal import Terminal
 
-    with Terminal() as terminal, session(address, num_cpus):
-        with serve_model(registry=registry, reference=model, host=host, port=port, replicas=replicas) as service:
-            terminal.say(f"ready: {service.url}  (API description: {service.url}/docs; stop with Ctrl-C)")
-            typer.echo(_how_to_call(service.url), err=True)  # not through rich, which would break the lines
+    settings = service_config(
+        config, models, changes, registry=registry, host=host, port=port, replicas=replicas, keys=keys
+    )
+    with Terminal() as terminal, session(address, num_cpus or (None if address else logical_cpus(settings))):
+        with serve_service(settings) as service:
+            served = ", ".join(str(version) for version in service.versions)
+            terminal.say(f"ready: {service.url} serves {served}  (try it at {service.url}/docs; stop with Ctrl-C)")
+            if not settings.security.keys and settings.host not in ("127.0.0.1", "::1", "localhost"):
+                terminal.say("everybody who reaches this address may call: --keys FILE asks for a key")
+            typer.echo(_how_to_call(service.url, keyed=settings.security.keys is not None), err=True)
             _until_interrupted()
         terminal.say("stopped")
 
 
-def _how_to_call(url: str) -> str:
+@app.command("build")
+def build(
+    models: Models = None,
+    config: Config = None,
+    registry: RegistryUri = None,
+    host: Host = None,
+    port: Port = None,
+    replicas: Replicas = None,
+    keys: Keys = None,
+    changes: Set = None,
+    out: Annotated[Path | None, typer.Option(help="Write the file here; to standard output without it.")] = None,
+) -> None:
+    """Write the declarative config that a running cluster takes: `serve deploy`, or a RayService of KubeRay.
+
+    Example:
+
+        raylens serve build pets@prod --registry s3://models --replicas 2:8 --host 0.0.0.0 --out service.yaml
+    """
+    from raylens.serve.declared import declaration
+
+    if out is not None:
+        check_file(out, "--out")
+    text = declaration(
+        service_config(config, models, changes, registry=registry, host=host, port=port, replicas=replicas, keys=keys)
+    )
+    if out is None:
+        typer.echo(text, nl=False)
+    else:
+        out.write_text(text)
+
+
+@app.command("key")
+def key(
+    name: Annotated[str, typer.Argument(help="Whose it is: in logs, metrics and rate limits.")],
+    file: Annotated[Path, typer.Option("--keys", help="The file that it is added to; made if it is not there.")],
+) -> None:
+    """Make an API key: shown once, kept as a hash. A running service takes it, or its removal, within seconds.
+
+    Example:
+
+        raylens serve key search-team --keys keys.json
+    """
+    from raylens.serve.keys import new_key
+
+    check_file(file, "--keys")
+    secret, entry = new_key(name)
+    tree: dict[str, Any] = {"keys": []}
+    if file.exists():
+        try:
+            tree = json.loads(file.read_text())
+            tree["keys"].append(entry.model_dump(mode="json", exclude_none=True))
+        except (ValueError, TypeError, KeyError, AttributeError):
+            raise ConfigError(f"--keys {file}: no file of keys; name another, or mend this one") from None
+    else:
+        tree["keys"].append(entry.model_dump(mode="json", exclude_none=True))
+    _replace(file, json.dumps(tree, indent=2) + "\n")
+    typer.echo(secret)
+    typer.echo(f"{name} may call with 'Authorization: Bearer {secret[:6]}...'; it is shown only now", err=True)
+
+
+def _replace(file: Path, text: str) -> None:
+    """At once: a service that reads it meanwhile finds the old file or the new one."""
+    beside = file.with_name(f".{file.name}.new")
+    beside.touch(mode=0o600)
+    beside.write_text(text)
+    beside.replace(file)
+
+
+def _how_to_call(url: str, *, keyed: bool) -> str:
+    key = " -H 'authorization: Bearer rl-...'" if keyed else ""
     return f"""
-  curl {url}/v1/models
-  curl {url}/v1/embeddings -H 'content-type: application/json' -d '{{"input": ["a handwritten seven"]}}'
-  curl {url}/v1/embeddings -H 'content-type: application/json' \\
-       -d "{{\\"input\\": [{{\\"image\\": \\"data:image/png;base64,$(base64 -w0 a.png)\\"}}]}}"
-  curl {url}/v1/classify -H 'content-type: application/json' \\
+  curl {url}/v1/models{key}
+  curl {url}/v1/embeddings{key} -H 'content-type: application/json' -d '{{"input": ["a handwritten seven"]}}'
+  curl {url}/v1/embeddings{key} -H 'content-type: image/png' --data-binary @a.png
+  curl {url}/v1/embeddings{key} -F text='a handwritten seven' -F image=@a.png
+  curl {url}/v1/classify{key} -H 'content-type: application/json' \\
        -d "{{\\"classes\\": [\\"one\\", \\"seven\\"], \\"images\\": [\\"data:image/png;base64,$(base64 -w0 a.png)\\"]}}"
 """
 

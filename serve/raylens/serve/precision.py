@@ -1,0 +1,92 @@
+"""What a tower computes with: bf16 where the processor multiplies in it and the embeddings stay the same.
+
+Shapes: B items, T tokens, S image size, D embedding.
+"""
+
+import logging
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from raylens.registry import Encoder
+from raylens.serve.messages import Condition, Tower
+
+__all__ = ["Golden", "Precision", "golden_of", "settle"]
+
+logger = logging.getLogger("ray.serve")
+
+Precision = Literal["auto", "fp32", "bf16"]
+LEAST_COSINE = 0.9995
+"""Of bf16 to fp32; below it, ``auto`` stays with fp32."""
+TRIED = 8
+Vectors = NDArray[np.float32]
+
+
+class Golden:
+    """Inputs of a tower whose embeddings, computed in fp32 from verified weights, are kept for comparison."""
+
+    def __init__(self, encoder: Encoder, tower: Tower) -> None:
+        draw = np.random.default_rng(20)
+        self._encoder, self._tower = encoder, tower
+        if tower == "image":
+            size = encoder.preprocess.size
+            # Smooth pictures: noise alone would be unlike anything that a tower has seen.
+            coarse_BssC = draw.integers(0, 256, (TRIED, 8, 8, 3)).repeat(-(-size // 8), 1).repeat(-(-size // 8), 2)
+            self.inputs: NDArray[np.integer] = coarse_BssC[:, :size, :size].astype(np.uint8)
+        else:
+            self.inputs = _texts(encoder, draw)
+        self.vectors_BD = self.computed()
+
+    def computed(self, count: int = TRIED) -> Vectors:
+        """The embeddings of the first ``count`` inputs as the tower computes them now, ``[B, D]``."""
+        encode = self._encoder.encode_pixels if self._tower == "image" else self._encoder.encode_ids
+        vectors_BD: Vectors = encode(self.inputs[:count]).numpy()  # type: ignore[arg-type]
+        return vectors_BD
+
+    def cosine(self, count: int = TRIED) -> float:
+        """The least cosine of what is computed now to the kept vectors; NaN where one of either is no number."""
+        now_BD = self.computed(count)
+        return float((now_BD * self.vectors_BD[:count]).sum(axis=1).min())
+
+
+def _texts(encoder: Encoder, draw: np.random.Generator) -> NDArray[np.int32]:
+    tokenizer, context = encoder.tokenizer, encoder.context
+    ids_BT = np.zeros((TRIED, context), dtype=np.int32)
+    for row, words in enumerate(np.linspace(1, context - 2, TRIED).astype(int)):
+        drawn = draw.integers(0, tokenizer.vocab_size, words)
+        drawn[np.isin(drawn, (tokenizer.start_id, tokenizer.end_id))] = 0
+        ids_BT[row, : words + 2] = [tokenizer.start_id, *drawn, tokenizer.end_id]
+    return ids_BT
+
+
+def golden_of(encoder: Encoder, towers: tuple[Tower, ...]) -> dict[Tower, Golden]:
+    """For each tower; called before anything is rounded."""
+    return {tower: Golden(encoder, tower) for tower in towers}
+
+
+def settle(encoder: Encoder, golden: dict[Tower, Golden], wanted: Precision) -> dict[Tower, Condition]:
+    """Round the towers to what they will compute with, and say how far that is from fp32.
+
+    ``auto`` rounds a tower where the device multiplies bf16 in hardware and every golden input keeps its direction.
+    """
+    conditions: dict[Tower, Condition] = {}
+    for tower, known in golden.items():
+        conditions[tower] = Condition("fp32", 1.0)
+        if wanted == "fp32" or (wanted == "auto" and not _fast_in_bf16(encoder.model.device)):
+            continue
+        encoder.round_tower(tower, torch.bfloat16)
+        cosine = known.cosine()
+        if wanted == "auto" and not cosine >= LEAST_COSINE:
+            logger.warning("the %s tower in bf16 has cosine %.5f to fp32: it stays in fp32", tower, cosine)
+            encoder.restore_tower(tower)
+        else:
+            conditions[tower] = Condition("bf16", cosine)
+    return conditions
+
+
+def _fast_in_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
