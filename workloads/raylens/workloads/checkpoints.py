@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 from rich.table import Table
 
-from raylens.config import CheckpointConfig, load_yaml, merge, validated
-from raylens.errors import NotFoundError, RaylensError
+from raylens.config import CheckpointConfig, apply_overrides, load_yaml, validated
+from raylens.errors import ConfigError, NotFoundError, RaylensError
 from raylens.storage import open_store
 from raylens.train.checkpoint import Checkpoints
 from raylens.train.retention import kept, prune
@@ -20,6 +20,7 @@ def checkpoints_of(run: str) -> tuple[Checkpoints, CheckpointConfig]:
 
     Raises:
         NotFoundError: there is no such run.
+        ConfigError: its configuration says of checkpoints what this version does not know.
     """
     store = open_store(run)
     try:
@@ -28,8 +29,14 @@ def checkpoints_of(run: str) -> tuple[Checkpoints, CheckpointConfig]:
         raise NotFoundError(
             f"{store.describe()} is no training run, it has no config.yaml: see `raylens runs list STORAGE`"
         ) from None
-    saved = load_yaml(text, f"{store.describe()}/config.yaml").get("checkpoint", {})
-    return Checkpoints(store), CheckpointConfig.model_validate(saved)
+    name = f"{store.describe()}/config.yaml"
+    saved = load_yaml(text, name).get("checkpoint", {})
+    if not isinstance(saved, dict):
+        raise ConfigError(f"{name}: checkpoint = {saved!r}: expected keys and values")
+    try:
+        return Checkpoints(store), validated(CheckpointConfig, saved)
+    except ConfigError as error:
+        raise ConfigError(f"{name}, checkpoint: {error}") from None
 
 
 def listing(run: str) -> Table:
@@ -70,8 +77,7 @@ def verified(run: str, steps: list[int], say: Callable[[str], None]) -> list[str
 def delete_unkept(run: str, assignments: list[str], *, really: bool) -> tuple[list[int], list[str]]:
     """Delete what the run's settings, or others in their place, do not keep; or only say what that would be."""
     checkpoints, config = checkpoints_of(run)
-    changes = {key.strip(): value for key, _, value in (one.partition("=") for one in assignments)}
-    config = validated(CheckpointConfig, merge(config.model_dump(), changes))
+    config = validated(CheckpointConfig, apply_overrides(config.model_dump(), assignments))
     if really:
         return prune(checkpoints, config)
     steps = checkpoints.steps()
