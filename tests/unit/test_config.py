@@ -291,6 +291,20 @@ def test_later_assignments_win_and_the_base_is_left_alone() -> None:
     assert base == {"a": {"b": 1, "c": 2}}
 
 
+def test_a_number_names_an_entry_of_a_list() -> None:
+    base: dict[str, Any] = {"models": [{"model": "a", "image": {"cpus": 1}}, {"model": "b"}], "names": ["x", "y"]}
+    changed = apply_overrides(base, ["models.1.image.cpus=4", "models.0.image.cpus=2", "names.0=z"])
+    assert changed == {
+        "models": [{"model": "a", "image": {"cpus": 2}}, {"model": "b", "image": {"cpus": 4}}],
+        "names": ["z", "y"],
+    }
+    assert base["names"] == ["x", "y"]
+    assert base["models"][0] == {"model": "a", "image": {"cpus": 1}}
+    assert apply_overrides(base, ["names={}"])["names"] == {}
+    with pytest.raises(ConfigError, match=r"models\.2: models has 2, counted from 0"):
+        apply_overrides(base, ["models.2.model=c"])
+
+
 TREES = st.recursive(
     st.integers() | st.none(), lambda inner: st.dictionaries(st.sampled_from("abc"), inner, max_size=3), max_leaves=8
 ).filter(lambda tree: isinstance(tree, dict))

@@ -2,10 +2,12 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -267,3 +269,116 @@ def test_closing_finishes_what_runs_and_answers_what_waits() -> None:
         assert gate.batches == [[2]]
 
     run(scenario)
+
+
+def test_lanes_share_what_waits_and_never_idle() -> None:
+    async def scenario() -> None:
+        device = Device(lanes=2)
+        gate = Gate()
+        batcher = make(device, gate, max_batch=4)
+        first = asyncio.create_task(submit(batcher, [1]))
+        await gate.running()
+        assert batcher.waiting == 0
+        more = asyncio.create_task(submit(batcher, [2, 2, 2]))
+        await gate.running()
+        assert device.busy
+        assert batcher.waiting == 0
+        last = asyncio.create_task(submit(batcher, [3] * 6))
+        await settle()
+        assert batcher.waiting == 6
+        gate.opened.set()
+        await asyncio.gather(first, more, last)
+        assert gate.batches[:2] == [[1], [2, 2, 2]]
+        assert sorted(map(len, gate.batches[2:])) in ([2, 4], [3, 3])
+        await device.close()
+
+    asyncio.run(scenario())
+
+
+def test_what_comes_alone_has_all_cores() -> None:
+    seen: list[tuple[int, int]] = []
+
+    def compute(items: list[int]) -> list[int]:
+        seen.append((len(items), torch.get_num_threads()))
+        time.sleep(0.05)
+        return items
+
+    async def scenario() -> None:
+        device = Device(lanes=3)
+        batcher: Batcher[int, int] = Batcher(device, compute, max_batch=8, capacity=100)
+        await submit(batcher, [1])
+        await asyncio.gather(submit(batcher, [1, 2, 3, 4, 5, 6]))
+        await device.close()
+
+    asyncio.run(scenario())
+    assert seen[0] == (1, 3)
+    assert sorted(seen[1:]) == [(2, 1)] * 3
+
+
+def test_a_probe_asks_every_lane_and_one_that_hangs_is_noticed() -> None:
+    async def scenario() -> None:
+        device = Device(lanes=2)
+        short, hangs = Gate(), Gate()
+        first = asyncio.create_task(submit(make(device, short), [1]))
+        await short.running()
+        second = asyncio.create_task(submit(make(device, hangs), [2]))
+        await hangs.running()
+        short.opened.set()
+        await first
+        asked: list[str] = []
+        probe = asyncio.create_task(device.alone(lambda: asked.append(threading.current_thread().name)))
+        while not asked:
+            await asyncio.sleep(0)
+        assert not probe.done(), "the first lane answers for itself alone"
+        hangs.opened.set()
+        await asyncio.gather(probe, second)
+        assert len(set(asked)) == 2
+        await device.close()
+
+    asyncio.run(scenario())
+
+
+def test_no_batch_is_given_to_a_lane_that_is_probed() -> None:
+    async def scenario() -> None:
+        device = Device(lanes=2)
+        slow, entered = threading.Event(), threading.Semaphore(0)
+
+        def compute() -> None:
+            entered.release()
+            if threading.current_thread().name.startswith("raylens-lane-0"):
+                assert slow.wait(timeout=60)
+
+        probe = asyncio.create_task(device.alone(compute))
+        for _ in range(device.lanes):
+            assert await asyncio.to_thread(entered.acquire, timeout=60)
+        gate = Gate(is_open=True)
+        assert await submit(make(device, gate), [3]) == [9]  # in the other lane
+        assert not probe.done()
+        slow.set()
+        await probe
+        await device.close()
+        with pytest.raises(ServingError, match="shutting down"):
+            await device.alone(compute)
+
+    asyncio.run(scenario())
+
+
+def test_a_lane_whose_probe_nobody_waits_for_any_more_is_not_free() -> None:
+    async def scenario() -> None:
+        device = Device()
+        slow, entered = threading.Event(), threading.Event()
+
+        def compute() -> None:
+            entered.set()
+            assert slow.wait(timeout=60)
+
+        probe = asyncio.create_task(device.alone(compute))
+        assert await asyncio.to_thread(entered.wait, 60)
+        probe.cancel()
+        await settle()
+        assert probe.cancelled()
+        assert device.busy
+        slow.set()
+        await device.close()
+
+    asyncio.run(scenario())

@@ -173,7 +173,7 @@ def test_an_old_bulk_item_is_as_good_as_any(monkeypatch: pytest.MonkeyPatch) -> 
         clock[0] += BULK_PATIENCE_S + 1
         batcher.enqueue(["new"], bulk=True)
         batcher.enqueue(["p1", "p2"])
-        return [waiting.item for waiting in batcher.take()]
+        return [waiting.item for waiting in batcher.take(1)]
 
     assert asyncio.run(scene()) == ["old", "p1"]
 

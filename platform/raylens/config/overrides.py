@@ -28,7 +28,11 @@ def parse_assignment(assignment: str) -> tuple[list[str], Any]:
 
 
 def apply_overrides(tree: Mapping[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
-    """A copy of ``tree`` with each assignment made, in order. Keys are checked when the tree is validated."""
+    """A copy of ``tree`` with each assignment made, in order. Keys are checked when the tree is validated.
+
+    Raises:
+        ConfigError: an assignment cannot be read, or names an entry that a list does not have.
+    """
     changed = dict(tree)
     for assignment in assignments:
         path, value = parse_assignment(assignment)
@@ -43,9 +47,24 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
     other = "kind" in changes and "kind" in base and changes["kind"] != base["kind"]
     merged = {} if other else dict(base)
     for key, value in changes.items():
-        old = merged.get(key)
-        merged[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+        merged[key] = _over(merged.get(key), value, key)
     return merged
+
+
+def _over(old: Any, value: Any, key: str) -> Any:
+    """A folder goes into a folder; numbers name the entries of a list, as in ``models.0.port``; the rest replaces."""
+    if not isinstance(value, Mapping):
+        return value
+    if isinstance(old, Mapping):
+        return merge(old, value)
+    if not value or not isinstance(old, list | tuple) or not all(number.isdecimal() for number in value):
+        return value
+    entries = list(old)
+    for number, change in value.items():
+        if int(number) >= len(entries):
+            raise ConfigError(f"{key}.{number}: {key} has {len(entries)}, counted from 0")
+        entries[int(number)] = _over(entries[int(number)], change, f"{key}.{number}")
+    return entries
 
 
 def _short(text: str) -> str:

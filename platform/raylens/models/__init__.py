@@ -2,6 +2,7 @@
 
 from raylens.models.caption_scores import caption_scores
 from raylens.models.dual_encoder import DualEncoder, Embedded
+from raylens.models.packed import pack
 from raylens.models.zero_shot import ZeroShotClassifier
 
-__all__ = ["DualEncoder", "Embedded", "ZeroShotClassifier", "caption_scores"]
+__all__ = ["DualEncoder", "Embedded", "ZeroShotClassifier", "caption_scores", "pack"]

@@ -39,10 +39,20 @@ class Attention(nn.Module):
 
     def forward(self, x_NW: Tensor, layout: Layout, causal: bool) -> Tensor:
         """``[N, W]`` in, the same out; ``causal`` hides later tokens from earlier ones."""
-        qkv = functional.linear(x_NW.to(self.in_proj_weight.dtype), self.in_proj_weight, self.in_proj_bias)
+        qkv = self._project(x_NW)
         parts = [self._in_group(group, qkv, causal) for group in layout.groups]
         out: Tensor = self.out_proj(parts[0] if len(parts) == 1 else torch.cat(parts))
         return out
+
+    def _project(self, x_NW: Tensor) -> Tensor:
+        return functional.linear(x_NW.to(self.in_proj_weight.dtype), self.in_proj_weight, self.in_proj_bias)
+
+    def _project_apart(self, x_NW: Tensor, at_B: Tensor) -> tuple[Tensor, Tensor]:
+        """Queries of some tokens, keys and values of all."""
+        x_NW = x_NW.to(self.in_proj_weight.dtype)
+        weight_q, weight_kv = self.in_proj_weight.split([x_NW.shape[1], 2 * x_NW.shape[1]])
+        bias_q, bias_kv = self.in_proj_bias.split([x_NW.shape[1], 2 * x_NW.shape[1]])
+        return functional.linear(x_NW[at_B], weight_q, bias_q), functional.linear(x_NW, weight_kv, bias_kv)
 
     def _in_group(self, group: Group, qkv: Tensor, causal: bool) -> Tensor:
         # No mask for the padding of a group: it stands behind the tokens, which causal attention hides from them.
@@ -57,11 +67,7 @@ class Attention(nn.Module):
 
         Only these tokens' queries and outputs are computed.
         """
-        x_NW = x_NW.to(self.in_proj_weight.dtype)
-        weight_q, weight_kv = self.in_proj_weight.split([x_NW.shape[1], 2 * x_NW.shape[1]])
-        bias_q, bias_kv = self.in_proj_bias.split([x_NW.shape[1], 2 * x_NW.shape[1]])
-        q_BW = functional.linear(x_NW[at_B], weight_q, bias_q)
-        kv = functional.linear(x_NW, weight_kv, bias_kv)
+        q_BW, kv = self._project_apart(x_NW, at_B)
         parts, first = [], 0
         for group in layout.groups:
             q_BH1K = q_BW[first : first + group.batch].view(group.batch, self.heads, 1, -1)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from raylens.errors import BundleError
-from raylens.models import DualEncoder, ZeroShotClassifier
+from raylens.models import DualEncoder, ZeroShotClassifier, pack
 from raylens.models.fit import difference
 from raylens.registry.bundle import Bundle
 
@@ -76,6 +76,11 @@ class Encoder:
             if tower not in towers:
                 setattr(self.model, name, torch.nn.Identity())
         self.bundle = replace(self.bundle, weights={})
+
+    def pack(self) -> None:
+        """Lay the weights out as the processor multiplies them; see `raylens.models.pack`. For good."""
+        for name in TOWERS.values():
+            pack(getattr(self.model, name))
 
     def _tower(self, tower: Literal["image", "text"]) -> torch.nn.Module:
         module: torch.nn.Module = getattr(self.model, TOWERS[tower])

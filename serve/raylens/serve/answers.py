@@ -18,6 +18,7 @@ __all__ = [
     "SimilarityResponse",
     "TowerInfo",
     "Usage",
+    "json_of",
 ]
 
 
@@ -59,6 +60,23 @@ class Answer(BaseModel):
     version: int
     space: str
     """Vectors may be compared if their spaces are equal: the digest of the model's files."""
+
+    @property
+    def entries(self) -> list[BaseModel]:
+        """Of the list, of which each kind of answer has its own."""
+        return list(getattr(self, "data", ()))
+
+
+def json_of(answer: Answer) -> bytes:
+    """The body of an answer as JSON.
+
+    Its list is written entry by entry: in a thread, the event loop has its turn between two of them, where pydantic
+    would hold Python's lock from the first number of a large answer to the last.
+    """
+    entries = ",".join(entry.model_dump_json(exclude_none=True) for entry in answer.entries)
+    shell = answer.model_copy(update={"data": []}).model_dump_json(exclude_none=True)
+    # Not in a string of the answer: there the quotes would be escaped.
+    return shell.replace('"data":[]', f'"data":[{entries}]', 1).encode()
 
 
 class EmbeddingResponse(Answer):

@@ -2,16 +2,16 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
-from pydantic import BaseModel
 from starlette.middleware.cors import CORSMiddleware
 
 from raylens.errors import ConfigError
 from raylens.inputs import CAPTION_TEMPLATES, check_class_names, fill_templates
-from raylens.serve.answers import ModelList
+from raylens.serve.answers import Answer, ModelList, json_of
 from raylens.serve.bodies import read_body, read_embedding_request
 from raylens.serve.catalogue import Catalogue, Chosen
 from raylens.serve.convert import (
@@ -35,6 +35,10 @@ from raylens.serve.settings import ServeSettings
 from raylens.serve.telemetry import Telemetry
 
 __all__ = ["build_app"]
+
+JSON = "application/json"
+NUMBERS_AT_ONCE = 16_384
+"""Of an answer that is encoded in the event loop: a few milliseconds."""
 
 
 def build_app(
@@ -96,13 +100,16 @@ class _Api:
         chosen = self._catalogue.choose(body.model)
         answer = await self._embed(request, chosen, {"input": body.input}, bulk=body.priority == "bulk")
         _check_dimensions(body, answer)
-        return _json(embedding_response(answer, body))
+        numbers = len(answer.results) * answer.model.embed_dim
+        return await _json(partial(embedding_response, answer, body), numbers)
 
     async def similarity(self, request: Request) -> Response:
         body = await read_body(request, SimilarityRequest, self._settings)
         chosen = self._catalogue.choose(body.model)
         parts = {"queries": body.queries, "documents": body.documents}
-        return _json(similarity_response(await self._embed(request, chosen, parts, bulk=body.priority == "bulk"), body))
+        answer = await self._embed(request, chosen, parts, bulk=body.priority == "bulk")
+        numbers = len(body.queries) * len(body.documents)
+        return await _json(partial(similarity_response, answer, body), numbers)
 
     async def classify(self, request: Request) -> Response:
         body = await read_body(request, ClassifyRequest, self._settings)
@@ -117,12 +124,14 @@ class _Api:
             identity, results = await model.classify(images, prompts, bulk=body.priority == "bulk")
         chosen.check(identity)
         self._count(chosen, images, results)
-        return _json(classify_response(identity, results, body.classes))
+        numbers = len(results) * len(body.classes)
+        return await _json(partial(classify_response, identity, results, body.classes), numbers)
 
     async def models(self) -> Response:
         async with asyncio.timeout(self._settings.request_timeout_s):
             found = await asyncio.gather(*(one.model.describe() for one in self._catalogue.served))
-        return _json(ModelList(data=[model_info(of_towers) for of_towers in found]))
+        models = ModelList(data=[model_info(of_towers) for of_towers in found])
+        return Response(models.model_dump_json(exclude_none=True), media_type=JSON)
 
     async def healthz(self) -> dict[str, str]:
         return {"status": "alive"}
@@ -192,5 +201,10 @@ def _prompts(body: ClassifyRequest) -> list[list[str]]:
         raise RefusedError(str(error), code="invalid_value", param=str(error).split()[0].strip(":")) from None
 
 
-def _json(body: BaseModel) -> Response:
-    return Response(body.model_dump_json(exclude_none=True), media_type="application/json")
+async def _json(make: Callable[[], Answer], numbers: int) -> Response:
+    """Where it has many numbers, made in a thread: a gateway has one loop for all its callers."""
+
+    def encoded() -> bytes:
+        return json_of(make())
+
+    return Response(await asyncio.to_thread(encoded) if numbers > NUMBERS_AT_ONCE else encoded(), media_type=JSON)

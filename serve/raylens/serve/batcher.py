@@ -38,7 +38,7 @@ class Batcher(Generic[InT, OutT]):
 
     Args:
         device: what computes; several batchers may share one.
-        compute: a batch of items to as many results, in order; runs in the device's thread.
+        compute: a batch of items to as many results, in order; runs in a thread of the device.
         max_batch: most items of a batch.
         capacity: most items that are held at a time, from reservation to answer.
         size: the cost of an item, such as a text's tokens. Where more waits than a batch takes, the oldest item
@@ -81,7 +81,7 @@ class Batcher(Generic[InT, OutT]):
     @property
     def expected_wait_s(self) -> float:
         """Of what is held now, at the pace of the last batches."""
-        return self._held * self._item_s
+        return self._held * self._item_s / self._device.lanes
 
     @contextmanager
     def reserve(self, count: int) -> "Iterator[Places[InT, OutT]]":
@@ -122,16 +122,17 @@ class Batcher(Generic[InT, OutT]):
         self._waiting = [waiting for waiting in self._waiting if not waiting.answer.done()]  # drops the cancelled
         return self._waiting[0].ticket if self._waiting else None
 
-    def take(self) -> Sequence[_Waiting[InT, OutT]]:
+    def take(self, share: int) -> Sequence[_Waiting[InT, OutT]]:
         """See `raylens.serve.device.Queue`."""
         now = time.monotonic()
+        most = min(self._max_batch, math.ceil(len(self._waiting) / share))
         urgent = [waiting for waiting in self._waiting if waiting.yields_until <= now]
         patient = [waiting for waiting in self._waiting if waiting.yields_until > now]
         head = (urgent or patient)[0].size
         batch: list[_Waiting[InT, OutT]] = []
         for line in (urgent, patient):
             # Stable: items of one size leave in the order in which they came.
-            batch += heapq.nsmallest(self._max_batch - len(batch), line, key=lambda waiting: abs(waiting.size - head))
+            batch += heapq.nsmallest(most - len(batch), line, key=lambda waiting: abs(waiting.size - head))
         taken = {waiting.ticket for waiting in batch}
         self._waiting = [waiting for waiting in self._waiting if waiting.ticket not in taken]
         return batch
@@ -140,7 +141,7 @@ class Batcher(Generic[InT, OutT]):
         """See `raylens.serve.device.Queue`."""
         began = time.perf_counter()
         results = self._compute([waiting.item for waiting in batch])
-        # In the device's thread, and read in the loop's: one float, whichever of two values it has.
+        # In a lane's thread, and read in the loop's: one float, whichever of two values it has.
         each = (time.perf_counter() - began) / len(batch)
         self._item_s = each if self._item_s == 0 else (1 - SMOOTHING) * self._item_s + SMOOTHING * each
         if len(results) != len(batch):

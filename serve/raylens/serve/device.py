@@ -1,10 +1,13 @@
-"""One device: a worker thread that never rests while anything waits for it."""
+"""One device: lanes that never rest while anything waits for them."""
 
 import asyncio
 import itertools
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, Protocol, TypeVar
+
+import torch
 
 from raylens.errors import ServingError
 
@@ -20,12 +23,17 @@ class Queue(Protocol):
         """The ticket of the item that has waited longest, or None."""
         ...
 
-    def take(self) -> Sequence[Any]:
-        """Remove the next batch; called only where something waits."""
+    @property
+    def waiting(self) -> int:
+        """Items in line."""
+        ...
+
+    def take(self, share: int) -> Sequence[Any]:
+        """Remove the next batch, at most one part in ``share`` of what waits; called only where something does."""
         ...
 
     def run(self, batch: Sequence[Any]) -> Any:
-        """Compute a batch, in the worker thread."""
+        """Compute a batch, in the thread of a lane."""
         ...
 
     def deliver(self, batch: Sequence[Any], done: "asyncio.Future[Any]") -> None:
@@ -38,23 +46,37 @@ class Queue(Protocol):
 
 
 class Device:
-    """Lends its worker thread to the queue whose oldest item has waited longest.
+    """Lends its lanes to the queue whose oldest item has waited longest.
 
-    A batch is formed only at the moment when the device is free: sealed earlier, it would miss all that arrives
-    while it stands in line, and fragments would queue behind each other. All methods belong to the event loop.
+    A batch is formed only at the moment when a lane is free: sealed earlier, it would miss all that arrives while it
+    stands in line, and fragments would queue behind each other. All methods belong to the event loop.
+
+    A lane is a thread that computes a batch on one core: cores that each have a batch of their own need not wait for
+    each other after every layer, which they do where something else wants a core as well. What comes alone has all
+    cores, in the first lane. The others never have more than theirs: OpenMP's threads stop waiting actively as soon as
+    a process has more of them than cores, and are slower by a tenth from then on.
+
+    Args:
+        lanes: cores; one for a GPU, which is at its best with one batch at a time.
     """
 
-    def __init__(self) -> None:
-        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="raylens-device")
+    def __init__(self, lanes: int = 1) -> None:
+        self._lanes = [ThreadPoolExecutor(1, thread_name_prefix=f"raylens-lane-{number}") for number in range(lanes)]
         self._queues: list[Queue] = []
         self._tickets = itertools.count()
-        self._running: asyncio.Future[Any] | None = None
+        self._running: list[dict[asyncio.Future[Any], int]] = [{} for _ in self._lanes]
+        """Of each lane: what it computes or has in line, and on how many cores."""
         self.closed = False
 
     @property
+    def lanes(self) -> int:
+        """Batches that are computed at the same time."""
+        return len(self._lanes)
+
+    @property
     def busy(self) -> bool:
-        """A batch is being computed."""
-        return self._running is not None
+        """Every lane computes."""
+        return all(self._running)
 
     def attach(self, queue: Queue) -> None:
         """Serve one more queue."""
@@ -69,31 +91,57 @@ class Device:
         return next(self._tickets)
 
     def wake(self) -> None:
-        """Start a batch if the device is free and anything waits."""
-        if self.busy or self.closed:
-            return
-        waiting = [(oldest, queue) for queue in self._queues if (oldest := queue.oldest()) is not None]
-        if not waiting:
-            return
-        _, queue = min(waiting, key=lambda pair: pair[0])
-        batch = queue.take()
-        self._running = asyncio.get_running_loop().run_in_executor(self._worker, queue.run, batch)
-        self._running.add_done_callback(lambda done: self._finish(queue, batch, done))
+        """Start a batch in each free lane while anything waits."""
+        while not (self.busy or self.closed):
+            waiting = [(oldest, queue) for queue in self._queues if (oldest := queue.oldest()) is not None]
+            if not waiting:
+                return
+            _, queue = min(waiting, key=lambda pair: pair[0])
+            free = sum(not running for running in self._running)
+            self._start(queue, queue.take(min(free, sum(queue.waiting for queue in self._queues))))
 
-    async def alone(self, compute: Callable[[], ResultT]) -> ResultT:
-        """Compute something in the worker thread, behind the batch that runs."""
-        return await asyncio.get_running_loop().run_in_executor(self._worker, compute)
+    def _start(self, queue: Queue, batch: Sequence[Any]) -> None:
+        lane = next(number for number, running in enumerate(self._running) if not running)
+        cores = 1
+        if lane == 0 and not any(queue.waiting for queue in self._queues):
+            cores = max(1, self.lanes - sum(cores for running in self._running for cores in running.values()))
+        done = self._submit(lane, cores, partial(queue.run, batch))
+        done.add_done_callback(lambda done: queue.deliver(batch, done))
 
-    def _finish(self, queue: Queue, batch: Sequence[Any], done: "asyncio.Future[Any]") -> None:
-        self._running = None
-        self.wake()  # before the answers, so that the device does not wait for them
-        queue.deliver(batch, done)
+    def _submit(self, lane: int, cores: int, compute: Callable[[], ResultT]) -> "asyncio.Future[ResultT]":
+        done = asyncio.get_running_loop().run_in_executor(self._lanes[lane], _on_cores, cores, compute)
+        self._running[lane][done] = cores
+        # The first of its callbacks, before the answers, so that the device does not wait for them.
+        done.add_done_callback(lambda done: self._leave(lane, done))
+        return done
+
+    def _leave(self, lane: int, done: "asyncio.Future[Any]") -> None:
+        del self._running[lane][done]
+        self.wake()
+
+    async def alone(self, compute: Callable[[], ResultT]) -> list[ResultT]:
+        """Compute something once in every lane, behind what it computes; no batch is given to the lane meanwhile.
+
+        Raises:
+            ServingError: the device is closed.
+        """
+        if self.closed:
+            raise ServingError("the replica is shutting down: send the request again")
+        done = [self._submit(lane, 1, compute) for lane in range(self.lanes)]
+        await asyncio.wait(done)  # which leaves them alone if the caller goes: a lane is free when its thread is
+        return [one.result() for one in done]
 
     async def close(self) -> None:
-        """Finish the batch that runs, answer what waits with an error, and end the thread."""
+        """Finish the batches that are computed, answer what waits with an error, and end the threads."""
         self.closed = True
         for queue in self._queues:
             queue.abandon(ServingError("the replica is shutting down: send the request again"))
-        if self._running is not None:
-            await asyncio.wait([self._running])
-        self._worker.shutdown()
+        if running := [done for lane in self._running for done in lane]:
+            await asyncio.wait(running)
+        for lane in self._lanes:
+            lane.shutdown()
+
+
+def _on_cores(cores: int, compute: Callable[[], ResultT]) -> ResultT:
+    torch.set_num_threads(cores)  # of this thread alone
+    return compute()

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fastapi import FastAPI
+from grpc.aio import AioRpcError  # type: ignore[import-untyped]
 from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
@@ -57,7 +58,9 @@ async def _answer(response: Any) -> Any:
         return await response
     except BackPressureError:
         raise OverloadedError("all replicas are busy and their queues full; try again in a moment") from None
-    except (RayActorError, DeploymentUnavailableError):
+    except (RayActorError, DeploymentUnavailableError, AioRpcError):
+        # AioRpcError: of a connection that broke while the answer was on its way. Ray Serve translates UNAVAILABLE
+        # alone, and what a dying process leaves behind may be CANCELLED or INTERNAL as well.
         raise UnavailableError("the replica that had this request is gone; send it again") from None
     except asyncio.CancelledError:
         response.cancel()

@@ -44,6 +44,7 @@ class Loaded:
         self._golden: dict[Tower, Golden] = golden_of(encoder, held)
         self.conditions = settle(encoder, self._golden, precision)
         encoder.keep_only(held)
+        encoder.pack()
         self._encoder = encoder
         self._texts: TextTower | None = None
         self._images: ImageTower | None = None
@@ -113,14 +114,15 @@ class Loaded:
         return [ABSENT if self._embeds_texts else NO_TEXTS] * count
 
     async def probe(self) -> None:
-        """Compute the inputs whose vectors are known, in the device's turn.
+        """Compute the inputs whose vectors are known, in every lane's turn.
 
         Raises:
             ServingError: other vectors came out.
         """
         for tower, golden in self._golden.items():
             # One input: on a slow device the questions must not become the load.
-            self._check(tower, await self._device.alone(partial(golden.cosine, 1)))
+            for cosine in await self._device.alone(partial(golden.cosine, 1)):
+                self._check(tower, cosine)
 
     def _check(self, tower: Tower, cosine: float) -> None:
         if not cosine > min(LEAST_COSINE, self.conditions[tower].cosine) - 1e-3:  # so put, it refuses NaN as well

@@ -39,7 +39,7 @@ class EncoderReplica:
         towers: those that this replica holds.
         precision: see `raylens.serve.precision.settle`.
         settings: limits and batching.
-        cpus: what Ray has reserved; bounds torch's threads, so that replicas of one machine do not crowd each other.
+        cpus: what Ray has reserved, and the cores that are computed on, so that replicas do not crowd each other.
         device: torch's name of what the towers compute on.
 
     Raises:
@@ -60,13 +60,14 @@ class EncoderReplica:
         cpus: float = 1,
         device: str = "cpu",
     ) -> None:
-        torch.set_num_threads(max(1, int(cpus)))
+        # Of this thread, which loads: the lanes' threads compute, see `Device`.
+        torch.set_num_threads(1)
         self._registry, self._settings = Registry(registry), settings
         self._towers, self._precision, self._where = tuple(towers), precision, device
         self._follow = follow
         self._following: asyncio.Task[None] | None = None
         self._pool = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="raylens-decode")
-        self._device = Device()
+        self._device = Device(max(1, int(cpus)) if device == "cpu" else 1)
         self._current = self._load(reference).attach(self._device, self._pool, settings)
         self._previous: Loaded | None = None
 
@@ -154,6 +155,7 @@ def _is(version: Loaded, wanted: str | None) -> bool:
 
 
 def _stand_back() -> None:
-    """The thread that loads takes the processor only where nothing else wants it. Linux has priorities for threads."""
+    """The thread that loads takes a processor only where nothing else wants it. Linux has priorities for threads."""
+    torch.set_num_threads(1)
     if hasattr(os, "setpriority"):
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)

@@ -72,6 +72,8 @@ def run(
         raylens serve pets@prod plants@prod --registry s3://models --replicas 1:4 --keys keys.json --host 0.0.0.0
 
         raylens serve --config serve.yaml --set limits.max_items=256
+
+        raylens serve digits --registry quickstart/registry --set models.0.image.cpus=4
     """
     from raylens.cluster import session
     from raylens.serve import serve_service
