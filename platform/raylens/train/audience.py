@@ -8,6 +8,7 @@ from typing import Self
 from raylens.config import RunConfig
 from raylens.storage import Store
 from raylens.train.events import Events
+from raylens.train.listeners import Listeners
 from raylens.train.progress import News, Warned
 from raylens.train.tracking import Trackers
 
@@ -21,9 +22,13 @@ class Audience:
         ConfigError: a tool that the configuration names cannot be used.
     """
 
-    def __init__(self, config: RunConfig, run: Store, tell: Callable[[News], None] | None) -> None:
-        self._events = Events(run, tell or (lambda _: None))
+    def __init__(
+        self, config: RunConfig, run: Store, tell: Callable[[News], None] | None, say: Callable[[str], None]
+    ) -> None:
+        self._events = Events(run)
         self._trackers = Trackers(config.tracking, config, run, lambda text: self.tell(Warned(f"warning: {text}")))
+        listeners = {"events.jsonl": self._events.tell, "tell": tell, "tracking": self._trackers.tell}
+        self._listeners = Listeners({name: one for name, one in listeners.items() if one is not None}, say)
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -37,6 +42,5 @@ class Audience:
         self._stack.__exit__(kind, error, trace)
 
     def tell(self, news: News) -> None:
-        """What the workers tell."""
-        self._events.tell(news)
-        self._trackers.tell(news)
+        """What the workers tell. Never raises what a listener does: see `Listeners`."""
+        self._listeners.tell(news)

@@ -53,7 +53,7 @@ def board() -> Any:
 
 
 class listening:  # noqa: N801 (used as a statement: ``with listening(...)``)
-    """While inside, pass on news from a board to a function, in a thread of its own."""
+    """While inside, pass on news from a board to a function that never raises, in a thread of its own."""
 
     def __init__(self, source: Any, tell: Callable[[News], None]) -> None:
         self._source = source

@@ -1,6 +1,5 @@
 """``events.jsonl`` of a run: when it started, was restarted, saved and ended, as whoever started it heard."""
 
-from collections.abc import Callable
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
@@ -13,11 +12,10 @@ __all__ = ["Events"]
 
 
 class Events:
-    """Writes down news, and passes them on."""
+    """Writes down news."""
 
-    def __init__(self, run: Store, tell: Callable[[News], None]) -> None:
+    def __init__(self, run: Store) -> None:
         self._log = RecordLog(run, EVENTS, None, every_seconds=2.0)
-        self._tell = tell
         self._step: int | None = None
 
     def __enter__(self) -> Self:
@@ -50,7 +48,6 @@ class Events:
             self._note("stopping", news.step, "")
         elif isinstance(news, Warned):
             self._note("warning", self._step, news.text)
-        self._tell(news)
 
     def _note(self, event: str, step: int | None, text: str) -> None:
         self._step = step

@@ -28,11 +28,21 @@ from raylens.train.shares import Shares
 from raylens.train.trainer import ListenForTerm, Trainer, workers_to_start
 from raylens.train.worker import run_worker
 
-__all__ = ["RunResult", "train"]
+__all__ = ["Fitted", "RunResult", "fit", "train"]
 
 COLLECTIVE_TIMEOUT_SECONDS = 300
 RESIZE_SECONDS = 60.0
 """Between two looks at whether the cluster has room for more workers, or for as many."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A run whose last step was taken."""
+
+    prepared: Prepared
+    checkpoints: Checkpoints
+    resumed_at: int
+    """The step that this start went on from; 0 for a fresh run, all steps if there was nothing left to do."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +60,19 @@ class RunResult:
 def train(
     config: RunConfig, *, say: Callable[[str], None] = print, tell: Callable[[News], None] | None = None
 ) -> RunResult:
-    """Run to the last step, from the newest checkpoint if there is one, and register the encoder.
+    """`fit`, and register the encoder.
+
+    Raises:
+        RaylensError: bad input, a cluster too small, or a diagnosis of what went wrong in training.
+    """
+    fitted = fit(config, say=say, tell=tell)
+    prepared = fitted.prepared
+    version = publish(prepared, fitted.checkpoints)
+    return RunResult(prepared.store.uri, prepared.steps, fitted.resumed_at, prepared.plan.samples, version)
+
+
+def fit(config: RunConfig, *, say: Callable[[str], None] = print, tell: Callable[[News], None] | None = None) -> Fitted:
+    """Run to the last step, from the newest checkpoint if there is one.
 
     Ray must be initialised. The same call again resumes, or finds that nothing is left to do.
 
@@ -63,13 +85,31 @@ def train(
         RaylensError: bad input, a cluster too small, or a diagnosis of what went wrong in training.
     """
     check_room(config)
-    audience = Audience(config, run_store(config), tell)
+    audience = Audience(config, run_store(config), tell, say)
     prepared = prepare(config, say)
     checkpoints = Checkpoints(prepared.store)
     newest = checkpoints.newest()
     resumed_at = newest.step if newest else 0
-    job = WorkerJob(
-        config=config,
+    if resumed_at >= prepared.steps:
+        say(f"nothing left to train: all {prepared.steps} steps were taken before")
+        return Fitted(prepared, checkpoints, resumed_at)
+    job = _job(prepared)
+    if newest is not None:
+        check_fits(job, newest)
+    counts = " or ".join(map(str, config.worker_counts))
+    say(f"starting {counts} workers: ZeRO {config.zero.stage}, global batch {config.global_batch}")
+    try:
+        with audience, listening(job.board, audience.tell):
+            _run(job, prepared, say)
+            _check_end(checkpoints, prepared)
+    finally:
+        _report(prepared.store, say)
+    return Fitted(prepared, checkpoints, resumed_at)
+
+
+def _job(prepared: Prepared) -> WorkerJob:
+    return WorkerJob(
+        config=prepared.config,
         run_uri=prepared.store.uri,
         plan=prepared.plan,
         steps=prepared.steps,
@@ -78,21 +118,6 @@ def train(
         board=board(),
         evaluation=prepared.evaluation,
     )
-    if newest is not None:
-        check_fits(job, newest)
-    if resumed_at < prepared.steps:
-        counts = " or ".join(map(str, config.worker_counts))
-        say(f"starting {counts} workers: ZeRO {config.zero.stage}, global batch {config.global_batch}")
-        try:
-            with audience, listening(job.board, audience.tell):
-                _fit(job, prepared, say)
-                _check_end(checkpoints, prepared)
-        finally:
-            _report(prepared.store, say)
-    else:
-        say(f"nothing left to train: all {prepared.steps} steps were taken before")
-    version = publish(prepared, checkpoints)
-    return RunResult(prepared.store.uri, prepared.steps, resumed_at, prepared.plan.samples, version)
 
 
 def _check_end(checkpoints: Checkpoints, prepared: Prepared) -> None:
@@ -115,7 +140,7 @@ def _report(run: Store, say: Callable[[str], None]) -> None:
         say(f"report: {run.describe()}/{REPORT}")
 
 
-def _fit(job: WorkerJob, prepared: Prepared, say: Callable[[str], None]) -> None:
+def _run(job: WorkerJob, prepared: Prepared, say: Callable[[str], None]) -> None:
     config, store = job.config, prepared.store
     filesystem, path = (store / "ray").arrow()
     counts, on_gpu = config.worker_counts, config.scale.gpus_per_worker > 0

@@ -5,8 +5,8 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from raylens.train.progress import Checkpointed, Evaluated, Metrics, News, Restarting, Started, Stopping, Warned
 from raylens.workloads.progress_line import progress_line, time_left
@@ -38,11 +38,12 @@ class Terminal:
     def title(self, text: str) -> None:
         """Begin a phase."""
         self._close()
-        self.console.print(f"[bold]{text}[/bold]")
+        self.console.print(Text(text, "bold"))
 
-    def say(self, text: str) -> None:
-        """One line within a phase, with the seconds since the start."""
-        self.console.print(f"[dim]{time.monotonic() - self._began:6.1f} s[/dim]  {text}", soft_wrap=True)
+    def say(self, text: str, style: str = "") -> None:
+        """One line within a phase, with the seconds since the start; as it is, brackets and all."""
+        seconds = (f"{time.monotonic() - self._began:6.1f} s", "dim")
+        self.console.print(Text.assemble(seconds, "  ", (text, style)), soft_wrap=True)
 
     def tell(self, news: News) -> None:
         """News of a training run."""
@@ -51,9 +52,9 @@ class Terminal:
         elif isinstance(news, Metrics):
             self._advance(news)
         elif isinstance(news, Restarting):
-            self.say(f"[yellow]workers lost ({news.reason}); going on from the newest checkpoint[/yellow]")
+            self.say(f"workers lost ({news.reason}); going on from the newest checkpoint", "yellow")
         elif isinstance(news, Warned):
-            self.say(f"[yellow]{escape(news.text)}[/yellow]")
+            self.say(news.text, "yellow")
         elif isinstance(news, Stopping):
             self.say(f"stopped after step {news.step}, its state saved; the same command goes on")
         elif isinstance(news, Evaluated):
