@@ -1,5 +1,7 @@
 """Runs that begin with a model, at its image size or another."""
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +12,12 @@ from PIL import Image
 from raylens.config import ModelConfig, RunConfig, TextTransformerConfig, VisionTransformerConfig, validated
 from raylens.errors import ConfigError
 from raylens.inputs import Preprocess, Tokenizer
+from raylens.interop import read_foreign, write_foreign
 from raylens.models import DualEncoder
 from raylens.registry import Bundle, Registry
+from raylens.storage import Store
 from raylens.train.beginning import beginning
+from raylens.train.prepare import prepare
 from raylens.train.worker import build_model
 
 CONFIG = ModelConfig(
@@ -71,6 +76,41 @@ def test_any_other_difference_is_refused(tmp_path: Path, trained: Bundle) -> Non
         beginning(run_at(tmp_path, 48, embed_dim=4))
     with pytest.raises(ConfigError, match=r"must be a multiple of the model's patch, 8"):
         beginning(run_at(tmp_path, 48).model_copy(update={"model": _at(50)}))
+
+
+@pytest.mark.parametrize("size", [32, 48])
+def test_a_foreign_model_s_normalisation_and_tokenizer_are_the_run_s(
+    tmp_path: Path, trained: Bundle, make_shards: Callable[..., Store], size: int
+) -> None:
+    """A CLIPModel as Hugging Face stores it, normalised as SigLIP is and not as CLIP."""
+    folder = tmp_path / "hf"
+    write_foreign(trained, folder, "hf")
+    processor = json.loads((folder / "preprocessor_config.json").read_text())
+    (folder / "preprocessor_config.json").write_text(
+        json.dumps(processor | {"image_mean": [0.5, 0.25, 0.5], "image_std": [0.5, 0.5, 0.75]})
+    )
+    Registry(str(tmp_path / "registry")).publish("foreign", read_foreign(folder).bundle(None, "hf"))
+    config = run_at(tmp_path, size)
+    config = config.model_copy(
+        update={
+            "start_from": "foreign@1",
+            "global_batch": 4,
+            "data": config.data.model_validate({"train": make_shards(8).uri}),
+        }
+    )
+    for _ in ("the first start", "a resumed one"):
+        ready = prepare(config, lambda _: None)
+        assert ready.preprocess == Preprocess(size=size, mean=(0.5, 0.25, 0.5), std=(0.5, 0.5, 0.75))
+        assert ready.tokenizer.to_json() == TOKENIZER.to_json()
+    model = build_model(config, ready.tokenizer, ready.preprocess).eval()
+    expected = beginning(config)
+    tower = DualEncoder(config.model, end_id=TOKENIZER.end_id, mean=(0.0,) * 3, std=(1.0,) * 3).eval()
+    tower.load_state_dict(dict(expected.weights))
+    pixels = torch.randint(0, 256, (2, size, size, 3), dtype=torch.uint8)
+    normalised = (pixels.float() / 255 - torch.tensor([0.5, 0.25, 0.5])) / torch.tensor([0.5, 0.5, 0.75])
+    with torch.no_grad():
+        plain = tower.visual(normalised.permute(0, 3, 1, 2))
+        assert torch.allclose(model.encode_image(pixels), torch.nn.functional.normalize(plain, dim=-1), atol=1e-5)
 
 
 def _at(size: int) -> ModelConfig:

@@ -73,7 +73,7 @@ class RunConfig(Node):
     """What the towers compute in: ``amp_bf16`` keeps weights in fp32 and multiplies in bf16 (torch's autocast);
     ``bf16`` and ``fp16`` keep weights and activations in 16 bits beside a master copy in fp32 (DeepSpeed)."""
     start_from: str | None = None
-    """A model in the registry, NAME@VERSION, whose weights and tokenizer the run begins with."""
+    """A model in the registry, NAME@VERSION: its weights, tokenizer and normalisation of pixels begin the run."""
     tokenizer: str | None = None
     """A file (tokenizer.json, OpenAI's merges) or folder of one; else it is learned from the captions."""
     data: DataConfig

@@ -11,6 +11,7 @@ from raylens.data.build_plan import build_plan
 from raylens.data.quarantine import check_budget, write_rejected
 from raylens.errors import AlreadyExistsError, ConfigError, NotFoundError
 from raylens.inputs import Preprocess, Tokenizer
+from raylens.registry import Bundle
 from raylens.storage import Store, open_store
 from raylens.train.beginning import beginning
 from raylens.train.evaluation.sets import EvaluationSets, evaluation_sets
@@ -46,7 +47,9 @@ def prepare(config: RunConfig, say: Callable[[str], None]) -> Prepared:
     """Index the shards, train the tokenizer, write the configuration; each only once for a run.
 
     Raises:
-        ConfigError: the run exists with other settings, or the vocabulary is too small for the tokenizer.
+        ConfigError: the run exists with other settings, the vocabulary is too small for the tokenizer, or the model
+            to begin with is of another architecture.
+        NotFoundError: there is no such model to begin with.
         ManifestError: no shards, or none usable.
         QuarantineError: too many samples cannot be used.
     """
@@ -59,7 +62,8 @@ def prepare(config: RunConfig, say: Callable[[str], None]) -> Prepared:
     plan = build_plan(config, manifests)
     if plan.samples < config.global_batch:
         say(f"warning: {plan.samples:,} samples for global_batch = {config.global_batch}: every batch repeats some")
-    tokenizer = _tokenizer(store, manifests, config)
+    begun = None if config.start_from is None else beginning(config)
+    tokenizer = _tokenizer(store, manifests, config, begun)
     evaluation = evaluation_sets(config.evaluation, open_store(config.storage) / "manifests", say)
     # Only now: what cannot start must not keep its name from another try.
     claim(store, config)
@@ -72,7 +76,8 @@ def prepare(config: RunConfig, say: Callable[[str], None]) -> Prepared:
         manifests=manifests,
         plan=plan,
         tokenizer=tokenizer,
-        preprocess=Preprocess(size=config.model.image.size),
+        # What its image tower was trained on is part of a model, as its tokenizer is.
+        preprocess=Preprocess(size=config.model.image.size) if begun is None else begun.preprocess,
         steps=config.length.steps(sum(order.epoch_size for order in plan.orders), config.global_batch),
         evaluation=evaluation,
     )
@@ -103,12 +108,12 @@ def check_claim(store: Store, config: RunConfig) -> None:
         )
 
 
-def _tokenizer(store: Store, manifests: list[Manifest], config: RunConfig) -> Tokenizer:
+def _tokenizer(store: Store, manifests: list[Manifest], config: RunConfig, begun: Bundle | None) -> Tokenizer:
     try:
         return Tokenizer.from_json(store.read_text("tokenizer.json"))
     except NotFoundError:
-        if config.start_from is not None:
-            return beginning(config).tokenizer
+        if begun is not None:
+            return begun.tokenizer
         if config.tokenizer is not None:
             return _given_tokenizer(config, config.tokenizer)
         return Tokenizer.train((text for one in manifests for text in one.captions()), config.model.text.vocab)
