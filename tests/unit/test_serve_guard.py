@@ -123,6 +123,19 @@ def test_a_file_that_is_missing_is_named(tmp_path: Path) -> None:
         KeyRing(str(tmp_path / "none.json"))
 
 
+def test_a_file_in_the_root_is_not_looked_for_in_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    _, entry = new_key("me")
+    write_keys(tmp_path / "raylens-keys.json", entry)
+    KeyRing("raylens-keys.json")
+    KeyRing(f"file://{tmp_path}/raylens-keys.json")
+    for in_root in ("/raylens-keys.json", "file:///raylens-keys.json"):
+        with pytest.raises(ConfigError, match="cannot be read"):
+            KeyRing(in_root)
+
+
 def test_the_time_of_a_refusal_says_nothing_of_the_key(tmp_path: Path) -> None:
     """Medians of many calls: a key that shares its beginning with a valid one against one that shares nothing."""
     made = [new_key(f"k{number}") for number in range(50)]

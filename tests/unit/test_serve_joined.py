@@ -25,9 +25,11 @@ def identity(version: str) -> Identity:
 class Tower:
     """Answers with the versions that a script says, one call after the other, and any that it still has."""
 
-    def __init__(self, script: Sequence[set[str]]) -> None:
-        self._script = list(script)
+    def __init__(self, script: Sequence[set[str]], slow: int | None = None) -> None:
+        self._script, self._slow = list(script), slow
         self.asked: list[str | None] = []
+        self.embedded: list[tuple[str, str]] = []
+        """Versions, and the first text of each list of texts."""
 
     async def embed(
         self, items: Sequence[Item], wanted: str | None = None, *, bulk: bool = False
@@ -35,10 +37,13 @@ class Tower:
         del bulk
         there = self._script[min(len(self.asked), len(self._script) - 1)]
         self.asked.append(wanted)
-        await asyncio.sleep(0)
+        for _ in range(20 if len(self.asked) - 1 == self._slow else 1):
+            await asyncio.sleep(0)
         version = max(there) if wanted is None else wanted
         if version not in there:
             return Refusal("other_version", "not here")
+        if isinstance(items[0], Text):
+            self.embedded.append((version, items[0].text))
         vector = np.full(4, float(version), dtype=np.float32)
         return Embeddings(identity(version), [one if isinstance(one, Failed) else Embedded(vector) for one in items])
 
@@ -82,6 +87,22 @@ def test_a_class_is_never_of_another_version_than_the_image() -> None:
     told = [found.digest for found, _ in asyncio.run(scene())]
     assert told == ["1", "1", "2", "2"]
     assert len(texts.asked) == 2, "the prompts of a version are embedded once"
+
+
+def test_a_swap_while_a_classification_waits_mixes_nothing() -> None:
+    """The classifier is of version 1, and another caller has found version 2 before the images are back."""
+
+    async def scene() -> list[tuple[str, Any]]:
+        texts, images = Tower([{"1"}, {"2"}]), Tower([{"1"}, {"2"}], slow=1)
+        joined = JoinedModel(texts, images, ServeSettings())
+        prompts = [["a cat"], ["a dog"]]
+        told = [await joined.classify(FILES, prompts)]
+        late, other = await asyncio.gather(joined.classify(FILES, prompts), joined.classify(FILES, [["c"], ["d"]]))
+        told += [late, other, await joined.classify(FILES, prompts)]
+        assert texts.embedded == [("1", "a cat"), ("2", "c"), ("2", "a cat")]
+        return [(found.digest, chances) for found, chances in told]
+
+    assert [digest for digest, _ in asyncio.run(scene())] == ["1", "2", "2", "2"]
 
 
 def test_one_tower_alone_is_asked_once() -> None:

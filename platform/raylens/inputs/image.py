@@ -1,7 +1,9 @@
 """Decoding: bytes of an image file to pixels, within limits that are checked before any pixel exists."""
 
 import io
+import re
 import struct
+import time
 import warnings
 from zlib import error as zlib_error
 
@@ -16,12 +18,23 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 DEFAULT_MAX_PIXELS = 89_478_485
 """A quarter of a gibibyte of RGB, the size from which Pillow itself warns. From twice that on it refuses."""
 
+MAX_SCANS = 32
+"""Of a progressive JPEG, each of which passes over the whole image; encoders write about ten."""
+MAX_SEGMENTS = 10_000
+START_OF_SCAN = b"\xff\xda"
+# In the pixels' code 0xFF is followed by zero or by a restart mark; everything else ends a scan.
+MARK = re.compile(rb"\xff([^\x00\x01\xff\xd0-\xd8])", re.DOTALL)
+CHUNK = 16 * 2**10
+"""Bytes that are decoded between two looks at the clock."""
+
 # Pillow warns of metadata that we do not read, and of sizes that we check. The filter is set once and for the whole
 # process: warnings.catch_warnings is not safe in threads, and images are decoded in threads.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
-def decode_image(data: bytes, *, least: int = 0, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Image:
+def decode_image(
+    data: bytes, *, least: int = 0, max_pixels: int = DEFAULT_MAX_PIXELS, max_seconds: float | None = None
+) -> Image.Image:
     """Decode an image file to RGB.
 
     Args:
@@ -29,19 +42,25 @@ def decode_image(data: bytes, *, least: int = 0, max_pixels: int = DEFAULT_MAX_P
         least: pixels that the shorter edge must keep. A JPEG at least twice as large is decoded at a half,
             a quarter or an eighth, which is several times faster; 0 always decodes at full size.
         max_pixels: refuse an image that declares more, before memory is spent on it.
+        max_seconds: of this thread's processor time, after which an image is given up. WebP is decoded at one go, and
+            bounded by its pixels alone.
 
     Raises:
-        InputError: not an image, of another format, truncated, corrupt or too large.
+        InputError: not an image, of another format, truncated, corrupt, too large, or too slow.
     """
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        image = Image.open(io.BytesIO(data) if max_seconds is None else _Timed(data, max_seconds), formats=FORMATS)
         width, height = image.size
         if width * height > max_pixels:
             raise InputError(
                 f"image of {width} x {height} pixels is over the limit of {max_pixels} pixels: "
                 "scale it down or raise max_pixels"
             )
+        if max_seconds is not None:
+            image.decodermaxblock = CHUNK
         # MPO is what Pillow calls a JPEG with further pictures behind it, as many phones write.
+        if image.format in ("JPEG", "MPO"):
+            _check_scans(data)
         if least and image.format in ("JPEG", "MPO"):
             # draft() keeps both edges at or above what is asked, so it never costs sharpness.
             image.draft("RGB", (least, least))
@@ -64,6 +83,44 @@ def image_size(data: bytes) -> tuple[int, int]:
         return Image.open(io.BytesIO(data), formats=FORMATS).size
     except (OSError, SyntaxError, ValueError, struct.error, zlib_error, Image.DecompressionBombError) as error:
         raise InputError(f"not an image of a known format ({', '.join(FORMATS)}): {error}") from None
+
+
+class _Timed(io.BytesIO):
+    """A file that can be read for so long; threads cannot be stopped from outside.
+
+    What counts is the thread's own time: beside others, or on a slow store, an image is not worse for it.
+    """
+
+    def __init__(self, data: bytes, seconds: float) -> None:
+        super().__init__(data)
+        self._seconds, self._until = seconds, time.thread_time() + seconds
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if time.thread_time() > self._until:
+            raise InputError(
+                f"image takes more than {self._seconds:g} s to decode: save it as a baseline JPEG or a PNG"
+            )
+        return super().read(size)
+
+
+def _check_scans(data: bytes) -> None:
+    """Refuse a JPEG that passes over its image too often: 199 kB of a hundred scans took 2.7 s to decode.
+
+    Raises:
+        InputError: it does.
+    """
+    if data.count(START_OF_SCAN) <= MAX_SCANS:  # at least as many as there are: previews and videos have some too
+        return
+    at, scans = 2, 0
+    for _ in range(MAX_SEGMENTS):
+        mark = MARK.search(data, at)
+        if mark is None or mark[1] == b"\xd9":
+            return
+        scans += mark[0] == START_OF_SCAN
+        if scans > MAX_SCANS:
+            raise InputError(f"JPEG of more than {MAX_SCANS} scans: save it as a baseline JPEG")
+        at = mark.end() + int.from_bytes(data[mark.end() : mark.end() + 2], "big")
+    raise InputError(f"JPEG of more than {MAX_SEGMENTS} segments: save it again")
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -80,13 +80,15 @@ class Preprocess(BaseModel):
         """A hash of everything that changes the pixels that the tower sees."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
-    def __call__(self, data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDArray[np.uint8]:
+    def __call__(
+        self, data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS, max_seconds: float | None = None
+    ) -> NDArray[np.uint8]:
         """An image file to ``[size, size, 3]`` uint8.
 
         Raises:
             InputError: see `decode_image`.
         """
-        image = decode_image(data, least=self.size, max_pixels=max_pixels)
+        image = decode_image(data, least=self.size, max_pixels=max_pixels, max_seconds=max_seconds)
         edge = min(image.size)
         left, top = (image.width - edge) / 2, (image.height - edge) / 2
         return self._take(image, (left, top, left + edge, top + edge))

@@ -28,6 +28,7 @@ from raylens.serve.fetch import Fetcher
 from raylens.serve.guard import Guard
 from raylens.serve.keys import KeyRing
 from raylens.serve.messages import Embeddings, Failed, Item, Picture
+from raylens.serve.readiness import Readiness
 from raylens.serve.refusals import RefusedError, add_handlers
 from raylens.serve.schema import ClassifyRequest, EmbeddingRequest, InputItem, SimilarityRequest
 from raylens.serve.security import SecurityConfig
@@ -93,6 +94,7 @@ class _Api:
         self._catalogue = catalogue
         self._settings = settings
         self._fetcher = fetcher
+        self._readiness = Readiness([one.model.probe for one in catalogue.served], settings.request_timeout_s)
         self.telemetry = Telemetry()
 
     async def embeddings(self, request: Request) -> Response:
@@ -137,8 +139,7 @@ class _Api:
         return {"status": "alive"}
 
     async def readyz(self) -> dict[str, str]:
-        async with asyncio.timeout(self._settings.request_timeout_s):
-            await asyncio.gather(*(one.model.probe() for one in self._catalogue.served))
+        await self._readiness.check()
         return {"status": "ready"}
 
     async def metrics(self) -> Response:

@@ -117,10 +117,11 @@ class JoinedModel:
             RefusedError, UnavailableError: see `embed`.
         """
         key = tuple(map(tuple, prompts))
-        known = self._classifiers.get((self._digest, key))
+        digest = self._digest  # of now: while this request waits, another may find a newer version
+        known = self._classifiers.get((digest, key))
         if known is not None:
             answer = await self._embed_alone(images, self._image, bulk=bulk)
-        if known is None or answer.model.digest != self._digest:
+        if known is None or answer.model.digest != digest:
             texts = [Text(prompt) for of_class in key for prompt in of_class]
             of_prompts, answer = await self._embed_both(texts, images, bulk=bulk)
             known = _classifier(key, of_prompts)

@@ -107,9 +107,11 @@ class KeyRing:
 
 def _read(uri: str) -> tuple[Key, ...]:
     path, question, query = uri.partition("?")
-    folder, _, name = path.rpartition("/")
+    folder, slash, name = path.rpartition("/")
+    if not folder or folder.endswith("/"):  # '/keys.json', 'file:///keys.json': the slash is the folder
+        folder += slash or "."
     try:
-        keys = _File.model_validate_json(open_store((folder or ".") + question + query).read(name)).keys
+        keys = _File.model_validate_json(open_store(folder + question + query).read(name)).keys
     except StorageError as error:
         raise ConfigError(f"security.keys = {uri!r} cannot be read: {error}") from None
     except ValidationError as error:

@@ -34,8 +34,9 @@ class EncoderReplica:
 
     Args:
         registry: URI of the registry.
-        reference: the version to begin with, ``name@3``.
-        follow: a reference to follow, ``name@prod``; None serves the first version for ever.
+        reference: the version to serve where none is followed, ``name@3``.
+        follow: a reference to follow, ``name@prod``, from where it points now: a replica that is added or restarted
+            long after the deployment begins with what the others have gone over to.
         towers: those that this replica holds.
         precision: see `raylens.serve.precision.settle`.
         settings: limits and batching.
@@ -68,7 +69,7 @@ class EncoderReplica:
         self._following: asyncio.Task[None] | None = None
         self._pool = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="raylens-decode")
         self._device = Device(max(1, int(cpus)) if device == "cpu" else 1)
-        self._current = self._load(reference).attach(self._device, self._pool, settings)
+        self._current = self._load(follow or reference).attach(self._device, self._pool, settings)
         self._previous: Loaded | None = None
 
     def _load(self, reference: str) -> Loaded:
@@ -127,8 +128,8 @@ class EncoderReplica:
                     if version.digest != self._current.identity.digest:
                         loaded = await loop.run_in_executor(apart, self._load, str(version))
                         await self._go_over(loaded.attach(self._device, self._pool, self._settings))
-                except RaylensError as error:  # the version that is served goes on
-                    logger.warning("cannot follow %s: %s", reference, error)
+                except Exception as error:  # whatever it is, the version that is served goes on
+                    logger.warning("cannot follow %s: %s", reference, error, exc_info=not _ours(error))
                     await asyncio.sleep(FAILED_SECONDS)
 
     async def _go_over(self, loaded: Loaded) -> None:
@@ -148,6 +149,11 @@ class EncoderReplica:
             self._following.cancel()
         await self._device.close()
         self._pool.shutdown()
+
+
+def _ours(error: Exception) -> bool:
+    """One whose message says all that there is to know."""
+    return isinstance(error, RaylensError)
 
 
 def _is(version: Loaded, wanted: str | None) -> bool:

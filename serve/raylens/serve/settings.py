@@ -23,6 +23,8 @@ class ServeSettings(Node):
     """A longer text fails its item: tokenising takes time even where all but the first tokens are dropped."""
     max_pixels: Positive = 50_000_000
     """An image that declares more fails its item before it is decoded."""
+    max_decode_s: Seconds = 3.0
+    """Of a processor, for one image; one that takes longer fails its item."""
 
     max_batch: Positive = 64
     """Items that go through a tower at once."""

@@ -122,7 +122,9 @@ class ImageTower:
     def __init__(self, encoder: Encoder, device: Device, pool: ThreadPoolExecutor, settings: ServeSettings) -> None:
         self._encoder = encoder
         self._pool = pool
-        self._max_pixels = settings.max_pixels
+        self._max_pixels, self._max_seconds = settings.max_pixels, settings.max_decode_s
+        # One request leaves a thread to the others: its images may all take as long as they are allowed to.
+        self._threads = max(1, settings.decode_threads - 1)
         self.batcher: Batcher[Pixels, Vector] = Batcher(
             device,
             self._compute,
@@ -144,10 +146,16 @@ class ImageTower:
 
     async def _embed(self, items: Sequence[tuple[Picture, bool]]) -> list[Embedded | Failed]:
         with self.batcher.reserve(len(items)) as places:
-            return list(await asyncio.gather(*(self._embed_one(picture, places, bulk) for picture, bulk in items)))
+            turns = asyncio.Semaphore(self._threads)
+            return list(
+                await asyncio.gather(*(self._embed_one(picture, places, turns, bulk) for picture, bulk in items))
+            )
 
-    async def _embed_one(self, picture: Picture, places: Places[Pixels, Vector], bulk: bool) -> Embedded | Failed:
-        decoded = await asyncio.get_running_loop().run_in_executor(self._pool, self._decode, picture.file)
+    async def _embed_one(
+        self, picture: Picture, places: Places[Pixels, Vector], turns: asyncio.Semaphore, bulk: bool
+    ) -> Embedded | Failed:
+        async with turns:
+            decoded = await asyncio.get_running_loop().run_in_executor(self._pool, self._decode, picture.file)
         if isinstance(decoded, Failed):
             return decoded
         [outcome] = await places.run([decoded], bulk=bulk)
@@ -155,7 +163,7 @@ class ImageTower:
 
     def _decode(self, file: bytes) -> Pixels | Failed:
         try:
-            return self._encoder.preprocess(file, max_pixels=self._max_pixels)
+            return self._encoder.preprocess(file, max_pixels=self._max_pixels, max_seconds=self._max_seconds)
         except InputError as error:
             return Failed("invalid_image", str(error))
 
