@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import torch
 from matplotlib.figure import Figure
 
 from raylens.config import RunConfig, ScheduleConfig
@@ -9,13 +10,20 @@ from raylens.data import Manifest, Source
 from raylens.data.build_plan import build_plan
 from raylens.data.manifest import fingerprint
 from raylens.errors import ConfigError
+from raylens.models import DualEncoder
 from raylens.storage import open_store
+from raylens.train.forward import forward_of
+from raylens.train.optimizer import parameter_groups
 from raylens.train.schedule import Moment, learning_rate, log_scale_at
 
-__all__ = ["plot_schedule"]
+__all__ = ["plot_schedule", "schedule_figure"]
+
+Curve = tuple[ScheduleConfig, float]
+"""A schedule, and the factor on the peak that it is drawn at."""
 
 POINTS = 1000
 FORMATS = (".png", ".svg", ".pdf")
+PARTS = {"visual": "image", "text": "text"}
 
 
 def plot_schedule(config: RunConfig, path: Path) -> None:
@@ -28,13 +36,19 @@ def plot_schedule(config: RunConfig, path: Path) -> None:
         raise ConfigError(f"--plot-schedule {path}: the file must end in {', '.join(FORMATS)}")
     if not path.parent.is_dir():
         raise ConfigError(f"--plot-schedule {path}: there is no folder {path.parent}")
+    schedule_figure(config).savefig(path)
+
+
+def schedule_figure(config: RunConfig) -> Figure:
+    """The picture: rates above, and below the logarithm of the logit scale where it follows a schedule."""
     steps = _steps(config)
     places = sorted({place * (steps - 1) // (POINTS - 1) for place in range(POINTS)})
     scheduled = config.objective.end_temperature is not None
     figure = Figure(figsize=(8.0, 6.4 if scheduled else 4.0), layout="constrained")
     axes = figure.subplots(2 if scheduled else 1, 1, sharex=True, squeeze=False)[:, 0]
-    for label, rates in _rates(config, places, steps).items():
-        axes[0].plot(places, rates, label=label)
+    for label, (schedule, factor) in _curves(config).items():
+        peak = config.optim.peak_lr * factor
+        axes[0].plot(places, [learning_rate(peak, schedule, Moment(step, steps)) for step in places], label=label)
     axes[0].set(ylabel="learning rate", title=f"{config.name}: {steps:,} steps at global batch {config.global_batch:,}")
     axes[0].set_ylim(bottom=0)
     axes[0].legend()
@@ -43,23 +57,39 @@ def plot_schedule(config: RunConfig, path: Path) -> None:
         axes[1].plot(places, scales)
         axes[1].set(ylabel="ln(logit scale)")
     axes[-1].set_xlabel("step")
-    figure.savefig(path)
+    return figure
 
 
-def _rates(config: RunConfig, places: list[int], steps: int) -> dict[str, list[float]]:
-    """A curve for all of the model, and one more for each part that has another."""
-    optim = config.optim
+def _curves(config: RunConfig) -> dict[str, Curve]:
+    """By label, what is drawn; all that learns alike has one curve."""
+    alike: dict[Curve, list[str]] = {}
+    for part, curves in _parts(config).items():
+        for place, curve in _shown(curves).items():
+            alike.setdefault(curve, []).append(f"{part}{place}")
+    return {"all" if len(alike) == 1 else ", ".join(labels): curve for curve, labels in alike.items()}
 
-    def curve(schedule: ScheduleConfig | None, factor: float) -> list[float]:
-        of = schedule or optim.schedule
-        return [learning_rate(optim.peak_lr * factor, of, Moment(step, steps)) for step in places]
 
-    found = {"all": curve(None, 1.0)}
-    for name in ("image", "text", "logit_scale"):
-        group = getattr(optim.groups, name)
-        if (rates := curve(group.schedule, group.lr_factor)) != found["all"]:
-            found[name] = rates
-    return found
+def _shown(curves: list[Curve]) -> dict[str, Curve]:
+    """Of a part's, from its output to its input; with a decay from block to block, those at its two ends."""
+    if len(curves) == 1:
+        return {"": curves[0]}
+    behind, last, *_, before = curves
+    ends = {" (last block)": last, " (first block)": curves[-2]} if len(curves) > 3 else {" (its block)": last}
+    return {" (behind its blocks)": behind, **ends, " (before its blocks)": before}
+
+
+def _parts(config: RunConfig) -> dict[str, list[Curve]]:
+    """Of each part of the model that learns, its curves, the fastest first; as the optimiser has them."""
+    eager = config.model_copy(update={"towers": config.towers.model_copy(update={"compile": False})})
+    with torch.device("meta"):  # the names alone are of interest
+        model = DualEncoder(config.model, end_id=1, mean=(0.5,) * 3, std=(0.5,) * 3)
+    groups = parameter_groups(forward_of(model, eager), config.optim)
+    of = {id(one): (group["schedule"], group["lr_scale"]) for group in groups for one in group["params"]}
+    found: dict[str, set[Curve]] = {}
+    for name, parameter in model.named_parameters():
+        if id(parameter) in of:
+            found.setdefault(PARTS.get(name.partition(".")[0], "temperature"), set()).add(of[id(parameter)])
+    return {part: sorted(curves, key=lambda curve: -curve[1]) for part, curves in found.items()}
 
 
 def _steps(config: RunConfig) -> int:
