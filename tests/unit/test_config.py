@@ -22,6 +22,7 @@ from raylens.config import (
     validated,
 )
 from raylens.errors import ConfigError
+from raylens.train.prepare import FREE
 from raylens.workloads.recipes import RECIPES, configure
 
 DOCS = Path(__file__).parents[2] / "docs" / "configuration.md"
@@ -396,3 +397,17 @@ def test_the_page_lists_every_key_with_its_default() -> None:
     expected["length.epochs"] = str(RunConfig(name="r", data=DataConfig.model_validate({"train": "x"})).length.epochs)
     assert listed(keys) == expected
     assert listed(of_a_data_set) == defaults(SourceConfig)
+
+
+def test_the_page_names_every_recipe() -> None:
+    table = DOCS.read_text(encoding="utf-8").partition("| recipe | what it is |")[2].partition("**A file**")[0]
+    cells = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    assert sorted(name.strip(" `") for cell in cells for name in cell.split(",")) == sorted(RECIPES)
+
+
+@pytest.mark.parametrize("page", ["configuration.md", "training.md"])
+def test_the_pages_name_what_may_differ_when_a_run_is_resumed(page: str) -> None:
+    """The folder of runs aside: in another one it is another run."""
+    text = " ".join(DOCS.with_name(page).read_text(encoding="utf-8").split())
+    *others, last = [f"`{key}`" for key in FREE if key != "storage"]
+    assert f"{', '.join(others)} and {last}" in text
