@@ -25,6 +25,7 @@ from raylens.serve.app import build_app
 from raylens.serve.catalogue import Catalogue, Served
 from raylens.serve.joined import JoinedModel
 from raylens.serve.messages import Embedder, Embeddings, Item, Refusal
+from raylens.serve.origin import Origin
 from raylens.serve.replica import EncoderReplica
 from raylens.serve.settings import ServeSettings
 
@@ -317,6 +318,7 @@ def test_the_model_describes_itself(replica: EncoderReplica, registry: Path) -> 
         "preprocessing": encoder.preprocess.identity(),
         "normalised": True,
         "towers": {name: {"precision": "fp32", "cosine_to_fp32": 1.0} for name in ("image", "text")},
+        "limits": {"max_items": 12, "max_body_bytes": 60_000, "max_text_chars": 300, "max_pixels": 10_000},
     }
 
 
@@ -349,12 +351,12 @@ class Broken(EncoderReplica):
     fault: Exception | None = None
 
     async def embed(
-        self, items: Sequence[Item], wanted: str | None = None, *, bulk: bool = False
+        self, items: Sequence[Item], wanted: str | None = None, *, bulk: bool = False, origin: Origin | None = None
     ) -> Embeddings | Refusal:
         if self.fault is not None:
             raise self.fault
         await asyncio.sleep(3600)
-        return await super().embed(items, wanted, bulk=bulk)
+        return await super().embed(items, wanted, bulk=bulk, origin=origin)
 
 
 @pytest.mark.parametrize(

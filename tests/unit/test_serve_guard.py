@@ -270,7 +270,7 @@ def resolver(**hosts: Sequence[str]) -> Any:
 
 
 def fetched(fetcher: Fetcher, url: str) -> Picture | Failed:
-    return asyncio.run(fetcher.picture(url))
+    return asyncio.run(fetcher.picture(url, fetcher.allowance()))
 
 
 def test_an_allowed_host_is_fetched_from_the_address_that_was_checked(port: int) -> None:
@@ -300,6 +300,8 @@ def test_an_allowed_host_is_fetched_from_the_address_that_was_checked(port: int)
         "http://[::127.0.0.1]:{port}/a.png",
         "http://[fe80::1]:{port}/a.png",
         "http://[fd00::1]:{port}/a.png",
+        "http://[fec0::1]:{port}/a.png",
+        "http://[feff::1]:{port}/a.png",
         "http://0.0.0.0:{port}/a.png",
         "http://169.254.169.254:{port}/latest/meta-data",
         "http://10.0.0.1:{port}/a.png",
@@ -331,7 +333,7 @@ def test_a_redirect_is_checked_like_a_url(port: int, monkeypatch: pytest.MonkeyP
     )
     reached: list[str] = []
 
-    async def get(url: str, host: str, address: Any) -> str:
+    async def get(url: str, host: str, address: Any, allowance: Any) -> str:
         reached.append(f"{host} {address}")
         return {"public.test": f"http://inside.test:{port}/", "rebound.test": f"http://rebound.test:{port}/"}[host]
 
@@ -380,6 +382,25 @@ def test_large_slow_endless_and_missing_images_fail_alone(port: int, replica: En
     assert codes[6] == "url_failed"
     assert answer[0]["embedding"] == answer[-1]["embedding"]
     assert "secret" not in response.text
+
+
+def test_the_images_of_a_request_are_bounded_together(port: int, replica: EncoderReplica) -> None:
+    ANSWERS.update({f"/{number}.png": (200, {}, picture()) for number in range(8)})
+    size = len(ANSWERS["/0.png"][2])
+    config = UrlConfig(
+        hosts=(f"good.test:{port}",), http=True, private=True, max_total_bytes=int(3.5 * size), at_once=1
+    )
+    fetcher = Fetcher(config, resolver(good_test=["127.0.0.1"]))
+    body = {"input": [{"image": f"http://good.test:{port}/{number}.png"} for number in range(8)]}
+    Images.hosts.clear()
+    answer = (
+        Service(replica, SecurityConfig(urls=config), fetcher).send("POST", "/v1/embeddings", json=body).json()["data"]
+    )
+    codes = [one.get("error", {}).get("code") for one in answer]
+    assert codes == [None] * 3 + ["url_too_large"] * 5
+    assert len(Images.hosts) == 4, "what is over the limit is not begun"
+    assert f"over {int(3.5 * size)} bytes together" in answer[-1]["error"]["message"]
+    assert fetcher.allowance().used_up is None, "each request has its own"
 
 
 def test_proxies_of_the_machine_are_not_asked(port: int, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,9 @@
 import asyncio
 import json
 import math
+import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,19 +16,28 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from ray.serve import Application
 from typer.testing import CliRunner
 
 from raylens.config import validated
-from raylens.errors import ConfigError, OverloadedError
-from raylens.serve import ServiceConfig
+from raylens.errors import ConfigError, OverloadedError, ServingError
+from raylens.registry import Registry, Version
+from raylens.serve import AsyncEmbeddingClient, ServiceConfig, holder
+from raylens.serve.answers import Limits
+from raylens.serve.app import build_app
 from raylens.serve.autoscale import replicas_for_items
 from raylens.serve.batcher import BULK_PATIENCE_S, Batcher
+from raylens.serve.checks import check_port
 from raylens.serve.declared import declaration
+from raylens.serve.deployments import application
 from raylens.serve.device import Device
+from raylens.serve.holder import holder_of
 from raylens.serve.keys import KeyRing
-from raylens.serve.requests import LONGEST_PAUSE_S, pause
+from raylens.serve.replica import EncoderReplica
+from raylens.serve.requests import LONGEST_PAUSE_S, classify_bodies, embed_bodies, inputs, pause
 from raylens.workloads.cli.app import app
 from raylens.workloads.serving import logical_cpus, service_config
+from tests.unit.test_serve_app import SETTINGS, catalogue_of, picture, random_bundle
 
 
 def test_options_change_the_file_and_single_changes_come_last(tmp_path: Path) -> None:
@@ -67,12 +79,96 @@ def test_only_an_alias_is_followed(reference: str, alias: str | None) -> None:
 
 
 def test_the_declaration_names_a_builder_that_takes_its_arguments() -> None:
-    config = validated(ServiceConfig, {"models": [{"model": "a@prod"}], "host": "0.0.0.0"})
+    tree = {"models": [{"model": "a@prod"}], "host": "0.0.0.0", "registry": "/models"}
+    config = validated(ServiceConfig, tree)
     tree = yaml.safe_load(declaration(config))
     [application] = tree["applications"]
     assert application["import_path"] == "raylens.serve.declared:build"
     assert validated(ServiceConfig, application["args"]) == config
     assert tree["http_options"]["host"] == "0.0.0.0"
+
+
+def test_a_declaration_leads_to_the_same_places_from_everywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    built = CliRunner().invoke(app, ["serve", "build", "a", "--registry", "models", "--keys", "keys.json"])
+    [application] = yaml.safe_load(built.stdout)["applications"]
+    assert application["args"]["registry"] == str(tmp_path / "models")
+    assert application["args"]["security"]["keys"] == str(tmp_path / "keys.json")
+    far = ["serve", "build", "a", "--registry", "s3://models/r?region=x", "--keys", "gs://k/keys.json"]
+    arguments = yaml.safe_load(CliRunner().invoke(app, far).stdout)["applications"][0]["args"]
+    assert (arguments["registry"], arguments["security"]["keys"]) == ("s3://models/r?region=x", "gs://k/keys.json")
+
+
+def test_a_new_replica_is_there_before_an_old_one_goes() -> None:
+    config = validated(ServiceConfig, {"models": [{"model": "a", "text": {"max_replicas": 4}}]})
+    gateway = application(config, "registry", [Version("a", 1, "0" * 64, "2026-11-01T00:00:00Z", {})])._bound_deployment
+    towers = [one._bound_deployment for one in gateway.init_args if isinstance(one, Application)]
+    assert len(towers) == 2
+    for deployment in (gateway, *towers):
+        assert deployment._deployment_config.max_surge_percent > 0
+
+
+def test_a_taken_port_is_told_with_its_holder() -> None:
+    holds = (
+        "import socket, sys; s = socket.create_server(('127.0.0.1', 0)); print(s.getsockname()[1], flush=True); input()"
+    )
+    with subprocess.Popen([sys.executable, "-c", holds], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        port = int(process.stdout.readline())
+        said = rf"port {port} \(Address already in use\): "
+        if sys.platform == "linux":
+            said += rf"process {process.pid} \(python.*\) holds it: stop that or choose"
+        with pytest.raises(ServingError, match=said):
+            check_port("127.0.0.1", port)
+        process.communicate(b"\n")
+    check_port("127.0.0.1", port)
+    assert holder_of(port) is None
+
+
+def test_where_the_system_tells_nothing_the_message_says_how_to_ask(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(holder, "PROC", tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        port = held.getsockname()[1]
+        with pytest.raises(ServingError, match=r"stop what holds it \(ss -ltnp shows it\)"):
+            check_port("127.0.0.1", port)
+
+
+LIMITS = Limits(max_items=7, max_body_bytes=3000, max_text_chars=100, max_pixels=100)
+
+
+@given(items=st.lists(st.text(max_size=400) | st.binary(max_size=900), max_size=30), classes=st.lists(st.text()))
+def test_bodies_are_within_the_limits_unless_an_item_alone_is_not(items: list[str | bytes], classes: list[str]) -> None:
+    options: dict[str, Any] = {"model": "pets", "classes": classes}
+    bodies = list(embed_bodies(items, options, LIMITS))
+    assert [item for body in bodies for item in body["input"]] == inputs(items)
+    sizes = [len(httpx.Request("POST", "http://x", json=body).content) for body in bodies]
+    for body, size in zip(bodies, sizes, strict=True):
+        assert 1 <= len(body["input"]) <= LIMITS.max_items
+        assert size <= LIMITS.max_body_bytes or len(body["input"]) == 1
+    images = [item for item in items if isinstance(item, bytes)]
+    told = list(classify_bodies(images, options, LIMITS))
+    assert sum(len(body["images"]) for body in told) == len(images)
+    assert [body["input"] for body in embed_bodies(items, {})] == ([inputs(items)] if items else [])
+
+
+def test_clients_keep_to_the_limits_of_the_service(tmp_path: Path) -> None:
+    Registry(str(tmp_path)).publish("tiny", random_bundle())
+    served = build_app(catalogue_of(EncoderReplica(str(tmp_path), "tiny", SETTINGS)), SETTINGS)
+    texts = [f"a cat {number}" for number in range(3 * SETTINGS.max_items + 1)]
+
+    async def scene() -> tuple[int, ...]:
+        # One after the other: all at once would be more than the replica's capacity.
+        async with AsyncEmbeddingClient("http://test", at_once=1, retries=0) as client:
+            client._http = httpx.AsyncClient(transport=httpx.ASGITransport(app=served), base_url="http://test")
+            many = await client.embed(texts)
+            chances = await client.classify([picture() for _ in range(SETTINGS.max_items + 1)], ["cat", "dog"])
+            return *many.shape, *chances.shape
+
+    assert asyncio.run(scene()) == (37, 32, 13, 2)
 
 
 def test_the_commands_make_keys_and_declarations(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ __all__ = [
     "EmbeddingObject",
     "EmbeddingResponse",
     "ItemError",
+    "Limits",
     "ModelInfo",
     "ModelList",
     "SimilarityObject",
@@ -133,6 +134,15 @@ class TowerInfo(BaseModel):
     """The least over the inputs that a replica tries when it starts."""
 
 
+class Limits(BaseModel):
+    """What one request may ask for."""
+
+    max_items: int
+    max_body_bytes: int
+    max_text_chars: int
+    max_pixels: int
+
+
 class ModelInfo(BaseModel):
     """A model that is served; two vectors may be compared if their models' digests are equal."""
 
@@ -150,6 +160,7 @@ class ModelInfo(BaseModel):
     """Hash."""
     normalised: Literal[True] = True
     towers: dict[str, TowerInfo]
+    limits: Limits
 
 
 class ModelList(BaseModel):

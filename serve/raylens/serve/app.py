@@ -24,7 +24,7 @@ from raylens.serve.convert import (
     to_picture,
 )
 from raylens.serve.described import describe, describe_app
-from raylens.serve.fetch import Fetcher
+from raylens.serve.fetch import Allowance, Fetcher
 from raylens.serve.guard import Guard
 from raylens.serve.keys import KeyRing
 from raylens.serve.messages import Embeddings, Failed, Item, Picture
@@ -96,6 +96,8 @@ class _Api:
         self._fetcher = fetcher
         self._readiness = Readiness([one.model.probe for one in catalogue.served], settings.request_timeout_s)
         self.telemetry = Telemetry()
+        for one in catalogue.served:
+            one.model.hear = partial(self.telemetry.hear, one.name)
 
     async def embeddings(self, request: Request) -> Response:
         body = await read_embedding_request(request, self._settings)
@@ -120,8 +122,9 @@ class _Api:
         prompts = _prompts(body)
         self._check_count("classes times templates", len(prompts) * len(prompts[0]))
         request.state.purse.pay(len(body.images))
+        allowance = self._fetcher.allowance()
         async with asyncio.timeout(self._settings.request_timeout_s):
-            images = await asyncio.gather(*map(self._picture, body.images))
+            images = await asyncio.gather(*(self._picture(image, allowance) for image in body.images))
             model = chosen.served.model
             identity, results = await model.classify(images, prompts, bulk=body.priority == "bulk")
         chosen.check(identity)
@@ -132,7 +135,7 @@ class _Api:
     async def models(self) -> Response:
         async with asyncio.timeout(self._settings.request_timeout_s):
             found = await asyncio.gather(*(one.model.describe() for one in self._catalogue.served))
-        models = ModelList(data=[model_info(of_towers) for of_towers in found])
+        models = ModelList(data=[model_info(of_towers, self._settings) for of_towers in found])
         return Response(models.model_dump_json(exclude_none=True), media_type=JSON)
 
     async def healthz(self) -> dict[str, str]:
@@ -153,19 +156,22 @@ class _Api:
             self._check_count(name, len(part))
         self._check_count(" and ".join(parts), len(inputs))
         request.state.purse.pay(len(inputs))
+        allowance = self._fetcher.allowance()
         async with asyncio.timeout(self._settings.request_timeout_s):
-            items = await asyncio.gather(*map(self._item, inputs))
+            items = await asyncio.gather(*(self._item(one, allowance) for one in inputs))
             answer = await chosen.served.model.embed(items, bulk=bulk)
         chosen.check(answer.model)
         self._count(chosen, items, answer.results)
         return answer
 
-    async def _item(self, item: InputItem) -> Item:
-        return to_item(item, self._settings.max_text_chars) if item.image is None else await self._picture(item.image)
+    async def _item(self, item: InputItem, allowance: Allowance) -> Item:
+        if item.image is not None:
+            return await self._picture(item.image, allowance)
+        return to_item(item, self._settings.max_text_chars)
 
-    async def _picture(self, uri: str) -> Picture | Failed:
+    async def _picture(self, uri: str, allowance: Allowance) -> Picture | Failed:
         if self._fetcher.on and is_url(uri):
-            return await self._fetcher.picture(uri)
+            return await self._fetcher.picture(uri, allowance)
         return to_picture(uri)
 
     def _check_count(self, what: str, count: int) -> None:

@@ -11,6 +11,7 @@ from typing import Generic, TypeVar
 
 from raylens.errors import OverloadedError, ServingError
 from raylens.serve.device import Device
+from raylens.serve.tally import Meter
 
 __all__ = ["Batcher", "Places"]
 
@@ -31,6 +32,8 @@ class _Waiting(Generic[InT, OutT]):
     answer: "asyncio.Future[OutT]"
     yields_until: float
     """On the clock of `time.monotonic`; a bulk item stands behind all others until then."""
+    since: float
+    """On the clock of `time.perf_counter`."""
 
 
 class Batcher(Generic[InT, OutT]):
@@ -45,6 +48,7 @@ class Batcher(Generic[InT, OutT]):
             goes with those nearest to it in size, since a batch is padded to its longest; so none starves.
         max_wait_s: what is expected to wait longer than this is refused at once, when it could still go elsewhere:
             behind a queue that is longer than the callers' patience, the device would only compute for nobody.
+        meter: is told how long items wait, and of how many items and seconds the batches are.
     """
 
     def __init__(
@@ -56,6 +60,7 @@ class Batcher(Generic[InT, OutT]):
         capacity: int,
         size: Callable[[InT], int] = lambda _: 0,
         max_wait_s: float = math.inf,
+        meter: Meter | None = None,
     ) -> None:
         self._device = device
         self._compute = compute
@@ -63,6 +68,7 @@ class Batcher(Generic[InT, OutT]):
         self._capacity = capacity
         self._size = size
         self._max_wait_s = max_wait_s
+        self._meter = meter or Meter()
         self._item_s = 0.0
         self._held = 0
         self._waiting: list[_Waiting[InT, OutT]] = []
@@ -111,8 +117,10 @@ class Batcher(Generic[InT, OutT]):
     def enqueue(self, items: Sequence[InT], *, bulk: bool = False) -> "list[asyncio.Future[OutT]]":
         """Put items in line; for holders of places."""
         loop = asyncio.get_running_loop()
-        until = time.monotonic() + BULK_PATIENCE_S if bulk else -math.inf
-        added = [_Waiting(item, self._size(item), self._device.ticket(), loop.create_future(), until) for item in items]
+        until, now = time.monotonic() + BULK_PATIENCE_S if bulk else -math.inf, time.perf_counter()
+        added = [
+            _Waiting(item, self._size(item), self._device.ticket(), loop.create_future(), until, now) for item in items
+        ]
         self._waiting += added
         self._device.wake()
         return [waiting.answer for waiting in added]
@@ -133,6 +141,8 @@ class Batcher(Generic[InT, OutT]):
         for line in (urgent, patient):
             # Stable: items of one size leave in the order in which they came.
             batch += heapq.nsmallest(most - len(batch), line, key=lambda waiting: abs(waiting.size - head))
+        began = time.perf_counter()
+        self._meter.add("queue", *(began - waiting.since for waiting in batch))
         taken = {waiting.ticket for waiting in batch}
         self._waiting = [waiting for waiting in self._waiting if waiting.ticket not in taken]
         return batch
@@ -142,7 +152,10 @@ class Batcher(Generic[InT, OutT]):
         began = time.perf_counter()
         results = self._compute([waiting.item for waiting in batch])
         # In a lane's thread, and read in the loop's: one float, whichever of two values it has.
-        each = (time.perf_counter() - began) / len(batch)
+        seconds = time.perf_counter() - began
+        self._meter.add("compute", seconds)
+        self._meter.add("batch", len(batch))
+        each = seconds / len(batch)
         self._item_s = each if self._item_s == 0 else (1 - SMOOTHING) * self._item_s + SMOOTHING * each
         if len(results) != len(batch):
             raise ServingError(f"a batch of {len(batch)} items came back with {len(results)} results")

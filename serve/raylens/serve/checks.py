@@ -1,11 +1,13 @@
 """What must be true before anything is deployed."""
 
+import errno
 import socket
 
 import ray
 from ray import serve
 
 from raylens.errors import ServingError
+from raylens.serve.holder import holder_of
 from raylens.serve.service import ServiceConfig, TowerConfig
 
 __all__ = ["check_port", "check_ray"]
@@ -53,7 +55,8 @@ def check_port(host: str, port: int) -> None:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
     except OSError as error:
+        holder = holder_of(port) if error.errno == errno.EADDRINUSE else None
+        stop = f"{holder} holds it: stop that" if holder else "stop what holds it (ss -ltnp shows it)"
         raise ServingError(
-            f"cannot listen on {host} port {port} ({error.strerror or error}): stop what holds it (ss -ltnp shows it) "
-            "or choose another with port"
+            f"cannot listen on {host} port {port} ({error.strerror or error}): {stop} or choose another with port"
         ) from None

@@ -13,7 +13,7 @@ import httpx
 import numpy as np
 
 from raylens.errors import ServingError
-from raylens.serve.answers import ClassifyResponse, EmbeddingResponse, ModelInfo, ModelList, SimilarityResponse
+from raylens.serve.answers import ClassifyResponse, EmbeddingResponse, Limits, ModelInfo, ModelList, SimilarityResponse
 from raylens.serve.requests import (
     Item,
     Vectors,
@@ -46,16 +46,18 @@ class EmbeddingClient:
     ) -> None:
         self._url, self._model, self._retries = url.rstrip("/"), model, retries
         self._http = httpx.Client(base_url=self._url, timeout=timeout_s, headers=_headers(key))
+        self._known: Limits | None = None
 
     def embed(self, items: Sequence[Item], *, dimensions: int | None = None, bulk: bool = False) -> Vectors:
         """Texts, and image files as bytes, to unit vectors ``[n, D]``, in order.
 
         Args:
-            items: as many as you like; they go out in requests that the service takes.
+            items: as many as you like; they go out in requests within the service's limits.
             dimensions: keep the first components, brought to unit norm again.
             bulk: let others go first.
         """
-        bodies = embed_bodies(items, _options(self._model, dimensions=dimensions, bulk=bulk))
+        options = _options(self._model, dimensions=dimensions, bulk=bulk)
+        bodies = embed_bodies(items, options, self._limits(len(items)))
         found = vectors(self._post("/v1/embeddings", body, EmbeddingResponse) for body in bodies)
         return found if len(found) else _none(self.models(), self._model, dimensions)
 
@@ -63,7 +65,8 @@ class EmbeddingClient:
         self, images: Sequence[bytes], classes: Sequence[str], templates: Sequence[str] | None = None
     ) -> Vectors:
         """Image files to zero-shot probabilities ``[n, C]``."""
-        bodies = classify_bodies(images, _options(self._model) | _classes(classes, templates))
+        options = _options(self._model) | _classes(classes, templates)
+        bodies = classify_bodies(images, options, self._limits(len(images)))
         answers = (self._post("/v1/classify", body, ClassifyResponse) for body in bodies)
         return probabilities(answers, len(classes))
 
@@ -87,6 +90,12 @@ class EmbeddingClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _limits(self, items: int) -> Limits | None:
+        """Of the service's requests, asked for once; one item needs none."""
+        if self._known is None and items > 1:
+            self._known = self.models()[0].limits
+        return self._known
 
     def _post(self, path: str, body: dict[str, Any], kind: type[Any]) -> Any:
         return read(self._send("POST", path, body), kind)
@@ -127,11 +136,13 @@ class AsyncEmbeddingClient:
     ) -> None:
         self._url, self._model, self._retries = url.rstrip("/"), model, retries
         self._http = httpx.AsyncClient(base_url=self._url, timeout=timeout_s, headers=_headers(key))
+        self._known: Limits | None = None
         self._places = asyncio.Semaphore(at_once)
 
     async def embed(self, items: Sequence[Item], *, dimensions: int | None = None, bulk: bool = False) -> Vectors:
         """See `EmbeddingClient.embed`."""
-        bodies = embed_bodies(items, _options(self._model, dimensions=dimensions, bulk=bulk))
+        options = _options(self._model, dimensions=dimensions, bulk=bulk)
+        bodies = embed_bodies(items, options, await self._limits(len(items)))
         found = vectors(await asyncio.gather(*(self._post("/v1/embeddings", one, EmbeddingResponse) for one in bodies)))
         return found if len(found) else _none(await self.models(), self._model, dimensions)
 
@@ -139,7 +150,8 @@ class AsyncEmbeddingClient:
         self, images: Sequence[bytes], classes: Sequence[str], templates: Sequence[str] | None = None
     ) -> Vectors:
         """See `EmbeddingClient.classify`."""
-        bodies = classify_bodies(images, _options(self._model) | _classes(classes, templates))
+        options = _options(self._model) | _classes(classes, templates)
+        bodies = classify_bodies(images, options, await self._limits(len(images)))
         answers = await asyncio.gather(*(self._post("/v1/classify", one, ClassifyResponse) for one in bodies))
         return probabilities(answers, len(classes))
 
@@ -163,6 +175,11 @@ class AsyncEmbeddingClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+    async def _limits(self, items: int) -> Limits | None:
+        if self._known is None and items > 1:
+            self._known = (await self.models())[0].limits
+        return self._known
 
     async def _post(self, path: str, body: dict[str, Any], kind: type[Any]) -> Any:
         return read(await self._send("POST", path, body), kind)

@@ -15,6 +15,7 @@ from raylens.serve.answers import (
     EmbeddingObject,
     EmbeddingResponse,
     ItemError,
+    Limits,
     ModelInfo,
     SimilarityObject,
     SimilarityResponse,
@@ -24,6 +25,7 @@ from raylens.serve.answers import (
 from raylens.serve.encodings import encoded, shortened, typed
 from raylens.serve.messages import Description, Embedded, Embeddings, Failed, Identity, Item, Picture, Text, Tokens
 from raylens.serve.schema import EmbeddingRequest, InputItem, SimilarityRequest
+from raylens.serve.settings import ServeSettings
 
 __all__ = [
     "classify_response",
@@ -137,7 +139,7 @@ def classify_response(
     )
 
 
-def model_info(of_towers: Sequence[Description]) -> ModelInfo:
+def model_info(of_towers: Sequence[Description], settings: ServeSettings) -> ModelInfo:
     """An entry of ``GET /v1/models``."""
     model = of_towers[0].identity
     towers = {tower: condition for one in of_towers for tower, condition in one.towers.items()}
@@ -154,6 +156,7 @@ def model_info(of_towers: Sequence[Description]) -> ModelInfo:
             tower: TowerInfo(precision=one.precision, cosine_to_fp32=round(one.cosine, 6))
             for tower, one in sorted(towers.items())
         },
+        limits=Limits.model_validate(settings, from_attributes=True),
     )
 
 

@@ -26,7 +26,11 @@ def build(arguments: dict[str, Any]) -> serve.Application:
 
 
 def declaration(config: ServiceConfig) -> str:
-    """The file for ``serve deploy``, and for a RayService of KubeRay under ``serveConfigV2``."""
+    """The file for ``serve deploy``, and for a RayService of KubeRay under ``serveConfigV2``.
+
+    Paths are made absolute: the file is run elsewhere, where they must lead to the same things.
+    """
+    config = config.with_absolute_places()
     tree = {
         "proxy_location": "EveryNode",
         "http_options": {
@@ -34,6 +38,7 @@ def declaration(config: ServiceConfig) -> str:
             "port": config.port,
             "request_timeout_s": config.limits.request_timeout_s + 5,
         },
+        "controller_options": {"runtime_env": {"env_vars": environment(config)}},
         "applications": [
             {
                 "name": "raylens",

@@ -19,6 +19,8 @@ __all__ = ["LOGGING", "application", "environment"]
 LOGGING = LoggingConfig(log_level="INFO", enable_access_log=False)
 POLICY = "raylens.serve.autoscale:replicas_for_items"
 METRICS_SECONDS = "1"
+SURGE_PERCENT = 25
+"""Of a deployment's replicas, and one at least."""
 
 
 def environment(config: ServiceConfig) -> dict[str, str]:
@@ -116,6 +118,8 @@ def _common(limits: ServeSettings) -> dict[str, Any]:
         "backpressure_config": {"retry_after_s": 1},
         "graceful_shutdown_timeout_s": limits.drain_timeout_s,
         "graceful_shutdown_wait_loop_s": 0.5,
+        # A new one is there before an old one goes, when a service is deployed again in place.
+        "max_surge_percent": SURGE_PERCENT,
         # Once more, for a store that did not answer; a damaged bundle does not mend.
         "max_constructor_retry_count": 2,
         "logging_config": LOGGING,

@@ -33,6 +33,21 @@ ERROR = {
         }
     },
 }
+FORM = {
+    "type": "object",
+    "description": "Files are images, fields are texts, in the order of the form; the other fields are options.",
+    "properties": {
+        "image": {"type": "array", "items": {"type": "string", "format": "binary"}, "minItems": 1},
+        "text": {"type": "array", "items": {"type": "string"}, "minItems": 1},
+        "model": {"type": "string"},
+        "encoding_format": {"enum": ["float", "base64"]},
+        "dimensions": {"type": "integer", "minimum": 1},
+        "embedding_types": {"type": "string", "description": "With commas between them, as `int8,binary`."},
+        "priority": {"enum": ["interactive", "bulk"]},
+    },
+    "anyOf": [{"required": ["image"]}, {"required": ["text"]}],
+    "additionalProperties": False,
+}
 REFUSALS = {
     400: "the body is not what the route takes",
     401: "no valid API key",
@@ -101,6 +116,7 @@ def describe(route: str) -> dict[str, Any]:
         }
         if body is EmbeddingRequest:
             content["image/*"] = {"schema": {"type": "string", "format": "binary"}}
+            content["multipart/form-data"] = {"schema": FORM}
         extra["requestBody"] = {"required": True, "content": content}
     if answer is not None:
         responses[200] = {"description": "the answer", "model": answer}

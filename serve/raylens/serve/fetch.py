@@ -17,7 +17,7 @@ from pydantic import Field
 from raylens.config import Node
 from raylens.serve.messages import Failed, Picture
 
-__all__ = ["Fetcher", "UrlConfig"]
+__all__ = ["Allowance", "Fetcher", "UrlConfig"]
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
@@ -38,11 +38,28 @@ class UrlConfig(Node):
     private: bool = False
     """The hosts may have addresses of a private network. With ``*`` everything that this machine reaches is open."""
     max_bytes: Annotated[int, Field(gt=0)] = 16 * 2**20
+    """Of one image."""
+    max_total_bytes: Annotated[int, Field(gt=0)] = 64 * 2**20
+    """Of all images of a request: a body of some kilobytes may name two thousand."""
     timeout_s: Annotated[float, Field(gt=0)] = 10.0
     """For one image, redirects included."""
     max_redirects: Annotated[int, Field(ge=0)] = 3
     at_once: Annotated[int, Field(gt=0)] = 32
     """Fetches that a gateway has under way."""
+
+
+class Allowance:
+    """Bytes that a request may still fetch."""
+
+    def __init__(self, size: int) -> None:
+        self.size, self.left = size, size
+
+    @property
+    def used_up(self) -> Failed | None:
+        """What each image is answered with from then on."""
+        if self.left >= 0:
+            return None
+        return Failed("url_too_large", f"the images behind the request's URLs are over {self.size} bytes together")
 
 
 class Fetcher:
@@ -64,17 +81,21 @@ class Fetcher:
         """Any URL is fetched at all."""
         return bool(self._config.hosts)
 
-    async def picture(self, url: str) -> Picture | Failed:
+    def allowance(self) -> Allowance:
+        """Of a request."""
+        return Allowance(self._config.max_total_bytes)
+
+    async def picture(self, url: str, allowance: Allowance) -> Picture | Failed:
         """The file behind a URL. What is wrong is said without what this machine found out on the way."""
         try:
             async with self._places, asyncio.timeout(self._config.timeout_s):
-                return await self._follow(url)
+                return allowance.used_up or await self._follow(url, allowance)
         except TimeoutError:
             return Failed("url_timeout", f"the image did not arrive within {self._config.timeout_s:g} s")
         except (httpx.HTTPError, httpx.InvalidURL, OSError, UnicodeError):
             return Failed("url_failed", "the image could not be fetched from its URL")
 
-    async def _follow(self, url: str) -> Picture | Failed:
+    async def _follow(self, url: str, allowance: Allowance) -> Picture | Failed:
         for _ in range(self._config.max_redirects + 1):
             host, port, refused = self._parts(url)
             if refused:
@@ -83,7 +104,7 @@ class Fetcher:
             # All of them: the next answer may put another one first.
             if not addresses or not all(self._may_reach(address) for address in addresses):
                 return Failed("url_not_allowed", f"the host of the URL, {host!r}, has no public address")
-            found = await self._get(url, host, addresses[0])
+            found = await self._get(url, host, addresses[0], allowance)
             if not isinstance(found, str):
                 return found
             url = urljoin(url, found)
@@ -108,9 +129,11 @@ class Fetcher:
         if self._config.private:
             return not (address.is_link_local or address.is_multicast or address.is_unspecified)
         embedded = any(address.version == net.version and address in net for net in EMBEDDING)
-        return address.is_global and not address.is_multicast and not embedded
+        # fec0::/10, the private networks of IPv6 until 2004, is global to Python.
+        private = isinstance(address, ipaddress.IPv6Address) and address.is_site_local
+        return address.is_global and not (address.is_multicast or embedded or private)
 
-    async def _get(self, url: str, host: str, address: Address) -> Picture | Failed | str:
+    async def _get(self, url: str, host: str, address: Address, allowance: Allowance) -> Picture | Failed | str:
         """The file, or where a redirect leads. Connects to the address that was checked, not to what DNS says next."""
         if self._http is None:
             # No proxies and no .netrc of the machine; each answer is one connection, so none is kept.
@@ -127,11 +150,11 @@ class Fetcher:
                 return leads or Failed("url_failed", "the URL redirects to nowhere")
             if response.status_code != httpx.codes.OK:
                 return Failed("url_failed", "the URL was answered with another status than 200")
-            return await self._body(response)
+            return await self._body(response, allowance)
         finally:
             await response.aclose()
 
-    async def _body(self, response: httpx.Response) -> Picture | Failed:
+    async def _body(self, response: httpx.Response, allowance: Allowance) -> Picture | Failed:
         too_large = Failed("url_too_large", f"the image behind the URL is larger than {self._config.max_bytes} bytes")
         declared = response.headers.get("content-length", "")
         if declared.isdecimal() and int(declared) > self._config.max_bytes:
@@ -139,8 +162,11 @@ class Fetcher:
         body = bytearray()
         async for part in response.aiter_raw():  # not unpacked: an image is packed already
             body += part
+            allowance.left -= len(part)
             if len(body) > self._config.max_bytes:
                 return too_large
+            if refused := allowance.used_up:
+                return refused
         return Picture(bytes(body))
 
 

@@ -15,6 +15,7 @@ from raylens.serve.app import build_app
 from raylens.serve.catalogue import Catalogue, Served
 from raylens.serve.joined import JoinedModel
 from raylens.serve.messages import Description, Embeddings, Item, Refusal
+from raylens.serve.origin import origin
 from raylens.serve.security import SecurityConfig
 from raylens.serve.settings import ServeSettings
 
@@ -31,7 +32,7 @@ class HandleEmbedder:
         self, items: Sequence[Item], wanted: str | None = None, *, bulk: bool = False
     ) -> Embeddings | Refusal:
         """See `Embedder`."""
-        answer: Embeddings | Refusal = await self._ask("embed", items, wanted, bulk=bulk)
+        answer: Embeddings | Refusal = await self._ask("embed", items, wanted, bulk=bulk, origin=origin())
         return answer
 
     async def describe(self) -> Description:

@@ -9,6 +9,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from raylens.serve.keys import Caller, KeyRing
+from raylens.serve.origin import Origin, working_for
 from raylens.serve.rates import Buckets
 from raylens.serve.refusals import RefusedError, error_response
 from raylens.serve.security import SecurityConfig
@@ -88,15 +89,19 @@ class Guard:
             await send(message)
 
         caller: Caller | None = None
-        try:
-            caller = await self._caller(scope)
-            if caller is None:
-                await _unknown()(scope, receive, named)
-                return
-            state["purse"] = Purse(caller, self._buckets, caller.items_per_second or self._limit)
-            await self._app(scope, receive, named)
-        finally:
-            self._tell(scope, status, time.perf_counter() - began, caller)
+        method, route = scope["method"], _route(scope)
+        traced = {"http.request.method": method, "http.route": route}
+        with working_for(Origin(identifier, _trace(scope)), f"{method} {route}", traced) as span:
+            try:
+                caller = await self._caller(scope)
+                if caller is None:
+                    await _unknown()(scope, receive, named)
+                    return
+                state["purse"] = Purse(caller, self._buckets, caller.items_per_second or self._limit)
+                await self._app(scope, receive, named)
+            finally:
+                span.set_attribute("http.response.status_code", status)
+                self._tell(scope, status, time.perf_counter() - began, caller)
 
     async def _caller(self, scope: Scope) -> Caller | None:
         # A browser asks without a key whether it may call (CORS); that question is answered inside.
@@ -105,12 +110,22 @@ class Guard:
         return await self._keys.caller(Headers(scope=scope).get("authorization", ""))
 
     def _tell(self, scope: Scope, status: int, seconds: float, caller: Caller | None) -> None:
-        route = scope["path"] if scope["path"] in ROUTES else "other"  # not what callers make up: it would never end
+        route = _route(scope)
         who = caller.name if caller else "unknown"
         self._telemetry.requests.labels(route, str(status), who).inc()
         self._telemetry.seconds.labels(route).observe(seconds)
         if route not in OPEN:
             logger.info("request %s %s %s %d %.1f ms", scope["state"]["request_id"], who, route, status, 1000 * seconds)
+
+
+def _route(scope: Scope) -> str:
+    path: str = scope["path"]
+    return path if path in ROUTES else "other"  # not what callers make up: there would be no end of them
+
+
+def _trace(scope: Scope) -> dict[str, str]:
+    headers = Headers(scope=scope)
+    return {name: headers[name] for name in ("traceparent", "tracestate") if name in headers}
 
 
 def _unknown() -> ASGIApp:

@@ -6,7 +6,7 @@ Shapes: B images, C classes, P prompts of a class, D embedding.
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from raylens.serve.messages import (
     Item,
     Picture,
     Refusal,
+    Report,
     Text,
 )
 from raylens.serve.refusals import RefusedError
@@ -43,6 +44,8 @@ class JoinedModel:
 
     def __init__(self, text: Embedder, image: Embedder, settings: ServeSettings) -> None:
         self._text, self._image = text, image
+        self.hear: Callable[[Report], None] = lambda _: None
+        """Is told what replicas say of their work along with their answers."""
         self._cached_classifiers = settings.cached_classifiers
         self._digest = ""
         """Of the version that classified last."""
@@ -82,7 +85,15 @@ class JoinedModel:
         return Embeddings(of_words.model, merged)
 
     async def _embed_alone(self, items: Sequence[Item], embedder: Embedder, *, bulk: bool) -> Embeddings:
-        return accepted(await embedder.embed(items, bulk=bulk))
+        return accepted(await self._ask(embedder, items, bulk=bulk))
+
+    async def _ask(
+        self, embedder: Embedder, items: Sequence[Item], wanted: str | None = None, *, bulk: bool
+    ) -> Embeddings | Refusal:
+        answer = await embedder.embed(items, wanted, bulk=bulk)
+        if answer.report is not None:
+            self.hear(answer.report)
+        return answer
 
     async def _embed_both(
         self, words: Sequence[Item], images: Sequence[Item], *, bulk: bool
@@ -93,15 +104,15 @@ class JoinedModel:
             of_words, of_images = (
                 accepted(answer)
                 for answer in await asyncio.gather(
-                    self._text.embed(words, bulk=bulk), self._image.embed(images, bulk=bulk)
+                    self._ask(self._text, words, bulk=bulk), self._ask(self._image, images, bulk=bulk)
                 )
             )
             if of_words.model.digest == of_images.model.digest:
                 return of_words, of_images
-            again = await self._image.embed(images, of_words.model.digest, bulk=bulk)
+            again = await self._ask(self._image, images, of_words.model.digest, bulk=bulk)
             if isinstance(again, Embeddings):
                 return of_words, again
-            again = await self._text.embed(words, of_images.model.digest, bulk=bulk)
+            again = await self._ask(self._text, words, of_images.model.digest, bulk=bulk)
             if isinstance(again, Embeddings):
                 return again, of_images
             if time.monotonic() > until:

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -106,10 +105,10 @@ def serve_service(config: ServiceConfig) -> RunningService:
         ServingError: Ray is not there or too small, the port is taken, or a replica fails to start.
     """
     check_ray(config)
+    config = config.with_absolute_places()
     models = Registry(config.registry)
     versions = [models.resolve(one.model) for one in config.models]
     check_port(config.host, config.port)
-    config = _with_absolute_keys(config)
     if config.security.keys:
         KeyRing(config.security.keys)  # said here, before anything starts
     app = application(config, models.store.uri, versions)
@@ -121,15 +120,6 @@ def serve_service(config: ServiceConfig) -> RunningService:
         service.shutdown()
         raise
     return service
-
-
-def _with_absolute_keys(config: ServiceConfig) -> ServiceConfig:
-    """Ray's processes have a working folder of their own."""
-    keys = config.security.keys
-    if keys is None or "://" in keys:
-        return config
-    absolute = config.security.model_copy(update={"keys": str(Path(keys).resolve())})
-    return config.model_copy(update={"security": absolute})
 
 
 def _deploy(app: serve.Application, config: ServiceConfig) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -12,6 +12,7 @@ from raylens.serve.device import Device
 from raylens.serve.messages import Description, Embedded, Failed, Identity, Item, Picture, Text, Tokens, Tower
 from raylens.serve.precision import LEAST_COSINE, Golden, Precision, golden_of, settle
 from raylens.serve.settings import ServeSettings
+from raylens.serve.tally import Meter
 from raylens.serve.towers import ImageTower, TextTower
 
 __all__ = ["Loaded"]
@@ -52,13 +53,15 @@ class Loaded:
         for tower, golden in self._golden.items():
             self._check(tower, golden.cosine())  # also warms up: the first call of a shape allocates and compiles
 
-    def attach(self, device: Device, pool: ThreadPoolExecutor, settings: ServeSettings) -> "Loaded":
+    def attach(
+        self, device: Device, pool: ThreadPoolExecutor, settings: ServeSettings, meters: Mapping[Tower, Meter]
+    ) -> "Loaded":
         """Line the towers up for a device."""
         self._device = device
         if "text" in self._golden:
-            self._texts = TextTower(self._encoder, device, pool, settings)
+            self._texts = TextTower(self._encoder, device, pool, settings, meters["text"])
         if "image" in self._golden:
-            self._images = ImageTower(self._encoder, device, pool, settings)
+            self._images = ImageTower(self._encoder, device, pool, settings, meters["image"])
         return self
 
     def detach(self) -> None:
@@ -73,9 +76,10 @@ class Loaded:
         return Description(self.identity, self.conditions)
 
     @property
-    def held(self) -> int:
+    def held(self) -> dict[Tower, int]:
         """Items that wait or are computed."""
-        return sum(tower.batcher.held for tower in (self._texts, self._images) if tower is not None)
+        towers: dict[Tower, TextTower | ImageTower | None] = {"text": self._texts, "image": self._images}
+        return {name: tower.batcher.held for name, tower in towers.items() if tower is not None}
 
     @property
     def expected_wait_s(self) -> float:

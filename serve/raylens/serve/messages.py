@@ -10,6 +10,8 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from raylens.serve.tally import Measure, Tally
+
 __all__ = [
     "Condition",
     "Description",
@@ -21,6 +23,7 @@ __all__ = [
     "Item",
     "Picture",
     "Refusal",
+    "Report",
     "Text",
     "Tokens",
     "Tower",
@@ -109,12 +112,24 @@ class Description:
 
 
 @dataclass(frozen=True)
+class Report:
+    """What a replica has done since it last answered, and what it has to do. Goes along with an answer."""
+
+    replica: str
+    """Its machine and process."""
+    queued: Mapping[Tower, int]
+    """Items that wait or are computed."""
+    measured: Mapping[tuple[Tower, Measure], Tally]
+
+
+@dataclass(frozen=True)
 class Refusal:
     """A replica's no to a whole request. Not an exception: Ray Serve would log a trace for each, when load is high."""
 
     code: Literal["overloaded", "other_version", "not_ready"]
     message: str
     retry_after_s: float = 1.0
+    report: Report | None = None
 
 
 @dataclass(frozen=True)
@@ -123,6 +138,7 @@ class Embeddings:
 
     model: Identity
     results: Sequence[Embedded | Failed]
+    report: Report | None = None
 
 
 class Embedder(Protocol):

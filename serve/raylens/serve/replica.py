@@ -3,9 +3,12 @@
 import asyncio
 import logging
 import os
+import socket
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import torch
 
@@ -13,9 +16,12 @@ from raylens.errors import OverloadedError, RaylensError, ServingError
 from raylens.registry import Registry
 from raylens.serve.device import Device
 from raylens.serve.loaded import Loaded
-from raylens.serve.messages import Description, Embeddings, Item, Refusal, Tower
+from raylens.serve.messages import Description, Embeddings, Item, Refusal, Report, Tower
+from raylens.serve.origin import Origin, request_id, working_for
+from raylens.serve.origin import origin as current_origin
 from raylens.serve.precision import Precision
 from raylens.serve.settings import ServeSettings
+from raylens.serve.tally import Meter
 
 __all__ = ["EncoderReplica"]
 
@@ -69,17 +75,33 @@ class EncoderReplica:
         self._following: asyncio.Task[None] | None = None
         self._pool = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="raylens-decode")
         self._device = Device(max(1, int(cpus)) if device == "cpu" else 1)
-        self._current = self._load(follow or reference).attach(self._device, self._pool, settings)
+        self._meters: dict[Tower, Meter] = {tower: Meter() for tower in self._towers}
+        self._name = f"{socket.gethostname()}:{os.getpid()}"
+        self._current = self._attached(self._load(follow or reference))
         self._previous: Loaded | None = None
 
     def _load(self, reference: str) -> Loaded:
         return Loaded(*self._registry.load(reference, self._where), self._towers, self._precision)
 
+    def _attached(self, loaded: Loaded) -> Loaded:
+        return loaded.attach(self._device, self._pool, self._settings, self._meters)
+
     async def embed(
-        self, items: Sequence[Item], wanted: str | None = None, *, bulk: bool = False
+        self, items: Sequence[Item], wanted: str | None = None, *, bulk: bool = False, origin: Origin | None = None
     ) -> Embeddings | Refusal:
-        """See `Embedder`."""
+        """See `Embedder`; ``origin`` says for which request, where that began in another process."""
         self._begin_to_follow()
+        began = time.perf_counter()
+        attributes: dict[str, str | int] = {"raylens.towers": ",".join(self._towers), "raylens.items": len(items)}
+        with working_for(origin or current_origin(), "raylens.embed", attributes) as span:
+            answer = await self._embed(items, wanted, bulk=bulk)
+            outcome = answer.code if isinstance(answer, Refusal) else "ok"
+            span.set_attribute("raylens.outcome", outcome)
+            milliseconds = 1000 * (time.perf_counter() - began)
+            logger.info("request %s: %d items, %s, %.1f ms", request_id(), len(items), outcome, milliseconds)
+        return replace(answer, report=self._report())
+
+    async def _embed(self, items: Sequence[Item], wanted: str | None, *, bulk: bool) -> Embeddings | Refusal:
         version = next((one for one in (self._current, self._previous) if one and _is(one, wanted)), None)
         if version is None:
             return Refusal("other_version", f"this replica has not the version of digest {wanted}")
@@ -87,6 +109,17 @@ class EncoderReplica:
             return Embeddings(version.identity, await version.embed(items, bulk=bulk))
         except OverloadedError as error:
             return Refusal("overloaded", str(error), retry_after_s=version.expected_wait_s)
+
+    def _report(self) -> Report:
+        measured = {
+            (tower, measure): tally for tower, meter in self._meters.items() for measure, tally in meter.drain().items()
+        }
+        return Report(self._name, self._held, measured)
+
+    @property
+    def _held(self) -> dict[Tower, int]:
+        versions = [one.held for one in (self._current, self._previous) if one is not None]
+        return {tower: sum(held.get(tower, 0) for held in versions) for tower in self._towers}
 
     async def describe(self) -> Description:
         """See `Embedder`."""
@@ -105,7 +138,7 @@ class EncoderReplica:
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """What Ray Serve's autoscaler reads; see `raylens.serve.autoscale`."""
         self._begin_to_follow()
-        return {"items": float(self._current.held + (self._previous.held if self._previous else 0))}
+        return {"items": float(sum(self._held.values()))}
 
     async def check_health(self) -> None:
         """Ray Serve replaces the replica if this raises: where its device no longer answers, or its weights changed."""
@@ -127,7 +160,7 @@ class EncoderReplica:
                     version = await loop.run_in_executor(apart, self._registry.resolve, reference)
                     if version.digest != self._current.identity.digest:
                         loaded = await loop.run_in_executor(apart, self._load, str(version))
-                        await self._go_over(loaded.attach(self._device, self._pool, self._settings))
+                        await self._go_over(self._attached(loaded))
                 except Exception as error:  # whatever it is, the version that is served goes on
                     logger.warning("cannot follow %s: %s", reference, error, exc_info=not _ours(error))
                     await asyncio.sleep(FAILED_SECONDS)

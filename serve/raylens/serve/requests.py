@@ -4,6 +4,7 @@ Shapes: n items, C classes, D embedding.
 """
 
 import base64
+import json
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar
@@ -14,24 +15,25 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 
 from raylens.errors import OverloadedError, ServingError
-from raylens.serve.answers import ClassifyResponse, EmbeddingResponse, ItemError
+from raylens.serve.answers import ClassifyResponse, EmbeddingResponse, ItemError, Limits
 
 __all__ = ["Item", "Vectors", "classify_bodies", "embed_bodies", "inputs", "pause", "probabilities", "read", "vectors"]
 
 Item = str | bytes
 Vectors = NDArray[np.float32]
 ResponseT = TypeVar("ResponseT", bound=BaseModel)
-MAX_ITEMS = 2048
-MAX_BYTES = 16 * 2**20
-"""Of a request's items; a longer list goes out as several requests."""
+FRAME_BYTES = 200
+"""Of a body beside its items and options."""
 AGAIN = frozenset({429, 502, 503})
 """Statuses of requests of which nothing was begun, or that do no harm twice."""
 LONGEST_PAUSE_S = 30.0
 
 
-def embed_bodies(items: Sequence[Item], options: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Requests for texts, and image files as bytes."""
-    for part in _parts(items):
+def embed_bodies(
+    items: Sequence[Item], options: dict[str, Any], limits: Limits | None = None
+) -> Iterator[dict[str, Any]]:
+    """Requests for texts, and image files as bytes: as many as the limits ask for, one if they are None."""
+    for part in _parts(items, options, limits):
         yield {"input": inputs(part), "encoding_format": "base64", **options}
 
 
@@ -40,9 +42,11 @@ def inputs(items: Sequence[Item]) -> list[dict[str, str]]:
     return [{"text": item} if isinstance(item, str) else {"image": _data_uri(item)} for item in items]
 
 
-def classify_bodies(images: Sequence[bytes], options: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Requests for image files."""
-    for part in _parts(images):
+def classify_bodies(
+    images: Sequence[bytes], options: dict[str, Any], limits: Limits | None = None
+) -> Iterator[dict[str, Any]]:
+    """Requests for image files, as `embed_bodies`."""
+    for part in _parts(images, options, limits):
         yield {"images": [_data_uri(image) for image in part], **options}
 
 
@@ -111,17 +115,27 @@ def pause(attempt: int, response: httpx.Response | None) -> float | None:
     return min(LONGEST_PAUSE_S, max(least, 0.25 * 2.0**attempt) * random.uniform(1.0, 1.5))  # noqa: S311 (no secret)
 
 
-def _parts(items: Sequence[Any]) -> Iterator[list[Any]]:
+def _parts(items: Sequence[Any], options: dict[str, Any], limits: Limits | None) -> Iterator[list[Any]]:
+    if limits is None:
+        yield from [list(items)] if items else []
+        return
+    frame = FRAME_BYTES + _size(options)
     part: list[Any] = []
-    size = 0
+    size = frame
     for item in items:
-        if part and (len(part) == MAX_ITEMS or size + len(item) > MAX_BYTES):
+        more = 4 * len(item) // 3 + FRAME_BYTES if isinstance(item, bytes) else _size({"text": item}) + 1
+        if part and (len(part) == limits.max_items or size + more > limits.max_body_bytes):
             yield part
-            part, size = [], 0
+            part, size = [], frame
         part.append(item)
-        size += len(item)
+        size += more
     if part:
         yield part
+
+
+def _size(part: dict[str, Any]) -> int:
+    """Bytes in a body."""
+    return len(json.dumps(part, ensure_ascii=False).encode("utf-8", "surrogatepass"))
 
 
 def _data_uri(image: bytes) -> str:

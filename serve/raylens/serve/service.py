@@ -1,5 +1,6 @@
 """A whole service as one tree of settings: models, their replicas, limits and protection."""
 
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -82,3 +83,13 @@ class ServiceConfig(Node):
                     f"models: {name!r} stands there twice; serve each model once, or register it by two names"
                 )
         return self
+
+    def with_absolute_places(self) -> Self:
+        """The same for processes with another working folder: Ray's, and those of other machines."""
+        keys = self.security.keys
+        security = self.security.model_copy(update={"keys": keys and _absolute(keys)})
+        return self.model_copy(update={"registry": _absolute(self.registry), "security": security})
+
+
+def _absolute(place: str) -> str:
+    return place if "://" in place else str(Path(place).resolve())

@@ -6,6 +6,7 @@ Shapes: T tokens, S image size, D embedding.
 import asyncio
 import hashlib
 import logging
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,7 +21,9 @@ from raylens.serve.batcher import Batcher, Places
 from raylens.serve.cache import EmbeddingCache
 from raylens.serve.device import Device
 from raylens.serve.messages import Embedded, Failed, Picture, Text, Tokens
+from raylens.serve.origin import request_id
 from raylens.serve.settings import ServeSettings
+from raylens.serve.tally import Meter
 
 __all__ = ["ImageTower", "TextTower", "TowerQueue"]
 
@@ -50,9 +53,17 @@ class _Row:
 class TextTower:
     """Embeds texts."""
 
-    def __init__(self, encoder: Encoder, device: Device, pool: ThreadPoolExecutor, settings: ServeSettings) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        device: Device,
+        pool: ThreadPoolExecutor,
+        settings: ServeSettings,
+        meter: Meter | None = None,
+    ) -> None:
         self._encoder = encoder
         self._pool = pool
+        self._meter = meter or Meter()
         self.batcher: Batcher[_Row, Vector] = Batcher(
             device,
             self._compute,
@@ -60,6 +71,7 @@ class TextTower:
             capacity=settings.capacity,
             size=lambda row: row.tokens,
             max_wait_s=settings.max_wait_s,
+            meter=self._meter,
         )
         self.cache: EmbeddingCache[tuple[Words, bool]] = EmbeddingCache(
             self._embed, _key_of_words, settings.cache_bytes
@@ -75,8 +87,9 @@ class TextTower:
 
     async def _embed(self, items: Sequence[tuple[Words, bool]]) -> list[Embedded | Failed]:
         with self.batcher.reserve(len(items)) as places:
-            texts = [text for text, _ in items]
+            texts, began = [text for text, _ in items], time.perf_counter()
             rows = await asyncio.get_running_loop().run_in_executor(self._pool, self._rows, texts)
+            self._meter.add("prepare", time.perf_counter() - began)
             good = [row for row in rows if isinstance(row, _Row)]
             outcomes = iter(await places.run(good, bulk=items[0][1]))
         return [row if isinstance(row, Failed) else _embedded(row, next(outcomes)) for row in rows]
@@ -119,9 +132,17 @@ class TextTower:
 class ImageTower:
     """Embeds image files. Each image joins the line as soon as it is decoded: the device need not wait for all."""
 
-    def __init__(self, encoder: Encoder, device: Device, pool: ThreadPoolExecutor, settings: ServeSettings) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        device: Device,
+        pool: ThreadPoolExecutor,
+        settings: ServeSettings,
+        meter: Meter | None = None,
+    ) -> None:
         self._encoder = encoder
         self._pool = pool
+        self._meter = meter or Meter()
         self._max_pixels, self._max_seconds = settings.max_pixels, settings.max_decode_s
         # One request leaves a thread to the others: its images may all take as long as they are allowed to.
         self._threads = max(1, settings.decode_threads - 1)
@@ -131,6 +152,7 @@ class ImageTower:
             max_batch=settings.max_batch,
             capacity=settings.capacity,
             max_wait_s=settings.max_wait_s,
+            meter=self._meter,
         )
         self.cache: EmbeddingCache[tuple[Picture, bool]] = EmbeddingCache(
             self._embed, _key_of_image, settings.cache_bytes
@@ -154,8 +176,10 @@ class ImageTower:
     async def _embed_one(
         self, picture: Picture, places: Places[Pixels, Vector], turns: asyncio.Semaphore, bulk: bool
     ) -> Embedded | Failed:
+        began = time.perf_counter()
         async with turns:
             decoded = await asyncio.get_running_loop().run_in_executor(self._pool, self._decode, picture.file)
+        self._meter.add("prepare", time.perf_counter() - began)
         if isinstance(decoded, Failed):
             return decoded
         [outcome] = await places.run([decoded], bulk=bulk)
@@ -190,5 +214,5 @@ def _key_of_image(item: tuple[Picture, bool]) -> bytes:
 
 def _failed(error: BaseException) -> Failed:
     """What the user learns of a failure of ours; the log has the rest."""
-    logger.error("a batch failed", exc_info=error)
+    logger.error("request %s: a batch failed", request_id(), exc_info=error)
     return Failed("internal_error", "the model failed on this item; the server's log says why")
