@@ -26,7 +26,7 @@ from raylens.registry import Registry
 from raylens.storage import Store, open_store
 from raylens.train import train
 from raylens.train.checkpoint import Checkpoints
-from raylens.train.metrics import read_metrics
+from raylens.train.metrics import EVALUATIONS, read_metrics, read_records
 from raylens.train.prepare import prepare
 from raylens.train.progress import Checkpointed, Metrics, News, Restarting, Started
 from raylens.train.worker import build_model
@@ -187,6 +187,30 @@ def test_a_warning_before_the_end_makes_a_checkpoint_at_once(tmp_path: Path, mak
     assert told[0] <= saved[0] < 100
     assert saved[1] == 100
     assert not [news for news in heard if isinstance(news, Restarting)]
+
+
+def test_checkpoints_by_the_clock_have_metrics_to_be_compared_by(tmp_path: Path, make_shards: MakeShards) -> None:
+    changes = {
+        "length.samples_seen": 12 * 60,
+        "checkpoint.every_steps": "null",
+        "checkpoint.every_minutes": 0.002,
+        "checkpoint.keep_last": 60,
+        "checkpoint.keep_best": 1,
+        "evaluation.every_steps": 1000,
+        "evaluation.pairs": make_shards(12, name="heldout").uri,
+    }
+    config, heard = small(tmp_path, make_shards(40), **changes), list[News]()
+    result = train(config, say=quiet, tell=heard.append)
+    saved = [news.step for news in heard if isinstance(news, Checkpointed)]
+    assert len(saved) > 1
+    assert saved[-1] == 60
+    checkpoints = Checkpoints(open_store(result.run_uri))
+    assert checkpoints.steps() == saved
+    losses = {row["step"]: row["validation_loss"] for row in read_records(open_store(result.run_uri), EVALUATIONS)}
+    assert {step: checkpoints.manifest(step).metrics["validation_loss"] for step in saved} == losses
+    records = [news.record for news in heard if isinstance(news, Metrics)]
+    assert sum(record.stood_still for record in records) > 0
+    assert records[0].stood_still == 0
 
 
 def _workers() -> list[psutil.Process]:

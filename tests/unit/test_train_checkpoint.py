@@ -118,7 +118,7 @@ class OneOfBoth:
         return self._both.exchange(self.rank, thing)
 
 
-def manifest(step: int, workers: int = 1, metrics: Mapping[str, float] | None = None) -> CheckpointManifest:
+def manifest(step: int, workers: int = 1) -> CheckpointManifest:
     return CheckpointManifest(
         step=step,
         attempt=f"try{step}",
@@ -129,7 +129,6 @@ def manifest(step: int, workers: int = 1, metrics: Mapping[str, float] | None = 
         applied=step,
         scaler={},
         cursor=Cursor.at(step, PLAN, 8),
-        metrics=dict(metrics or {}),
     )
 
 
@@ -142,7 +141,7 @@ def snapshot(rank: int = 0, workers: int = 1) -> Snapshot:
 
 def save(checkpoints: Checkpoints, step: int, metrics: Mapping[str, float] | None = None) -> Outcome:
     saver = Saver(checkpoints, Alone())
-    saver.begin(snapshot(), manifest(step, metrics=metrics), lambda: None)
+    saver.begin(snapshot(), manifest(step), lambda: dict(metrics or {}), lambda: None)
     outcome = saver.wait()
     assert outcome is not None
     return outcome
@@ -154,7 +153,7 @@ def test_two_workers_save_and_others_read(tmp_path: Path) -> None:
 
     def work(rank: int) -> Outcome | None:
         saver = Saver(checkpoints, both.of(rank))
-        saver.begin(snapshot(rank, 2), manifest(6, workers=2), lambda: then.append(rank))
+        saver.begin(snapshot(rank, 2), manifest(6, workers=2), lambda: {"rank": rank}, lambda: then.append(rank))
         return saver.wait()
 
     with ThreadPoolExecutor(2) as pool:
@@ -163,6 +162,7 @@ def test_two_workers_save_and_others_read(tmp_path: Path) -> None:
     assert then == [0]
     newest = checkpoints.newest()
     assert newest is not None
+    assert newest.metrics == {"rank": 0.0}
     pieces, own = checkpoints.pieces(newest, [("model.w", 0, 10)], 1)
     assert sum(len(tensor) for key, tensor in pieces.items() if named(key)[2] == WEIGHT) == 10
     assert own["random:cpu"].tolist() == [1, 1, 1]
@@ -184,7 +184,7 @@ def test_nothing_exists_where_one_worker_s_upload_fails(tmp_path: Path) -> None:
         broken, whole = Saver(mine, both.of(rank)), Saver(checkpoints, both.of(rank))
         outcomes = []
         for step, saver in ((3, broken), (4, whole)):
-            saver.begin(snapshot(rank, 2), manifest(step, workers=2), lambda: None)
+            saver.begin(snapshot(rank, 2), manifest(step, workers=2), dict, lambda: None)
             outcomes.append(saver.wait())
         return outcomes
 

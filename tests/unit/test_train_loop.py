@@ -23,6 +23,7 @@ from raylens.data.plan import step_hashes
 from raylens.errors import CursorError, TrainingError
 from raylens.models import DualEncoder
 from raylens.objectives import contrastive_loss
+from raylens.train import loop, record
 from raylens.train.batch import Batch
 from raylens.train.loop import Hooks, run
 from raylens.train.optimizer import optimizer_of, take_rates
@@ -147,6 +148,42 @@ def test_the_wait_for_the_first_batch_is_told_apart() -> None:
     assert first.first_batch_seconds == pytest.approx(0.3, abs=0.1)
     assert second.first_batch_seconds is None
     assert first.data_wait < 0.5
+
+
+def test_what_training_waits_for_is_told_and_no_part_of_its_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+
+    class Clock:
+        time = monotonic = staticmethod(lambda: now[0])
+
+    for module in (loop, record):
+        monkeypatch.setattr(module, "time", Clock)
+
+    class OneSecond(TorchEngine):
+        def train_step(self, batch: Batch, now_: Moment) -> StepStats:
+            now[0] += 1.0
+            return super().train_step(batch, now_)
+
+    def evaluate(step: int, saving: bool) -> float:
+        assert saving == (step in (10, 20))
+        now[0] += 3.0 if step == 10 else 0.0
+        return 3.0 if step == 10 else 0.0
+
+    def save(step: int) -> None:
+        now[0] += 7.0
+
+    heard = Heard()
+    run(
+        CONFIG,
+        OneSecond(),
+        batches(20),
+        replace(heard.hooks(), save=save, evaluate=evaluate),
+        rank=0,
+        start=0,
+        steps=20,
+    )
+    assert [(one.step, one.stood_still) for one in heard.records] == [(5, 0.0), (10, 0.0), (15, 10.0), (20, 0.0)]
+    assert [one.samples_per_second for one in heard.records] == pytest.approx([8.0] * 4)
 
 
 def test_it_goes_on_where_it_is_told() -> None:

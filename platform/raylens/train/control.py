@@ -20,8 +20,10 @@ T = TypeVar("T")
 class Wishes(NamedTuple):
     """What is to be done after a step, the same on all workers."""
 
-    save: bool
-    """A checkpoint now: so much time is over, or a machine is about to be taken away."""
+    late: bool
+    """So much time is over that a checkpoint is due."""
+    leaving: bool
+    """A machine is about to be taken away, which is news: save."""
     stop: bool
     """Save, and end."""
 
@@ -56,13 +58,13 @@ class Control:
         dist.gather_object(thing, things, dst=0, group=self._group)
         return things
 
-    def wishes(self, *, due: bool) -> Wishes:
+    def wishes(self, *, late: bool) -> Wishes:
         """After a step. The first worker says whether it is time for a checkpoint."""
         leaving = _preempted() or terminated()
         news = leaving and not self._leaving  # one checkpoint for one warning
         self._leaving = leaving
-        save, stop = self.most([int(news or (due and self.rank == 0)), int(self._stop.is_set())])
-        return Wishes(save=bool(save or stop), stop=bool(stop))
+        found = self.most([int(late and self.rank == 0), int(news), int(self._stop.is_set())])
+        return Wishes(*map(bool, found))
 
     def _watch(self, board: Any) -> None:
         """Not collective: ask for the wish of whoever started the run."""

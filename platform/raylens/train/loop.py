@@ -39,11 +39,12 @@ class Hooks:
     due: Callable[[int], bool]
     """Whether a checkpoint is due after a step; asked after each."""
     save: Callable[[int], None]
+    """Training stands still as long as it takes."""
     stopping: Callable[[], bool]
     """Whether the run is to end here, its state saved."""
     warn: Callable[[str], None]
-    evaluate: Callable[[int], float] = lambda step: 0.0  # noqa: ARG005
-    """Called after each step, before a checkpoint; gives the seconds that training stood still."""
+    evaluate: Callable[[int, bool], float] = lambda step, saving: 0.0  # noqa: ARG005
+    """Called after each step, and told whether a checkpoint follows; gives the seconds that training stood still."""
 
 
 def run(
@@ -72,9 +73,11 @@ def run(
             lr = learning_rate(config.optim.peak_lr, config.optim.schedule, now)
             hooks.log(since.record(step, config.global_batch, lr, stats, engine.figures(), watch.skipped))
         # Behind the record, whose figures are those of the training step.
-        since.stood_still(hooks.evaluate(step))
+        since.stood_still(hooks.evaluate(step, saving))
         if saving:
+            began = time.monotonic()
             hooks.save(step)
+            since.stood_still(time.monotonic() - began)
         if hooks.stopping():
             return step
     if step != steps:

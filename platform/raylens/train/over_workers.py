@@ -45,9 +45,9 @@ def over_workers(record: Record, device: torch.device) -> Record:
     bins, workers = len(record.positive_cosines), dist.get_world_size()
     memory = torch.tensor([record.memory_bytes], dtype=torch.int64, device=device)
     dist.all_reduce(memory, op=dist.ReduceOp.MAX)
-    waits: list[tuple[float, str]] = [(0.0, "")] * dist.get_world_size()
-    dist.all_gather_object(waits, (record.data_wait, record.bound))
-    wait, bound = max(waits)
+    waits: list[tuple[float, str, float]] = [(0.0, "", 0.0)] * dist.get_world_size()
+    dist.all_gather_object(waits, (record.data_wait, record.bound, record.stood_still))
+    wait, bound, _ = max(waits)
     return replace(
         record,
         substituted=substituted,
@@ -62,6 +62,7 @@ def over_workers(record: Record, device: torch.device) -> Record:
         memory_bytes=int(memory),
         data_wait=wait,
         bound=bound,
+        stood_still=max(stood_still for _, _, stood_still in waits),
     )
 
 

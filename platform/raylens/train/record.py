@@ -24,7 +24,7 @@ class Record:
     grad_norm: float
     lr: float
     samples_per_second: float
-    """Since the previous record, over all workers."""
+    """Since the previous record, over all workers, without the time of `stood_still`."""
     substituted: int
     """Samples since the workers started that stand in for unusable ones: of this worker, as the loop knows them."""
     truncated: int
@@ -55,6 +55,8 @@ class Record:
     """That the model needed in a second, of each worker: multiplications and additions of its towers, in 1e12."""
     mfu: float | None = None
     """The same as a share of what the GPU can do in bf16; None where that is not known."""
+    stood_still: float = 0.0
+    """Seconds since the previous record that training waited for evaluations and checkpoints."""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON, which has no NaN and no infinity."""
@@ -74,6 +76,7 @@ class Since:
 
     def _begin(self, step: int) -> None:
         self._step, self._mark = step, time.monotonic()
+        self._stood_still = 0.0
         self._waiting = Waiting()
         self._hashes: list[str] = []
 
@@ -92,6 +95,7 @@ class Since:
     def stood_still(self, seconds: float) -> None:
         """For so long, which says nothing about the speed of training."""
         self._mark += seconds
+        self._stood_still += seconds
 
     def record(
         self, step: int, global_batch: int, lr: float, stats: StepStats, figures: Figures, skipped: int
@@ -115,6 +119,7 @@ class Since:
             loss=stats.loss,
             logit_scale=stats.logit_scale,
             grad_norm=stats.grad_norm,
+            stood_still=self._stood_still,
             **asdict(figures),
         )
         self._first_batch = None

@@ -9,7 +9,7 @@ from raylens.data.quarantine import check_budget, summary
 from raylens.errors import StorageError
 from raylens.storage import open_store
 from raylens.train.control import Control
-from raylens.train.evaluation.evaluator import Finding
+from raylens.train.evaluation.working import Finding
 from raylens.train.flops import Flops
 from raylens.train.job import WorkerJob
 from raylens.train.metrics import EVALUATIONS, METRICS, RecordLog
@@ -62,6 +62,8 @@ class Records:
             EVALUATIONS, {"step": found.step, "samples_seen": samples, "seconds": found.seconds, **found.metrics}
         )
         self._tell(Evaluated(found.step, found.metrics, found.seconds))
+        # Soon, because a checkpoint may be there already that a restart would go on from, behind this evaluation.
+        self.publish()
 
     def publish(self) -> None:
         """Write soon what was added."""

@@ -41,6 +41,8 @@ class Outcome:
     step: int
     failure: str = ""
     """Empty if the checkpoint exists."""
+    uncleared: str = ""
+    """On the first worker: why, once it existed, others could not be deleted that are not kept."""
 
 
 class _Work:
@@ -56,14 +58,16 @@ class _Work:
     def _run(self) -> None:
         try:
             self.result = self._work()
-        except RaylensError as error:
-            self.failure = str(error)
         except Exception as error:  # noqa: BLE001 (whatever it is, training goes on and says it)
-            self.failure = f"{type(error).__name__}: {error}"
+            self.failure = _said(error)
 
     @property
     def busy(self) -> bool:
         return self._thread.is_alive()
+
+
+def _said(error: Exception) -> str:
+    return str(error) if isinstance(error, RaylensError) else f"{type(error).__name__}: {error}"
 
 
 class Saver:
@@ -74,23 +78,33 @@ class Saver:
         self._work: _Work | None = None
         self._manifest: CheckpointManifest | None = None
         self._publishing = False
-        self._then: Callable[[], None] = lambda: None
+        self._metrics: Callable[[], dict[str, float]] = dict
+        self._clear: Callable[[], object] = lambda: None
+        self._uncleared = ""
 
     @property
     def busy(self) -> bool:
         """Whether an attempt is under way; the same on all workers."""
         return self._manifest is not None
 
-    def begin(self, snapshot: Snapshot, manifest: CheckpointManifest, then: Callable[[], None]) -> None:
+    def begin(
+        self,
+        snapshot: Snapshot,
+        manifest: CheckpointManifest,
+        metrics: Callable[[], dict[str, float]],
+        clear: Callable[[], object],
+    ) -> None:
         """Start an attempt.
 
         Args:
             snapshot: this worker's.
-            manifest: complete but for the files.
-            then: what the first worker does once the checkpoint exists, in the same thread.
+            manifest: complete but for the files and the metrics.
+            metrics: asked by the first worker in its thread, so that it may wait for them.
+            clear: what the first worker does once the checkpoint exists, in the same thread.
         """
         assert not self.busy
-        self._manifest, self._then, self._publishing = manifest, then, False
+        self._manifest, self._metrics, self._clear = manifest, metrics, clear
+        self._publishing, self._uncleared = False, ""
         self._work = _Work(
             lambda: self._checkpoints.upload(snapshot, manifest.step, manifest.attempt, self._together.rank)
         )
@@ -115,7 +129,7 @@ class Saver:
             return Outcome(manifest.step, next(str(one) for one in failures if one))
         if self._publishing:
             self._manifest = self._work = None
-            return Outcome(manifest.step)
+            return Outcome(manifest.step, uncleared=self._uncleared)
         files = self._together.all_of(mine.result if mine else None)
         complete = manifest.model_copy(update={"files": files})
         self._publishing = True
@@ -124,8 +138,11 @@ class Saver:
         return None
 
     def _publish(self, complete: CheckpointManifest) -> None:
-        self._checkpoints.publish(complete)
-        self._then()
+        self._checkpoints.publish(complete.model_copy(update={"metrics": self._metrics()}))
+        try:
+            self._clear()
+        except Exception as error:  # noqa: BLE001 (the checkpoint exists, whatever became of older ones)
+            self._uncleared = _said(error)
 
     def wait(self) -> Outcome | None:
         """Until the attempt that is under way has come to its end."""

@@ -13,25 +13,13 @@ from raylens.train.control import Control
 from raylens.train.evaluation.embed import Embedding, embed_images, embed_pairs, embed_texts
 from raylens.train.evaluation.figures import Rows, pair_figures, zero_shot_figure
 from raylens.train.evaluation.held import HeldSets, Share, held_labelled, held_pairs, held_prompts
+from raylens.train.evaluation.working import Finding, Working
 from raylens.train.forward import Forward
 from raylens.train.job import WorkerJob
 
-__all__ = ["Evaluator", "Finding"]
-
+__all__ = ["Evaluator"]
 
 LOOK_SECONDS = 0.2
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Of one evaluation."""
-
-    step: int
-    metrics: dict[str, float]
-    seconds: float
-    """That training stood still."""
-    problem: str = ""
-    """Why metrics are missing, or on how many images they are not."""
 
 
 @dataclass(frozen=True)
@@ -87,17 +75,17 @@ class Evaluator:
         self._job, self._control = job, control
         self._sets = job.evaluation
         self._loading = _Loading(self._read) if self._sets else None
-        self._findings: list[Finding] = []
-        self._thread: Thread | None = None
+        self._working: Working | None = None
+        self._unheard: list[Working] = []
 
-    def due(self, step: int) -> bool:
-        """Whether there is an evaluation after this step."""
+    def due(self, step: int, *, saving: bool) -> bool:
+        """Whether there is an evaluation after this step, which a checkpoint follows or not."""
         config = self._job.config
         if not self._sets:
             return False
         # A checkpoint that is to be compared with others needs figures of its own.
-        saved = bool(config.checkpoint.keep_best) and step % (config.checkpoint.every_steps or step + 1) == 0
-        return saved or step % config.evaluation.every_steps == 0 or step == self._job.steps
+        compared = saving and config.checkpoint.keep_best > 0
+        return compared or step % config.evaluation.every_steps == 0 or step == self._job.steps
 
     def begin(self, step: int, forward: Forward, batch: int, device: torch.device) -> float:
         """Embed everything; the first worker then works the figures out while training goes on. Collective.
@@ -112,7 +100,7 @@ class Evaluator:
             Seconds that it took.
         """
         began = time.monotonic()
-        self.wait()
+        self.wait()  # embeddings of two evaluations at a time might not fit the memory
         assert self._loading is not None
         # Asked again and again, because collectives have a time limit and reading has none.
         while self._control.most([int(self._loading.busy)])[0]:
@@ -120,8 +108,9 @@ class Evaluator:
         held, failure = self._loading.wait()
         failures = [str(one) for one in self._control.all_of(failure) if one]
         if failures:
-            self._findings.append(Finding(step, {}, time.monotonic() - began, failures[0]))
-            return time.monotonic() - began
+            seconds = time.monotonic() - began
+            self._work(step, lambda: Finding(step, {}, seconds, failures[0]))
+            return seconds
         assert held is not None
         embedding = Embedding(forward, batch, device, self._control.most)
         pairs = None if held.pairs is None else embed_pairs(embedding, held.pairs)
@@ -129,20 +118,29 @@ class Evaluator:
         gathered = self._control.to_first(Embedded(pairs, labelled, held.unreadable))
         seconds = time.monotonic() - began
         if gathered is not None:
-            self._thread = Thread(target=self._work_out, args=(step, gathered, seconds), name="raylens-figures")
-            self._thread.start()
+            self._work(step, lambda: self._found(step, gathered, seconds))
         return seconds
+
+    def _work(self, step: int, work: Callable[[], Finding]) -> None:
+        if self._control.rank == 0:
+            self._working = Working(step, work)
+            self._unheard.append(self._working)
 
     def poll(self) -> Finding | None:
         """On the first worker, what was found, once it is; then nothing more."""
-        if self._thread is not None and self._thread.is_alive():
+        if not self._unheard or self._unheard[0].busy:
             return None
-        return self._findings.pop(0) if self._findings else None
+        return self._unheard.pop(0).finding()
 
     def wait(self) -> None:
         """Until what is under way is worked out."""
-        if self._thread is not None:
-            self._thread.join()
+        if self._working is not None:
+            self._working.finding()
+
+    def later(self, step: int) -> Callable[[], dict[str, float]]:
+        """For the first worker to ask in another thread: metrics after this step, once they are worked out, or none."""
+        working = self._working
+        return lambda: working.finding().metrics if working is not None and working.step == step else {}
 
     def _read(self) -> HeldSets:
         job, sets, model = self._job, self._sets, self._job.config.model
@@ -157,11 +155,8 @@ class Evaluator:
         )
         return HeldSets(pairs, labelled)
 
-    def _work_out(self, step: int, parts: list[Embedded], seconds: float) -> None:
-        try:
-            metrics, problem = self._metrics(parts), ""
-        except Exception as error:  # noqa: BLE001 (in a thread: it would be lost, and training goes on all the same)
-            metrics, problem = {}, f"{type(error).__name__}: {error}"
+    def _found(self, step: int, parts: list[Embedded], seconds: float) -> Finding:
+        metrics, problem = self._metrics(parts), ""
         broken = [name for name, value in metrics.items() if not np.isfinite(value)]
         unreadable = sum(part.unreadable for part in parts)
         if broken:
@@ -169,7 +164,7 @@ class Evaluator:
         elif unreadable:
             problem = f"{unreadable} images cannot be read and are left out"
         finite = {name: value for name, value in metrics.items() if name not in broken}
-        self._findings.append(Finding(step, finite, seconds, problem))
+        return Finding(step, finite, seconds, problem)
 
     def _metrics(self, parts: list[Embedded]) -> dict[str, float]:
         config = self._job.config
