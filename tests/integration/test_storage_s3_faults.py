@@ -314,6 +314,8 @@ def test_a_conflict_in_flight_decides_nothing(store: Store, server: Server) -> N
     [
         ((403, "AccessDenied"), UnreachableError, "refuses access .AccessDenied"),
         ((403, "InvalidAccessKeyId"), UnreachableError, "check credentials and policy"),
+        ((403, "QuotaExceeded"), UnreachableError, "bucket 'bucket' at .* is full .QuotaExceeded.: make room"),
+        ((507, "XMinioStorageFull"), UnreachableError, "is full .XMinioStorageFull.: make room"),
         ((400, "ExpiredToken"), UnreachableError, "check credentials and policy"),
         ((301, "PermanentRedirect"), UnreachableError, "not in this region"),
         ((400, "EntityTooLarge"), StorageError, "EntityTooLarge: so says the test"),

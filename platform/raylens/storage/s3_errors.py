@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 __all__ = ["code_of", "failure", "missing_bucket", "refusal", "status_of"]
 
 REFUSED = ("AccessDenied", "ExpiredToken", "InvalidToken", "RequestTimeTooSkewed")
+FULL = ("QuotaExceeded", "XMinioStorageFull", "XMinioAdminBucketQuotaExceeded")
+"""Of Ceph and MinIO; S3 itself is never full."""
 ELSEWHERE = ("PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException")
 
 
@@ -40,6 +42,8 @@ def refusal(what: str, where: str, bucket: str, error: "ClientError") -> Storage
         return AlreadyExistsError(f"{what}: it exists already")
     if code == "ConditionalRequestConflict":
         return ConflictError(f"{what}: somebody else wrote or deleted it at the same moment: look, then try again")
+    if code in FULL:
+        return UnreachableError(f"{what}: bucket {bucket!r} at {where} is full ({code}): make room, or raise its quota")
     if status in (401, 403) or code in REFUSED:
         return UnreachableError(f"{what}: {where} refuses access ({code}): check credentials and policy")
     if status == 301 or code in ELSEWHERE:
