@@ -5,6 +5,8 @@ import io
 import json
 import re
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +16,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+import ray
 from PIL import Image
 
 from raylens.config import ModelConfig
@@ -22,6 +25,8 @@ from raylens.inputs import CAPTION_TEMPLATES, Preprocess, Tokenizer, fill_templa
 from raylens.models import DualEncoder
 from raylens.registry import Bundle, Encoder, Registry
 from raylens.serve import EmbeddingClient, RunningService, ServeSettings, serve_model
+from raylens.serve.stop import stop
+from raylens.serve.watch import wait_until_ready
 
 SETTINGS = ServeSettings(max_body_bytes=2_000_000, max_pixels=1_000_000, startup_timeout_s=180)
 CAPTIONS = ["a red cat on a tree", "two old dogs", "a small blue house"]
@@ -240,3 +245,35 @@ def test_shutdown_finishes_begun_requests_and_frees_the_port(service: RunningSer
         np.testing.assert_allclose(vectors, expected, atol=1e-5)
     service.shutdown()
     socket.create_server(("127.0.0.1", int(service.url.rpartition(":")[2]))).close()
+
+
+def test_a_declaration_is_deployed_by_rays_own_command(
+    cluster: None, registry: str, encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Written in the registry's folder with a relative path, run in another one."""
+    port, file, tools = free_port(), tmp_path / "service.yaml", Path(sys.executable).parent
+    here = Path(registry)
+    build: list[str | Path] = [
+        tools / "raylens",
+        "serve",
+        "build",
+        "tiny",
+        "--registry",
+        here.name,
+        "--port",
+        str(port),
+        "--out",
+        file,
+    ]
+    subprocess.run([*build, "--set", "models.0.precision=fp32"], cwd=here.parent, check=True)
+    address = ray.get_runtime_context().gcs_address
+    deploy: list[str | Path] = [tools / "serve", "run", "--non-blocking", "--address", address, file]
+    done = subprocess.run(deploy, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    url = f"http://127.0.0.1:{port}"
+    try:
+        wait_until_ready(url, "raylens", 180)
+        with EmbeddingClient(url) as client:
+            np.testing.assert_allclose(client.embed(CAPTIONS), encoder.encode_texts(CAPTIONS).numpy(), atol=1e-5)
+    finally:
+        stop("raylens", "127.0.0.1", port)

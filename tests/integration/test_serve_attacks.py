@@ -108,6 +108,7 @@ def test_what_the_description_allows_and_forbids(app: Any) -> None:
     """schemathesis draws bodies from our OpenAPI: those that it allows, and those that break one of its rules."""
     schema = schemathesis.openapi.from_asgi("/openapi.json", app)
     told: Counter[int] = Counter()
+    kinds: Counter[str] = Counter()
     for mode in schemathesis.GenerationMode:
         for found in schema.include(method="POST").get_all_operations():
             operation: Any = found.ok()  # type: ignore[union-attr]
@@ -117,12 +118,15 @@ def test_what_the_description_allows_and_forbids(app: Any) -> None:
             def one(case: Any) -> None:
                 answer = case.call()
                 told[answer.status_code] += 1
+                kinds[str(case.media_type)] += 1
                 assert answer.status_code in ALLOWED, answer.text
                 if answer.status_code != 200:
                     assert set(answer.json()) == {"error"}
 
             one()
     assert told[200] > 30
+    assert kinds["multipart/form-data"] > 50
+    assert kinds["application/json"] > 200
     assert told[400] > 100
 
 

@@ -2,8 +2,9 @@
 
 import asyncio
 import base64
+import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import openai
 import pytest
 import ray
+from ray import serve
 
 from raylens.config import validated
 from raylens.registry import Encoder, Registry
@@ -19,7 +21,11 @@ from raylens.serve import AsyncEmbeddingClient, EmbeddingClient, RunningService,
 from raylens.serve.keys import new_key
 from tests.integration.test_serve import CAPTIONS, free_port, picture, random_bundle, uri
 
-TOWER = {"min_replicas": 1, "max_replicas": 1, "cpus": 1}
+TOWER = {"min_replicas": 1, "max_replicas": 1, "cpus": 0.5}
+TWO = {"min_replicas": 2, "max_replicas": 2, "cpus": 0.5}
+GROWING = TOWER | {
+    "max_replicas": 2, "items_per_replica": 100, "look_back_s": 1, "upscale_delay_s": 0.5, "downscale_delay_s": 1
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +49,8 @@ def key(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
 @pytest.fixture(scope="module")
 def service(cluster: None, registry: Registry, key: tuple[str, Path]) -> Iterator[RunningService]:
     models = [
-        {"model": f"{name}@prod", "precision": "fp32", "text": TOWER, "image": TOWER} for name in ("pets", "plants")
+        {"model": f"{name}@prod", "precision": "fp32", "text": text, "image": TOWER}
+        for name, text in (("pets", TWO), ("plants", GROWING))
     ]
     config = {
         "models": models,
@@ -161,14 +168,103 @@ def test_a_new_version_is_gone_over_to_without_a_failed_or_a_mixed_answer(
     assert set(seen) == {1, 2}
 
 
+def test_a_request_is_told_of_by_the_gateway_and_by_its_replica(service: RunningService, key: tuple[str, Path]) -> None:
+    headers = {"authorization": f"Bearer {key[0]}", "x-request-id": "live-1"}
+    body = {"input": ["told of", "and this"], "model": "pets"}
+    assert httpx.post(f"{service.url}/v1/embeddings", json=body, headers=headers, timeout=60).status_code == 200
+    text = httpx.get(f"{service.url}/metrics", headers=headers, timeout=60).text
+    assert 'raylens_batch_items_sum{model="pets",tower="text"}' in text
+    assert 'raylens_queue_items{model="pets",replica="' in text
+    logs = Path(ray._private.worker._global_node.get_logs_dir_path()) / "serve"
+    lines = [line for file in logs.glob("replica_*") for line in file.read_text().splitlines() if "live-1" in line]
+    assert any("request live-1: 2 items, ok" in line for line in lines)
+    assert any("request live-1 tests /v1/embeddings 200" in line for line in lines)
+
+
+def running(deployment: str) -> int:
+    states: dict[Any, int] = serve.status().applications["raylens"].deployments[deployment].replica_states
+    return states.get("RUNNING", 0)
+
+
+class Callers:
+    """Requests of many texts that are nowhere in a cache, each caller one after the other, without retries."""
+
+    def __init__(self, service: RunningService, key: str | None, model: str, *, callers: int, texts: int) -> None:
+        self._url, self._model, self._callers, self._texts = service.url, model, callers, texts
+        self._headers = {"authorization": f"Bearer {key}"} if key else {}
+        self._number = itertools.count()
+        self.done = asyncio.Event()
+        self.answers: list[httpx.Response] = []
+
+    async def _caller(self, client: httpx.AsyncClient) -> None:
+        while not self.done.is_set():
+            words = [f"{CAPTIONS[part % 3]} {next(self._number)}" for part in range(self._texts)]
+            body = {"input": words, "model": self._model, "encoding_format": "base64"}
+            self.answers.append(await client.post("/v1/embeddings", json=body))
+
+    async def __aenter__(self) -> "Callers":
+        self._client = httpx.AsyncClient(base_url=self._url, headers=self._headers, timeout=120)
+        self._all = asyncio.gather(*(self._caller(self._client) for _ in range(self._callers)))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.done.set()
+        await self._all
+        await self._client.aclose()
+
+    async def until(self, condition: Callable[[], bool], what: str) -> None:
+        end = time.monotonic() + 90
+        while not await asyncio.to_thread(condition):
+            assert time.monotonic() < end, f"waited 90 s for {what}"
+            if self._all.done():
+                await self._all  # which raises: a caller has no connection any more
+            await asyncio.sleep(0.2)
+
+
+def test_replicas_come_with_a_step_of_load_and_go_with_it(service: RunningService, key: tuple[str, Path]) -> None:
+    async def scene() -> None:
+        assert running("plants-text") == 1
+        async with Callers(service, key[0], "plants", callers=3, texts=1000) as load:
+            await load.until(lambda: running("plants-text") == 2, "the most replicas")
+        assert load.answers[-1].status_code == 200
+        # A replica whose first batches were slow, as on a busy machine, may take the wait for too long.
+        assert {answer.json()["error"]["code"] for answer in load.answers if answer.is_error} <= {"overloaded"}
+        await load.until(lambda: running("plants-text") == 1, "one replica again")
+
+    asyncio.run(scene())
+
+
+def test_a_replica_that_is_killed_under_load_costs_at_most_what_it_had(
+    service: RunningService, key: tuple[str, Path]
+) -> None:
+    callers = 6
+
+    async def scene() -> list[httpx.Response]:
+        async with Callers(service, key[0], "pets", callers=callers, texts=200) as load:
+            await load.until(lambda: len(load.answers) > 2 * callers, "the first answers")
+            kill("pets-text")
+            before = len(load.answers)
+            await load.until(lambda: len(load.answers) > before + 4 * callers, "answers after the loss")
+        return load.answers
+
+    answers = asyncio.run(scene())
+    lost = [answer for answer in answers if answer.status_code != 200]
+    # What was in flight there is sent once more by the gateway, and fails only if that meets the dead replica too.
+    assert len(lost) <= callers
+    assert {answer.json()["error"]["code"] for answer in lost} <= {"unavailable"}
+    assert {answer.status_code for answer in answers[-callers:]} == {200}
+
+
+def kill(deployment: str) -> None:
+    replica = next(one for one in ray.util.list_named_actors(all_namespaces=True) if deployment in str(one["name"]))
+    ray.kill(ray.get_actor(replica["name"], namespace=replica["namespace"]), no_restart=False)
+
+
 def test_a_replica_that_is_killed_costs_no_request(service: RunningService, key: tuple[str, Path]) -> None:
     """Its requests are sent to another one, or wait for the one that replaces it."""
-    replica = next(
-        actor for actor in ray.util.list_named_actors(all_namespaces=True) if "plants-text" in str(actor["name"])
-    )
     with EmbeddingClient(service.url, key=key[0], model="plants") as client:
         before = client.embed(CAPTIONS)
-        ray.kill(ray.get_actor(replica["name"], namespace=replica["namespace"]), no_restart=False)
+        kill("plants-text")
         fresh = [f"{caption} again" for caption in CAPTIONS]
         assert client.embed(fresh).shape == before.shape
         np.testing.assert_allclose(client.embed(CAPTIONS), before, atol=1e-5)
