@@ -67,6 +67,12 @@ def read(folder: Path, preprocess: Preprocess, tokenizer: Tokenizer | None, cont
     return Pairs(torch.from_numpy(images), torch.from_numpy(tokenizer(texts, context)[0]), labels), tokenizer
 
 
+def accuracy_prompts(tokenizer: Tokenizer, context: int) -> Tensor:
+    """The prompts of all classes, one after the other."""
+    prompts = [prompt for of_class in fill_templates(CLASSES, TEMPLATES) for prompt in of_class]
+    return torch.from_numpy(tokenizer(prompts, context)[0])
+
+
 def config_of(kind: str, tower: str, seed: int) -> RunConfig:
     base = digits()
     text: Any = base.model.text
@@ -96,18 +102,32 @@ def accuracy(model: DualEncoder, held_out: Pairs, prompts_PT: Tensor, kind: str)
     return float((logits.argmax(1) == held_out.label_N).float().mean())
 
 
-def train(config: RunConfig, pairs: Pairs, held_out: Pairs, tokenizer: Tokenizer, prompts_PT: Tensor) -> list[float]:
-    """Accuracy after every ``EVERY`` steps."""
+def train(
+    config: RunConfig,
+    pairs: Pairs,
+    held_out: Pairs,
+    tokenizer: Tokenizer,
+    prompts_PT: Tensor,
+    steps: int = STEPS,
+    every: int = EVERY,
+) -> list[float]:
+    """Accuracy after every ``every`` steps, and after the last."""
     torch.manual_seed(config.seed)
-    model = DualEncoder(config.model, end_id=tokenizer.end_id, mean=(0.5,) * 3, std=(0.5,) * 3)
+    model = DualEncoder(
+        config.model,
+        end_id=tokenizer.end_id,
+        mean=(0.5,) * 3,
+        std=(0.5,) * 3,
+        temperature=1.0 / config.objective.initial_scale,
+    )
     forward = forward_of(model, config)
     optimizer = guard(optimizer_of(forward, config.optim), config.optim.clip_norm)
     draw = np.random.default_rng(config.seed)
     order = itertools.chain.from_iterable(iter(lambda: draw.permutation(len(pairs.label_N)).tolist(), None))
     found = []
-    for step in range(STEPS):
+    for step in range(steps):
         rows = torch.tensor(list(itertools.islice(order, BATCH)))
-        take_rates(optimizer, config.optim, Moment(step, STEPS))
+        take_rates(optimizer, config.optim, Moment(step, steps))
         optimizer.zero_grad()
         micro = [Micro(pairs.image_NSSC[rows], pairs.ids_NT[rows], rows)]
         if isinstance(forward, PairForward):
@@ -115,7 +135,7 @@ def train(config: RunConfig, pairs: Pairs, held_out: Pairs, tokenizer: Tokenizer
         else:
             over_samples(forward, micro, lambda loss, _: loss.backward())
         optimizer.step()
-        if (step + 1) % EVERY == 0:
+        if (step + 1) % every == 0 or step + 1 == steps:
             found.append(accuracy(model, held_out, prompts_PT, config.objective.kind))
     return found
 
@@ -153,8 +173,7 @@ def main() -> None:
         pack_digits(open_store(folder))
         pairs, tokenizer = read(Path(folder) / "train", preprocess, None, context)
         held_out, _ = read(Path(folder) / "heldout", preprocess, tokenizer, context)
-    prompts = [prompt for of_class in fill_templates(CLASSES, TEMPLATES) for prompt in of_class]
-    prompts_PT = torch.from_numpy(tokenizer(prompts, context)[0])
+    prompts_PT = accuracy_prompts(tokenizer, context)
     curves: dict[str, list[list[float]]] = {name: [] for name in OBJECTIVES}
     for seed, (name, (kind, tower)) in itertools.product(range(arguments.seeds), OBJECTIVES.items()):
         curves[name].append(train(config_of(kind, tower, seed), pairs, held_out, tokenizer, prompts_PT))

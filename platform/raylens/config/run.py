@@ -154,13 +154,18 @@ class RunConfig(Node):
         kind, wanted = self.objective.kind, self.checkpoint
         if kind == "caption" and self.evaluation.zero_shot:
             raise ValueError("evaluation.zero_shot with objective.kind = 'caption': its text tower embeds no texts")
-        known = self.evaluation.metrics(retrieval=kind not in ("caption", "bag_of_words"))
+        known = self.metrics
         if wanted.keep_best and wanted.best_by not in known:
             raise ValueError(
                 f"checkpoint.best_by = {wanted.best_by!r} is not measured by this run; "
                 f"{f'it has {known}' if known else 'set evaluation.pairs or evaluation.zero_shot'}"
             )
         return self
+
+    @property
+    def metrics(self) -> list[str]:
+        """The names of what is measured in the course of the run."""
+        return self.evaluation.metrics(retrieval=self.objective.kind not in ("caption", "bag_of_words"))
 
     @property
     def worker_batch(self) -> int:

@@ -1,6 +1,8 @@
 """From the last checkpoint to a registered encoder."""
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor
 
@@ -36,8 +38,16 @@ def weights_of(
     return weights
 
 
-def publish(prepared: Prepared, checkpoints: Checkpoints) -> Version:
-    """Register the weights of the newest checkpoint under the run's name.
+def publish(
+    prepared: Prepared, checkpoints: Checkpoints, *, name: str | None = None, lineage: Mapping[str, Any] | None = None
+) -> Version:
+    """Register the weights of the newest checkpoint.
+
+    Args:
+        prepared: the run.
+        checkpoints: its own.
+        name: of the model; the run's by default.
+        lineage: what else is to be known of where it comes from.
 
     Raises:
         CheckpointError: there is no checkpoint, or it is damaged.
@@ -59,6 +69,7 @@ def publish(prepared: Prepared, checkpoints: Checkpoints) -> Version:
             "samples_seen": newest.cursor.position,
             "global_batch": prepared.config.global_batch,
             "manifests": [manifest.digest for manifest in prepared.manifests],
+            **(lineage or {}),
         },
     )
-    return Registry(prepared.config.registry_uri).publish(prepared.config.name, bundle)
+    return Registry(prepared.config.registry_uri).publish(name or prepared.config.name, bundle)

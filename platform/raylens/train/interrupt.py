@@ -23,10 +23,12 @@ class Interrupts:
         TrainingError: Ray Train's controller is gone for another reason.
     """
 
-    def __init__(self, stop: Callable[[], None], say: Callable[[str], None]) -> None:
-        self._stop, self._say = stop, say
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self.stop: Callable[[], None] = lambda: None
+        """Asks the workers to save and end; set once there are some."""
         self.abort: Callable[[], None] = lambda: None
-        """Ends the workers; set once there are some."""
+        """Ends the workers at once; set likewise, and may be called from another thread."""
         self._heard = 0
         self._before: dict[int, Any] = {}
 
@@ -38,7 +40,7 @@ class Interrupts:
     def _hear(self, _number: int, _frame: FrameType | None) -> None:
         self._heard += 1
         if self._heard == 1:
-            self._stop()
+            self.stop()
             self._say("stopping: the state is saved after the current step (once more to stop at once)")
             return
         # A third one must not find the second's work half done.

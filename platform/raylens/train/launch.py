@@ -71,7 +71,13 @@ def train(
     return RunResult(prepared.store.uri, prepared.steps, fitted.resumed_at, prepared.plan.samples, version)
 
 
-def fit(config: RunConfig, *, say: Callable[[str], None] = print, tell: Callable[[News], None] | None = None) -> Fitted:
+def fit(
+    config: RunConfig,
+    *,
+    say: Callable[[str], None] = print,
+    tell: Callable[[News], None] | None = None,
+    interrupts: Interrupts | None = None,
+) -> Fitted:
     """Run to the last step, from the newest checkpoint if there is one.
 
     Ray must be initialised. The same call again resumes, or finds that nothing is left to do.
@@ -80,6 +86,7 @@ def fit(config: RunConfig, *, say: Callable[[str], None] = print, tell: Callable
         config: the run.
         say: is given one line for each phase.
         tell: is given news of the workers as it comes.
+        interrupts: ends the run from outside; by itself it listens to signals in the main thread.
 
     Raises:
         RaylensError: bad input, a cluster too small, or a diagnosis of what went wrong in training.
@@ -100,7 +107,7 @@ def fit(config: RunConfig, *, say: Callable[[str], None] = print, tell: Callable
     say(f"starting {counts} workers: ZeRO {config.zero.stage}, global batch {config.global_batch}")
     try:
         with audience, listening(job.board, audience.tell):
-            _run(job, prepared, say)
+            _run(job, prepared, interrupts or Interrupts(say))
             _check_end(checkpoints, prepared)
     finally:
         _report(prepared.store, say)
@@ -140,7 +147,7 @@ def _report(run: Store, say: Callable[[str], None]) -> None:
         say(f"report: {run.describe()}/{REPORT}")
 
 
-def _run(job: WorkerJob, prepared: Prepared, say: Callable[[str], None]) -> None:
+def _run(job: WorkerJob, prepared: Prepared, interrupts: Interrupts) -> None:
     config, store = job.config, prepared.store
     filesystem, path = (store / "ray").arrow()
     counts, on_gpu = config.worker_counts, config.scale.gpus_per_worker > 0
@@ -168,7 +175,8 @@ def _run(job: WorkerJob, prepared: Prepared, say: Callable[[str], None]) -> None
             callbacks=[ListenForTerm()],
         ),
     )
-    with Interrupts(lambda: job.board.stop.remote(), say) as interrupts:
+    interrupts.stop = lambda: job.board.stop.remote()
+    with interrupts:
         trainer.interrupts = interrupts
         try:
             trainer.fit()

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["COLOURS", "DASHES", "Line", "histogram_svg", "lines_svg", "places_to_draw"]
+__all__ = ["COLOURS", "DASHES", "Line", "histogram_svg", "lines_svg", "places_to_draw", "short_text"]
 
 COLOURS = 8
 """Colours of lines that the page has, as ``--series-0`` and so on; further lines take them again, dashed."""
@@ -59,7 +59,7 @@ def lines_svg(lines: Sequence[Line], x_name: str, level: float | None = None) ->
         if axes.dataLim.y0 >= 0 and axes.dataLim.y1 > 0:
             axes.set_ylim(bottom=0)
         axes.set_xlabel(x_name)
-        axes.xaxis.set_major_formatter(lambda value, _: _short(value))
+        axes.xaxis.set_major_formatter(lambda value, _: short_text(value))
         return _themed(figure)
 
 
@@ -154,7 +154,8 @@ def _axes() -> "Iterator[tuple[Figure, Axes]]":
         yield figure, axes
 
 
-def _short(number: float) -> str:
+def short_text(number: float) -> str:
+    """A number as it is written at a tick: ``1.5k``, ``2M``."""
     for size, suffix in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
         if abs(number) >= size:
             return f"{number / size:.4g}{suffix}"

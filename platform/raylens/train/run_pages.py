@@ -49,16 +49,22 @@ def legend_of(names: Sequence[str]) -> list[LegendLine]:
     ]
 
 
-def render_page(template: str, **values: object) -> str:
-    """A template of this package, filled; strings are escaped unless they are `Markup`."""
-    return _environment().get_template(template).render(values)
+def render_page(template: str, *packages: str, **values: object) -> str:
+    """A template of this package, filled; strings are escaped unless they are `Markup`.
+
+    Args:
+        template: name of its file in a folder ``templates``.
+        packages: others whose templates may be used, before those of this one.
+        values: what is filled in.
+    """
+    return _environment(*packages).get_template(template).render(values)
 
 
 @cache
-def _environment() -> Environment:
+def _environment(*packages: str) -> Environment:
     return Environment(
         # The style sheet of evaluations is the base of these pages' own.
-        loader=ChoiceLoader([PackageLoader("raylens.train"), PackageLoader("raylens.evaluate")]),
+        loader=ChoiceLoader([PackageLoader(name) for name in (*packages, "raylens.train", "raylens.evaluate")]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -11,7 +11,19 @@ from rich.console import Console
 from rich.markup import escape
 
 from raylens.errors import ConfigError, RaylensError
-from raylens.workloads.cli import budget, checkpoints, data, evaluate, models, quickstart, runs, serve, tokenizer, train
+from raylens.workloads.cli import (
+    budget,
+    checkpoints,
+    data,
+    evaluate,
+    models,
+    quickstart,
+    runs,
+    serve,
+    sweep,
+    tokenizer,
+    train,
+)
 
 __all__ = ["app", "main"]
 
@@ -31,6 +43,7 @@ for module in (quickstart, train, budget, evaluate):
     module.add_to(app)
 app.add_typer(serve.app, name="serve")
 app.add_typer(models.app, name="models")
+app.add_typer(sweep.app, name="sweep")
 app.add_typer(runs.app, name="runs")
 app.add_typer(checkpoints.app, name="checkpoints")
 app.add_typer(data.app, name="data")

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-__all__ = ["app"]
+__all__ = ["AsJson", "app", "print_page"]
 
 WIDE = 160
 """Columns of a table that goes into a file or another program."""
@@ -40,7 +40,7 @@ def list_runs(
     """
     from raylens.workloads.runs import list_page
 
-    _print(list_page(storage, as_json))
+    print_page(list_page(storage, as_json))
 
 
 @app.command("show")
@@ -67,7 +67,7 @@ def show(
     if out is not None:
         check_file(out, "--out")
     found = open_run(run, name)
-    _print(show_page(found, as_json))
+    print_page(show_page(found, as_json))
     if out is not None:
         write_page(found, out)
         typer.echo(f"curves: {out}", err=True)
@@ -88,10 +88,10 @@ def compare(
     from raylens.workloads.runs import compare as pages
 
     check_file(out, "--out")
-    _print(pages(runs, out, as_json))
+    print_page(pages(runs, out, as_json))
 
 
-def _print(page: "Iterable[str | Table]") -> None:
+def print_page(page: "Iterable[str | Table]") -> None:
     """Tables as wide as the terminal; lines, of which some are JSON, never broken."""
     console = Console()
     if not console.is_terminal:

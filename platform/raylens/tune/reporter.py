@@ -1,0 +1,77 @@
+"""From the news of a run to results for Ray Tune: each evaluation is one."""
+
+from typing import TYPE_CHECKING, Any
+
+from raylens.config import RunConfig
+from raylens.errors import TrainingError
+from raylens.storage import Store
+from raylens.train.metrics import EVALUATIONS, read_records
+from raylens.train.progress import Checkpointed, Evaluated, News, Started
+from raylens.train.run_files import finite
+from raylens.tune.config import SweepConfig
+from raylens.tune.pointer import Pointer
+
+if TYPE_CHECKING:
+    from queue import SimpleQueue
+
+__all__ = ["Reporter", "Result"]
+
+Result = dict[str, Any]
+
+
+class Reporter:
+    """Of one trial. Where trials are copied, a result waits for the checkpoint of its step."""
+
+    def __init__(self, sweep: SweepConfig, run: RunConfig, folder: Store, results: "SimpleQueue[Any]") -> None:
+        self._metric, self._run, self._folder, self._results = sweep.metric, run, folder, results
+        self._copies = sweep.scheduler.kind == "pbt"
+        self._copied = Pointer.kept(folder)
+        self._steps = 0
+        self._last = 0
+        self._waiting: dict[int, dict[str, float]] = {}
+        self._saved: set[int] = set()
+
+    def tell(self, news: News) -> None:
+        """News of the run."""
+        if isinstance(news, Started):
+            self._steps = news.steps
+        elif isinstance(news, Evaluated):
+            self._waiting[news.step] = news.metrics
+        elif isinstance(news, Checkpointed):
+            self._saved.add(news.step)
+        for step in sorted(self._waiting):
+            # The last one is reported when the run is over, see `end`.
+            if step < self._steps and (not self._copies or step in self._saved):
+                self._put(step, self._waiting.pop(step))
+
+    def end(self, steps: int) -> Result:
+        """The result of the last evaluation, of a run that is over, in this start or before it.
+
+        Raises:
+            TrainingError: the metric is no number at the end.
+        """
+        self._steps = steps
+        rows = read_records(self._folder, EVALUATIONS)
+        last = rows[-1] if rows else {}
+        metrics = {name: value for name in self._run.metrics if (value := finite(last.get(name))) is not None}
+        if self._metric not in metrics:
+            raise TrainingError(f"{self._metric} was no number at the last evaluation: the run came to nothing")
+        return self._result(int(last["step"]), metrics)
+
+    def _put(self, step: int, metrics: dict[str, float]) -> None:
+        if self._metric in metrics and step > self._last:  # else not finite; the run itself warns of it
+            self._last = step
+            self._results.put(self._result(step, metrics))
+
+    def _result(self, step: int, metrics: dict[str, float]) -> Result:
+        result: Result = {
+            **metrics,
+            "steps": step,
+            "samples": step * self._run.global_batch,
+            "of_steps": self._steps,
+            "run": self._run.name,
+        }
+        if self._copied is not None:
+            copied = self._copied
+            result |= {"copied_of": copied.label, "copied_step": copied.step, "copied_samples": copied.samples}
+        return result

@@ -1,0 +1,195 @@
+"""A sweep on a Ray cluster, from its settings to the best configuration."""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray import tune
+
+from raylens.config import RunConfig
+from raylens.data.build_plan import build_plan
+from raylens.errors import NotFoundError
+from raylens.storage import Store
+from raylens.train.pinned import manifests_of
+from raylens.train.room import DATA_CPUS, check_room
+from raylens.tune.best import write_best
+from raylens.tune.config import SweepConfig
+from raylens.tune.interruption import Interruption, quiet
+from raylens.tune.layout import REPORT, RUNS, TUNE, claim, sweep_store
+from raylens.tune.points import points, trials_of
+from raylens.tune.results import Configuration, ranked
+from raylens.tune.schedulers import scheduler_of
+from raylens.tune.space import Space
+from raylens.tune.sweep_report import render_report
+from raylens.tune.trial import Trial
+from raylens.tune.trials import SweepRecord, read_sweep
+from raylens.tune.watch import Ends, Listens, Watch
+
+__all__ = ["SweepResult", "concurrency", "steps_of", "sweep", "write_report"]
+
+GUESSED_STEPS = 10_000
+"""Of a run, as long as its data were not looked at: enough to see whether a space is possible."""
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """What came of a sweep."""
+
+    uri: str
+    record: SweepRecord
+    best: Configuration | None
+    """None if no trial has a value."""
+
+
+def sweep(
+    config: SweepConfig,
+    *,
+    say: Callable[[str], None] = print,
+    tell: Callable[[SweepRecord], None] | None = None,
+) -> SweepResult:
+    """Run trials until all are done or the budget is used up. Ray must be initialised.
+
+    The same call again goes on where it was interrupted, whatever ended it.
+
+    Args:
+        config: the sweep.
+        say: is given one line for each phase.
+        tell: is given the record whenever something changed.
+
+    Raises:
+        ConfigError: the space is impossible; names the key.
+        KeyboardInterrupt: it was interrupted; what was trained stays, and the same call goes on.
+        RaylensError: bad input, or a cluster too small.
+    """
+    config.check(GUESSED_STEPS)
+    check_room(config.run)
+    store = sweep_store(config)
+    claim(store, config)
+    record = _record(store)
+    if record.state in ("finished", "stopped"):
+        say(f"nothing left to do: the sweep {record.state}{f' ({record.why})' if record.why else ''}")
+        return _result(store, config, record)
+    steps = steps_of(config.run, store, say)
+    space = config.check(steps)
+    record = record.model_copy(update={"state": "running", "run_samples": steps * config.run.global_batch})
+    watch = Watch(store, config, record, tell or (lambda _: None))
+    quiet()
+    tuner = _tuner(store, config, space, steps, watch, say)
+    with Interruption(say) as interruption, warnings.catch_warnings():
+        # A copy is a run of its own, in a process of its own.
+        warnings.filterwarnings("ignore", "Consider boosting PBT performance", UserWarning)
+        tuner.fit()
+    return _end(store, config, watch, interruption.heard, say)
+
+
+def _end(store: Store, config: SweepConfig, watch: Watch, interrupted: bool, say: Callable[[str], None]) -> SweepResult:
+    why = watch.why_end
+    if interrupted and not why:
+        watch.write(state="interrupted", why="")
+        write_report(store, config, watch.record)
+        say(f"interrupted; the same command goes on, as does `raylens sweep resume {store.describe()}`")
+        raise KeyboardInterrupt
+    watch.write(state="stopped" if why else "finished", why=why)
+    if why:
+        say(f"ended: {why}")
+    return _result(store, config, watch.record)
+
+
+def _result(store: Store, config: SweepConfig, record: SweepRecord) -> SweepResult:
+    write_report(store, config, record)
+    write_best(store, config, record)
+    order = ranked(record.trials, config.metric)
+    return SweepResult(store.uri, record, order[0] if order else None)
+
+
+def write_report(store: Store, config: SweepConfig, record: SweepRecord) -> None:
+    """The page of a sweep as it is."""
+    store.write(REPORT, render_report(config, record).encode())
+
+
+def _record(store: Store) -> SweepRecord:
+    try:
+        return read_sweep(store)
+    except NotFoundError:
+        return SweepRecord()
+
+
+def steps_of(run: RunConfig, store: Store, say: Callable[[str], None]) -> int:
+    """Of a run of the base configuration; indexes its data once for all trials.
+
+    Raises:
+        ManifestError: there are no shards, or none is usable.
+    """
+    manifests = manifests_of(store, run.data.train, store / RUNS / "manifests", say)
+    plan = build_plan(run, manifests)
+    return run.length.steps(sum(order.epoch_size for order in plan.orders), run.global_batch)
+
+
+def concurrency(run: RunConfig, have: dict[str, float]) -> int:
+    """How many trials a cluster has room for: each has its workers, and a CPU to read data."""
+    workers = run.scale.workers
+    by_cpu = have.get("CPU", 0.0) // (workers * run.scale.cpus_per_worker + DATA_CPUS)
+    gpus = workers * run.scale.gpus_per_worker
+    return max(1, int(min(by_cpu, have.get("GPU", 0.0) // gpus) if gpus else by_cpu))
+
+
+def _tuner(
+    store: Store, config: SweepConfig, space: Space, steps: int, watch: Watch, say: Callable[[str], None]
+) -> Any:
+    filesystem, path = store.arrow()
+    trainable = tune.with_resources(Trial, {"CPU": 0.001})
+    place = f"{path}/{TUNE}"
+    Listens(watch)
+    if tune.Tuner.can_restore(place, storage_filesystem=filesystem):
+        say("going on with the sweep")
+        return tune.Tuner.restore(place, trainable, storage_filesystem=filesystem)
+    store.delete_tree(TUNE)  # of a start that ended before Ray Tune wrote down anything
+    param_space, search = _search(config, space, store.uri)
+    at_a_time = config.concurrent or concurrency(config.run, ray.cluster_resources())
+    say(
+        f"{_count(param_space, config)} trials, {at_a_time} at a time, of {steps} steps unless the space says otherwise"
+    )
+    return tune.Tuner(
+        trainable,
+        param_space=param_space,
+        tune_config=tune.TuneConfig(
+            search_alg=search,
+            scheduler=scheduler_of(config, space, steps),
+            num_samples=1 if search is None else config.budget.trials * config.repeats,
+            max_concurrent_trials=at_a_time,
+            trial_name_creator=trial_name,
+            trial_dirname_creator=trial_name,
+        ),
+        run_config=tune.RunConfig(
+            name=TUNE,
+            storage_path=path,
+            storage_filesystem=filesystem,
+            failure_config=tune.FailureConfig(max_failures=config.retries),
+            callbacks=[Listens(watch)],
+            stop=Ends(watch),
+            verbose=0,
+        ),
+    )
+
+
+def _search(config: SweepConfig, space: Space, uri: str) -> tuple[dict[str, Any], Any]:
+    """What Ray Tune is given: all configurations, or something that chooses them."""
+    if config.search.kind == "tpe":
+        from raylens.tune.searchers import tpe
+
+        return {}, tpe(config, space, uri)
+    return {"sweep": uri, "trial": tune.grid_search(trials_of(config, points(config, space)))}, None
+
+
+def _count(param_space: dict[str, Any], config: SweepConfig) -> int:
+    if not param_space:
+        return config.budget.trials * config.repeats
+    return len(param_space["trial"]["grid_search"])
+
+
+def trial_name(trial: Any) -> str:
+    """Of Ray Tune's trial, for good: as `TrialRecord.name`."""
+    told = trial.config["trial"]
+    return f"t{told['number']:03d}" + (f"r{told['repeat']}" if told["repeat"] else "")

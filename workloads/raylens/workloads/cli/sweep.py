@@ -1,0 +1,179 @@
+"""``raylens sweep``, with ``resume``, ``list``, ``show``, ``compare``, ``stop``, ``report`` and ``promote``."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from raylens.config import dump_yaml
+from raylens.errors import ConfigError
+from raylens.workloads.cli.options import Address, NumCpus, Set, check_file
+from raylens.workloads.cli.runs import AsJson, print_page
+
+if TYPE_CHECKING:
+    from raylens.tune import SweepConfig
+
+__all__ = ["app"]
+
+RUN = "run"
+
+
+class _SweepsFirst(TyperGroup):
+    """``sweep FILE.yaml`` is ``sweep run FILE.yaml``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in (*self.commands, "--help"):
+            args = [RUN, *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(
+    cls=_SweepsFirst,
+    no_args_is_help=True,
+    help="Search settings of training runs: `raylens sweep SWEEP.yaml`. The same command again resumes.",
+    epilog="`raylens sweep run --help` has the options. A recipe named as a command: `raylens sweep run NAME`.",
+)
+Uri = Annotated[str, typer.Argument(metavar="URI", help="Folder of a sweep, e.g. sweeps/mine.")]
+
+
+@app.command(RUN)
+def run(
+    source: Annotated[str, typer.Argument(metavar="RECIPE|FILE.yaml", help="A sweep's recipe or file.")],
+    changes: Set = None,
+    print_config: Annotated[bool, typer.Option("--print-config", help="Print the complete sweep and exit.")] = False,
+    address: Address = None,
+    num_cpus: NumCpus = None,
+) -> None:
+    """Search a space of settings. The same command again goes on where it was interrupted.
+
+    Examples:
+
+        raylens quickstart && raylens sweep digits
+
+        raylens sweep digits --print-config > mine.yaml
+
+        raylens sweep mine.yaml --set name=longer --set budget.trials=100 --set scheduler.kind=fifo
+    """
+    from raylens.workloads.sweeping import configure_sweep
+
+    config = configure_sweep(source, changes or ())
+    if print_config:
+        typer.echo(dump_yaml(config), nl=False)
+        return
+    _search(config, address, num_cpus)
+
+
+@app.command("resume")
+def resume(uri: Uri, address: Address = None, num_cpus: NumCpus = None) -> None:
+    """Go on with a sweep that was interrupted, from any machine that reaches its storage.
+
+    Ray Tune's own state in the folder is read by pickle: resume only sweeps whose storage nobody else writes to.
+    """
+    from raylens.storage import open_store
+    from raylens.tune.layout import read_config
+
+    config = read_config(open_store(uri))
+    parent, _, _ = uri.rstrip("/").rpartition("/")
+    _search(config.model_copy(update={"storage": parent or "."}), address, num_cpus)
+
+
+def _search(config: "SweepConfig", address: str | None, num_cpus: int | None) -> None:
+    from raylens.cluster import session
+    from raylens.storage import open_store
+    from raylens.tune import sweep
+    from raylens.tune.layout import BEST, REPORT
+    from raylens.tune.results import verdict
+    from raylens.tune.sweep import GUESSED_STEPS
+
+    config.check(GUESSED_STEPS)  # before Ray starts
+    from raylens.workloads.sweep_table import SweepTerminal
+
+    with SweepTerminal(config) as terminal, session(address, num_cpus):
+        result = sweep(config, say=terminal.say, tell=terminal.tell)
+        found = verdict(result.record.trials, config.metric)
+        if found is not None:
+            terminal.say(found.text)
+    place = open_store(result.uri).describe()
+    typer.echo(f"report: {place}/{REPORT}")
+    if result.best is None:
+        typer.echo(f"no trial has a value of {config.metric}: `raylens sweep show {place}` says why")
+        raise typer.Exit(1)
+    typer.echo(f"best: {result.best.best_trial.name}, {config.metric} {result.best.mean:.6g}; {place}/{BEST}")
+
+
+@app.command("list")
+def list_sweeps(
+    storage: Annotated[str, typer.Argument(help="URI of the folder that holds the sweeps, e.g. sweeps.")],
+    as_json: AsJson = False,
+) -> None:
+    """List the sweeps of a storage, with the best value of each."""
+    from raylens.workloads.sweep_pages import list_page
+
+    print_page(list_page(storage, as_json))
+
+
+@app.command("show")
+def show(
+    uri: Uri,
+    out: Annotated[Path | None, typer.Option(help="Write the page with its plots here, of the sweep as it is.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show a sweep: its trials, the best first. Its folder has the page with plots, report.html, when it has ended."""
+    from raylens.storage import open_store
+    from raylens.tune.layout import read_config
+    from raylens.tune.sweep_report import render_report
+    from raylens.tune.trials import read_sweep
+    from raylens.workloads.sweep_pages import show_page
+
+    if out is not None:
+        check_file(out, "--out")
+    print_page(show_page(uri, as_json))
+    if out is not None:
+        store = open_store(uri)
+        out.write_text(render_report(read_config(store), read_sweep(store)), encoding="utf-8")
+        typer.echo(f"plots: {out}", err=True)
+
+
+@app.command("compare")
+def compare(
+    uris: Annotated[list[str], typer.Argument(metavar="URI URI...", help="Folders of two sweeps or more.")],
+    as_json: AsJson = False,
+) -> None:
+    """Compare sweeps: what each used, and the best of each. Trials are runs, which `raylens runs compare` draws."""
+    from raylens.workloads.sweep_pages import compare_page
+
+    print_page(compare_page(uris, as_json))
+
+
+@app.command("stop")
+def stop(uri: Uri) -> None:
+    """Ask a sweep to end, wherever it runs. What was trained stays, and so do report and best.yaml."""
+    from raylens.workloads.sweep_pages import request_stop
+
+    typer.echo(request_stop(uri))
+
+
+@app.command("promote")
+def promote(
+    uri: Uri,
+    model: Annotated[str, typer.Argument(metavar="NAME[@ALIAS]", help="Of the model; the alias is moved to it.")],
+) -> None:
+    """Register the best trial's model, with where it comes from, and point an alias at it.
+
+    Example:
+
+        raylens sweep promote quickstart/sweeps/digits digits@staging
+    """
+    from raylens.storage import open_store
+    from raylens.tune.best import promote as register
+    from raylens.tune.layout import read_config
+    from raylens.tune.trials import read_sweep
+
+    name, at, alias = model.partition("@")
+    if not name or (at and not alias):
+        raise ConfigError(f"{model!r}: write NAME or NAME@ALIAS, e.g. digits@staging")
+    store = open_store(uri)
+    config = read_config(store)
+    version = register(store, config, read_sweep(store), name, alias or None, lambda text: typer.echo(text, err=True))
+    typer.echo(f"{version}{f', {name}@{alias}' if alias else ''} in {open_store(config.run.registry_uri).describe()}")

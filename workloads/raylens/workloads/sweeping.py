@@ -1,0 +1,50 @@
+"""From a sweep's file or recipe to a checked configuration."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from raylens.config import apply_overrides, load_yaml, validated
+from raylens.errors import ConfigError
+from raylens.tune import SweepConfig
+from raylens.tune.space import with_values
+from raylens.workloads.recipes import configure
+from raylens.workloads.recipes.sweeps import SWEEPS
+
+__all__ = ["configure_sweep"]
+
+
+def configure_sweep(source: str, assignments: Sequence[str] = ()) -> SweepConfig:
+    """A sweep recipe's name or a YAML file, with ``key=value`` assignments on top, to a checked configuration.
+
+    A file says what is trained by ``run``, a complete configuration or part of one, or by ``recipe``, a training
+    recipe's name or file; ``changes`` has single keys of it by their dotted paths.
+
+    Raises:
+        ConfigError: the recipe, the file or a key is unknown, or a value is not allowed.
+    """
+    if source.endswith((".yaml", ".yml")):
+        tree = _from_file(Path(source))
+    elif source in SWEEPS:
+        tree = SWEEPS[source]().model_dump(mode="json")
+    else:
+        raise ConfigError(f"unknown sweep {source!r}; sweeps: {', '.join(SWEEPS)}. A file must end in .yaml")
+    return validated(SweepConfig, apply_overrides(tree, assignments))
+
+
+def _from_file(path: Path) -> dict[str, Any]:
+    try:
+        tree = load_yaml(path.read_text(encoding="utf-8"), str(path))
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}; sweeps: {', '.join(SWEEPS)}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"cannot read {path}: not UTF-8 text") from None
+    recipe, changes = tree.pop("recipe", None), tree.pop("changes", {})
+    if recipe is None and not changes:
+        return tree
+    if not isinstance(changes, dict):
+        raise ConfigError(f"{path}: changes = {changes!r}: write keys and values, e.g. optim.peak_lr: 1e-3")
+    if recipe is None or "run" in tree:
+        raise ConfigError(f"{path}: give `run`, or `recipe` with `changes`: now it has {', '.join(sorted(tree))}")
+    run = configure(str(recipe)).model_dump(mode="json")
+    return {**tree, "run": with_values(run, changes)}
