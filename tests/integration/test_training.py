@@ -15,24 +15,21 @@ from raylens.data.opened import open_data
 from raylens.data.unit import UnitMaker
 from raylens.data.verify import Topology, verify
 from raylens.errors import (
-    CheckpointError,
     ClusterError,
-    ConfigError,
     ManifestError,
     NotFoundError,
     QuarantineError,
 )
 from raylens.registry import Registry
 from raylens.storage import Store, open_store
-from raylens.train import train
+from raylens.train import RunResult, train
 from raylens.train.checkpoint import Checkpoints
 from raylens.train.metrics import EVALUATIONS, read_metrics, read_records
 from raylens.train.prepare import prepare
-from raylens.train.progress import Checkpointed, Metrics, News, Restarting, Started
+from raylens.train.progress import Checkpointed, Metrics, News, Restarting
 from raylens.train.worker import build_model
 
 MakeShards = Callable[..., Store]
-
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
@@ -98,35 +95,39 @@ def reference_losses(config: RunConfig, steps: int | None = None) -> list[float]
     return losses
 
 
-@pytest.mark.parametrize(("stage", "workers"), [(0, 2), (3, 2), (1, 3)])
-def test_every_stage_and_worker_count_trains_the_same(
-    tmp_path: Path, make_shards: MakeShards, stage: int, workers: int
-) -> None:
-    config = small(tmp_path, make_shards(40), **{"zero.stage": stage, "scale.workers": workers})
-    result = train(config, say=quiet)
-    trained = [record["loss"] for record in read_metrics(open_store(result.run_uri))]
-    assert trained == pytest.approx(reference_losses(config), rel=2e-4)
+def check_like_plain_torch(config: RunConfig, result: RunResult) -> None:
+    losses = [record["loss"] for record in read_metrics(open_store(result.run_uri))]
+    assert losses == pytest.approx(reference_losses(config), rel=2e-4)
     _, encoder = Registry(config.registry_uri).load(str(result.version))
     vectors = encoder.encode_texts(["a red cat", "a small house"])
     assert torch.allclose(vectors.norm(dim=-1), torch.ones(2), atol=1e-5)
 
 
+@pytest.mark.parametrize(("stage", "workers"), [(3, 2), (1, 3)])
+def test_every_stage_and_worker_count_trains_the_same(
+    tmp_path: Path, make_shards: MakeShards, stage: int, workers: int
+) -> None:
+    config = small(tmp_path, make_shards(40), **{"zero.stage": stage, "scale.workers": workers})
+    check_like_plain_torch(config, train(config, say=quiet))
+
+
 def test_workers_and_stage_may_change_at_every_interruption(tmp_path: Path, make_shards: MakeShards) -> None:
     """Ctrl-C saves and ends; another number of workers at another stage goes on, over the same global batches."""
-    length = {"length.samples_seen": 12 * 400, "checkpoint.every_steps": 50}
+    steps = 200
+    length = {"length.samples_seen": 12 * steps, "checkpoint.every_steps": 10}
     config = small(tmp_path, make_shards(40), **length)
     interrupted = []
     for workers, stage, presses in ((3, 1, True), (1, 3, True), (4, 2, False)):
         changes = [f"scale.workers={workers}", f"zero.stage={stage}"]
         scaled = validated(RunConfig, apply_overrides(config.model_dump(), changes))
         interrupted.append(_train(scaled, presses=presses))
-    assert interrupted[0] < interrupted[1] < 400
+    assert interrupted[0] < interrupted[1] < steps
     records = read_metrics(open_store(config.storage) / "small")
     ready = prepare(config, quiet)
     spans = Topology(((0, 3), (interrupted[0], 1), (interrupted[1], 4)))
-    expected = verify(ready.plan, 12, [Topology(((0, 1),)), spans], 400).hashes
+    expected = verify(ready.plan, 12, [Topology(((0, 1),)), spans], steps).hashes
     assert [word for record in records for word in record["sample_hashes"]] == list(expected)
-    assert [record["step"] for record in records] == list(range(1, 401))
+    assert [record["step"] for record in records] == list(range(1, steps + 1))
     # Rounding grows as training goes on; until a while after the first change it has not grown.
     reference = reference_losses(config, steps=interrupted[0] + 20)
     assert [record["loss"] for record in records[: len(reference)]] == pytest.approx(reference, rel=2e-3)
@@ -148,25 +149,6 @@ def _train(config: RunConfig, *, presses: bool) -> int:
     else:
         train(config, say=quiet, tell=tell)
     return Checkpoints(open_store(config.storage) / config.name).steps()[-1]
-
-
-def test_news_checkpoints_and_a_second_start(tmp_path: Path, make_shards: MakeShards) -> None:
-    config = small(tmp_path, make_shards(40))
-    heard: list[News] = []
-    first = train(config, say=quiet, tell=heard.append)
-    assert heard[0] == Started(0, 8, 2, config.worker_batch, 1)
-    assert [news.record.step for news in heard if isinstance(news, Metrics)] == list(range(1, 9))
-    assert [news for news in heard if isinstance(news, Checkpointed)] == [Checkpointed(4), Checkpointed(8)]
-    again = train(config, say=quiet, tell=heard.append)
-    assert (first.resumed_at, again.resumed_at) == (0, 8)
-    assert again.version == first.version
-    # Retention, and no leftovers of attempts.
-    store = Checkpoints(open_store(first.run_uri))
-    assert store.steps() == [4, 8]
-    for step in store.steps():
-        named = {file.path for file in store.manifest(step).files} | {"checkpoint.json"}
-        folder = f"step-{step:08d}"
-        assert {info.path.removeprefix(f"{folder}/") for info in store.store.list(folder)} == named
 
 
 def test_a_warning_before_the_end_makes_a_checkpoint_at_once(tmp_path: Path, make_shards: MakeShards) -> None:
@@ -215,44 +197,6 @@ def test_checkpoints_by_the_clock_have_metrics_to_be_compared_by(tmp_path: Path,
 
 def _workers() -> list[psutil.Process]:
     return [p for p in psutil.Process().children(recursive=True) if "RayTrainWorker" in "".join(p.cmdline())]
-
-
-def test_other_settings_are_refused_with_both_values(tmp_path: Path, make_shards: MakeShards) -> None:
-    config = small(tmp_path, make_shards(40), **{"length.samples_seen": 48})
-    train(config, say=quiet)
-    store = Checkpoints(open_store(config.storage) / "small")
-    store.store.write("step-00000009/half/worker-00000.safetensors", b"an attempt without a manifest")
-    assert store.newest().step == 4  # type: ignore[union-attr]
-    with pytest.raises(ConfigError, match=r"optim\.peak_lr was 0\.002, is now 0\.5"):
-        train(validated(RunConfig, apply_overrides(config.model_dump(), ["optim.peak_lr=0.5"])), say=quiet)
-
-
-def test_other_shards_under_the_same_run_are_refused(tmp_path: Path, make_shards: MakeShards) -> None:
-    config = small(tmp_path, make_shards(40), **{"length.samples_seen": 48})
-    train(config, say=quiet)
-    shards = open_store(config.data.train[0].uri)
-    shards.delete("000003.tar")
-    with pytest.raises(ManifestError, match=r"is not what run .*small began with: 000003\.tar is gone"):
-        train(config, say=quiet)
-
-
-def test_shards_that_were_only_copied_are_the_same(tmp_path: Path, make_shards: MakeShards) -> None:
-    config = small(tmp_path, make_shards(40), **{"length.samples_seen": 48})
-    first = train(config, say=quiet)
-    for path in Path(config.data.train[0].uri).iterdir():
-        os.utime(path)
-    assert train(config, say=quiet).version == first.version
-
-
-def test_a_damaged_checkpoint_is_named(tmp_path: Path, make_shards: MakeShards) -> None:
-    config = small(tmp_path, make_shards(40), **{"checkpoint.every_steps": 8})
-    result = train(config, say=quiet)
-    store = Checkpoints(open_store(result.run_uri)).store
-    victim = next(info.path for info in store.list() if info.path.endswith("worker-00000.safetensors"))
-    whole = store.read(victim)
-    store.write(victim, whole[:-1] + bytes([whole[-1] ^ 1]))
-    with pytest.raises(CheckpointError, match=r"worker-00000\.safetensors of step 8 .* differs from the hash"):
-        train(config, say=quiet)
 
 
 def test_bad_images_are_replaced_and_told_until_there_are_too_many(tmp_path: Path, make_shards: MakeShards) -> None:
