@@ -14,29 +14,43 @@ from ray.cluster_utils import Cluster
 
 from tests.integration.nodes.monkey import NODE
 
+OURS = ("driver.py", "RayTrainWorker", "TrainController", "DatasetManager", "SplitCoordinator", "_Board")
+"""What a run starts and must end. Idle workers of Ray stay: they are the raylets', for whoever comes next."""
+RAYS = ("ray::", "/ray/")
 HEAD = NODE | {"num_cpus": 1, "include_dashboard": False}
 """With no room for two workers: they are where they can be killed with their node."""
 
 
 @pytest.fixture
 def raylets(monkeypatch: pytest.MonkeyPatch, s3_bucket: str) -> Iterator[Cluster]:
-    """A head, to which nodes are added; nothing of it is left at the end."""
+    """A head, to which nodes are added; nothing of a run is left while it lives, and nothing of it at the end."""
     del s3_bucket  # only that its credentials are there when the processes begin
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     before = set(psutil.pids())
     cluster = Cluster(initialize_head=True, head_node_args=HEAD)
     yield cluster
+    assert not survivors(before, OURS)
     cluster.shutdown()
     # Of those whose parents were killed as well.
-    _, alive = psutil.wait_procs(_of_ray(before), timeout=60)
-    assert not [" ".join(process.cmdline()) for process in alive]
+    assert not survivors(before, (*RAYS, *OURS))
 
 
-def _of_ray(before: set[int]) -> list[psutil.Process]:
+def survivors(before: set[int], names: tuple[str, ...], seconds: float = 60.0) -> list[str]:
+    """Commands of processes that were not there before and are there to stay."""
+    _, alive = psutil.wait_procs(_named(before, names), timeout=seconds)
+    found = []
+    for process in alive:
+        with contextlib.suppress(psutil.Error):  # gone at last; and a worker that became idle has another name
+            command = " ".join(process.cmdline())
+            found += [command] if any(name in command for name in names) else []
+    return found
+
+
+def _named(before: set[int], names: tuple[str, ...]) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             command = " ".join(process.cmdline())
-            if process.pid not in before and ("ray::" in command or "/ray/" in command or "driver.py" in command):
+            if process.pid not in before and any(name in command for name in names):
                 found.append(process)
     return found

@@ -1,6 +1,7 @@
-"""A run with as many workers as a cluster of several raylets has room for, while nodes come and, with `make chaos`, go.
+"""A run with as many workers as a cluster of several raylets has room for, while nodes come and go.
 
-Ray takes a minute to see that a lost node's room is gone: too long for every test run.
+A node goes by SIGTERM, as a machine that is shut down. With `make chaos` it is killed, and Ray takes a minute to see
+that its room is gone: too long for every test run.
 """
 
 import os
@@ -22,9 +23,10 @@ from raylens.train.metrics import read_metrics
 from raylens.train.prepare import prepare
 from raylens.train.progress import Metrics, News, Started
 from tests.integration.nodes.monkey import NODE
+from tests.integration.test_training import reference_losses
 
-SHRINKING = int(os.environ.get("RAYLENS_CHAOS_KILLS", "0")) > 4
-STEPS = 300 if SHRINKING else 160
+KILLED = int(os.environ.get("RAYLENS_CHAOS_KILLS", "0")) > 4
+STEPS = 240
 
 
 def config_of(tmp_path: Path, data: Store, name: str, workers: object) -> RunConfig:
@@ -38,7 +40,8 @@ def config_of(tmp_path: Path, data: Store, name: str, workers: object) -> RunCon
             "image": {"size": 16, "patch": 8, "width": 32, "layers": 2, "heads": 2},
             "text": {"context": 12, "vocab": 600, "width": 32, "layers": 1, "heads": 2},
         },
-        "optim": {"peak_lr": 1e-3, "schedule": {"warmup_steps": 5}, "eps": 1e-6},
+        # A slow rate: rounding, which another number of workers changes, does not grow from step to step.
+        "optim": {"peak_lr": 1e-4, "schedule": {"warmup_steps": 2}, "eps": 1e-6, "clip_norm": 1.0},
         "length": {"samples_seen": 12 * STEPS},
         "checkpoint": {"every_steps": 10, "keep_last": 1},
         "scale": {"workers": workers},
@@ -68,13 +71,17 @@ def test_workers_come_and_go_with_the_nodes(
                 continue
             if len(starts) == 1 and extra is None:
                 extra = raylets.add_node(**NODE)
-            elif starts[-1].workers == 4 and extra is not None and SHRINKING:
-                raylets.remove_node(extra, allow_graceful=False)
+            elif starts[-1].workers == 4 and extra is not None:
+                raylets.remove_node(extra, allow_graceful=not KILLED)
                 extra = None
         result, plan = running.result(), prepare(config, lambda _: None).plan
+        # One worker that nobody disturbs, in plain torch.
+        losses = reference_losses(config)
     counts = [start.workers for start in starts]
-    assert (counts[0], max(counts), counts[-1]) == (2, 4, 2 if SHRINKING else 4)
+    assert (counts[0], max(counts), counts[-1]) == (2, 4, 2)
     records = read_metrics(open_store(result.run_uri))
+    assert [record["loss"] for record in records] == pytest.approx(losses, rel=1e-4)
+    assert losses[-1] < losses[0] / 2
     assert [record["step"] for record in records] == list(range(1, STEPS + 1))
     spans = Topology(tuple((one.start, one.workers) for one in starts))
     expected = verify(plan, 12, [Topology(((0, 1),)), spans], STEPS).hashes
