@@ -11,13 +11,14 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
-__all__ = ["FAULTS", "FaultyStore", "faulty_store"]
+__all__ = ["FAULTS", "FULL", "READ_ONLY", "FaultyStore", "faulty_store"]
 
 FAULTS = ("busy", "reset", "truncated", "slow")
 EVERY = 20
 """One request of so many is faulty: 5%."""
 SLOW_DOWN = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
-DENIED = b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
+READ_ONLY, FULL = (403, "AccessDenied"), (403, "QuotaExceeded")
+"""How S3 refuses a write, and how Ceph does where a bucket has as much as it may."""
 HOP_BY_HOP = ("connection", "transfer-encoding", "content-length", "date", "server")
 
 
@@ -32,8 +33,8 @@ class FaultyStore(ThreadingHTTPServer):
         self.requests = 0
         self.every = EVERY
         """0 for none."""
-        self.read_only = False
-        """Whether everything that would be written is refused."""
+        self.refusal: tuple[int, str] | None = None
+        """Status and code with which everything that would be written is refused; from a full store one may delete."""
         self.injected: Counter[str] = Counter()
         self._lock = threading.Lock()
 
@@ -64,8 +65,10 @@ class _Handler(BaseHTTPRequestHandler):
     def _pass_on(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         fault = self.server.fault()
-        if self.server.read_only and self.command in ("PUT", "POST", "DELETE"):
-            self._answer(403, [("Content-Type", "application/xml")], DENIED, None)
+        refusal = self.server.refusal
+        if refusal and (self.command in ("PUT", "POST") or (self.command == "DELETE" and refusal != FULL)):
+            told = f"<Error><Code>{refusal[1]}</Code><Message>So it is.</Message></Error>".encode()
+            self._answer(refusal[0], [("Content-Type", "application/xml")], told, None)
         elif fault == "busy":
             self._answer(503, [("Content-Type", "application/xml")], SLOW_DOWN, None)
         elif fault == "reset" and self.command != "GET":
