@@ -1,6 +1,10 @@
 """The engine's settings against plain torch in one process: precision, offload, accumulation, averages, reshaping."""
 
+import json
 import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from raylens.config import OptimConfig, RunConfig, ScheduleConfig, validated
+from raylens.config.deepspeed_keys import ALLOWED, OWN, UNFIT
 from raylens.models import DualEncoder
 from raylens.train.assemble import assembled
 from raylens.train.average import decay_at
@@ -124,7 +129,7 @@ def settings() -> list[tuple[str, int, dict[str, Any], int]]:
                 keys = zero | ({"deepspeed": SCALING} if precision == "fp16" else {})
                 name = f"{precision}-{stage}-{workers}"
                 found.append((name, workers, {"precision": precision, "zero": keys}, 2 if stage % 2 else 1))
-            if stage and (workers, stage) != (4, 3):
+            if stage:
                 offload = {"zero": zero | {"offload_optimizer": True}, "precision": "bf16" if workers == 4 else "fp32"}
                 found.append((f"offload-{stage}-{workers}", workers, offload, 1))
         again = {"towers": {"checkpoint_blocks": True}, "zero": {"stage": 2}}
@@ -262,3 +267,56 @@ def test_a_state_is_taken_up_by_any_number_of_workers_at_any_stage(results: Path
             assert mine.tensors.keys() == theirs.tensors.keys()
             assert all(torch.equal(mine.tensors[key], theirs.tensors[key]) for key in mine.tensors)
             assert (mine.scaler, mine.applied) == (theirs.scaler, theirs.applied)
+
+
+DEEPSPEED_S = """
+import json, logging
+from deepspeed.runtime import precision_config
+from deepspeed.runtime.config import _REMOVED_ZERO_CONFIG_KEYS, DeepSpeedConfig
+from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
+from deepspeed.runtime.zero.offload_config import DeepSpeedZeroOffloadOptimizerConfig
+
+class Asked(dict):
+    def __copy__(self):
+        return self
+    def keys(self):
+        return self
+    def __contains__(self, key):
+        asked.add(key)
+        return super().__contains__(key)
+    def __getitem__(self, key):
+        asked.add(key)
+        return super().__getitem__(key)
+    def get(self, key, otherwise=None):
+        asked.add(key)
+        return super().get(key, otherwise)
+
+asked = set()
+DeepSpeedConfig(Asked(train_batch_size=1))
+found = {"": sorted(asked)}
+for section, model in {
+    "zero_optimization": DeepSpeedZeroConfig,
+    "zero_optimization.offload_optimizer": DeepSpeedZeroOffloadOptimizerConfig,
+    "fp16": precision_config.DeepSpeedFP16Config,
+    "bf16": precision_config.DeepSpeedBF16Config,
+}.items():
+    names = {name for key, field in model.model_fields.items() for name in (key, field.alias) if name}
+    found[section] = sorted(names | (set(_REMOVED_ZERO_CONFIG_KEYS) if section == "zero_optimization" else set()))
+print("FOUND" + json.dumps(found))
+"""
+"""Every key that DeepSpeed's configuration looks for, by section."""
+
+
+def test_the_lists_of_deepspeed_s_keys_are_those_of_the_installed_one() -> None:
+    environment = os.environ | {"DS_ACCELERATOR": "cpu"}
+    run = subprocess.run([sys.executable, "-c", DEEPSPEED_S], env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    found = json.loads(run.stdout.split("FOUND")[1])
+    refused = set(OWN) | set(UNFIT)
+    for section, keys in found.items():
+        prefix = f"{section}." if section else ""
+        known = {key for key in keys if f"{prefix}{key}" not in refused}
+        # What cannot be asked of it by a dictionary alone: it reads this only with a mesh of devices.
+        assert set(ALLOWED[section]) == known, section
+        own = {path.removeprefix(prefix) for path in refused if path.startswith(prefix)}
+        assert {key for key in own if "." not in key} - set(keys) <= {"sequence_parallel_size"}, section
