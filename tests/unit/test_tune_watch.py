@@ -70,7 +70,13 @@ def test_where_trials_are_copied_a_result_waits_for_its_checkpoint(tmp_path: Pat
     tell.tell(Checkpointed(30))
     tell.tell(Evaluated(30, {LOSS: 3.0}, 0.1))
     found = drain(results)
-    assert [one["steps"] for one in found] == [20, 30]
+    assert [(one["steps"], one["saved"]) for one in found] == [(20, 20), (30, 30)]
+    # A step without a checkpoint is reported when the next is heard of, with the newest that there is.
+    tell.tell(Started(10, 90, 1, 8, 1))
+    tell.tell(Evaluated(40, {LOSS: 3.0}, 0.1))
+    assert drain(results) == []
+    tell.tell(Evaluated(50, {LOSS: 3.0}, 0.1))
+    assert [(one["steps"], one["saved"]) for one in drain(results)] == [(40, 30)]
     assert found[0]["copied_of"] == "t001"
     assert (found[0]["copied_step"], found[0]["copied_samples"]) == (10, 1280)
 

@@ -20,7 +20,7 @@ Result = dict[str, Any]
 
 
 class Reporter:
-    """Of one trial. Where trials are copied, a result waits for the checkpoint of its step."""
+    """Of one trial. Where trials are copied, a result waits for the checkpoint of its step, or the next evaluation."""
 
     def __init__(self, sweep: SweepConfig, run: RunConfig, folder: Store, results: "SimpleQueue[Any]") -> None:
         self._metric, self._run, self._folder, self._results = sweep.metric, run, folder, results
@@ -39,9 +39,10 @@ class Reporter:
             self._waiting[news.step] = news.metrics
         elif isinstance(news, Checkpointed):
             self._saved.add(news.step)
+        newest = max(self._waiting, default=0)
         for step in sorted(self._waiting):
-            # The last one is reported when the run is over, see `end`.
-            if step < self._steps and (not self._copies or step in self._saved):
+            # Where the store was too slow, a step has no checkpoint. The last one is reported by `end`.
+            if step < self._steps and (not self._copies or step in self._saved or step < newest):
                 self._put(step, self._waiting.pop(step))
 
     def end(self, steps: int) -> Result:
@@ -51,6 +52,7 @@ class Reporter:
             TrainingError: the metric is no number at the end.
         """
         self._steps = steps
+        self._saved.add(steps)  # a run is not over before
         rows = read_records(self._folder, EVALUATIONS)
         last = rows[-1] if rows else {}
         metrics = {name: value for name in self._run.metrics if (value := finite(last.get(name))) is not None}
@@ -70,6 +72,7 @@ class Reporter:
             "samples": step * self._run.global_batch,
             "of_steps": self._steps,
             "run": self._run.name,
+            "saved": max((saved for saved in self._saved if saved <= step), default=0),
         }
         if self._copied is not None:
             copied = self._copied

@@ -8,12 +8,13 @@ from typing import Any
 
 from ray import tune
 
-from raylens.config import RunConfig, validated
+from raylens.config import RunConfig, load_yaml, validated
 from raylens.errors import ConfigError, NotFoundError, TrainingError
 from raylens.storage import Store, open_store
 from raylens.train.fork import fork, scale_shift
 from raylens.train.interrupt import Interrupts
 from raylens.train.launch import fit
+from raylens.train.run_files import CONFIG
 from raylens.tune.config import SweepConfig
 from raylens.tune.layout import RUNS, read_config
 from raylens.tune.pointer import Pointer
@@ -54,12 +55,14 @@ class Trial(tune.Trainable):  # type: ignore[misc] # Ray is untyped here
         if isinstance(found, BaseException):
             raise found
         result: Result = found
-        label, values = str(self.trial_name), self.config["trial"]["values"]
-        self._pointer = Pointer(label, result["run"], result["steps"], result["samples"], values)
+        if saved := result.pop("saved"):
+            samples = result["samples"] // result["steps"] * saved
+            values = self.config["trial"]["values"]
+            self._pointer = Pointer(str(self.trial_name), result["run"], saved, samples, values)
         return result
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """See Ray Tune: where the state of the last result is."""
+        """See Ray Tune: where the newest state is, at the last result or before it."""
         Pointer.write(self._pointer, Path(checkpoint_dir))
 
     def load_checkpoint(self, checkpoint_dir: Any) -> None:
@@ -98,7 +101,7 @@ def _begin(
 ) -> RunConfig:
     """The run to train: the trial's own, or one that goes on from what the trial is to be a copy of."""
     if pointer is None:
-        return trial_config(store, sweep, f"{sweep.name}-{label}", trial)
+        return _from_nothing(store, sweep, label, trial)
     if pointer.label == label and pointer.values == trial["values"]:
         return trial_config(store, sweep, pointer.run, trial)
     run = trial_config(store, sweep, f"{sweep.name}-{label}-{pointer.fork_digest(trial['values'])}", trial)
@@ -106,6 +109,17 @@ def _begin(
     target = store / RUNS / run.name
     fork(store / RUNS / pointer.run, pointer.step, target, shift=scale_shift(before, run))
     pointer.keep(target)
+    return run
+
+
+def _from_nothing(store: Store, sweep: SweepConfig, label: str, trial: Mapping[str, Any]) -> RunConfig:
+    """The trial's first run; a copy of a trial that had saved nothing yet begins at the beginning, as another run."""
+    run = trial_config(store, sweep, f"{sweep.name}-{label}", trial)
+    if sweep.scheduler.kind == "pbt" and (store / RUNS / run.name).exists(CONFIG):
+        saved = load_yaml((store / RUNS / run.name).read_text(CONFIG), run.name)
+        if saved != run.model_dump(mode="json"):
+            digest = Pointer(label, run.name, 0, 0, {}).fork_digest(trial["values"])
+            return trial_config(store, sweep, f"{run.name}-{digest}", trial)
     return run
 
 
