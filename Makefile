@@ -3,7 +3,7 @@ PYTHON ?= python3
 PORT ?= 8000
 STORAGE ?= quickstart
 BIN := .venv/bin
-NODES := tests/integration/nodes/test_chaos.py tests/integration/nodes/test_elastic.py
+NODES := $(wildcard tests/integration/nodes/test_*.py)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help quickstart serve test chaos unit check lint format benchmarks clean

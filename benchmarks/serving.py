@@ -4,10 +4,12 @@
     infinity    infinity_emb 0.0.78 on torch, in an environment of its own; without it, its claims are skipped:
                 make .peers/infinity, then HF_HUB_OFFLINE=1 DO_NOT_TRACK=1 .peers/infinity/bin/infinity_emb v2
                 --model-id FOLDER --engine torch --device cpu --port PORT --served-model-name clip --batch-size 32
-    bare        the image tower alone on pixels in memory, at the best of several batch sizes and both precisions
+    bare        the image tower alone on pixels in memory, packed as ours, at the best of several batch sizes and both
+                precisions
 
 The same ViT-B/32 with the same random weights, 32 connections, one item a request, base64 answers where there are such;
 the load program is a third process on the same cores for both. Rounds take turns. Prints one JSON object a claim.
+`--short` shows that it runs, in two minutes, and no figures to quote.
 """
 
 import argparse
@@ -22,7 +24,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,6 +41,9 @@ HERE = Path(__file__).parent
 PEER = HERE.parent / ".peers/infinity/bin/infinity_emb"
 CONNECTIONS, WARM = 32, 4.0
 BATCHES = (8, 16, 32, 64)
+Seen = dict[str, list[float]]
+"""Figures of each round."""
+Sides = list[tuple[str, Callable[[Path], AbstractContextManager[str]]]]
 
 
 def free_port() -> int:
@@ -132,7 +138,7 @@ def same_vectors(folder: Path, bodies: dict[str, Path], url: str) -> float:
     return float((mine * theirs_BD).sum(axis=1).min())
 
 
-def bare(folder: Path) -> tuple[float, dict[str, float]]:
+def bare(folder: Path, batches: Sequence[int]) -> tuple[float, dict[str, float]]:
     """Images a second of the tower at its best, and seconds of a forward pass of one image and one text in bf16."""
     torch.set_num_threads(os.cpu_count() or 1)
     draw = np.random.default_rng(1)
@@ -140,7 +146,8 @@ def bare(folder: Path) -> tuple[float, dict[str, float]]:
     for dtype in (torch.float32, torch.bfloat16):
         encoder = Registry(str(folder / "registry")).load("vit")[1]
         encoder.model.multiply_in(dtype)
-        for batch in BATCHES:
+        encoder.pack()
+        for batch in batches:
             pixels = draw.integers(0, 256, (batch, 224, 224, 3), dtype=np.uint8)
             rates.append(batch / _median(partial(encoder.encode_pixels, pixels)))
     ids, _ = encoder.tokenizer(captions(1, seed=6), 77)
@@ -160,46 +167,50 @@ def _median(call: Any, times: int = 7) -> float:
     return statistics.median(seconds)
 
 
+def one_round(folder: Path, bodies: dict[str, Path], sides: Sides, seen: Seen, chosen: argparse.Namespace) -> None:
+    rate, alone = bare(folder, BATCHES[1:2] if chosen.short else BATCHES)
+    seen.setdefault("bare image", []).append(rate)
+    for kind, seconds in alone.items():
+        seen.setdefault(f"bare {kind} alone", []).append(1000 * seconds)
+    for side, start in sides:
+        with start(folder) as url:
+            if side == "infinity":
+                seen.setdefault("cosine of infinity", []).append(same_vectors(folder, bodies, url))
+            for kind in ("image", "text"):
+                found = load(folder, url, bodies[f"{side}-{kind}"], chosen.seconds)
+                seen.setdefault(f"{side} {kind}", []).append(len(found["seconds"]) / chosen.seconds)
+                if side == "ours":
+                    light = load(folder, url, bodies[f"{side}-{kind}"], 6, connections=1)["seconds"]
+                    seen.setdefault(f"{side} {kind} alone", []).append(1000 * statistics.median(light))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=15.0, help="of each kind of load in a round")
+    parser.add_argument("--short", action="store_true", help="one round of three seconds: to see that it runs")
     chosen = parser.parse_args()
-    seen: dict[str, list[float]] = {}
+    if chosen.short:
+        chosen.rounds, chosen.seconds = 1, 3.0
+    seen: Seen = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_model(folder / "registry", folder / "hf")
         bodies = write_bodies(folder, 600)
-        sides = [("ours", ours), *([("infinity", infinity)] if PEER.exists() else [])]
+        sides: Sides = [("ours", ours), *([("infinity", infinity)] if PEER.exists() else [])]
         if not PEER.exists():
             print(
                 "# infinity is not installed: its claims are skipped; `make .peers/infinity` installs it",
                 file=sys.stderr,
             )
         for _ in range(chosen.rounds):
-            rate, alone = bare(folder)
-            seen.setdefault("bare image", []).append(rate)
-            for kind, seconds in alone.items():
-                seen.setdefault(f"bare {kind} alone", []).append(1000 * seconds)
-            for side, start in sides:
-                with start(folder) as url:
-                    if side == "infinity":
-                        seen.setdefault("cosine of infinity", []).append(same_vectors(folder, bodies, url))
-                    for kind in ("image", "text"):
-                        found = load(folder, url, bodies[f"{side}-{kind}"], chosen.seconds)
-                        seen.setdefault(f"{side} {kind}", []).append(len(found["seconds"]) / chosen.seconds)
-                        if side == "ours":
-                            light = load(folder, url, bodies[f"{side}-{kind}"], 6, connections=1)["seconds"]
-                            seen.setdefault(f"{side} {kind} alone", []).append(1000 * statistics.median(light))
-            print(
-                f"# {json.dumps({key: round(values[-1], 2) for key, values in seen.items()})}",
-                file=sys.stderr,
-                flush=True,
-            )
+            one_round(folder, bodies, sides, seen, chosen)
+            told = {key: round(values[-1], 2) for key, values in seen.items()}
+            print(f"# {json.dumps(told)}", file=sys.stderr, flush=True)
     tell(seen)
 
 
-def tell(seen: dict[str, list[float]]) -> None:
+def tell(seen: Seen) -> None:
     def claim(name: str, above: str, below: str, peer: str, wanted: str) -> None:
         ratios = [one / other for one, other in zip(seen[above], seen[below], strict=True)]
         figures = {

@@ -7,7 +7,7 @@
     scaling     a step of load and its end: replicas and latencies over time, drawn to docs/images/serving_scaling.svg
 
 A ViT of a quarter of ViT-B/32's width, random weights, real HTTP. The load program is a process of its own on the same
-cores. Prints one JSON object a claim.
+cores. Prints one JSON object a claim. `--short` shows that it runs, draws nothing, and gives no figures to quote.
 """
 
 import argparse
@@ -38,6 +38,7 @@ from raylens.serve import RunningService, ServiceConfig, serve_service
 
 HERE = Path(__file__).parent
 FACTORS = (0.5, 0.9, 1.2, 2.0, 3.0)
+WARM_S, SWAP_S = 3.0, 10.0
 PLOT = HERE.parent / "docs/images/serving_scaling.svg"
 
 
@@ -67,7 +68,7 @@ class Load:
     """The load program on a service, in the background."""
 
     def __init__(self, folder: Path, url: str, **spec: Any) -> None:
-        given = {"url": f"{url}/v1/embeddings", "bodies": str(folder / "bodies"), "warm": 3.0, **spec}
+        given = {"url": f"{url}/v1/embeddings", "bodies": str(folder / "bodies"), "warm": WARM_S, **spec}
         path = folder / f"spec-{time.monotonic_ns()}.json"
         path.write_text(json.dumps(given))
         program = [sys.executable, str(HERE / "serving_load.py"), str(path)]
@@ -104,9 +105,9 @@ def swap(folder: Path, service: RunningService, registry: Path, seconds: float) 
     capacity = capacity_of(folder, service.url, seconds)
     ratios, seen = [], []
     for number in (2, 1, 2):
-        before = Load(folder, service.url, rate=capacity / 2, seconds=10).result()
-        during = Load(folder, service.url, rate=capacity / 2, seconds=10)
-        time.sleep(6)
+        before = Load(folder, service.url, rate=capacity / 2, seconds=SWAP_S).result()
+        during = Load(folder, service.url, rate=capacity / 2, seconds=SWAP_S)
+        time.sleep(WARM_S + SWAP_S / 3)
         Registry(str(registry)).promote("vit", "prod", number)
         found = during.result()
         if set(before["statuses"]) | set(found["statuses"]) != {"200"}:
@@ -116,7 +117,7 @@ def swap(folder: Path, service: RunningService, registry: Path, seconds: float) 
         ratios.append(p99[1] / p99[0])
         seen.append([round(1000 * one) for one in p99])
         time.sleep(6)
-    peer = "the ten seconds before"
+    peer = f"the {SWAP_S:.0f} seconds before"
     tell("p99_during_swap", statistics.median(ratios), "x", peer, "<= 1.5", p99_ms=seen, failed=0)
 
 
@@ -142,12 +143,12 @@ class Watch(threading.Thread):
             self.seen.append((time.monotonic() - self.begin, states.get("RUNNING", 0)))
 
 
-def scaling(folder: Path, service: RunningService, seconds: float) -> None:
+def scaling(folder: Path, service: RunningService, seconds: float, plot: Path) -> None:
     capacity = capacity_of(folder, service.url, seconds)
     watch = Watch()
     watch.start()
     spans = []
-    for rate, length in ((0.3, 15.0), (1.3, 45.0), (0.2, 45.0)):
+    for rate, length in ((0.3, seconds), (1.3, 3 * seconds), (0.2, 3 * seconds)):
         began = time.monotonic() - watch.begin
         found = Load(folder, service.url, rate=rate * capacity, seconds=length, warm=0.0).result()
         spans.append((began, began + length, rate * capacity, found))
@@ -157,12 +158,12 @@ def scaling(folder: Path, service: RunningService, seconds: float) -> None:
     step, end = spans[1][0], spans[1][1]
     up = next((at - step for at, count in watch.seen if at > step and count == max(counts)), float("nan"))
     down = next((at - end for at, count in watch.seen if at > end and count == 1), float("nan"))
-    draw(watch.seen, spans)
+    draw(watch.seen, spans, plot)
     figures = {"replicas": [min(counts), max(counts), counts[-1]], "back_to_one_s": round(down, 1)}
     tell("seconds_to_most_replicas", up, "s", "a step from 0.3 to 1.3 times one replica's capacity", "<= 30", **figures)
 
 
-def draw(seen: list[tuple[float, int]], spans: list[Any]) -> None:
+def draw(seen: list[tuple[float, int]], spans: list[Any], plot: Path) -> None:
     import matplotlib as mpl
 
     mpl.use("svg")
@@ -178,7 +179,7 @@ def draw(seen: list[tuple[float, int]], spans: list[Any]) -> None:
         below.plot([began, ended], [good, good], color="#2ca02c", linewidth=3)
     below.set_ylabel("requests per second")
     below.set_xlabel("seconds; dashed: offered, green: answered well")
-    figure.savefig(PLOT, metadata={"Date": None})
+    figure.savefig(plot, metadata={"Date": None})
     plt.close(figure)
 
 
@@ -189,9 +190,11 @@ def tell(claim: str, value: float, unit: str, peer: str, wanted: str, **more: An
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=15.0, help="of each rate")
+    parser.add_argument("--seconds", type=float, default=15.0, help="of each rate; the step lasts three times as long")
+    parser.add_argument("--short", action="store_true", help="six seconds of each: to see that it runs")
     parser.add_argument("--only", choices=["goodput", "swap", "scaling"])
     chosen = parser.parse_args()
+    seconds = 6.0 if chosen.short else chosen.seconds
     with tempfile.TemporaryDirectory() as name, session(num_cpus=6):
         folder = Path(name)
         for seed in (1, 2):
@@ -204,13 +207,13 @@ def main() -> None:
         (folder / "bodies").write_text("\n".join(bodies))
         if chosen.only in (None, "goodput"):
             with started(folder / "registry", 1, max_wait_s=1.0) as service:
-                goodput(folder, service, chosen.seconds)
+                goodput(folder, service, seconds)
         if chosen.only in (None, "swap"):
             with started(folder / "registry", 1) as service:
-                swap(folder, service, folder / "registry", chosen.seconds)
+                swap(folder, service, folder / "registry", seconds)
         if chosen.only in (None, "scaling"):
             with started(folder / "registry", 3, max_wait_s=5.0) as service:
-                scaling(folder, service, chosen.seconds)
+                scaling(folder, service, seconds, folder / "scaling.svg" if chosen.short else PLOT)
 
 
 if __name__ == "__main__":
