@@ -13,7 +13,7 @@ from raylens.errors import ConfigError, TrainingError
 from raylens.storage import Store, open_store
 from raylens.train.progress import Checkpointed, Evaluated, Started
 from raylens.tune import SweepConfig
-from raylens.tune.layout import STOP, claim, read_config
+from raylens.tune.layout import STOP, claim, parent_of, read_config
 from raylens.tune.pointer import Pointer
 from raylens.tune.reporter import Reporter
 from raylens.tune.sweep import concurrency
@@ -186,3 +186,11 @@ def test_so_many_trials_run_at_a_time_as_there_is_room_for(
     run = sweep().run
     scale = run.scale.model_copy(update={"workers": workers, "gpus_per_worker": gpus})
     assert concurrency(run.model_copy(update={"scale": scale}), have) == trials
+
+
+def test_the_storage_of_a_sweep_is_read_from_its_folder() -> None:
+    assert parent_of("sweeps/a", "a") == "sweeps"
+    assert parent_of("a/", "a") == "."
+    assert parent_of("s3://b/x/a?endpoint_override=http://h:1", "a") == "s3://b/x?endpoint_override=http://h:1"
+    with pytest.raises(ConfigError, match="give the folder that name again"):
+        parent_of("sweeps/moved", "a")

@@ -15,7 +15,7 @@ from raylens.errors import AlreadyExistsError, ConfigError, NotFoundError
 from raylens.storage import Store, open_store
 from raylens.tune.config import SweepConfig
 
-__all__ = ["BEST", "REPORT", "RUNS", "STOP", "TUNE", "claim", "read_config", "sweep_store"]
+__all__ = ["BEST", "REPORT", "RUNS", "STOP", "TUNE", "claim", "parent_of", "read_config", "sweep_store"]
 
 CONFIG, REPORT, BEST, STOP, RUNS, TUNE = "sweep.yaml", "report.html", "best.yaml", "stop", "runs", "tune"
 
@@ -62,3 +62,16 @@ def claim(store: Store, config: SweepConfig) -> None:
                 f"sweep {config.name!r} exists at {store.describe()} with other settings: {'; '.join(differing)}. Use "
                 "another name, delete that folder, or go back to its settings"
             ) from None
+
+
+def parent_of(uri: str, name: str) -> str:
+    """The storage of a sweep, from the URI of its folder.
+
+    Raises:
+        ConfigError: the folder has another name than the sweep in it, whose trials know where they are.
+    """
+    path, question, query = uri.partition("?")
+    parent, _, last = path.rstrip("/").rpartition("/")
+    if last != name:
+        raise ConfigError(f"{uri} has sweep {name!r}: give the folder that name again, or name it in full")
+    return f"{parent or '.'}{question}{query}"

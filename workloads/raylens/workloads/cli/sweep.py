@@ -71,11 +71,10 @@ def resume(uri: Uri, address: Address = None, num_cpus: NumCpus = None) -> None:
     Ray Tune's own state in the folder is read by pickle: resume only sweeps whose storage nobody else writes to.
     """
     from raylens.storage import open_store
-    from raylens.tune.layout import read_config
+    from raylens.tune.layout import parent_of, read_config
 
     config = read_config(open_store(uri))
-    parent, _, _ = uri.rstrip("/").rpartition("/")
-    _search(config.model_copy(update={"storage": parent or "."}), address, num_cpus)
+    _search(config.model_copy(update={"storage": parent_of(uri, config.name)}), address, num_cpus)
 
 
 def _search(config: "SweepConfig", address: str | None, num_cpus: int | None) -> None:
