@@ -33,6 +33,7 @@ from raylens.serve.deployments import application
 from raylens.serve.device import Device
 from raylens.serve.holder import holder_of
 from raylens.serve.keys import KeyRing
+from raylens.serve.pace import MEMORY, Pace
 from raylens.serve.replica import EncoderReplica
 from raylens.serve.requests import LONGEST_PAUSE_S, classify_bodies, embed_bodies, inputs, pause
 from raylens.workloads.cli.app import app
@@ -299,6 +300,42 @@ def test_more_work_than_patience_is_refused_at_once() -> None:
         return taken
 
     assert asyncio.run(scene()) == [False, True]
+
+
+def test_one_slow_item_does_not_speak_for_a_crowd() -> None:
+    async def scene() -> None:
+        device = Device()
+
+        def compute(items: list[int]) -> list[int]:
+            time.sleep(0.3)  # for one as for eight
+            return items
+
+        batcher: Batcher[int, int] = Batcher(device, compute, max_batch=8, capacity=1000, max_wait_s=1.0)
+        with batcher.reserve(1) as places:
+            await places.run([1])
+        with batcher.reserve(8), batcher.reserve(1):
+            assert math.isclose(batcher.expected_wait_s, 0.0)
+        with batcher.reserve(8) as places:
+            await places.run(list(range(8)))
+        with batcher.reserve(9):
+            assert batcher.expected_wait_s > 0.3  # known now
+        await device.close()
+
+    asyncio.run(scene())
+
+
+@given(batches=st.lists(st.tuples(st.integers(1, 64), st.floats(0.001, 0.1)), min_size=1, max_size=30))
+def test_a_pace_is_the_mean_and_then_that_of_late(batches: list[tuple[int, float]]) -> None:
+    pace, items, seconds = Pace(1), 0, 0.0
+    for count, each in batches:
+        pace.add(count, count * each)
+        items, seconds = items + count, seconds + count * each
+        if items <= MEMORY:
+            assert math.isclose(pace.seconds, seconds / items)
+        assert min(each for _, each in batches) * 0.999 <= pace.seconds <= max(each for _, each in batches) * 1.001
+    for _ in range(20):
+        pace.add(64, 64 * 5.0)
+    assert math.isclose(pace.seconds, 5.0, rel_tol=1e-3)
 
 
 @given(attempt=st.integers(0, 20), asked=st.sampled_from(["", "0", "3", "600", "soon"]))

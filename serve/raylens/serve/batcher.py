@@ -11,6 +11,7 @@ from typing import Generic, TypeVar
 
 from raylens.errors import OverloadedError, ServingError
 from raylens.serve.device import Device
+from raylens.serve.pace import Pace
 from raylens.serve.tally import Meter
 
 __all__ = ["Batcher", "Places"]
@@ -20,8 +21,6 @@ OutT = TypeVar("OutT")
 
 BULK_PATIENCE_S = 5.0
 """After it a bulk item goes with the others: under a steady load it would never have its turn."""
-SMOOTHING = 0.2
-"""Weight of the newest batch in the moving average of the seconds that an item takes."""
 
 
 @dataclass(eq=False, frozen=True)
@@ -69,7 +68,7 @@ class Batcher(Generic[InT, OutT]):
         self._size = size
         self._max_wait_s = max_wait_s
         self._meter = meter or Meter()
-        self._item_s = 0.0
+        self._pace = Pace(max_batch)
         self._held = 0
         self._waiting: list[_Waiting[InT, OutT]] = []
         device.attach(self)
@@ -87,7 +86,7 @@ class Batcher(Generic[InT, OutT]):
     @property
     def expected_wait_s(self) -> float:
         """Of what is held now, at the pace of the last batches."""
-        return self._held * self._item_s / self._device.lanes
+        return self._held * self._pace.seconds / self._device.lanes
 
     @contextmanager
     def reserve(self, count: int) -> "Iterator[Places[InT, OutT]]":
@@ -151,12 +150,10 @@ class Batcher(Generic[InT, OutT]):
         """See `raylens.serve.device.Queue`."""
         began = time.perf_counter()
         results = self._compute([waiting.item for waiting in batch])
-        # In a lane's thread, and read in the loop's: one float, whichever of two values it has.
         seconds = time.perf_counter() - began
         self._meter.add("compute", seconds)
         self._meter.add("batch", len(batch))
-        each = seconds / len(batch)
-        self._item_s = each if self._item_s == 0 else (1 - SMOOTHING) * self._item_s + SMOOTHING * each
+        self._pace.add(len(batch), seconds)
         if len(results) != len(batch):
             raise ServingError(f"a batch of {len(batch)} items came back with {len(results)} results")
         return results
