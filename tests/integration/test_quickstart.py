@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -22,10 +23,17 @@ RAYLENS = str(Path(sys.executable).parent / "raylens")
 SHRUNK = ["--set", "length.epochs=15", "--set", "checkpoint.every_steps=10", "--set", "optim.schedule.warmup_steps=10"]
 LIMIT = 400
 CLOSED = "s3://bucket/?endpoint_override=http://127.0.0.1:9"
+OURS = re.compile(r" *\d+\.\d s  \S|[1-4]  \S|train digits$|interrupted; the same command resumes|error: ")
+"""Every line that a command may print to standard error: what is done, with the seconds; headings; how it ended."""
 
 
 def raylens(*arguments: str, cwd: Path, limit: int = LIMIT) -> subprocess.CompletedProcess[str]:
     return subprocess.run([RAYLENS, *arguments], cwd=cwd, capture_output=True, text=True, timeout=limit, check=False)
+
+
+def strange(printed: str) -> list[str]:
+    """Lines that are not raylens' own: of Ray, torch, DeepSpeed or Python."""
+    return [line for line in printed.splitlines() if line.strip() and not OURS.match(line)]
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +46,7 @@ def undisturbed(folder: Path) -> dict[str, object]:
     """The whole quickstart, shrunk, on a folder."""
     done = raylens("quickstart", "--json", *SHRUNK, cwd=folder)
     assert done.returncode == 0, done.stderr
+    assert strange(done.stderr) == []
     (line,) = done.stdout.splitlines()
     result: dict[str, object] = json.loads(line)
     return result
@@ -63,6 +72,7 @@ def test_quickstart_on_a_folder(folder: Path, undisturbed: dict[str, object]) ->
 def test_quickstart_again_reuses_what_is_there(folder: Path, undisturbed: dict[str, object]) -> None:
     again = raylens("quickstart", "--json", *SHRUNK, cwd=folder)
     assert again.returncode == 0, again.stderr
+    assert strange(again.stderr) == []
     result = json.loads(again.stdout)
     assert result["resumed_at"] == result["steps"] == 169
     assert result["model"] == undisturbed["model"] == "digits@1"
@@ -74,6 +84,7 @@ def test_quickstart_on_s3_gives_the_same(folder: Path, undisturbed: dict[str, ob
     uri = f"{base}/a prefix{question}{query}"
     done = raylens("quickstart", "--json", "--storage", uri, *SHRUNK, cwd=folder)
     assert done.returncode == 0, done.stderr
+    assert strange(done.stderr) == []
     result = json.loads(done.stdout)
     same = ("zero_shot_accuracy", "zero_shot_interval", "final_loss", "steps", "train_pairs")
     assert {name: result[name] for name in same} == {name: undisturbed[name] for name in same}
