@@ -33,9 +33,13 @@ class Kill:
     kind: str
     at_step: int
     seconds: float = 0.0
-    """Until a step was taken that had not been taken before."""
+    """The longest time without a step that had not been taken before."""
     lost: int = 0
     """Steps that were taken again."""
+    starts: int = 0
+    """Of the workers, because of it."""
+    meanwhile: int = 0
+    """New steps while the store was away."""
     detail: str = ""
 
 
@@ -57,6 +61,7 @@ class Monkey:
         self._driver: subprocess.Popen[str] | None = None
         self._driver_node = ""
         self.step, self._start, self._starts, self._launches, self._finished = 0, 0, 0, 0, ""
+        self._stepped_at, self._stood_still = time.monotonic(), 0.0
 
     def run(self, kinds: list[str]) -> str:
         """To the end, with these kills on the way; the registered version."""
@@ -93,7 +98,7 @@ class Monkey:
             return
         event, step, text = line["event"], line["step"], line["text"]
         if event == "step":
-            self.step, self._launches = max(self.step, step), 0
+            self._stepped(step)
         elif event == "started":
             self._start, self._starts = step, self._starts + 1
         elif event == "joined":
@@ -104,6 +109,13 @@ class Monkey:
             self._ended(step)
         if event not in ("step", "checkpointed") and os.environ.get("RAYLENS_CHAOS_LOUD"):
             sys.stderr.write(f"{time.strftime('%X')} {event} {step} {text}\n")
+
+    def _stepped(self, step: int) -> None:
+        self._launches = 0
+        if step > self.step:
+            now = time.monotonic()
+            self._stood_still = max(self._stood_still, now - self._stepped_at)
+            self.step, self._stepped_at = step, now
 
     def _ended(self, pid: int) -> None:
         """By a kill, by itself with an error, or because the raylet that it was joined to is gone: once more."""
@@ -126,21 +138,26 @@ class Monkey:
         """From the next new step on."""
         before = self.step
         self._until(lambda: self.step > before or bool(self._finished), "a step")
+        self._listen(seconds)
+
+    def _listen(self, seconds: float) -> None:
         end = time.monotonic() + seconds
         while time.monotonic() < end and not self._finished:
             self._hear(end - time.monotonic())
 
     def _kill(self, kind: str) -> Kill:
-        kill = Kill(kind, self.step)
-        began, starts = time.monotonic(), self._starts
+        kill, reached, starts = Kill(kind, self.step), self.step, self._starts
+        self._stepped_at, self._stood_still = time.monotonic(), 0.0
         kill.detail = getattr(self, f"_kill_{kind}")()
-        if kind != "store":
+        if kind == "store":
+            kill.meanwhile = self.step - reached
+        else:
             # What is heard before is of those that are gone.
             self._until(lambda: self._starts > starts or bool(self._finished), f"a start after the loss of the {kind}")
         before = self.step
         self._until(lambda: self.step > before or bool(self._finished), f"training after the loss of the {kind}")
-        kill.seconds = time.monotonic() - began
-        kill.at_step, kill.lost = before, max(0, before - self._start) if self._starts > starts else 0
+        kill.seconds, kill.starts = self._stood_still, self._starts - starts
+        kill.at_step, kill.lost = before, max(0, before - self._start) if kill.starts else 0
         return kill
 
     def _workers(self) -> dict[int, str]:
@@ -177,7 +194,7 @@ class Monkey:
     def _kill_store(self) -> str:
         away = self._draw.uniform(2.0, 20.0)
         self.outage.down()
-        time.sleep(away)
+        self._listen(away)
         self.outage.up()
         return f"away for {away:.0f} s"
 
