@@ -34,8 +34,9 @@ MODEL = {
 EMA = 0.7
 SCALING = {"fp16": {"initial_scale_power": 3, "loss_scale_window": 8}}
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
-ROUNDING = {"fp32": 2e-5, "amp_bf16": 2e-2, "bf16": 2e-2, "fp16": 3e-3}
-"""Relative, of the loss over 20 steps. A worker rounds sums of gradients in another order than one process does."""
+ROUNDING = {"fp32": 2e-5, "amp_bf16": 2e-2, "bf16": 2e-2, "fp16": 1e-2}
+"""Relative, of the loss over 20 steps. A worker rounds sums of gradients in another order than one process does; in
+fp16 the last loss, a fortieth of the first, was 3e-3 off on AMD's processors and 7e-3 on Intel's."""
 
 
 def config_of(name: str, workers: int, **changes: Any) -> RunConfig:
