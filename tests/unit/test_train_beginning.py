@@ -80,9 +80,11 @@ def test_any_other_difference_is_refused(tmp_path: Path, trained: Bundle) -> Non
 
 @pytest.mark.parametrize("size", [32, 48])
 def test_a_foreign_model_s_normalisation_and_tokenizer_are_the_run_s(
-    tmp_path: Path, trained: Bundle, make_shards: Callable[..., Store], size: int
+    tmp_path: Path, trained: Bundle, make_shards: Callable[..., Store], size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A CLIPModel as Hugging Face stores it, normalised as SigLIP is and not as CLIP."""
+    # On a cluster it is Ray's; here the shards are indexed in this process.
+    monkeypatch.setattr("raylens.train.pinned.ray_map", lambda items, function: map(function, items))
     folder = tmp_path / "hf"
     write_foreign(trained, folder, "hf")
     processor = json.loads((folder / "preprocessor_config.json").read_text())
