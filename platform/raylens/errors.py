@@ -15,7 +15,8 @@
     │   ├── CursorError          a checkpoint's place in the data does not fit this run
     │   └── QuarantineError      more bad samples than the budget allows
     ├── TrainingError            a run cannot go on (the message carries the diagnosis)
-    │   └── CheckpointError      a checkpoint is incomplete, corrupt or does not fit this run
+    │   ├── CheckpointError      a checkpoint is incomplete, corrupt or does not fit this run
+    │   └── WorkersLostError     a run's processes were lost, or did not start, more often than was tried again
     ├── BundleError              a model bundle is incomplete, corrupt or does not fit its config
     ├── ClusterError             Ray cannot give what was asked
     └── ServingError             the embedding API cannot start, or answers wrongly
@@ -48,6 +49,7 @@ __all__ = [
     "TrainingError",
     "UnavailableError",
     "UnreachableError",
+    "WorkersLostError",
     "own_error",
 ]
 
@@ -133,6 +135,10 @@ class TrainingError(RaylensError):
 
 class CheckpointError(TrainingError):
     """A checkpoint is incomplete, corrupt, or does not fit this run."""
+
+
+class WorkersLostError(TrainingError):
+    """A run's processes were lost, or did not start, more often than was tried again."""
 
 
 class BundleError(RaylensError):

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import ray
 
-from raylens.errors import TrainingError
+from raylens.errors import WorkersLostError
 
 __all__ = ["Interrupts"]
 
@@ -20,7 +20,7 @@ class Interrupts:
 
     Raises:
         KeyboardInterrupt: it was ended at once.
-        TrainingError: Ray Train's controller is gone for another reason.
+        WorkersLostError: Ray Train's controller is gone for another reason.
     """
 
     def __init__(self, say: Callable[[str], None]) -> None:
@@ -57,7 +57,7 @@ class Interrupts:
         if isinstance(error, ray.exceptions.RayActorError):
             if self._heard > 1:
                 raise KeyboardInterrupt from None
-            raise TrainingError(
+            raise WorkersLostError(
                 f"Ray Train's controller was lost ({str(error).splitlines()[0]}). The checkpoints are kept: the same "
                 "command resumes"
             ) from error

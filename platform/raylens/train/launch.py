@@ -11,7 +11,7 @@ import ray.train.torch
 from raylens.config import RunConfig
 from raylens.data.stream import training_stream
 from raylens.data.unit import UnitMaker
-from raylens.errors import RaylensError, TrainingError, own_error
+from raylens.errors import RaylensError, WorkersLostError, own_error
 from raylens.registry import Version
 from raylens.storage import Store
 from raylens.train.audience import Audience
@@ -219,7 +219,7 @@ def _diagnosis(error: "ray.train.TrainingFailedError") -> RaylensError:
         if own is not None:
             return own
     lines = [line for line in str(error).splitlines() if line.strip()]
-    return TrainingError(
+    return WorkersLostError(
         f"training failed for good: {lines[-1] if lines else error!r}. Its checkpoints are kept: the same command "
         "resumes. The workers' logs are under /tmp/ray/session_latest/logs"
     )

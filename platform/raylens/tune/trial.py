@@ -9,7 +9,7 @@ from typing import Any
 from ray import tune
 
 from raylens.config import RunConfig, load_yaml, validated
-from raylens.errors import ConfigError, NotFoundError, TrainingError
+from raylens.errors import ConfigError, NotFoundError, TrainingError, WorkersLostError
 from raylens.storage import Store, open_store
 from raylens.train.fork import fork, scale_shift
 from raylens.train.interrupt import Interrupts
@@ -24,8 +24,8 @@ __all__ = ["Trial", "trial_config"]
 
 DIAGNOSIS = "diagnosis.txt"
 """In the folder of a run that failed in a way that would only come again."""
-END_SECONDS = 60.0
-"""So long is a run waited for that was told to end at once."""
+END_SECONDS = 120.0
+"""So long is a run waited for that was told to end; one whose workers are only starting ends with their first step."""
 
 
 class Trial(tune.Trainable):  # type: ignore[misc] # Ray is untyped here
@@ -70,9 +70,9 @@ class Trial(tune.Trainable):  # type: ignore[misc] # Ray is untyped here
         self._pointer = Pointer.read(Path(checkpoint_dir))
 
     def cleanup(self) -> None:
-        """See Ray Tune: the run is ended at once, and gives back what it has."""
+        """See Ray Tune: the run saves its state after the current step, ends, and gives back what it has."""
         if self._thread is not None and self._thread.is_alive():
-            self._interrupts.abort()
+            self._interrupts.stop()
             self._thread.join(END_SECONDS)
 
     def _train(self) -> None:
@@ -91,6 +91,8 @@ class Trial(tune.Trainable):  # type: ignore[misc] # Ray is untyped here
         try:
             fitted = fit(run, say=_quiet, tell=reporter.tell, interrupts=self._interrupts)
             return reporter.end(fitted.prepared.steps)
+        except WorkersLostError:
+            raise  # worth another try
         except (ConfigError, TrainingError) as error:
             folder.write(DIAGNOSIS, str(error).encode())
             raise
