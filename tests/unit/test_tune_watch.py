@@ -19,7 +19,7 @@ from raylens.tune.reporter import Reporter
 from raylens.tune.sweep import concurrency
 from raylens.tune.trial import trial_config
 from raylens.tune.trials import SweepRecord, read_sweep
-from raylens.tune.watch import Ends, Listens, Watch
+from raylens.tune.watch import Ends, Listens, Watch, watch_with
 from raylens.workloads.recipes.sweeps import SWEEPS
 
 LOSS = "validation_loss"
@@ -111,7 +111,8 @@ def test_the_record_has_what_happened_and_is_written(tmp_path: Path) -> None:
     told: list[SweepRecord] = []
     watch = Watch(store, sweep(), SweepRecord(seconds=100.0), told.append)
     first, second, third = fake(0, lr=1), fake(1, lr=2), fake(2, "PENDING", lr=3)
-    listens = pickle.loads(pickle.dumps(Listens(watch)))
+    watch_with(watch)
+    listens = pickle.loads(pickle.dumps(Listens()))
     for trial in (first, second):
         listens.on_trial_start(iteration=0, trials=[], trial=trial)
     for step, loss in ((10, 3.0), (20, 2.0), (30, 1.0)):
@@ -140,7 +141,8 @@ def test_a_request_ends_a_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("raylens.tune.watch.LOOK_SECONDS", 0.0)
     store = open_store(str(tmp_path))
     watch = Watch(store, sweep(), SweepRecord(), lambda _: None)
-    ends = pickle.loads(pickle.dumps(Ends(watch)))
+    watch_with(watch)
+    ends = pickle.loads(pickle.dumps(Ends()))
     watch.looked([])
     assert not ends.stop_all()
     assert not ends("id", {})

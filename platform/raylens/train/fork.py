@@ -1,6 +1,5 @@
 """A run that goes on from the state of another, with other settings: what population-based training copies."""
 
-import json
 import math
 import tempfile
 from pathlib import Path
@@ -13,7 +12,7 @@ from raylens.train.average import AVERAGE
 from raylens.train.checkpoint import Checkpoints
 from raylens.train.checkpoint_files import SavedFile, read_part, sha256_of, write_part
 from raylens.train.fragments import WEIGHT, named
-from raylens.train.metrics import EVALUATIONS, METRICS, read_records
+from raylens.train.metrics import EVALUATIONS, METRICS, line_of, read_records
 from raylens.train.pinned import NAME as DATA
 from raylens.train.snapshot import Snapshot
 
@@ -54,7 +53,7 @@ def fork(source: Store, step: int, target: Store, *, shift: float = 0.0) -> None
         target.write(name, source.read(name))
     for name in (METRICS, EVALUATIONS):
         rows = [row for row in read_records(source, name) if row["step"] <= step]
-        target.write(name, b"".join(json.dumps(row).encode() + b"\n" for row in rows))
+        target.write(name, b"".join(map(line_of, rows)))
     new.publish(manifest.model_copy(update={"attempt": ATTEMPT, "files": files, "metrics": {}}))
 
 

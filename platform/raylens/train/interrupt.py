@@ -26,9 +26,9 @@ class Interrupts:
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
         self.stop: Callable[[], None] = lambda: None
-        """Asks the workers to save and end; set once there are some."""
+        """Asks the workers to save and end; set once there are some, and may be called from another thread."""
         self.abort: Callable[[], None] = lambda: None
-        """Ends the workers at once; set likewise, and may be called from another thread."""
+        """Ends the workers at once; set likewise, in the main thread alone."""
         self._heard = 0
         self._before: dict[int, Any] = {}
 

@@ -15,7 +15,7 @@ from raylens.errors import AlreadyExistsError, ConfigError, NotFoundError
 from raylens.storage import Store, open_store
 from raylens.tune.config import SweepConfig
 
-__all__ = ["BEST", "REPORT", "RUNS", "STOP", "TUNE", "claim", "parent_of", "read_config", "sweep_store"]
+__all__ = ["BEST", "CONFIG", "REPORT", "RUNS", "STOP", "TUNE", "claim", "parent_of", "read_config", "sweep_store"]
 
 CONFIG, REPORT, BEST, STOP, RUNS, TUNE = "sweep.yaml", "report.html", "best.yaml", "stop", "runs", "tune"
 

@@ -10,7 +10,6 @@ from ray import tune
 
 from raylens.config import RunConfig
 from raylens.data.build_plan import build_plan
-from raylens.errors import NotFoundError
 from raylens.storage import Store
 from raylens.train.pinned import manifests_of
 from raylens.train.room import DATA_CPUS, check_room
@@ -24,10 +23,10 @@ from raylens.tune.schedulers import scheduler_of
 from raylens.tune.space import Space
 from raylens.tune.sweep_report import render_report
 from raylens.tune.trial import Trial
-from raylens.tune.trials import SweepRecord, read_sweep
-from raylens.tune.watch import Ends, Listens, Watch
+from raylens.tune.trials import SweepRecord, name_of, sweep_so_far
+from raylens.tune.watch import Ends, Listens, Watch, watch_with
 
-__all__ = ["SweepResult", "concurrency", "steps_of", "sweep", "write_report"]
+__all__ = ["GUESSED_STEPS", "SweepResult", "concurrency", "sweep"]
 
 GUESSED_STEPS = 10_000
 """Of a run, as long as its data were not looked at: enough to see whether a space is possible."""
@@ -67,11 +66,11 @@ def sweep(
     check_room(config.run)
     store = sweep_store(config)
     claim(store, config)
-    record = _record(store)
+    record = sweep_so_far(store)
     if record.state in ("finished", "stopped"):
         say(f"nothing left to do: the sweep {record.state}{f' ({record.why})' if record.why else ''}")
         return _result(store, config, record)
-    steps = steps_of(config.run, store, say)
+    steps = _steps_of(config.run, store, say)
     space = config.check(steps)
     record = record.model_copy(update={"state": "running", "run_samples": steps * config.run.global_batch})
     watch = Watch(store, config, record, tell or (lambda _: None))
@@ -88,7 +87,7 @@ def _end(store: Store, config: SweepConfig, watch: Watch, interrupted: bool, say
     why = watch.why_end
     if interrupted and not why:
         watch.write(state="interrupted", why="")
-        write_report(store, config, watch.record)
+        _write_report(store, config, watch.record)
         say(f"interrupted; the same command goes on, as does `raylens sweep resume {store.describe()}`")
         raise KeyboardInterrupt
     watch.write(state="stopped" if why else "finished", why=why)
@@ -98,25 +97,18 @@ def _end(store: Store, config: SweepConfig, watch: Watch, interrupted: bool, say
 
 
 def _result(store: Store, config: SweepConfig, record: SweepRecord) -> SweepResult:
-    write_report(store, config, record)
+    _write_report(store, config, record)
     write_best(store, config, record)
     order = ranked(record.trials, config.metric)
     return SweepResult(store.uri, record, order[0] if order else None)
 
 
-def write_report(store: Store, config: SweepConfig, record: SweepRecord) -> None:
+def _write_report(store: Store, config: SweepConfig, record: SweepRecord) -> None:
     """The page of a sweep as it is."""
     store.write(REPORT, render_report(config, record).encode())
 
 
-def _record(store: Store) -> SweepRecord:
-    try:
-        return read_sweep(store)
-    except NotFoundError:
-        return SweepRecord()
-
-
-def steps_of(run: RunConfig, store: Store, say: Callable[[str], None]) -> int:
+def _steps_of(run: RunConfig, store: Store, say: Callable[[str], None]) -> int:
     """Of a run of the base configuration; indexes its data once for all trials.
 
     Raises:
@@ -141,7 +133,7 @@ def _tuner(
     filesystem, path = store.arrow()
     trainable = tune.with_resources(Trial, {"CPU": 0.001})
     place = f"{path}/{TUNE}"
-    Listens(watch)
+    watch_with(watch)
     if tune.Tuner.can_restore(place, storage_filesystem=filesystem):
         say("going on with the sweep")
         return tune.Tuner.restore(place, trainable, storage_filesystem=filesystem)
@@ -159,16 +151,16 @@ def _tuner(
             scheduler=scheduler_of(config, space, steps),
             num_samples=1 if search is None else config.budget.trials * config.repeats,
             max_concurrent_trials=at_a_time,
-            trial_name_creator=trial_name,
-            trial_dirname_creator=trial_name,
+            trial_name_creator=_trial_name,
+            trial_dirname_creator=_trial_name,
         ),
         run_config=tune.RunConfig(
             name=TUNE,
             storage_path=path,
             storage_filesystem=filesystem,
             failure_config=tune.FailureConfig(max_failures=config.retries),
-            callbacks=[Listens(watch)],
-            stop=Ends(watch),
+            callbacks=[Listens()],
+            stop=Ends(),
             verbose=0,
         ),
     )
@@ -189,7 +181,7 @@ def _count(param_space: dict[str, Any], config: SweepConfig) -> int:
     return len(param_space["trial"]["grid_search"])
 
 
-def trial_name(trial: Any) -> str:
+def _trial_name(trial: Any) -> str:
     """Of Ray Tune's trial, for good: as `TrialRecord.name`."""
     told = trial.config["trial"]
-    return f"t{told['number']:03d}" + (f"r{told['repeat']}" if told["repeat"] else "")
+    return name_of(told["number"], told["repeat"])

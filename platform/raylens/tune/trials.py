@@ -8,13 +8,28 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from raylens.errors import NotFoundError, TrainingError
 from raylens.storage import Store
 
-__all__ = ["Copied", "Measured", "SweepRecord", "TrialRecord", "read_sweep", "write_sweep"]
+__all__ = [
+    "Copied",
+    "Measured",
+    "SweepRecord",
+    "TrialRecord",
+    "TrialState",
+    "name_of",
+    "read_sweep",
+    "sweep_so_far",
+    "write_sweep",
+]
 
 FILE = "sweep.json"
 FORMAT = 1
 
 TrialState = Literal["waiting", "running", "stopped", "finished", "failed"]
 SweepState = Literal["running", "interrupted", "stopped", "finished"]
+
+
+def name_of(number: int, repeat: int) -> str:
+    """Of a trial, for people and for Ray Tune."""
+    return f"t{number:03d}" + (f"r{repeat}" if repeat else "")
 
 
 class _Record(BaseModel):
@@ -70,7 +85,7 @@ class TrialRecord(_Record):
     @property
     def name(self) -> str:
         """For people."""
-        return f"t{self.number:03d}" + (f"r{self.repeat}" if self.repeat else "")
+        return name_of(self.number, self.repeat)
 
     @property
     def last(self) -> Measured | None:
@@ -121,6 +136,10 @@ class SweepRecord(_Record):
         """Over all trials."""
         return sum(trial.seconds * trial.gpus for trial in self.trials) / 3600
 
+    def used(self, part: str) -> float:
+        """Of a part of the budget, by its name there: hours, samples or gpu_hours."""
+        return self.seconds / 3600 if part == "hours" else float(getattr(self, part))
+
     def counts(self) -> Mapping[str, int]:
         """How many trials are in each state that there is."""
         states: Sequence[str] = [trial.state for trial in self.trials]
@@ -150,3 +169,15 @@ def read_sweep(store: Store) -> SweepRecord:
             f"{store.describe()}/{FILE} is damaged, or of another version of raylens ({error.error_count()} fields "
             "differ): the trials themselves are under runs/, each a training run"
         ) from None
+
+
+def sweep_so_far(store: Store) -> SweepRecord:
+    """Likewise; of a sweep that has not begun, an empty one.
+
+    Raises:
+        TrainingError: see `read_sweep`.
+    """
+    try:
+        return read_sweep(store)
+    except NotFoundError:
+        return SweepRecord()

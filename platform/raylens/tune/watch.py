@@ -14,10 +14,12 @@ from raylens.tune.layout import STOP
 from raylens.tune.trials import SweepRecord, TrialRecord, TrialState, write_sweep
 from raylens.tune.updates import measured
 
-__all__ = ["Ends", "Listens", "Watch", "used_up"]
+__all__ = ["PARTS", "Ends", "Listens", "Watch", "used_up", "watch_with"]
 
 WRITE_SECONDS = 3.0
 LOOK_SECONDS = 5.0
+PARTS = ("hours", "samples", "gpu_hours")
+"""Of a budget, that are used up little by little."""
 STATES: dict[str, TrialState] = {"PENDING": "waiting", "PAUSED": "waiting", "RUNNING": "running"}
 
 
@@ -125,41 +127,27 @@ class Watch:
 
 def used_up(budget: BudgetConfig, record: SweepRecord) -> str:
     """Which part of a budget is used up; empty if none is."""
-    for key, used in (
-        ("hours", record.seconds / 3600),
-        ("samples", record.samples),
-        ("gpu_hours", record.gpu_hours),
-    ):
-        most = getattr(budget, key)
-        if most is not None and used >= most:
-            return f"budget.{key} = {most:g} is used up"
+    for part in PARTS:
+        most = getattr(budget, part)
+        if most is not None and record.used(part) >= most:
+            return f"budget.{part} = {most:g} is used up"
     return ""
 
 
 _watching: list[Watch] = []
 
 
-def _listens() -> "Listens":
-    return Listens(None)
-
-
-def _ends() -> "Ends":
-    return Ends(None)
+def watch_with(watch: Watch) -> None:
+    """Have what Ray Tune calls in this process go to ``watch``."""
+    _watching[:] = [watch]
 
 
 class Listens(Callback):  # type: ignore[misc] # Ray is untyped here
     """Passes on what Ray Tune calls.
 
-    Ray Tune keeps its callbacks and stoppers by pickle and uses those again when a sweep is resumed; what comes back
-    is one that listens for whoever watches then.
+    Ray Tune keeps its callbacks and stoppers by pickle and uses those again when a sweep is resumed. These have no
+    state: what comes back listens for whoever watches then.
     """
-
-    def __init__(self, watch: Watch | None) -> None:
-        if watch is not None:
-            _watching[:] = [watch]
-
-    def __reduce__(self) -> Any:
-        return _listens, ()
 
     def on_trial_start(self, *, trial: Any, **_: Any) -> None:
         """See Ray Tune."""
@@ -184,13 +172,6 @@ class Listens(Callback):  # type: ignore[misc] # Ray is untyped here
 
 class Ends(Stopper):  # type: ignore[misc]
     """Ends a sweep whose budget is used up, or that somebody asked to end; see `Listens`."""
-
-    def __init__(self, watch: Watch | None) -> None:
-        if watch is not None:
-            _watching[:] = [watch]
-
-    def __reduce__(self) -> Any:
-        return _ends, ()
 
     def __call__(self, *_: Any) -> bool:
         """Of a single trial: never."""

@@ -2,14 +2,13 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
-from rich.text import Text
 
 from raylens.errors import ConfigError, NotFoundError
 from raylens.storage import open_store
@@ -20,15 +19,13 @@ from raylens.train.run_report import render_training_report, run_facts
 from raylens.train.run_scores import best_row, count_text, figure_text, last_row
 from raylens.train.run_settings import changes, flat
 from raylens.workloads.run_comparison import Comparison
+from raylens.workloads.tables import Page, add_row, pairs_table
 
 __all__ = ["compare", "list_page", "open_run", "show_page", "write_page"]
 
 LAST_EVENTS = 10
 LONG = ("sample_hashes", "positive_cosines", "negative_cosines")
 """Keys of a record that are pages long."""
-
-Page = Iterator[str | Table]
-"""Tables, and lines that are printed as they are."""
 
 
 def open_run(uri: str, name: str | None = None) -> RunFiles:
@@ -63,7 +60,7 @@ def list_page(uri: str, as_json: bool) -> Page:
     for run in runs:
         step = count_text(run.step) if run.steps is None else f"{count_text(run.step)} of {run.steps:,}"
         numbers = (step, figure_text(run.loss), figure_text(run.pairs_per_second), count_text(run.checkpoint))
-        _add(table, run.name, run.state, *numbers, run.news)
+        add_row(table, run.name, run.state, *numbers, run.news)
     yield table
 
 
@@ -72,17 +69,17 @@ def show_page(run: RunFiles, as_json: bool) -> Page:
     if as_json:
         yield _json(_as_dict(run))
         return
-    yield _pairs(run.place, run_facts(run))
+    yield pairs_table(run.place, run_facts(run))
     yield from _settings(run)
     if run.records:
         record = {key: _value(value) for key, value in run.records[-1].items() if key not in LONG}
-        yield _pairs("last record", record)
+        yield pairs_table("last record", record)
     else:
         yield "no records yet"
     if run.metrics:
         table = Table("evaluation", "best", "at step", "last")
         for metric, (best, last) in _scores(run).items():
-            _add(table, metric, figure_text(best[metric]), count_text(best["step"]), figure_text(last[metric]))
+            add_row(table, metric, figure_text(best[metric]), count_text(best["step"]), figure_text(last[metric]))
         yield table
     if run.checkpoints:
         yield f"checkpoints at steps {', '.join(f'{step:,}' for step in run.checkpoints)}"
@@ -114,7 +111,7 @@ def compare(uris: Sequence[str], out: Path, as_json: bool) -> Page:
     for title, rows in (("figure", comparison.figures), ("setting", comparison.settings)):
         table = Table(title, *map(escape, comparison.names))
         for key, cells in rows.items():
-            _add(table, key, *cells)
+            add_row(table, key, *cells)
         yield table if table.rows else "the runs have equal settings"
     yield f"curves: {out}"
 
@@ -123,11 +120,11 @@ def _settings(run: RunFiles) -> Page:
     try:
         table = Table("changed setting", "value", "default")
         for change in changes(run.config):
-            _add(table, change.key, change.value, change.default or "")
+            add_row(table, change.key, change.value, change.default or "")
         yield table
     except ConfigError as error:
         yield f"this version of raylens does not take the run's settings, so all are shown: {error}"
-        yield _pairs("setting", flat(run.config))
+        yield pairs_table("setting", flat(run.config))
 
 
 def _as_dict(run: RunFiles) -> dict[str, Any]:
@@ -160,18 +157,6 @@ def _scores(run: RunFiles) -> dict[str, tuple[Mapping[str, Any], Mapping[str, An
         if best is not None and last is not None:
             found[metric] = (best, last)
     return found
-
-
-def _pairs(title: str, rows: Mapping[str, str]) -> Table:
-    table = Table(escape(title), "")
-    for key, value in rows.items():
-        _add(table, key, value)
-    return table
-
-
-def _add(table: Table, *cells: str) -> None:
-    """What stands in files is text: brackets in it are no markup, and nothing of it is cut off."""
-    table.add_row(*(Text(cell, overflow="fold") for cell in cells))
 
 
 def _value(value: object) -> str:

@@ -1,12 +1,11 @@
 """``raylens sweep list|show|compare``: what sweeps have found, as people and programs read it."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
-from rich.text import Text
 
 from raylens.errors import ConfigError, NotFoundError, StorageError, TrainingError
 from raylens.storage import Store, open_store
@@ -14,12 +13,11 @@ from raylens.train.run_scores import count_text, duration_text, figure_text
 from raylens.tune.config import SweepConfig
 from raylens.tune.layout import CONFIG, STOP, read_config
 from raylens.tune.results import Configuration, ranked, verdict
-from raylens.tune.trials import FILE, SweepRecord, TrialRecord, read_sweep
+from raylens.tune.scales import value_text
+from raylens.tune.trials import SweepRecord, TrialRecord, sweep_so_far
+from raylens.workloads.tables import Page, add_row, pairs_table
 
-__all__ = ["Page", "compare_page", "list_page", "request_stop", "show_page", "values_text"]
-
-Page = Iterator[str | Table]
-"""Tables, and lines that are printed as they are."""
+__all__ = ["compare_page", "list_page", "request_stop", "show_page", "values_text"]
 
 
 def list_page(uri: str, as_json: bool) -> Page:
@@ -38,7 +36,7 @@ def list_page(uri: str, as_json: bool) -> Page:
         return
     table = Table(*rows[0])
     for row in rows:
-        _add(table, *(str(cell) for cell in row.values()))
+        add_row(table, *(str(cell) for cell in row.values()))
     yield table
 
 
@@ -48,7 +46,7 @@ def _is_config(path: str) -> bool:
 
 def _row(store: Store, name: str) -> dict[str, Any]:
     try:
-        config, record = read_config(store), _record(store)
+        config, record = read_config(store), sweep_so_far(store)
     except (StorageError, TrainingError, ConfigError) as error:
         # One damaged sweep must not hide the others.
         return {"name": name, "state": "unreadable", "trials": "", "metric": "", "best": "", "news": str(error)}
@@ -70,13 +68,13 @@ def show_page(uri: str, as_json: bool) -> Page:
         NotFoundError: there is none.
     """
     store = open_store(uri)
-    config, record = read_config(store), _record(store)
+    config, record = read_config(store), sweep_so_far(store)
     order = ranked(record.trials, config.metric)
     if as_json:
         best = order[0].best_trial.name if order else None
         yield json.dumps({"best": best, "metric": config.metric, **json.loads(record.model_dump_json())})
         return
-    yield _pairs(store.describe(), facts(config, record))
+    yield pairs_table(store.describe(), facts(config, record))
     yield trials_table(config, record, order)
     found = verdict(record.trials, config.metric)
     if found is not None:
@@ -103,7 +101,7 @@ def trials_table(config: SweepConfig, record: SweepRecord, order: Sequence[Confi
     others = [trial for trial in record.trials if trial not in placed]
     for trial in [*placed, *others][:most]:
         step = count_text(trial.last.step) if trial.last else "–"
-        _add(
+        add_row(
             table,
             trial.name,
             trial.state,
@@ -119,7 +117,7 @@ def values_text(trial: TrialRecord) -> str:
     """``peak_lr 0.0012, kind linear``: keys by their last part where that is enough."""
     lasts = [key.rpartition(".")[2] for key in trial.values]
     names = [last if lasts.count(last) == 1 else key for key, last in zip(trial.values, lasts, strict=True)]
-    return ", ".join(f"{name} {_value(value)}" for name, value in zip(names, trial.values.values(), strict=True))
+    return ", ".join(f"{name} {value_text(value)}" for name, value in zip(names, trial.values.values(), strict=True))
 
 
 def compare_page(uris: Sequence[str], as_json: bool) -> Page:
@@ -131,7 +129,7 @@ def compare_page(uris: Sequence[str], as_json: bool) -> Page:
     if len(uris) < 2:
         raise ConfigError(f"{', '.join(uris) or 'nothing'} cannot be compared alone: name two sweeps or more")
     stores = [open_store(uri) for uri in uris]
-    sweeps = [(read_config(store), _record(store)) for store in stores]
+    sweeps = [(read_config(store), sweep_so_far(store)) for store in stores]
     metrics = {config.metric for config, _ in sweeps}
     if len(metrics) > 1:
         raise ConfigError(f"the sweeps have different metrics, {', '.join(sorted(metrics))}: they cannot be compared")
@@ -141,7 +139,7 @@ def compare_page(uris: Sequence[str], as_json: bool) -> Page:
         return
     table = Table("", *(escape(config.name) for config, _ in sweeps))
     for key in columns[0]:
-        _add(table, key, *(column[key] for column in columns))
+        add_row(table, key, *(column[key] for column in columns))
     yield table
 
 
@@ -165,30 +163,8 @@ def request_stop(uri: str) -> str:
     """
     store = open_store(uri)
     read_config(store)
-    record = _record(store)
+    record = sweep_so_far(store)
     if record.state in ("finished", "stopped"):
         return f"{store.describe()} has {record.state} already"
     store.write(STOP, b"")
     return f"{store.describe()} will end within seconds, if it runs; what was trained stays"
-
-
-def _record(store: Store) -> SweepRecord:
-    """Of a sweep that has not begun, an empty one."""
-    return read_sweep(store) if store.exists(FILE) else SweepRecord()
-
-
-def _pairs(title: str, rows: dict[str, str]) -> Table:
-    table = Table(escape(title), "")
-    for key, value in rows.items():
-        _add(table, key, value)
-    return table
-
-
-def _add(table: Table, *cells: str) -> None:
-    """What stands in files is text: brackets in it are no markup, and nothing of it is cut off."""
-    table.add_row(*(Text(cell, overflow="fold") for cell in cells))
-
-
-def _value(value: object) -> str:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return figure_text(value) if number else value if isinstance(value, str) else json.dumps(value)

@@ -14,6 +14,7 @@ from raylens.train.run_scores import count_text, duration_text, figure_text
 from raylens.tune import SweepConfig
 from raylens.tune.results import Configuration, ranked
 from raylens.tune.trials import SweepRecord
+from raylens.tune.watch import PARTS
 from raylens.workloads.sweep_pages import trials_table, values_text
 
 __all__ = ["SweepTerminal", "headline", "time_left"]
@@ -74,9 +75,8 @@ def _values(order: Sequence[Configuration]) -> str:
 
 
 def _budget(config: SweepConfig, record: SweepRecord) -> list[str]:
-    used = {"hours": record.seconds / 3600, "samples": record.samples, "gpu_hours": record.gpu_hours}
-    most = {key: getattr(config.budget, key) for key in used}
-    return [f"{used[key] / value:.0%} of budget.{key}" for key, value in most.items() if value is not None]
+    most = {part: getattr(config.budget, part) for part in PARTS}
+    return [f"{record.used(part) / value:.0%} of budget.{part}" for part, value in most.items() if value is not None]
 
 
 def time_left(config: SweepConfig, record: SweepRecord) -> float | None:

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from raylens.config import apply_overrides, load_yaml, validated
+from raylens.config import apply_overrides, validated
 from raylens.errors import ConfigError
 from raylens.tune import SweepConfig
 from raylens.tune.space import with_values
 from raylens.workloads.recipes import configure
+from raylens.workloads.recipes.configure import read_tree
 from raylens.workloads.recipes.sweeps import SWEEPS
 
 __all__ = ["configure_sweep"]
@@ -33,12 +34,7 @@ def configure_sweep(source: str, assignments: Sequence[str] = ()) -> SweepConfig
 
 
 def _from_file(path: Path) -> dict[str, Any]:
-    try:
-        tree = load_yaml(path.read_text(encoding="utf-8"), str(path))
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}; sweeps: {', '.join(SWEEPS)}") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"cannot read {path}: not UTF-8 text") from None
+    tree = read_tree(path, f"sweeps: {', '.join(SWEEPS)}")
     recipe, changes = tree.pop("recipe", None), tree.pop("changes", {})
     if recipe is None and not changes:
         return tree

@@ -8,7 +8,7 @@ from raylens.config import RunConfig, apply_overrides, load_yaml, merge, validat
 from raylens.errors import ConfigError
 from raylens.workloads.recipes.table import RECIPES
 
-__all__ = ["configure"]
+__all__ = ["configure", "read_tree"]
 
 
 def configure(source: str, assignments: Sequence[str] = ()) -> RunConfig:
@@ -30,11 +30,24 @@ def _from_recipe(name: str) -> dict[str, Any]:
 
 
 def _from_file(path: Path) -> dict[str, Any]:
-    try:
-        tree = load_yaml(path.read_text(encoding="utf-8"), str(path))
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}; recipes: {', '.join(RECIPES)}") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"cannot read {path}: not UTF-8 text") from None
+    tree = read_tree(path, f"recipes: {', '.join(RECIPES)}")
     base = tree.pop("recipe", None)
     return tree if base is None else merge(_from_recipe(str(base)), tree)
+
+
+def read_tree(path: Path, instead: str) -> dict[str, Any]:
+    """A file's keys and values.
+
+    Args:
+        path: of a YAML file.
+        instead: what may be named where it cannot be read.
+
+    Raises:
+        ConfigError: there is no such file, or it is no YAML.
+    """
+    try:
+        return load_yaml(path.read_text(encoding="utf-8"), str(path))
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}; {instead}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"cannot read {path}: not UTF-8 text") from None
