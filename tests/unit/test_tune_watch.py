@@ -21,6 +21,7 @@ from raylens.tune.trial import trial_config
 from raylens.tune.trials import SweepRecord, read_sweep
 from raylens.tune.watch import Ends, Listens, Watch, watch_with
 from raylens.workloads.recipes.sweeps import SWEEPS
+from tests.unit.test_train_fork import run_with_checkpoint
 
 LOSS = "validation_loss"
 
@@ -58,6 +59,14 @@ def test_each_evaluation_but_the_last_is_a_result_at_once(tmp_path: Path) -> Non
     folder.write("evaluations.jsonl", b'{"step": 30, "zero_shot_digits": 0.1}\n')
     with pytest.raises(TrainingError, match="validation_loss was no number at the last evaluation"):
         tell.end(30)
+
+
+def test_a_last_record_that_a_kill_took_is_read_from_the_last_checkpoint(tmp_path: Path) -> None:
+    tell, _, _ = reporter(tmp_path, sweep())
+    run = run_with_checkpoint(tmp_path / "run", step=30)  # its metrics: a validation loss of 1
+    run.write("evaluations.jsonl", b'{"step": 20, "validation_loss": 2.0}\n')
+    end = tell.end(30)
+    assert (end["steps"], end[LOSS], end["of_steps"], end["saved"]) == (30, 1.0, 30, 30)
 
 
 def test_where_trials_are_copied_a_result_waits_for_its_checkpoint(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from raylens.config import RunConfig
 from raylens.errors import TrainingError
 from raylens.storage import Store
+from raylens.train.checkpoint import Checkpoints
 from raylens.train.metrics import EVALUATIONS, read_records
 from raylens.train.progress import Checkpointed, Evaluated, News, Started
 from raylens.train.run_files import finite
@@ -50,15 +51,18 @@ class Reporter:
 
         Raises:
             TrainingError: the metric is no number at the end.
+        StorageError: the last checkpoint cannot be read.
         """
         self._steps = steps
         self._saved.add(steps)  # a run is not over before
-        rows = read_records(self._folder, EVALUATIONS)
-        last = rows[-1] if rows else {}
+        last = next((row for row in read_records(self._folder, EVALUATIONS) if row["step"] == steps), None)
+        if last is None:
+            # A driver that is killed between the last checkpoint and the last record leaves the figures in the one.
+            last = Checkpoints(self._folder).manifest(steps).metrics
         metrics = {name: value for name in self._run.metrics if (value := finite(last.get(name))) is not None}
         if self._metric not in metrics:
             raise TrainingError(f"{self._metric} was no number at the last evaluation: the run came to nothing")
-        return self._result(int(last["step"]), metrics)
+        return self._result(steps, metrics)
 
     def _put(self, step: int, metrics: dict[str, float]) -> None:
         if self._metric in metrics and step > self._last:  # else not finite; the run itself warns of it
