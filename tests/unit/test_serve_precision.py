@@ -95,3 +95,19 @@ def test_numbers_that_are_none_are_not_good_enough(encoder: Encoder, monkeypatch
     golden = golden_of(encoder, ("image",))
     golden["image"].vectors_BD[3] = np.nan
     assert settle(encoder, golden, "auto")["image"].precision == "fp32"
+
+
+@pytest.mark.parametrize(("supported", "gain", "fast"), [(True, 3.8, True), (True, 0.6, False), (False, 3.8, False)])
+def test_instructions_that_bring_nothing_are_not_used(
+    monkeypatch: pytest.MonkeyPatch, supported: bool, gain: float, fast: bool
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: supported)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    monkeypatch.setattr(precision_module, "_gain_in_bf16", lambda: gain)
+    assert precision_module._fast_in_bf16(torch.device("cpu")) is fast
+
+
+def test_the_gain_is_measured_and_leaves_the_generator_alone() -> None:
+    before = torch.get_rng_state()
+    assert 0.05 < precision_module._gain_in_bf16() < 50
+    assert torch.equal(torch.get_rng_state(), before)
