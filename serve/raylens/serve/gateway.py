@@ -12,6 +12,7 @@ from ray.serve.handle import DeploymentHandle
 
 from raylens.errors import OverloadedError, UnavailableError
 from raylens.serve.app import build_app
+from raylens.serve.breather import Breather
 from raylens.serve.catalogue import Catalogue, Served
 from raylens.serve.joined import JoinedModel
 from raylens.serve.messages import Description, Embeddings, Item, Refusal
@@ -83,7 +84,7 @@ class Gateway:
         security: SecurityConfig,
         *handles: DeploymentHandle,
     ) -> None:
-        embedders = [HandleEmbedder(handle) for handle in handles]
+        embedders = [Breather(HandleEmbedder(handle)) for handle in handles]
         pairs = zip(embedders[::2], embedders[1::2], strict=True)
         self._catalogue = Catalogue(
             [
