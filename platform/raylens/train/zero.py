@@ -38,7 +38,7 @@ class ZeroEngine:
     """
 
     def __init__(self, config: RunConfig, forward: Forward, micro_batch: int, device: torch.device) -> None:
-        deepspeed = _deepspeed(config)
+        deepspeed = _deepspeed(config, device)
         self._config, self._device, self._stage = config, device, config.zero.stage
         self.micro_batch = micro_batch
         self._forward = forward
@@ -139,9 +139,10 @@ class ZeroEngine:
                 self._forward.train(was)
 
 
-def _deepspeed(config: RunConfig) -> Any:
+def _deepspeed(config: RunConfig, device: torch.device) -> Any:
     """Import DeepSpeed without its habit of compiling a CPU kernel at first use (a minute, and a compiler)."""
-    if not torch.cuda.is_available():
+    on_cpu = device.type == "cpu"  # also on a machine with GPUs, where a run may do without
+    if on_cpu:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     import deepspeed
     import deepspeed.ops
@@ -149,6 +150,6 @@ def _deepspeed(config: RunConfig) -> Any:
 
     if config.precision == "fp16" and not get_accelerator().is_fp16_supported():
         raise ConfigError("precision = 'fp16': this machine's processor does not compute in it; use bf16, or a GPU")
-    if not torch.cuda.is_available():
+    if on_cpu:
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     return deepspeed
