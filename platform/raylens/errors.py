@@ -19,6 +19,7 @@
     │   └── WorkersLostError     a run's processes were lost, or did not start, more often than was tried again
     ├── BundleError              a model bundle is incomplete, corrupt or does not fit its config
     ├── ClusterError             Ray cannot give what was asked
+    │   └── UnansweredError      a cluster does not answer; it may a moment later
     └── ServingError             the embedding API cannot start, or answers wrongly
         ├── OverloadedError      more is asked for than there is room for
         └── UnavailableError     no replica can answer at the moment
@@ -47,6 +48,7 @@ __all__ = [
     "ServingError",
     "StorageError",
     "TrainingError",
+    "UnansweredError",
     "UnavailableError",
     "UnreachableError",
     "WorkersLostError",
@@ -147,6 +149,10 @@ class BundleError(RaylensError):
 
 class ClusterError(RaylensError):
     """Ray cannot give what was asked."""
+
+
+class UnansweredError(ClusterError):
+    """A cluster does not answer: it is not there, not yet or not any more; the same request may succeed later."""
 
 
 class ServingError(RaylensError):

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from raylens.capacity import Node
 from raylens.config import validated
+from raylens.config.placement import Group, GroupSize, Placement, node_labels
 from raylens.errors import ConfigError, TrainingError
 from raylens.storage import Store, open_store
 from raylens.train.progress import Checkpointed, Evaluated, Started
@@ -196,7 +198,21 @@ def test_so_many_trials_run_at_a_time_as_there_is_room_for(
 ) -> None:
     run = sweep().run
     scale = run.scale.model_copy(update={"workers": workers, "gpus_per_worker": gpus})
-    assert concurrency(run.model_copy(update={"scale": scale}), have) == trials
+    changed = run.model_copy(update={"scale": scale})
+    assert concurrency(changed, [Node("one", have)], Placement()) == trials
+
+
+def test_trials_share_the_nodes_of_each_group() -> None:
+    run = sweep().run
+    groups: dict[Group, GroupSize] = {"decode": GroupSize(2, 4), "train": GroupSize(3, 8, 4)}
+    nodes = [
+        Node(name, {"CPU": size.cpus, "GPU": size.gpus}, node_labels(name, groups), size.nodes)
+        for name, size in groups.items()
+    ]
+    placement = Placement.read([node_labels("head", groups)])
+    for workers, cpus, gpus, trials in ((2, 1, 1, 6), (2, 2, 0, 6), (1, 1, 0, 8), (8, 1, 1, 1), (4, 2, 1, 3)):
+        scale = run.scale.model_copy(update={"workers": workers, "cpus_per_worker": cpus, "gpus_per_worker": gpus})
+        assert concurrency(run.model_copy(update={"scale": scale}), nodes, placement) == trials
 
 
 def test_the_storage_of_a_sweep_is_read_from_its_folder() -> None:

@@ -44,6 +44,9 @@ class ScaleConfig(Node):
     """Pairs that go through the towers at a time; unset, what the memory of the workers holds."""
     max_failures: Annotated[int, Field(ge=0)] = 3
     """Restarts in a row, after a worker or its node was lost, that bring no new checkpoint before the run gives up."""
+    placement: Literal["auto", "anywhere"] = "auto"
+    """Where a cluster has groups of nodes, ``auto`` keeps workers to those of group ``train`` and decoding to those of
+    group ``decode``."""
 
     @model_validator(mode="before")
     @classmethod

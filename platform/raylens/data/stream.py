@@ -1,7 +1,7 @@
 """The training stream: units of the plan, made by Ray Data tasks anywhere in the cluster, in order."""
 
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,9 +10,11 @@ import ray
 import ray.data
 from numpy.typing import NDArray
 
+from raylens.capacity import Ask, lasting_shortage, placement
+from raylens.config.placement import GROUP_LABEL
 from raylens.data.unit import UnitMaker
 from raylens.data.unit_feed import counted, task_number
-from raylens.errors import RaylensError, own_error
+from raylens.errors import ClusterError, RaylensError, own_error
 from raylens.storage.patience import be_patient
 
 FAILED = "raylens_error"
@@ -43,9 +45,13 @@ def training_stream(maker: UnitMaker, *, start: int, stop: int, worker_batch: in
     return units.repartition(target_num_rows_per_block=worker_batch, strict=True)
 
 
-def execution_options() -> "ray.data.ExecutionOptions":
-    """Options under which a stream keeps its order."""
-    options = ray.data.ExecutionOptions()
+def execution_options(selector: Mapping[str, str] | None = None) -> "ray.data.ExecutionOptions":
+    """Options under which a stream keeps its order.
+
+    Args:
+        selector: labels of the nodes that make the data; all nodes if None.
+    """
+    options = ray.data.ExecutionOptions(label_selector=dict(selector) if selector else None)
     options.preserve_order = True
     return options
 
@@ -53,9 +59,13 @@ def execution_options() -> "ray.data.ExecutionOptions":
 def ray_map(items: list[dict[str, Any]], function: Callable[[dict[str, Any]], pa.Table]) -> Iterator[pa.Table]:
     """Apply a function to each item, anywhere in the cluster, and yield its tables as they come.
 
-    An error that the function raises on purpose comes as a row, and is raised here: what ends a task is printed by Ray
-    with a hundred lines of its own.
+    Where the cluster has nodes that decode, it is applied there. An error that the function raises on purpose comes as
+    a row, and is raised here: what ends a task is printed by Ray with a hundred lines of its own.
+
+    Raises:
+        ClusterError: no node has, or gets, a CPU for this.
     """
+    selector = _data_nodes()
 
     def apply(batch: dict[str, NDArray[Any]]) -> Iterator[pa.Table]:
         for values in zip(*(column.tolist() for column in batch.values()), strict=True):
@@ -65,6 +75,7 @@ def ray_map(items: list[dict[str, Any]], function: Callable[[dict[str, Any]], pa
                 yield pa.table({FAILED: [pickle.dumps(error)]})
 
     dataset = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(apply, batch_size=None)
+    dataset.context.execution_options.label_selector = selector or None
     try:
         for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
             if table.column_names == [FAILED]:
@@ -72,3 +83,19 @@ def ray_map(items: list[dict[str, Any]], function: Callable[[dict[str, Any]], pa
             yield table
     except ray.exceptions.RayTaskError as error:
         raise own_error(error) or error from None
+
+
+def _data_nodes() -> dict[str, str]:
+    """Labels of the nodes that read data.
+
+    Raises:
+        ClusterError: there is none, and none comes.
+    """
+    selector = placement().selector("decode")
+    if lasting_shortage([Ask("task that reads data", 1, {"CPU": 1}, selector)], lambda _: None) is not None:
+        group = f" of group {selector[GROUP_LABEL]}" if selector else ""
+        raise ClusterError(
+            f"reading data needs a CPU, and the cluster has no node{group} with one: add one, or leave --address out, "
+            "and this machine reads"
+        )
+    return selector

@@ -22,7 +22,8 @@ from raylens.train.interrupt import Interrupts
 from raylens.train.job import WorkerJob, check_fits
 from raylens.train.prepare import Prepared, prepare, run_store
 from raylens.train.progress import News
-from raylens.train.room import check_room
+from raylens.train.room import check_room, placement_of
+from raylens.train.room_watch import RoomWatch
 from raylens.train.run_report import REPORT, write_training_report
 from raylens.train.shares import Shares
 from raylens.train.trainer import ListenForTerm, Trainer, workers_to_start
@@ -91,7 +92,7 @@ def fit(
     Raises:
         RaylensError: bad input, a cluster too small, or a diagnosis of what went wrong in training.
     """
-    check_room(config)
+    check_room(config, say)
     audience = Audience(config, run_store(config), tell, say)
     prepared = prepare(config, say)
     checkpoints = Checkpoints(prepared.store)
@@ -105,8 +106,14 @@ def fit(
         check_fits(job, newest)
     counts = " or ".join(map(str, config.worker_counts))
     say(f"starting {counts} workers: ZeRO {config.zero.stage}, global batch {config.global_batch}")
+    room = RoomWatch(config, job.board.post.remote)
+
+    def hear(news: News) -> None:
+        room.hear(news)
+        audience.tell(news)
+
     try:
-        with audience, listening(job.board, audience.tell):
+        with audience, listening(job.board, hear), room:
             _run(job, prepared, interrupts or Interrupts(say))
             _check_end(checkpoints, prepared)
     finally:
@@ -150,22 +157,22 @@ def _report(run: Store, say: Callable[[str], None]) -> None:
 def _run(job: WorkerJob, prepared: Prepared, interrupts: Interrupts) -> None:
     config, store = job.config, prepared.store
     filesystem, path = (store / "ray").arrow()
-    counts, on_gpu = config.worker_counts, config.scale.gpus_per_worker > 0
+    counts, on_gpu, placement = config.worker_counts, config.scale.gpus_per_worker > 0, placement_of(config)
     trainer = Trainer(
         run_worker,
-        counts=counts,
+        run=config,
         checkpoints=Checkpoints(store),
-        max_failures=config.scale.max_failures,
         board=job.board,
         train_loop_config=job,
         datasets={"train": _stream_from_newest(job, prepared)},
-        dataset_config=Shares(),
+        dataset_config=Shares(placement.selector("decode")),
         torch_config=ray.train.torch.TorchConfig(timeout_s=COLLECTIVE_TIMEOUT_SECONDS),
         scaling_config=ray.train.ScalingConfig(
             num_workers=counts[0] if len(counts) == 1 else (counts[0], counts[-1]),
             use_gpu=on_gpu,
             elastic_resize_monitor_interval_s=RESIZE_SECONDS,
             resources_per_worker={"CPU": config.scale.cpus_per_worker, "GPU": config.scale.gpus_per_worker},
+            label_selector=placement.selector("train") or None,
         ),
         run_config=ray.train.RunConfig(
             name=f"{config.name}-{ray.get_runtime_context().get_job_id()}",

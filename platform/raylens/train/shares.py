@@ -2,6 +2,7 @@
 
 import atexit
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import ray.train
@@ -12,10 +13,14 @@ __all__ = ["Shares"]
 
 
 class Shares(ray.train.DataConfig):  # type: ignore[misc] # Ray publishes no types
-    """In order; and the process that deals them out leaves nothing behind."""
+    """In order; and the process that deals them out leaves nothing behind.
 
-    def __init__(self) -> None:
-        super().__init__(execution_options=execution_options())
+    Args:
+        selector: labels of the nodes that make the data.
+    """
+
+    def __init__(self, selector: Mapping[str, str]) -> None:
+        super().__init__(execution_options=execution_options(selector))
 
     def configure(self, *arguments: Any, **more: Any) -> Any:
         """Called by Ray, in an actor of its own."""

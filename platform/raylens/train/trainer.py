@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING, Any
 import ray
 import ray.train
 import ray.train.torch
+from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 from ray.train.v2._internal.execution.callback import WorkerGroupCallback
 from ray.train.v2._internal.execution.failure_handling import FailureDecision, FailurePolicy
 from ray.train.v2._internal.execution.scaling_policy import ElasticScalingPolicy
 from ray.train.v2.api.exceptions import PreemptionError
 
+from raylens.config import RunConfig
 from raylens.errors import RaylensError, StorageError, UnreachableError, own_error
 from raylens.train.checkpoint import Checkpoints
 from raylens.train.progress import Restarting
-from raylens.train.room import DATA_CPUS
+from raylens.train.room import DATA_CPUS, asks_of, nodes_are_coming, placement_of
 from raylens.train.signals import listen_for_term
 
 if TYPE_CHECKING:
@@ -36,20 +38,19 @@ class Trainer(ray.train.torch.TorchTrainer):  # type: ignore[misc] # Ray is unty
     def __init__(
         self,
         *args: Any,
-        counts: tuple[int, ...],
+        run: RunConfig,
         checkpoints: Checkpoints,
-        max_failures: int,
         board: Any,
         **others: Any,
     ) -> None:
         super().__init__(*args, **others)
-        self._counts = counts
-        self._failures = PatientPolicy(checkpoints, max_failures, board)
+        self._run = run
+        self._failures = PatientPolicy(run, checkpoints, board)
         self.interrupts: Interrupts | None = None
 
     def _initialize_and_run_controller(self, **settings: Any) -> Any:
         if self.scaling_config.elasticity_enabled:
-            settings["scaling_policy"] = CountsPolicy(self.scaling_config, self._counts)
+            settings["scaling_policy"] = CountsPolicy(self.scaling_config, self._run)
         settings["failure_policy"] = self._failures
         return super()._initialize_and_run_controller(**settings)
 
@@ -76,9 +77,10 @@ def workers_to_start(otherwise: int) -> int:
 class CountsPolicy(ElasticScalingPolicy):  # type: ignore[misc]
     """As many workers as there is room for, of the numbers that share a global batch equally."""
 
-    def __init__(self, scaling_config: Any, counts: tuple[int, ...]) -> None:
+    def __init__(self, scaling_config: Any, run: RunConfig) -> None:
         super().__init__(scaling_config)
-        self._counts = counts
+        self._counts = run.worker_counts
+        self._workers, self._data = asks_of(run, placement_of(run))
 
     def _get_resize_decision(self, num_workers: int) -> Any:
         # Policy and streams of data are in one process, the controller's; a stream is made for a number of workers.
@@ -86,8 +88,12 @@ class CountsPolicy(ElasticScalingPolicy):  # type: ignore[misc]
         return super()._get_resize_decision(num_workers)
 
     def _count_possible_workers(self, reserved_resources: Any) -> int:
-        room = super()._count_possible_workers(reserved_resources)
-        each = self.scaling_config._resources_per_worker_not_none.get("CPU", 0.0)
+        # What Ray set aside for the run may be on any node (Ray 2.60).
+        own = {row["NodeID"] for row in ray.nodes() if self._workers.allows(row.get("Labels") or {})}
+        room = super()._count_possible_workers({node: has for node, has in reserved_resources.items() if node in own})
+        if self._data.selector:
+            return max((count for count in self._counts if count <= room), default=0)
+        each = self._workers.each["CPU"]
         cpus = ray.cluster_resources().get("CPU", 0.0) - DATA_CPUS
         return max((count for count in self._counts if count <= room and count * each <= cpus), default=0)
 
@@ -95,14 +101,16 @@ class CountsPolicy(ElasticScalingPolicy):  # type: ignore[misc]
 class PatientPolicy(FailurePolicy):  # type: ignore[misc]
     """Try again, unless the same would only come again, or too many tries in a row brought no new checkpoint."""
 
-    def __init__(self, checkpoints: Checkpoints, max_failures: int, board: Any) -> None:
+    def __init__(self, run: RunConfig, checkpoints: Checkpoints, board: Any) -> None:
         super().__init__(ray.train.FailureConfig())
-        self._checkpoints, self._most, self._board = checkpoints, max_failures, board
+        self._run, self._checkpoints, self._board = run, checkpoints, board
         self._failures, self._step = 0, -1
         self._unreachable_since: float | None = None
 
     def make_decision(self, training_failed_error: Any) -> Any:
         """Of what to do about an error."""
+        if _is_short_of_room(training_failed_error) and nodes_are_coming(self._run):
+            return FailureDecision.RETRY  # machines take minutes to be made; nothing has failed
         own = _own(training_failed_error)
         if own is None or isinstance(own, UnreachableError):
             again = self._worth_it(training_failed_error, own)
@@ -123,13 +131,17 @@ class PatientPolicy(FailurePolicy):  # type: ignore[misc]
             self._unreachable_since = self._unreachable_since or time.monotonic()
             return time.monotonic() - self._unreachable_since < OUTAGE_SECONDS
         self._failures += 1
-        return self._failures <= self._most
+        return self._failures <= self._run.scale.max_failures
 
     def _newest(self) -> int:
         try:
             return max(self._checkpoints.steps(), default=0)
         except StorageError:
             return self._step
+
+
+def _is_short_of_room(error: Any) -> bool:
+    return isinstance(getattr(error, "controller_failure", None), WorkerGroupStartupTimeoutError)
 
 
 def _own(error: Any) -> RaylensError | None:

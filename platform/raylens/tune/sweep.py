@@ -1,18 +1,19 @@
 """A sweep on a Ray cluster, from its settings to the best configuration."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import ray
 from ray import tune
 
+from raylens.capacity import Ask, Node, live_nodes, possible_nodes
 from raylens.config import RunConfig
+from raylens.config.placement import Placement
 from raylens.data.build_plan import build_plan
 from raylens.storage import Store
 from raylens.train.pinned import manifests_of
-from raylens.train.room import DATA_CPUS, check_room
+from raylens.train.room import asks_of, check_room, placement_of
 from raylens.tune.best import write_best
 from raylens.tune.config import SweepConfig
 from raylens.tune.interruption import Interruption, quiet
@@ -63,7 +64,7 @@ def sweep(
         RaylensError: bad input, or a cluster too small.
     """
     config.check(GUESSED_STEPS)
-    check_room(config.run)
+    check_room(config.run, say)
     store = sweep_store(config)
     claim(store, config)
     record = sweep_so_far(store)
@@ -119,19 +120,41 @@ def _steps_of(run: RunConfig, store: Store, say: Callable[[str], None]) -> int:
     return run.length.steps(sum(order.epoch_size for order in plan.orders), run.global_batch)
 
 
-def concurrency(run: RunConfig, have: dict[str, float]) -> int:
-    """How many trials a cluster has room for: each has its workers, and a CPU to read data."""
-    workers = run.scale.workers
-    by_cpu = have.get("CPU", 0.0) // (workers * run.scale.cpus_per_worker + DATA_CPUS)
-    gpus = workers * run.scale.gpus_per_worker
-    return max(1, int(min(by_cpu, have.get("GPU", 0.0) // gpus) if gpus else by_cpu))
+def concurrency(run: RunConfig, nodes: Sequence[Node], placement: Placement) -> int:
+    """How many trials a cluster has room for: each has its workers, and a CPU to read data.
+
+    Args:
+        run: of the trials.
+        nodes: those that the cluster has or may get.
+        placement: the groups that they are of.
+    """
+    workers, data = asks_of(run, placement)
+    count = run.scale.workers
+    gpus, data_cpus = count * workers.each["GPU"], data.each["CPU"]
+    have = _sums(nodes, workers)
+    rooms = [have["GPU"] // gpus] if gpus else []
+    if data.selector == workers.selector:
+        rooms.append(have["CPU"] // (count * workers.each["CPU"] + data_cpus))
+    else:
+        rooms += [have["CPU"] // (count * workers.each["CPU"]), _sums(nodes, data)["CPU"] // data_cpus]
+    return max(1, int(min(rooms)))
+
+
+def _sums(nodes: Sequence[Node], ask: Ask) -> dict[str, float]:
+    """Resources of the nodes that something may be on."""
+    own = [node for node in nodes if ask.allows(node.labels)]
+    return {name: sum(node.count * node.resources.get(name, 0.0) for node in own) for name in ("CPU", "GPU")}
 
 
 def _tuner(
     store: Store, config: SweepConfig, space: Space, steps: int, watch: Watch, say: Callable[[str], None]
 ) -> Any:
     filesystem, path = store.arrow()
-    trainable = tune.with_resources(Trial, {"CPU": 0.001})
+    placement = placement_of(config.run)
+    # A trial's own process computes nothing, and must take no CPU from a worker that needs all of a node's.
+    beside = placement.selector("decode")
+    asked = tune.PlacementGroupFactory([{"CPU": 0.001}], **({"bundle_label_selector": [beside]} if beside else {}))
+    trainable = tune.with_resources(Trial, asked)
     place = f"{path}/{TUNE}"
     watch_with(watch)
     if tune.Tuner.can_restore(place, storage_filesystem=filesystem):
@@ -139,7 +162,7 @@ def _tuner(
         return tune.Tuner.restore(place, trainable, storage_filesystem=filesystem)
     store.delete_tree(TUNE)  # of a start that ended before Ray Tune wrote down anything
     param_space, search = _search(config, space, store.uri)
-    at_a_time = config.concurrent or concurrency(config.run, ray.cluster_resources())
+    at_a_time = config.concurrent or concurrency(config.run, possible_nodes(live_nodes()), placement)
     say(
         f"{_count(param_space, config)} trials, {at_a_time} at a time, of {steps} steps unless the space says otherwise"
     )

@@ -2,10 +2,13 @@
 
 import errno
 import socket
+from collections.abc import Mapping
 
 import ray
 from ray import serve
 
+from raylens.capacity import Ask, lasting_shortage, placement
+from raylens.config.placement import GROUP_LABEL
 from raylens.errors import ServingError
 from raylens.serve.holder import holder_of
 from raylens.serve.service import ServiceConfig, TowerConfig
@@ -23,18 +26,36 @@ def check_ray(config: ServiceConfig) -> None:
         raise ServingError("Ray is not running in this process: call ray.init() first")
     if serve.status().proxies:
         raise ServingError("Ray Serve runs on this cluster already: shut that service down, or use another cluster")
-    towers = [tower for model in config.models for tower in (model.text, model.image)]
-    there = ray.cluster_resources()
-    for kind, what in (("CPU", "cpus"), ("GPU", "gpus")):
-        asked = sum(tower.min_replicas * getattr(tower, what) for tower in towers)
-        if asked > there.get(kind, 0.0):
-            parts = ", ".join(
-                f"{one.model}: {_need(one.text, what)} + {_need(one.image, what)}" for one in config.models
-            )
-            raise ServingError(
-                f"the text and image replicas need {asked:g} {kind}s ({parts}), the cluster has "
-                f"{there.get(kind, 0.0):g}: ask for less, or start Ray with more"
-            )
+    asks = _asks(config, placement().selector("serve"))
+    found = lasting_shortage(asks, lambda _: None)
+    if found is None:
+        return
+    group = asks[0].selector.get(GROUP_LABEL)
+    who = f"nodes of group {group} have" if group else "the cluster has"
+    if found.resource is None:
+        each = ", ".join(f"{ask.what} {ask.count} x {_bundle(ask)}" for ask in found.asks)
+        raise ServingError(
+            f"replicas do not fit, each on one node: {each}; {who} room for {found.most:g} of {found.wanted:g}: ask "
+            "for less, or for larger nodes"
+        )
+    what = {"CPU": "cpus", "GPU": "gpus"}[found.resource]
+    parts = ", ".join(f"{one.model}: {_need(one.text, what)} + {_need(one.image, what)}" for one in config.models)
+    raise ServingError(
+        f"the text and image replicas need {found.wanted:g} {found.resource}s ({parts}), {who} {found.most:g}: ask "
+        "for less, or start Ray with more"
+    )
+
+
+def _asks(config: ServiceConfig, selector: Mapping[str, str]) -> list[Ask]:
+    return [
+        Ask(f"{model.model} ({name})", tower.min_replicas, {"CPU": tower.cpus, "GPU": tower.gpus}, selector)
+        for model in config.models
+        for name, tower in (("text", model.text), ("image", model.image))
+    ]
+
+
+def _bundle(ask: Ask) -> str:
+    return " and ".join(f"{size:g} {name}s" for name, size in ask.each.items() if size)
 
 
 def _need(tower: TowerConfig, what: str) -> str:

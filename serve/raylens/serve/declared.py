@@ -5,6 +5,7 @@ from typing import Any
 import yaml
 from ray import serve
 
+from raylens.capacity import placement
 from raylens.config import validated
 from raylens.registry import Registry
 from raylens.serve.deployments import application, environment
@@ -22,7 +23,8 @@ def build(arguments: dict[str, Any]) -> serve.Application:
     """
     config = validated(ServiceConfig, arguments)
     models = Registry(config.registry)
-    return application(config, models.store.uri, [models.resolve(one.model) for one in config.models])
+    versions = [models.resolve(one.model) for one in config.models]
+    return application(config, models.store.uri, versions, placement().selector("serve"))
 
 
 def declaration(config: ServiceConfig) -> str:

@@ -48,17 +48,22 @@ def environment(config: ServiceConfig) -> dict[str, str]:
     }
 
 
-def application(config: ServiceConfig, registry: str, versions: Sequence[Version]) -> serve.Application:
+def application(
+    config: ServiceConfig, registry: str, versions: Sequence[Version], selector: Mapping[str, str] | None = None
+) -> serve.Application:
     """All of them, bound to each other.
 
     Args:
         config: the service.
         registry: its registry's URI, made absolute.
         versions: which version each model begins with.
+        selector: labels of the nodes that they are on; any node by default.
     """
-    env = {"env_vars": environment(config)}
+    actor: dict[str, Any] = {"runtime_env": {"env_vars": environment(config)}}
+    if selector:
+        actor["label_selector"] = dict(selector)
     handles = [
-        _tower(config, one, tower, registry, version, env)
+        _tower(config, one, tower, registry, version, actor)
         for one, version in zip(config.models, versions, strict=True)
         for tower in ("text", "image")
     ]
@@ -69,18 +74,18 @@ def application(config: ServiceConfig, registry: str, versions: Sequence[Version
     gateway = serve.deployment(serve.ingress()(Gateway), **_common(config.limits)).options(
         name="Gateway",
         num_replicas=config.gateways,
-        ray_actor_options={"num_cpus": 0, "runtime_env": env},
+        ray_actor_options={"num_cpus": 0, **actor},
     )
     return gateway.bind(references, config.limits, config.security, *handles)
 
 
 def _tower(
-    config: ServiceConfig, model: ModelConfig, tower: Tower, registry: str, version: Version, env: Mapping[str, Any]
+    config: ServiceConfig, model: ModelConfig, tower: Tower, registry: str, version: Version, actor: Mapping[str, Any]
 ) -> serve.Application:
     own: TowerConfig = getattr(model, tower)
     deployment = serve.deployment(EncoderReplica, **_common(config.limits)).options(
         name=f"{version.name}-{tower}",
-        ray_actor_options={"num_cpus": own.cpus, "num_gpus": own.gpus, "runtime_env": env},
+        ray_actor_options={"num_cpus": own.cpus, "num_gpus": own.gpus, **actor},
         health_check_period_s=15,
         health_check_timeout_s=60,
         **_replicas(own),

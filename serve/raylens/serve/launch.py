@@ -8,6 +8,7 @@ from typing import Self
 import ray
 from ray import serve
 
+from raylens.capacity import placement
 from raylens.config import validated
 from raylens.registry import Registry, Version
 from raylens.serve.checks import check_port, check_ray
@@ -111,7 +112,7 @@ def serve_service(config: ServiceConfig) -> RunningService:
     check_port(config.host, config.port)
     if config.security.keys:
         KeyRing(config.security.keys)  # said here, before anything starts
-    app = application(config, models.store.uri, versions)
+    app = application(config, models.store.uri, versions, placement().selector("serve"))
     service = RunningService(config.host, config.port, versions)
     try:
         _deploy(app, config)

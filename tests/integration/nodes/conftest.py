@@ -7,6 +7,7 @@ this folder out (`norecursedirs`).
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import psutil
 import pytest
@@ -26,8 +27,15 @@ def raylets(monkeypatch: pytest.MonkeyPatch, s3_bucket: str) -> Iterator[Cluster
     """A head, to which nodes are added; nothing of a run is left while it lives, and nothing of it at the end."""
     del s3_bucket  # only that its credentials are there when the processes begin
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    with raylets_with(HEAD) as cluster:
+        yield cluster
+
+
+@contextlib.contextmanager
+def raylets_with(head: dict[str, Any]) -> Iterator[Cluster]:
+    """A cluster by the arguments of its head."""
     before = set(psutil.pids())
-    cluster = Cluster(initialize_head=True, head_node_args=HEAD)
+    cluster = Cluster(initialize_head=True, head_node_args=head)
     yield cluster
     assert not survivors(before, OURS)
     cluster.shutdown()

@@ -22,6 +22,7 @@ from raylens.train.prepare import check_claim, run_store
 __all__ = [
     "Cluster",
     "Forecast",
+    "cached_manifests",
     "compare_with_run",
     "forecast",
     "manifests_for",
@@ -50,11 +51,22 @@ def manifests_for(
         ManifestError: no shards, or none usable.
         StorageError: a store does not answer.
     """
-    found = [_cached(source, cache) for source in sources]
-    if all(found):
-        return [manifest for manifest in found if manifest]
+    found = cached_manifests(sources, cache)
+    if found is not None:
+        return found
     with session(cluster.address, cluster.num_cpus):
         return [manifest_for(source, cache, ray_map, progress) for source in sources]
+
+
+def cached_manifests(sources: Sequence[SourceConfig], cache: Store) -> list[Manifest] | None:
+    """The manifests of data sets, if all of them are made; needs no Ray.
+
+    Raises:
+        NotFoundError, ManifestError: there are no shards.
+        StorageError: a store does not answer.
+    """
+    found = [_cached(source, cache) for source in sources]
+    return [manifest for manifest in found if manifest] if all(found) else None
 
 
 def _cached(config: SourceConfig, cache: Store) -> Manifest | None:

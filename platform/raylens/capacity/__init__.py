@@ -1,0 +1,7 @@
+"""Whether a cluster has room for what is asked of it: nodes, bundles of resources, and what is missing."""
+
+from raylens.capacity.asking import lasting_shortage
+from raylens.capacity.nodes import live_nodes, placement, possible_nodes
+from raylens.capacity.packing import Ask, Node, Shortage, shortage
+
+__all__ = ["Ask", "Node", "Shortage", "lasting_shortage", "live_nodes", "placement", "possible_nodes", "shortage"]

@@ -1,0 +1,100 @@
+"""Whether a cluster has, or gets, room for bundles of resources; an autoscaler is asked where nothing else can tell."""
+
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import ray
+import ray._private.worker
+from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
+from ray.util.client import ray as client
+
+from raylens.capacity.nodes import is_own_cluster, live_nodes, possible_nodes
+from raylens.capacity.packing import Ask, Node, Shortage, shortage
+from raylens.config.placement import Placement
+
+__all__ = ["PATIENCE_SECONDS", "autoscaler_status", "lasting_shortage"]
+
+PATIENCE_SECONDS = 40.0
+"""So long may nodes take to join a cluster that does not say what it may become."""
+LOOK_SECONDS = 2.0
+REPLY_SECONDS = 10
+
+
+def lasting_shortage(asks: Sequence[Ask], say: Callable[[str], None]) -> Shortage | None:
+    """What is missing for these bundles, and will not come; None where there is room, or there may be.
+
+    Answers at once where the cluster is this process's own, or says what it may become. Elsewhere nodes are asked for,
+    and waited for up to `PATIENCE_SECONDS`.
+
+    Args:
+        asks: that are to fit at the same time.
+        say: is told of the wait.
+    """
+    live = live_nodes()
+    found = shortage(asks, possible_nodes(live))
+    if found is None or is_own_cluster() or _says_its_sizes(live):
+        return found
+    say(f"no room yet for {_text(asks)}: waiting {PATIENCE_SECONDS:.0f} s at most for more nodes")
+    with _requested(asks):
+        return _after_waiting(asks)
+
+
+def autoscaler_status() -> GetClusterStatusReply:
+    """What Ray's autoscaler wrote down last, and what is asked of it; empty parts where there is none of version 2."""
+    if client.is_connected():
+        text: bytes = ray.get(ray.remote(num_cpus=0)(_status).remote())
+    else:
+        text = _status()
+    return GetClusterStatusReply.FromString(text)
+
+
+def _status() -> bytes:
+    reply: bytes = ray._private.worker.global_worker.gcs_client.get_cluster_status(timeout_s=REPLY_SECONDS)
+    return reply
+
+
+def _says_its_sizes(live: Sequence[Node]) -> bool:
+    groups = Placement.read([node.labels for node in live]).groups
+    return bool(groups) and None not in groups.values()
+
+
+def _after_waiting(asks: Sequence[Ask]) -> Shortage | None:
+    end, asked_at = time.monotonic() + PATIENCE_SECONDS, 0
+    while True:
+        found = shortage(asks, live_nodes())
+        if found is None or time.monotonic() > end:
+            return found
+        status = autoscaler_status()
+        told, state = status.autoscaling_state, status.cluster_resource_state
+        if not asked_at and state.cluster_resource_constraints:
+            asked_at = state.cluster_resource_state_version
+        if asked_at and told.last_seen_cluster_resource_state_version >= asked_at:
+            if told.infeasible_cluster_resource_constraints:
+                return found
+            if told.pending_instance_requests or told.pending_instances:
+                return None
+        time.sleep(LOOK_SECONDS)
+
+
+@contextmanager
+def _requested(asks: Sequence[Ask]) -> Iterator[None]:
+    """Inside, the autoscaler is asked for room, beside what others ask it for."""
+    from ray.data._internal.cluster_autoscaler import get_or_create_autoscaling_coordinator
+
+    coordinator, name = get_or_create_autoscaling_coordinator(), f"raylens-{uuid.uuid4().hex}"
+    bundles = [dict(ask.each) for ask in asks for _ in range(ask.count)]
+    selectors = [dict(ask.selector) for ask in asks for _ in range(ask.count)]
+    request = coordinator.request_resources.remote(
+        requester_id=name, resources=bundles, label_selectors=selectors, expire_after_s=2 * PATIENCE_SECONDS
+    )
+    ray.get(request)
+    try:
+        yield
+    finally:
+        ray.get(coordinator.cancel_request.remote(name))
+
+
+def _text(asks: Sequence[Ask]) -> str:
+    return " and ".join(f"{ask.count} x {ask.what}" for ask in asks)

@@ -1,0 +1,69 @@
+"""The nodes of the cluster that this process is connected to, and those that it may still get."""
+
+from typing import Any
+
+import ray
+import ray._private.state
+import ray._private.worker
+from ray.util.client import ray as client
+
+from raylens.capacity.packing import Node
+from raylens.config.placement import GROUP_LABEL, Group, GroupSize, Placement
+
+__all__ = ["is_own_cluster", "live_nodes", "placement", "possible_nodes"]
+
+MANY = 1_000_000
+"""What stands for a number of nodes without a bound."""
+
+
+def live_nodes() -> list[Node]:
+    """Those that are there."""
+    return [_node(row) for row in ray.nodes() if row["Alive"]]
+
+
+def placement() -> Placement:
+    """The groups of nodes that the cluster has; none without a cluster."""
+    if not ray.is_initialized():
+        return Placement()
+    return Placement.read([node.labels for node in live_nodes()])
+
+
+def possible_nodes(live: list[Node]) -> list[Node]:
+    """Those that are there, and those that may come: by the head's announcements, or else by what a service that
+    manages the cluster reported to Ray."""
+    groups = Placement.read([node.labels for node in live])
+    if not groups.groups:
+        return _reported() or live
+    more = []
+    for group, size in groups.groups.items():
+        there = sum(node.labels.get(GROUP_LABEL) == group for node in live)
+        if size is not None and size.nodes > there:
+            more.append(_announced(group, size, size.nodes - there, groups))
+    return [*live, *more]
+
+
+def is_own_cluster() -> bool:
+    """Whether this process began the cluster, for itself alone: no node ever joins it."""
+    node: Any = ray._private.worker._global_node
+    return node is not None and bool(node.is_head())
+
+
+def _node(row: dict[str, Any]) -> Node:
+    resources = {name: float(size) for name, size in row["Resources"].items() if name in ("CPU", "GPU")}
+    return Node(f"{row['NodeManagerHostname']} ({row['NodeID'][:6]})", resources, row.get("Labels") or {})
+
+
+def _announced(group: Group, size: GroupSize, count: int, groups: Placement) -> Node:
+    labels = {GROUP_LABEL: group} | groups.selector(group)
+    return Node(f"group {group}", {"CPU": size.cpus, "GPU": size.gpus}, labels, count)
+
+
+def _reported() -> list[Node]:
+    """Ray's own autoscaler reports no limits, so this is empty with it; nor is it to be had through Ray's client."""
+    config = None if client.is_connected() else ray._private.state.state.get_cluster_config()
+    groups = config.node_group_configs if config is not None else ()
+    return [
+        Node(one.name, dict(one.resources), {}, MANY if one.max_count < 0 else one.max_count)
+        for one in groups
+        if one.resources and one.max_count
+    ]
