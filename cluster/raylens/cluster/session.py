@@ -14,9 +14,10 @@ from typing import Any
 import ray
 import ray._private.worker
 
+from raylens.cluster.secrets import VARIABLE, check_nodes
 from raylens.errors import ClusterError
 
-__all__ = ["LOCAL_CPUS", "session"]
+__all__ = ["LOCAL_CPUS", "session", "sigterm_interrupts", "store_bytes"]
 
 LOCAL_CPUS = 4
 """Logical CPUs that a machine declares at least: two workers, the stream and a replica fit on two cores."""
@@ -53,15 +54,17 @@ def session(address: str | None = None, num_cpus: int | None = None) -> Iterator
         raise ClusterError(f"cannot use {where}: {_first_line(error)}") from error
     ray._private.worker.print_to_stdstream = _to_log
     try:
+        if address and os.environ.get(VARIABLE):
+            check_nodes()
         # After ray.init, which puts a handler in place that prints a stack and aborts, and leaves Ray behind.
-        with _sigterm_interrupts():
+        with sigterm_interrupts():
             yield
     finally:
         ray.shutdown()
 
 
 @contextmanager
-def _sigterm_interrupts() -> Iterator[None]:
+def sigterm_interrupts() -> Iterator[None]:
     """A polite request to stop (SIGTERM) is answered like Ctrl-C: what was started is stopped."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -86,7 +89,7 @@ def _init_local(num_cpus: int) -> None:
     ray.init(
         address="local",
         num_cpus=num_cpus,
-        object_store_memory=_store_bytes(num_cpus),
+        object_store_memory=store_bytes(num_cpus),
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,
@@ -94,7 +97,7 @@ def _init_local(num_cpus: int) -> None:
     )
 
 
-def _store_bytes(num_cpus: int) -> int:
+def store_bytes(num_cpus: int) -> int:
     """What Ray may hold in shared memory; beyond what there is, it would spill to disk or work from there."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     shared = shutil.disk_usage(SHARED_MEMORY).free if Path(SHARED_MEMORY).is_dir() else memory

@@ -14,8 +14,13 @@ from raylens.errors import ConfigError, RaylensError
 from raylens.workloads.cli import (
     budget,
     checkpoints,
+    cluster,
+    clusters,
+    cost,
     data,
+    doctor,
     evaluate,
+    jobs,
     models,
     quickstart,
     runs,
@@ -24,11 +29,11 @@ from raylens.workloads.cli import (
     tokenizer,
     train,
 )
+from raylens.workloads.cli.options import BAD_INPUT, FAILED, INTERRUPTED, Ended
 
-__all__ = ["app", "main"]
+__all__ = ["app", "main", "report"]
 
 DEBUG = "RAYLENS_DEBUG"
-BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
 
 app = typer.Typer(
     name="raylens",
@@ -39,7 +44,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-for module in (quickstart, train, budget, evaluate):
+for module in (quickstart, train, budget, cost, evaluate, doctor):
     module.add_to(app)
 app.add_typer(serve.app, name="serve")
 app.add_typer(models.app, name="models")
@@ -47,6 +52,9 @@ app.add_typer(sweep.app, name="sweep")
 app.add_typer(runs.app, name="runs")
 app.add_typer(checkpoints.app, name="checkpoints")
 app.add_typer(data.app, name="data")
+app.add_typer(jobs.app, name="jobs")
+app.add_typer(clusters.app, name="clusters")
+app.add_typer(cluster.app, name="cluster")
 app.add_typer(tokenizer.app, name="tokenizer")
 
 
@@ -64,15 +72,18 @@ def main() -> None:
     try:
         app()
     except RaylensError as error:
-        _report(error)
+        report(error)
         sys.exit(BAD_INPUT if isinstance(error, ConfigError) else FAILED)
+    except Ended:
+        raise
     except SystemExit as ended:
         if ended.code == INTERRUPTED:  # what typer makes of KeyboardInterrupt
             Console(stderr=True).print("[yellow]interrupted[/yellow]; the same command resumes from what is saved")
         raise
 
 
-def _report(error: RaylensError) -> None:
+def report(error: RaylensError) -> None:
+    """Print an error in one line; behind its traceback, where that is asked for."""
     if os.environ.get(DEBUG):
         traceback.print_exc()
     Console(stderr=True, highlight=False).print(f"[bold red]error:[/bold red] {escape(str(error))}", soft_wrap=True)

@@ -7,7 +7,21 @@ import typer
 
 from raylens.errors import ConfigError
 
-__all__ = ["Address", "NumCpus", "Registry", "Set", "check_file"]
+__all__ = [
+    "BAD_INPUT",
+    "FAILED",
+    "INTERRUPTED",
+    "Address",
+    "ClusterName",
+    "Ended",
+    "NumCpus",
+    "Registry",
+    "Set",
+    "check_file",
+]
+
+BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
+"""Exit statuses of all commands."""
 
 Set = Annotated[
     list[str] | None,
@@ -21,6 +35,10 @@ Address = Annotated[
         envvar="RAY_ADDRESS", help="A running Ray cluster (auto, ray://host:10001). Without it, one on this machine."
     ),
 ]
+ClusterName = Annotated[
+    str | None,
+    typer.Option("--cluster", envvar="RAYLENS_CLUSTER", metavar="NAME|ADDRESS", help="A profile, or http://HOST:8265."),
+]
 NumCpus = Annotated[
     int | None,
     typer.Option(min=1, help="Logical CPUs of the cluster on this machine; its cores, at least 4, by default."),
@@ -29,6 +47,10 @@ Registry = Annotated[
     str,
     typer.Option(envvar="RAYLENS_REGISTRY", help="URI of the model registry: a folder or s3://bucket/prefix."),
 ]
+
+
+class Ended(SystemExit):
+    """Ends a command with a status, of which everything has been said."""
 
 
 def check_file(path: Path, option: str) -> None:

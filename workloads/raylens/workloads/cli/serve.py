@@ -1,4 +1,4 @@
-"""``raylens serve``, with ``serve build`` and ``serve key``."""
+"""``raylens serve``, with ``serve build``, ``serve deploy``, ``serve undeploy`` and ``serve key``."""
 
 import json
 import threading
@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from raylens.errors import ConfigError
-from raylens.workloads.cli.options import Address, NumCpus, Set, check_file
+from raylens.workloads.cli.options import Address, ClusterName, NumCpus, Set, check_file
 from raylens.workloads.serving import logical_cpus, service_config
 
 __all__ = ["app"]
@@ -122,6 +122,40 @@ def build(
         typer.echo(text, nl=False)
     else:
         out.write_text(text)
+
+
+@app.command("deploy")
+def deploy(
+    file: Annotated[Path, typer.Argument(metavar="FILE.yaml", help="As `raylens serve build` writes it.")],
+    cluster: ClusterName = None,
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds until it must answer.")] = 600,
+) -> None:
+    """Make a running cluster serve what the file says, and return when it does. Every node has raylens in its image.
+
+    Example:
+
+        raylens serve build pets@prod --registry s3://models --out service.yaml
+
+        raylens serve deploy service.yaml --cluster team
+    """
+    from raylens.cluster.jobs import Jobs
+    from raylens.cluster.profiles import profile_of
+    from raylens.workloads.deploying import deploy as bring
+
+    with Jobs(*profile_of(cluster)) as jobs:
+        url = bring(jobs, file, timeout, lambda text: typer.echo(text, err=True))
+    typer.echo(url)
+
+
+@app.command("undeploy")
+def undeploy(cluster: ClusterName = None) -> None:
+    """End what a cluster serves."""
+    from raylens.cluster.jobs import Jobs
+    from raylens.cluster.profiles import profile_of
+    from raylens.workloads.deploying import undeploy as end
+
+    with Jobs(*profile_of(cluster)) as jobs:
+        end(jobs)
 
 
 @app.command("key")

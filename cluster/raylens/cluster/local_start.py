@@ -1,0 +1,85 @@
+"""The commands and variables that start one node of a cluster on this machine."""
+
+import os
+import socket
+import sys
+from pathlib import Path
+
+from raylens.config import Node
+
+__all__ = ["NodeShape", "environment", "free_port", "head_command", "node_command"]
+
+
+class NodeShape(Node):
+    """What a node declares; whether the machine has it is not looked at."""
+
+    cpus: int = 2
+    gpus: int = 0
+    store_bytes: int = 500_000_000
+    """Of shared memory, for objects."""
+    labels: dict[str, str] = {}  # noqa: RUF012 (pydantic copies it)
+
+
+def head_command(shape: NodeShape, temporary: Path, port: int, dashboard_port: int) -> list[str]:
+    """The first node: it also has the dashboard with the Jobs API, on loopback alone."""
+    return [
+        *_ray("--head", *_shape(shape)),
+        f"--port={port}",
+        f"--temp-dir={temporary}",
+        "--include-dashboard=true",
+        "--dashboard-host=127.0.0.1",
+        f"--dashboard-port={dashboard_port}",
+        f"--ray-client-server-port={free_port()}",
+        "--disable-usage-stats",
+    ]
+
+
+def node_command(shape: NodeShape, address: str) -> list[str]:
+    """One more node, which joins the one at ``address``."""
+    return _ray(f"--address={address}", *_shape(shape))
+
+
+def environment(token_file: Path) -> dict[str, str]:
+    """Variables of the nodes, and so of all jobs: this process's own, and what makes raylens work.
+
+    Nothing that points at another cluster, and of the token only the file: processes show their variables.
+    """
+    unwanted = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_AUTH_TOKEN", "RAY_JOB_CONFIG_JSON_ENV_VAR", "PYTHONPATH")
+    own = {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(token_file),
+        # What a run understands: it saves, and says how it is resumed. Ray would kill it 3 seconds later.
+        "RAY_JOB_STOP_SIGNAL": "SIGINT",
+        "RAY_JOB_STOP_WAIT_TIME_S": "30",
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        # There is nowhere to go for what runs here.
+        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
+        # Jobs say `python`: the one that raylens is installed in.
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+    }
+    inherited = {name: value for name, value in os.environ.items() if name not in unwanted}
+    return {**inherited, **own}
+
+
+def free_port() -> int:
+    """One that nobody listens on at the moment."""
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return int(probe.getsockname()[1])
+
+
+def _ray(*words: str) -> list[str]:
+    # Ports that Ray fixes, for one node on a machine, are left to the kernel.
+    anywhere = [f"--{name}=0" for name in ("min-worker-port", "max-worker-port", "dashboard-agent-listen-port")]
+    return [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *anywhere, *words]
+
+
+def _shape(shape: NodeShape) -> list[str]:
+    labels = ",".join(f"{name}={value}" for name, value in shape.labels.items())
+    return [
+        f"--num-cpus={shape.cpus}",
+        f"--num-gpus={shape.gpus}",
+        f"--object-store-memory={shape.store_bytes}",
+        *([f"--labels={labels}"] if labels else []),
+    ]

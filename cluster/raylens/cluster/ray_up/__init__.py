@@ -1,0 +1,5 @@
+"""The file for `ray up`, from a cluster's description."""
+
+from raylens.cluster.ray_up.render import render, to_yaml
+
+__all__ = ["render", "to_yaml"]

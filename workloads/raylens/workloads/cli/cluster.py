@@ -1,0 +1,224 @@
+"""``raylens cluster``: describe a cluster once, render what makes it; or have one on this machine."""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from raylens.errors import ConfigError
+from raylens.workloads.cli import cluster_local
+from raylens.workloads.cli.options import check_file
+from raylens.workloads.cli.runs import print_page
+
+if TYPE_CHECKING:
+    from raylens.cluster.kuberay import Kind, Manifest
+    from raylens.cluster.spec import ClusterSpec
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Describe a cluster once, and render what makes it: manifests of KubeRay, or the file of `ray up`. "
+    "`raylens cluster local` is one on this machine.",
+    epilog="`raylens cluster init cluster.yaml` writes a description to begin with.",
+)
+rendering = typer.Typer(no_args_is_help=True, help="Write what makes a described cluster.")
+app.add_typer(rendering, name="render")
+cluster_local.add_to(app)
+
+Description = Annotated[Path, typer.Argument(metavar="CLUSTER.yaml", help="The cluster's description.")]
+
+
+@app.command("init")
+def init(
+    file: Annotated[Path, typer.Argument(metavar="CLUSTER.yaml", help="The file to write; never overwritten.")] = Path(
+        "cluster.yaml"
+    ),
+) -> None:
+    """Write a description to begin with, which explains itself.
+
+    Example:
+
+        raylens cluster init pets.yaml && raylens cluster check pets.yaml
+    """
+    from importlib.resources import files
+
+    example = files("raylens.cluster.spec").joinpath("example.yaml").read_text(encoding="utf-8")
+    with _writing("CLUSTER.yaml", file):
+        check_file(file, "CLUSTER.yaml")
+        try:
+            with file.open("x", encoding="utf-8") as sink:
+                sink.write(example)
+        except FileExistsError:
+            raise ConfigError(f"{file} exists, and is not overwritten: name another file, or remove it") from None
+    typer.echo(f"{file}: edit it, then `raylens cluster check {file}`", err=True)
+
+
+@app.command("check")
+def check(file: Description) -> None:
+    """Check a description, and show its groups, its images, and what it is complete for.
+
+    Example:
+
+        raylens cluster check pets.yaml
+    """
+    from raylens.cluster.spec import load_spec
+    from raylens.workloads.cluster_table import check_page
+
+    print_page(check_page(load_spec(file)))
+
+
+@rendering.command("kuberay", context_settings={"ignore_unknown_options": False})
+def kuberay(
+    file: Description,
+    command: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[-- COMMAND...]", help="Of a job: any command of raylens, after --."),
+    ] = None,
+    kind: Annotated[
+        str | None,
+        typer.Option(
+            metavar="cluster|job|service",
+            help="What to render; by default what the rest says, and with --out the cluster too.",
+        ),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Of the object; the cluster's by default, with -job or -serve at its end.")
+    ] = None,
+    serve_config: Annotated[
+        Path | None, typer.Option(help="Settings of the service, as `raylens serve --config` takes them.")
+    ] = None,
+    open_to_all: Annotated[bool, typer.Option("--open", help="Serve without API keys.")] = False,
+    out: Annotated[Path | None, typer.Option(help="A folder for the files; without it, standard output.")] = None,
+) -> None:
+    """Write manifests for KubeRay 1.7: the object, its network policies, disruption budgets and service account.
+
+    Secrets are named and never written. What is applied twice changes nothing; look first with
+    `kubectl apply --dry-run=server -f FILE`.
+
+    Examples:
+
+        raylens cluster render kuberay pets.yaml | kubectl apply -f -
+
+        raylens cluster render kuberay pets.yaml --kind job --name pets-1 -- train mine.yaml --set storage=s3://runs
+
+        raylens cluster render kuberay pets.yaml --kind service --serve-config serve.yaml
+
+        raylens cluster render kuberay pets.yaml --serve-config serve.yaml --out manifests -- train mine.yaml
+    """
+    from raylens.cluster.kuberay import render, to_yaml
+    from raylens.cluster.spec import load_spec
+    from raylens.workloads.cluster_service import service_for
+
+    spec = load_spec(file)
+    kinds = _kinds(kind, bool(command), serve_config, everything=out is not None)
+    if name is not None and len(kinds) > 1:
+        raise ConfigError(f"--name {name} names one object: say which by --kind {' or '.join(kinds)}")
+    if open_to_all and "service" not in kinds:
+        raise ConfigError("--open says who may call a service: name its settings by --serve-config, or leave it out")
+    words, files = _job(spec, command) if "job" in kinds and command else ([], {})
+    rendered: dict[Kind, list[Manifest]] = {}
+    for one in kinds:
+        serving = (
+            service_for(spec, serve_config, open_to_all=open_to_all) if one == "service" and serve_config else None
+        )
+        rendered[one] = render(spec, one, name=name, command=words, files=files, serving=serving)
+    if out is None:
+        typer.echo(to_yaml(manifest for found in rendered.values() for manifest in found), nl=False)
+        return
+    texts = {f"{one}.yaml": to_yaml(found) for one, found in rendered.items()}
+    read = [file, *([serve_config] if serve_config else []), *map(Path, command or [])]
+    with _writing("--out", out):
+        _spare([out / name for name in texts], read)
+        _write(out, texts)
+
+
+@rendering.command("ray-up")
+def ray_up(
+    file: Description,
+    out: Annotated[Path | None, typer.Option(help="Write the file here; to standard output without it.")] = None,
+) -> None:
+    """Write the file for `ray up`, of machines of AWS, Google Cloud, or your own: see `launcher` in the description.
+
+    Example:
+
+        raylens cluster render ray-up pets.yaml --out pets-up.yaml && RAY_AUTH_MODE=token ray up pets-up.yaml
+    """
+    from raylens.cluster.ray_up import render, to_yaml
+    from raylens.cluster.spec import load_spec
+
+    if out is not None:
+        with _writing("--out", out):
+            check_file(out, "--out")
+            _spare([out], [file])
+    spec = load_spec(file)
+    text = to_yaml(render(spec), spec)
+    if out is None:
+        typer.echo(text, nl=False)
+    else:
+        with _writing("--out", out):
+            out.write_text(text, encoding="utf-8")
+        typer.echo(str(out), err=True)
+
+
+def _kinds(kind: str | None, command: bool, serve_config: Path | None, *, everything: bool) -> list["Kind"]:
+    """What was asked for, by its kind or by what only it has; with a folder the cluster as well."""
+    from raylens.cluster.kuberay import KINDS
+
+    given = {"cluster": everything, "job": command, "service": serve_config is not None}
+    if kind is None:
+        found = [one for one in KINDS if given[one]] or ["cluster"]
+        if len(found) > 1 and not everything:
+            raise ConfigError(
+                "a command and --serve-config: say --kind job or --kind service, or --out FOLDER for both"
+            )
+        return found
+    if kind not in KINDS:
+        raise ConfigError(f"--kind {kind}: it must be one of {', '.join(KINDS)}")
+    for other, thing in (("job", "a command"), ("service", "--serve-config")):
+        if given[other] and kind != other:
+            raise ConfigError(f"--kind {kind}: {thing} is for --kind {other}; leave it out")
+    return [one for one in KINDS if one == kind]
+
+
+def _job(spec: "ClusterSpec", command: list[str]) -> tuple[list[str], dict[str, str]]:
+    """The command of a job, with or without ``raylens`` before it, and the files that it names.
+
+    It is checked as if it were run, and for secrets of this machine.
+    """
+    from raylens.cluster.kuberay import JOB_FILES
+    from raylens.cluster.leaks import check_text
+    from raylens.workloads.job_command import FILES, job_command
+
+    check_text("the command", command, os.environ)
+    checked = job_command(command[command[:1] == ["raylens"] :], spec.env | spec.head.env)
+    texts = {name: data.decode() for name, data in checked.files.items()}
+    check_text("a file of the command", texts.values(), os.environ)
+    words = [word.replace(FILES, f"{JOB_FILES}/") for word in checked.words]
+    return ["raylens", *words], texts
+
+
+def _write(folder: Path, texts: dict[str, str]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8")
+        typer.echo(str(folder / name), err=True)
+
+
+@contextmanager
+def _writing(option: str, place: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(f"{option} {place}: cannot be written: {error.strerror}; name another place") from None
+
+
+def _spare(written: Iterable[Path], read: Sequence[Path]) -> None:
+    """Refuse to write over what was read: `raylens cluster init` calls its file as the manifest is called."""
+    for place in written:
+        for source in read:
+            if place.exists() and source.exists() and place.samefile(source):
+                raise ConfigError(f"--out would overwrite {source}, which it is rendered from: name another place")

@@ -1,0 +1,164 @@
+"""``raylens cluster local``."""
+
+import contextlib
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from raylens.errors import ClusterError, ConfigError
+
+if TYPE_CHECKING:
+    from raylens.cluster.local_start import NodeShape
+    from raylens.config.placement import Group
+
+__all__ = ["add_to"]
+
+HEADLESS_CPUS = 0
+LOOK_SECONDS = 1.0
+DETACHED = "from raylens.workloads.cli import main; main()"
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the command."""
+    app.command("local")(local)
+
+
+def local(
+    nodes: Annotated[int, typer.Option(min=1, help="Nodes, the head among them.")] = 3,
+    decode: Annotated[int, typer.Option(min=0, help="Nodes that decode alone, beside a head that only leads.")] = 0,
+    train: Annotated[int, typer.Option(min=0, help="Nodes that train alone.")] = 0,
+    serve: Annotated[int, typer.Option(min=0, help="Nodes that serve alone.")] = 0,
+    cpus: Annotated[int, typer.Option(min=1, help="Logical CPUs of each node.")] = 2,
+    gpus: Annotated[int, typer.Option(min=0, help="GPUs that each node declares; of groups, the training ones.")] = 0,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of dashboard and Jobs API; 0 takes a free one.")] = 8265,
+    name: Annotated[str, typer.Option(help="Of the profile by which jobs reach it.")] = "local",
+    detach: Annotated[bool, typer.Option("--detach", help="Leave it running in the background.")] = False,
+    stop: Annotated[bool, typer.Option("--stop", help="Stop the one in the background.")] = False,
+) -> None:
+    """Run a real cluster of several nodes on this machine, until Ctrl-C.
+
+    It asks for a token, which its profile knows. Whatever ends this command ends all of the cluster.
+
+    Examples:
+
+        raylens cluster local --nodes 3
+
+        raylens jobs submit --cluster local -- quickstart --storage /tmp/try
+
+        raylens cluster local --decode 2 --train 2 --detach && raylens cluster local --stop
+    """
+    from raylens.cluster import local_state
+
+    if stop:
+        local_state.stop(name)
+        typer.echo(f"stopped: {name}", err=True)
+        return
+    pid = local_state.running(name)
+    if pid is not None:
+        raise ClusterError(f"local cluster {name!r} is running (pid {pid}): --stop ends it, --name starts another")
+    if detach:
+        _in_background(name)
+        return
+    counts: dict[Group, int] = {"decode": decode, "train": train, "serve": serve}
+    groups = {group: count for group, count in counts.items() if count}
+    _run(name, _shapes(nodes, groups, cpus, gpus), port)
+
+
+def _shapes(nodes: int, groups: "dict[Group, int]", cpus: int, gpus: int) -> "list[NodeShape]":
+    """The head and the others; where there are groups, the head has no CPUs, so that nothing of a run is on it."""
+    from raylens.cluster.local_start import NodeShape
+    from raylens.cluster.session import store_bytes
+    from raylens.config.placement import GroupSize, node_labels
+
+    total = 1 + sum(groups.values()) if groups else nodes
+    store = store_bytes(cpus * total) // total
+    if not groups:
+        return [NodeShape(cpus=cpus, gpus=gpus, store_bytes=store)] * nodes
+    gpus_of = {group: gpus if group == "train" else 0 for group in groups}
+    sizes = {group: GroupSize(nodes=count, cpus=cpus, gpus=gpus_of[group]) for group, count in groups.items()}
+    head = NodeShape(cpus=HEADLESS_CPUS, store_bytes=store, labels=node_labels("head", sizes))
+    others = [
+        NodeShape(cpus=cpus, gpus=gpus_of[group], store_bytes=store, labels=node_labels(group, sizes))
+        for group, count in groups.items()
+        for _ in range(count)
+    ]
+    return [head, *others]
+
+
+def _run(name: str, shapes: "list[NodeShape]", port: int) -> None:
+    from raylens.cluster import local_state
+    from raylens.cluster.local import LocalCluster
+    from raylens.cluster.profiles import update_profiles
+    from raylens.cluster.session import sigterm_interrupts
+    from raylens.workloads.terminal import Terminal
+
+    _check_profile(name)
+    cluster = LocalCluster(shapes, port)
+    with Terminal() as terminal, sigterm_interrupts(), contextlib.suppress(KeyboardInterrupt):
+        terminal.title(f"cluster {name}: {len(shapes)} nodes on this machine")
+        with cluster:
+            update_profiles(lambda profiles: profiles.replaced(name, cluster.profile))
+            local_state.record(name, cluster.profile.address)
+            try:
+                terminal.say(f"ready: {cluster.profile.address}, profile {name!r}, logs in {cluster.folder}")
+                terminal.say(f"submit with `raylens jobs submit --cluster {name} -- ...`; stop with Ctrl-C")
+                while True:
+                    time.sleep(LOOK_SECONDS)
+                    cluster.check()
+            finally:
+                _forget_profile(name, cluster.profile.address)
+                terminal.say("stopping")
+    # Last: who waits for the cluster to be gone looks at this.
+    local_state.forget(name)
+    typer.echo("stopped", err=True)
+
+
+def _check_profile(name: str) -> None:
+    """A profile of somebody else's cluster is not written over."""
+    from raylens.cluster.profiles import read_profiles
+
+    profile = read_profiles().clusters.get(name)
+    if profile is not None and not profile.address.startswith("http://127.0.0.1:"):
+        raise ConfigError(f"--name {name}: there is a profile of that name, for {profile.address}; choose another")
+
+
+def _forget_profile(name: str, address: str) -> None:
+    from raylens.cluster.profiles import Profiles, update_profiles
+
+    def without(profiles: Profiles) -> Profiles:
+        profile = profiles.clusters.get(name)
+        return profiles.without(name) if profile is not None and profile.address == address else profiles
+
+    update_profiles(without)
+
+
+def _in_background(name: str) -> None:
+    """The same command without --detach, in a session of its own; returns when its cluster is up."""
+    from raylens.cluster import local_state
+
+    folder = local_state.state_folder()
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    log = folder / f"{name}.log"
+    words = [word for word in sys.argv[1:] if word != "--detach"]
+    with log.open("wb") as sink:
+        process = subprocess.Popen(  # noqa: S603 (our own words)
+            [sys.executable, "-c", DETACHED, *words],
+            stdin=subprocess.DEVNULL,
+            stdout=sink,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        while local_state.running(name) != process.pid:
+            if process.poll() is not None:
+                said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+                raise ClusterError(said[-1].removeprefix("error: ") if said else f"it ended with {process.returncode}")
+            time.sleep(LOOK_SECONDS / 4)
+    except KeyboardInterrupt:
+        process.terminate()
+        process.wait()
+        raise
+    typer.echo(f"running: profile {name!r}, log {log}; `raylens cluster local --stop` ends it", err=True)

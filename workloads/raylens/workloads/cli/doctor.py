@@ -1,0 +1,81 @@
+"""``raylens doctor``: what of a cluster would stand in the way of a run."""
+
+from typing import Annotated
+
+import typer
+
+from raylens.workloads.cli.options import FAILED, Ended, NumCpus
+from raylens.workloads.cli.runs import AsJson, print_page
+
+__all__ = ["add_to"]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the command."""
+    app.command("doctor")(doctor)
+
+
+def doctor(
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            envvar="RAY_ADDRESS",
+            metavar="NAME|ADDRESS",
+            help="A profile or http://HOST:8265 (it runs there as a job), or a Ray address (auto, ray://host:10001). "
+            "Without it, this machine alone.",
+        ),
+    ] = None,
+    storage: Annotated[
+        str | None, typer.Option(metavar="URI", help="A folder, s3:// or gs:// that every node is to try.")
+    ] = None,
+    megabytes: Annotated[int, typer.Option(min=1, help="That each node writes to the storage and reads.")] = 64,
+    seconds: Annotated[float, typer.Option(min=1, help="That a node may take to answer a question.")] = 120,
+    num_cpus: NumCpus = None,
+    as_json: AsJson = False,
+) -> None:
+    """Examine every node of a cluster before a run does, and say what to do about what is wrong.
+
+    On each node: versions of Python, Ray, torch, DeepSpeed, NCCL and the driver; reading, writing and conditional
+    writing of the storage, and how fast; the clock; shared memory, disk and open files; GPUs as Ray, the driver and
+    torch see them. Then all nodes together: a small all-reduce. A node that does not answer is named, and the others
+    are reported.
+
+    It takes no CPUs of the cluster. What it writes to the storage is a folder of its own, which it deletes. The exit
+    status is 1 if anything failed.
+
+    Examples:
+
+        raylens doctor --storage runs
+
+        raylens doctor --cluster team --storage s3://pets/runs
+
+        raylens doctor --cluster ray://head:10001 --storage "s3://pets/runs?endpoint_override=http://minio:9000" --json
+    """
+    if cluster is not None and _is_submitted(cluster):
+        _submit(cluster, storage, megabytes, seconds, as_json=as_json)
+        return
+    from raylens.cluster import session
+    from raylens.cluster.doctor import Limits, examine
+    from raylens.workloads.doctor_page import doctor_page
+    from raylens.workloads.terminal import Terminal
+
+    with Terminal() as terminal, session(cluster, num_cpus):
+        report = examine(storage, Limits(seconds=seconds, megabytes=megabytes), terminal.say)
+    print_page(doctor_page(report, as_json))
+    if report.with_status("failed"):
+        raise Ended(FAILED)
+
+
+def _is_submitted(cluster: str) -> bool:
+    """Whether it is reached through the Jobs API, and not by Ray itself."""
+    from raylens.cluster.profiles import read_profiles
+
+    return cluster.startswith(("http://", "https://")) or cluster in read_profiles().clusters
+
+
+def _submit(cluster: str, storage: str | None, megabytes: int, seconds: float, *, as_json: bool) -> None:
+    from raylens.workloads.cli.jobs import submit
+
+    options = [f"--megabytes={megabytes}", f"--seconds={seconds:g}"]
+    options += [f"--storage={storage}"] if storage is not None else []
+    submit(["doctor", *options, *(["--json"] if as_json else [])], cluster=cluster)
