@@ -71,13 +71,15 @@ def follow(jobs: Jobs, submission_id: str, write: Write, say: Write, patience: f
         time.sleep(POLL_SECONDS)
 
 
-def wait(jobs: Jobs, submission_id: str, timeout: float | None = None, patience: float = PATIENCE_SECONDS) -> Job:
-    """The job when it has ended, or, ``timeout`` seconds later, as it is then.
+def wait(
+    jobs: Jobs, submission_id: str, say: Write, timeout: float | None = None, patience: float = PATIENCE_SECONDS
+) -> Job:
+    """The job when it has ended, or, ``timeout`` seconds later, as it is then; ``say`` hears of a cluster's silence.
 
     Raises:
         ClusterError: the cluster does not know the job, refuses, or was silent for too long.
     """
-    silence = _Silence(lambda _: None, patience)
+    silence = _Silence(say, patience)
     end = None if timeout is None else time.monotonic() + timeout
     while True:
         try:

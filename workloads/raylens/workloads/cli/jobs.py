@@ -134,10 +134,10 @@ def logs(
         raylens jobs logs -f train-vit_b32-1a2b3c4d
     """
     with _of(cluster) as jobs:
+        jobs.get(submission_id)  # a cluster that was never there is not waited for
         if follow:
             _follow(jobs, submission_id)
         else:
-            jobs.get(submission_id)
             _write(jobs.logs(submission_id))
 
 
@@ -150,7 +150,7 @@ def stop(submission_id: Id, cluster: ClusterName = None) -> None:
         job = jobs.get(submission_id)
         if not job.ended:
             jobs.stop(submission_id)
-            job = wait(jobs, submission_id)
+            job = wait(jobs, submission_id, _say)
         _say(f"{submission_id} is {job.status}")
 
 
@@ -181,7 +181,8 @@ def wait_for(
     from raylens.cluster.logs import wait
 
     with _of(cluster) as jobs, _leaving(submission_id):
-        job = wait(jobs, submission_id, timeout)
+        jobs.get(submission_id)  # a cluster that was never there is not waited for
+        job = wait(jobs, submission_id, _say, timeout)
     if not job.ended:
         _say(f"{submission_id} is {job.status} after {timeout:g} s")
         raise Ended(TIMED_OUT)
