@@ -90,12 +90,16 @@ class LocalCluster:
     Args:
         shapes: of the nodes; the first is the head.
         port: of the dashboard with the Jobs API, on 127.0.0.1; 0 takes a free one.
+
+    Raises:
+        ClusterError: the port is taken, or Ray runs no cluster of several nodes on this kind of machine.
     """
 
     def __init__(self, shapes: Sequence[NodeShape], port: int = 0) -> None:
         if not sys.platform.startswith("linux"):
             raise ClusterError(f"Ray runs several nodes on one machine only on Linux, and this is {sys.platform}")
         self._shapes, self._port = tuple(shapes), port or free_port()
+        _check_port(self._port)
         self._made = 0
         self.nodes: list[LocalNode] = []
         self.folder = Path(tempfile.mkdtemp(prefix="raylens-"))  # short: sockets' paths have at most 107 letters
@@ -108,9 +112,8 @@ class LocalCluster:
         """Start all nodes, and return when they are up.
 
         Raises:
-            ClusterError: the port is taken, or a node does not start; nothing is left of it then.
+            ClusterError: a node does not start; nothing is left of the others then.
         """
-        _check_port(self._port)
         replace_private(self.token_file, secrets.token_hex(32))
         try:
             self._start_head(self._shapes[0])
