@@ -2,6 +2,8 @@
 
 import io
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ray import cloudpickle
 from rich.console import Console
 
 from raylens.cluster.doctor import CLUSTER, Finding, Report, probe, store_probe
@@ -274,6 +277,8 @@ def test_the_autoscaler_says_what_it_cannot_make() -> None:
     assert "quota exceeded" in failing.found
     (never,) = judge_autoscaler(state | {"infeasible": ["{'GPU': 9.0}"]})
     assert never.status == "warning"
+    (unknown,) = judge_autoscaler({"unknown": "ModuleNotFoundError: No module named 'raylens'"})
+    assert unknown.status == "warning"
 
 
 def test_groups_are_counted_and_strangers_named() -> None:
@@ -354,3 +359,27 @@ def test_a_store_to_read_from_is_only_read(tmp_path: Path) -> None:
     (tmp_path / "shard.tar").write_bytes(b"x" * 1000)
     assert store_probe.read_only(str(tmp_path), 1)["read_rate"] > 0
     assert [path.name for path in tmp_path.iterdir()] == ["shard.tar"]
+
+
+WITHOUT = """
+import sys
+class Absent:
+    def find_spec(self, name, *_):
+        if name.partition(".")[0] == "raylens":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Absent())
+import pickle
+probe = pickle.load(sys.stdin.buffer)()
+print(probe.storage("x", "y", "z", 1, True), probe.now() > 0, probe.free_port() > 0)
+"""
+
+
+def test_a_probe_runs_where_there_is_no_raylens() -> None:
+    cloudpickle.register_pickle_by_value(probe)
+    try:
+        sent = cloudpickle.dumps(probe.Probe)
+    finally:
+        cloudpickle.unregister_pickle_by_value(probe)
+    done = subprocess.run([sys.executable, "-c", WITHOUT], input=sent, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.decode().strip() == "{'missing': \"No module named 'raylens'\"} True True"

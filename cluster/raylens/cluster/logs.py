@@ -3,6 +3,7 @@
 import ssl
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 from urllib.parse import quote
 
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
@@ -62,9 +63,10 @@ def follow(jobs: Jobs, submission_id: str, write: Write, say: Write, patience: f
                 once.take(part)
             job = jobs.get(submission_id)
             silence.broken()
+            # The whole log once more: the end of a stream may be missing, and a proxy may let none through.
+            once.begin()
+            once.take(jobs.logs(submission_id))
             if job.ended:
-                once.begin()
-                once.take(jobs.logs(submission_id))
                 return job
         except UnansweredError as error:
             silence.still(error)
@@ -136,7 +138,9 @@ def _tail(jobs: Jobs, submission_id: str) -> Iterator[str]:
     """The log from its beginning, until the job or the connection ends."""
     url = f"ws{jobs.address.removeprefix('http')}/api/jobs/{quote(submission_id, safe='')}/logs/tail"
     try:
-        with jobs.explained(), connect(url, additional_headers=jobs.headers, ssl=_ssl(jobs), max_size=None) as socket:
+        # Uncompressed: the dashboard hands frames on to another process without the agreement about their compression.
+        options: dict[str, Any] = {"compression": None, "max_size": None, "additional_headers": jobs.headers}
+        with jobs.explained(), connect(url, ssl=_ssl(jobs), **options) as socket:
             while True:
                 part = socket.recv()
                 yield part if isinstance(part, str) else part.decode()

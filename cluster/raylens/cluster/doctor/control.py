@@ -35,10 +35,14 @@ def judge_autoscaler(state: Mapping[str, Any]) -> Iterator[Finding]:
     """What could not be made, and what is being made.
 
     Args:
-        state: ``seen``, whether there is an autoscaler, and lists of texts: ``coming``, ``failed``, ``infeasible``.
+        state: ``seen``, whether there is an autoscaler, and lists of texts: ``coming``, ``failed``, ``infeasible``; or
+            ``unknown``, why nothing is known.
     """
     check = "autoscaler"
-    if state["failed"]:
+    if "unknown" in state:
+        advice = "run this on a node of the cluster, or as a job: `raylens doctor --cluster NAME`"
+        yield Finding(check, CLUSTER, "warning", f"could not be asked: {state['unknown']}", advice, "unknown")
+    elif state["failed"]:
         advice = "see quotas, prices and the availability of these machines in the cloud"
         yield Finding(check, CLUSTER, "warning", f"could not be made: {'; '.join(state['failed'])}", advice, "failing")
     elif state["infeasible"]:

@@ -175,7 +175,10 @@ def _all_reduce(
 
 
 def _autoscaler() -> dict[str, Any]:
-    state = autoscaler_status().autoscaling_state
+    try:
+        state = autoscaler_status().autoscaling_state
+    except ray.exceptions.RayError as error:  # through Ray's client, a node without raylens cannot be asked for it
+        return {"unknown": str(error).strip().splitlines()[-1]}
     return {
         "seen": state.autoscaler_state_version > 0,
         "coming": [f"{one.count} x {one.ray_node_type_name}" for one in state.pending_instance_requests]

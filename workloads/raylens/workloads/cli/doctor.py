@@ -67,10 +67,19 @@ def doctor(
 
 
 def _is_submitted(cluster: str) -> bool:
-    """Whether it is reached through the Jobs API, and not by Ray itself."""
+    """Whether it is reached through the Jobs API, and not by Ray itself.
+
+    Raises:
+        ConfigError: it is neither an address nor a known name.
+    """
     from raylens.cluster.profiles import read_profiles
 
-    return cluster.startswith(("http://", "https://")) or cluster in read_profiles().clusters
+    if cluster.startswith(("http://", "https://")):
+        return True
+    if cluster == "auto" or ":" in cluster:
+        return False
+    read_profiles().get(cluster)
+    return True
 
 
 def _submit(cluster: str, storage: str | None, megabytes: int, seconds: float, *, as_json: bool) -> None:
