@@ -203,7 +203,7 @@ class Jobs:
 
     def _read(self, answer: httpx.Response) -> Any:
         if answer.is_error:
-            # A question that the dashboard stumbles over may be asked again: parts of it are started anew when they end.
+            # What the dashboard stumbles over may be asked again: parts of it are started anew when they end.
             again = answer.is_server_error and answer.request.method == "GET"
             raise (UnansweredError if again else ClusterError)(
                 f"{self} answers {answer.status_code} to {answer.request.url.path}: {_last_line(answer.text)}"
