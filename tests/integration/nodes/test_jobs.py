@@ -278,7 +278,8 @@ def test_a_file_travels_as_what_it_comes_to_and_the_same_code_is_brought_once(si
     assert run.returncode == 0, run.stderr
     printed = yaml.safe_load(run.stdout[run.stdout.index("name: ") :])
     assert (printed["name"], printed["seed"], printed["model"]["embed_dim"]) == ("mine", 7, 64)
-    assert re.findall(r"brought (.*)", run.stderr) == re.findall(r"brought (raylens-files-\w+\.zip)$", run.stderr)
+    [brought] = re.findall(r"brought (.*)", run.stderr)
+    assert re.fullmatch(r"raylens-files-\w+\.zip", brought)
 
 
 @pytest.mark.parametrize(
