@@ -3,10 +3,10 @@
 The nodes have no credentials for the object store: what reaches it got them by reference, from a file.
 """
 
-import contextlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -36,6 +36,7 @@ from tests.integration.test_serve import free_port
 HEAD = NodeShape(cpus=1, store_bytes=150_000_000)
 """With no room for two workers: they are where they can be killed with their node."""
 NODE = NodeShape(cpus=2, store_bytes=150_000_000)
+REPOSITORY = Path(__file__).parents[3]
 COMMAND = str(Path(sys.executable).with_name("raylens"))
 SECRET = f"correct-horse-{uuid.uuid4().hex}"
 KEY_ID = "raylens-tests"
@@ -85,6 +86,18 @@ class Site:
     def under(self, sub: str) -> str:
         base, _, query = self.bucket.partition("?")
         return f"{base}/{sub}?{query}"
+
+    @property
+    def source(self) -> list[str]:
+        """A copy of the checkout, which nobody changes while the tests run."""
+        copy = self.folder / "checkout"
+        if not copy.exists():
+            copy.mkdir()
+            for name in ("pyproject.toml", "README.md", "LICENSE"):
+                shutil.copy(REPOSITORY / name, copy)
+            for name in ("platform", "workloads", "serve", "cluster"):
+                shutil.copytree(REPOSITORY / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+        return ["--source", str(copy)]
 
     @property
     def models(self) -> Path:
@@ -195,7 +208,7 @@ def stopped(site: Site) -> Following:
         patch.setenv("AWS_ACCESS_KEY_ID", KEY_ID)
         patch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
         pack_digits(open_store(site.under("data")))
-    following = site.follows("submit", "--id", "try", "--", *site.training)
+    following = site.follows("submit", "--id", "try", *site.source, "--", *site.training)
     following.until("checkpoint at step")
     assert "try is STOPPED" in site.raylens("jobs", "stop", "try").stderr
     following.status = following.end()
@@ -226,11 +239,15 @@ def kill(node: LocalNode, name: str) -> None:
 
 
 def processes_of(node: LocalNode, name: str) -> list[psutil.Process]:
-    found = []
-    for process in psutil.Process(node.pid).children(recursive=True):
-        with contextlib.suppress(psutil.Error):  # it has ended meanwhile
-            found += [process] if name in " ".join(process.cmdline()) else []
-    return found
+    return [one for one in psutil.Process(node.pid).children(recursive=True) if name in words_of(one)]
+
+
+def words_of(process: psutil.Process) -> str:
+    """Its command line; nothing where it has ended meanwhile."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
 
 
 def test_a_run_that_is_stopped_saves_first(site: Site, stopped: Following) -> None:
@@ -251,16 +268,14 @@ def test_it_goes_on_and_finishes_though_a_node_is_lost(stopped: Following, finis
 
 
 def test_a_log_is_told_once_and_in_order(site: Site, finished: Following) -> None:
-    whole = site.raylens("jobs", "logs", "try-2").stdout
-    followed = site.raylens("jobs", "logs", "-f", "try-2")
-    assert followed.returncode == 0
-    assert followed.stdout == whole
-    wanted = whole.splitlines(keepends=True)
-    assert [line for line in finished.lines if line in set(wanted)] == wanted
+    again = site.raylens("jobs", "logs", "-f", "try-2")
+    assert again.returncode == 0
+    whole = again.stdout.splitlines(keepends=True)
+    assert [line for line in finished.lines if line in set(whole)] == whole
 
 
 def test_the_same_id_is_the_same_job(site: Site, stopped: Following) -> None:
-    again = site.raylens("jobs", "submit", "--id", "try", "--", *site.training)
+    again = site.raylens("jobs", "submit", "--id", "try", *site.source, "--", *site.training)
     assert again.returncode == 130
     assert "is there already: try" in again.stderr
     assert "brought" not in again.stderr
@@ -274,7 +289,8 @@ def test_a_file_travels_as_what_it_comes_to_and_the_same_code_is_brought_once(si
     places = {"storage": site.under("other"), "registry": str(site.models)}
     config = {"recipe": "digits", "name": "mine", **places, "data": {"train": site.under("data")}}
     (site.folder / "mine.yaml").write_text(yaml.safe_dump(config))
-    run = site.raylens("jobs", "submit", "--", "train", "mine.yaml", "--set", "seed=7", "--print-config")
+    words = ["train", "mine.yaml", "--set", "seed=7", "--print-config"]
+    run = site.raylens("jobs", "submit", *site.source, "--", *words)
     assert run.returncode == 0, run.stderr
     printed = yaml.safe_load(run.stdout[run.stdout.index("name: ") :])
     assert (printed["name"], printed["seed"], printed["model"]["embed_dim"]) == ("mine", 7, 64)
@@ -318,14 +334,14 @@ def test_a_secret_that_the_nodes_lack_ends_the_job_in_one_line(site: Site) -> No
 def test_nothing_that_is_shown_of_a_job_holds_a_secret(site: Site, finished: Following) -> None:
     run = site.raylens("jobs", "submit", "--id", "told", "--secret", "ON_ALL_NODES", "--", "recipes")
     assert run.returncode == 0, run.stdout
-    shown = [site.raylens("jobs", *words, "--json").stdout for words in (["list"], ["show", "try-2"], ["show", "told"])]
+    shown = site.raylens("jobs", "list", "--json").stdout
     logs = [file.read_text(errors="replace") for file in (site.cluster.folder / "ray").rglob("*") if is_text(file)]
     commands = [" ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"])]
     token = site.cluster.token_file.read_text()
-    for text in [*shown, *logs, *commands, finished.text]:
+    for text in [shown, *logs, *commands, finished.text]:
         assert SECRET not in text
         assert token not in text
-    assert "AWS_SECRET_ACCESS_KEY=file:" in shown[1]
+    assert "AWS_SECRET_ACCESS_KEY=file:" in shown
 
 
 def is_text(file: Path) -> bool:
@@ -343,3 +359,14 @@ def test_the_trained_model_is_deployed_and_embeds(site: Site, finished: Followin
     _, encoder = Registry(str(site.models)).load("digits")
     assert np.abs(vectors - encoder.encode_texts(["a handwritten seven"]).numpy()).max() < 2e-2
     assert site.raylens("serve", "undeploy").returncode == 0
+
+
+def test_a_cluster_in_the_background_ends_with_its_command_however_that_ends(site: Site) -> None:
+    before = set(psutil.pids())
+    begun = site.raylens("cluster", "local", "--nodes", "1", "--port", "0", "--name", "small", "--detach")
+    assert begun.returncode == 0, begun.stderr
+    assert "is running (pid " in site.fails("cluster", "local", "--name", "small")
+    [command] = [one for one in psutil.process_iter() if one.pid not in before and "--name small" in words_of(one)]
+    command.kill()
+    assert not survivors(before, (*RAYS, "local_keeper"))
+    assert "no local cluster 'small' runs" in site.fails("cluster", "local", "--name", "small", "--stop")
