@@ -10,7 +10,6 @@ from typer.core import TyperGroup
 
 from raylens.errors import ConfigError
 from raylens.workloads.cli.options import Address, ClusterName, NumCpus, Set, check_file
-from raylens.workloads.serving import logical_cpus, service_config
 
 __all__ = ["app"]
 
@@ -77,6 +76,7 @@ def run(
     """
     from raylens.cluster import session
     from raylens.serve import serve_service
+    from raylens.workloads.serving import logical_cpus, service_config
     from raylens.workloads.terminal import Terminal
 
     settings = service_config(
@@ -112,6 +112,7 @@ def build(
         raylens serve build pets@prod --registry s3://models --replicas 2:8 --host 0.0.0.0 --out service.yaml
     """
     from raylens.serve.declared import declaration
+    from raylens.workloads.serving import service_config
 
     if out is not None:
         check_file(out, "--out")
@@ -169,6 +170,7 @@ def key(
 
         raylens serve key search-team --keys keys.json
     """
+    from raylens.cluster.private_file import replace_private
     from raylens.serve.keys import new_key
 
     check_file(file, "--keys")
@@ -182,17 +184,10 @@ def key(
             raise ConfigError(f"--keys {file}: no file of keys; name another, or mend this one") from None
     else:
         tree["keys"].append(entry.model_dump(mode="json", exclude_none=True))
-    _replace(file, json.dumps(tree, indent=2) + "\n")
+    # At once: a service that reads it meanwhile finds the old file or the new one.
+    replace_private(file, json.dumps(tree, indent=2) + "\n")
     typer.echo(secret)
     typer.echo(f"{name} may call with 'Authorization: Bearer {secret[:6]}...'; it is shown only now", err=True)
-
-
-def _replace(file: Path, text: str) -> None:
-    """At once: a service that reads it meanwhile finds the old file or the new one."""
-    beside = file.with_name(f".{file.name}.new")
-    beside.touch(mode=0o600)
-    beside.write_text(text)
-    beside.replace(file)
 
 
 def _how_to_call(url: str, *, keyed: bool) -> str:
