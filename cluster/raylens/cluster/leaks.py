@@ -5,13 +5,13 @@ from collections.abc import Iterable, Mapping
 
 from raylens.errors import ConfigError
 
-__all__ = ["check_text", "check_variables"]
+__all__ = ["PASSWORD_IN_URL", "check_text", "check_variables"]
 
 SECRET = re.compile(
     r"(^|_)(SECRETS?|TOKEN|PASSWORD|PASSWD|CREDENTIALS?|(API|ACCESS|PRIVATE)?_?KEY(?!_ID$))(_|$)", re.IGNORECASE
 )
 """In the name of a variable whose value is probably one; AWS_ACCESS_KEY_ID is a name, not a secret."""
-USER = re.compile(r"://[^/\s@:]+:[^/\s@]+@")
+PASSWORD_IN_URL = re.compile(r"://[^/@\s]*:[^/@\s]+@")
 SHORTEST = 8
 """Letters of a value that can be looked for: fewer are found by chance."""
 INSTEAD = "name it instead: --secret NAME, and the cluster's nodes have the value"
@@ -30,7 +30,7 @@ def check_text(what: str, texts: Iterable[str], environment: Mapping[str, str]) 
     """
     known = {name: value for name, value in environment.items() if SECRET.search(name) and _telling(value)}
     for text in texts:
-        if USER.search(text):
+        if PASSWORD_IN_URL.search(text):
             raise ConfigError(f"{what} holds a URI with a password, which the cluster would show to all; {INSTEAD}")
         for name, value in known.items():
             if value in text:

@@ -6,6 +6,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from raylens.cluster.leaks import PASSWORD_IN_URL
+
 __all__ = [
     "AbsolutePath",
     "Annotations",
@@ -58,7 +60,6 @@ SECRET_WORDS = (
 SECRET_ENDS = ("_KEY", "APIKEY", "_PASS")
 PLACES = ("_PATH", "_FILE", "_URI", "_URL", "_DIR", "_TTL", "GOOGLE_APPLICATION_CREDENTIALS", "TOKENIZERS_PARALLELISM")
 """Ends of names that say where a secret is, or how it is used, and not what it is."""
-PASSWORD_IN_URL = re.compile(r"://[^/@\s]*:[^/@\s]+@")
 MANAGED = frozenset(
     {
         "RAY_ADDRESS",

@@ -5,9 +5,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from raylens.cluster.leaks import PASSWORD_IN_URL
 from raylens.cluster.spec.fields import (
     MOST,
-    PASSWORD_IN_URL,
     Annotations,
     Count,
     Labels,
