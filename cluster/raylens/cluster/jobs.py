@@ -13,6 +13,7 @@ from urllib.parse import quote
 import httpx
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from raylens.cluster.last_line import last_line
 from raylens.cluster.package import Package
 from raylens.cluster.profiles import Profile
 from raylens.errors import ClusterError, UnansweredError
@@ -205,8 +206,9 @@ class Jobs:
         if answer.is_error:
             # What the dashboard stumbles over may be asked again: parts of it are started anew when they end.
             again = answer.is_server_error and answer.request.method == "GET"
+            why = last_line(answer.text, "nothing more")[:500]
             raise (UnansweredError if again else ClusterError)(
-                f"{self} answers {answer.status_code} to {answer.request.url.path}: {_last_line(answer.text)}"
+                f"{self} answers {answer.status_code} to {answer.request.url.path}: {why}"
             )
         try:
             return answer.json()
@@ -223,9 +225,3 @@ class Jobs:
 
 
 _REACH = "is it running, is its address right, and is the port forwarded?"
-
-
-def _last_line(text: str) -> str:
-    """Ray answers with a traceback, whose last line says what it is about."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1][:500] if lines else "nothing more"

@@ -7,14 +7,14 @@ from contextlib import contextmanager
 
 import ray
 import ray._private.worker
-from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
+from ray.core.generated.autoscaler_pb2 import AutoscalingState, GetClusterStatusReply
 from ray.util.client import ray as client
 
 from raylens.capacity.nodes import is_own_cluster, live_nodes, possible_nodes
 from raylens.capacity.packing import Ask, Node, Shortage, shortage
 from raylens.config.placement import Placement
 
-__all__ = ["PATIENCE_SECONDS", "autoscaler_status", "lasting_shortage"]
+__all__ = ["PATIENCE_SECONDS", "autoscaler_status", "lasting_shortage", "launches"]
 
 PATIENCE_SECONDS = 40.0
 """So long may nodes take to join a cluster that does not say what it may become."""
@@ -48,6 +48,14 @@ def autoscaler_status() -> GetClusterStatusReply:
     else:
         text = _status()
     return GetClusterStatusReply.FromString(text)
+
+
+def launches(state: AutoscalingState) -> tuple[list[str], list[str]]:
+    """What the autoscaler is making, and what it could not make, as texts."""
+    coming = [f"{one.count} x {one.ray_node_type_name}" for one in state.pending_instance_requests]
+    coming += [f"1 x {one.ray_node_type_name} ({one.details})" for one in state.pending_instances]
+    failed = [f"{one.ray_node_type_name}: {one.reason}" for one in state.failed_instance_requests]
+    return coming, list(dict.fromkeys(failed))
 
 
 def _status() -> bytes:

@@ -1,5 +1,6 @@
 """The nodes of the cluster that this process is connected to, and those that it may still get."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import ray
@@ -10,7 +11,7 @@ from ray.util.client import ray as client
 from raylens.capacity.packing import Node
 from raylens.config.placement import GROUP_LABEL, Group, GroupSize, Placement
 
-__all__ = ["is_own_cluster", "live_nodes", "placement", "possible_nodes"]
+__all__ = ["is_own_cluster", "live_nodes", "name_of", "placement", "possible_nodes"]
 
 MANY = 1_000_000
 """What stands for a number of nodes without a bound."""
@@ -48,14 +49,18 @@ def is_own_cluster() -> bool:
     return node is not None and bool(node.is_head())
 
 
-def _node(row: dict[str, Any]) -> Node:
+def name_of(row: Mapping[str, Any]) -> str:
+    """What a node is called in messages; ``row`` is one of `ray.nodes`."""
+    return f"{row['NodeManagerHostname']} ({row['NodeID'][:6]})"
+
+
+def _node(row: Mapping[str, Any]) -> Node:
     resources = {name: float(size) for name, size in row["Resources"].items() if name in ("CPU", "GPU")}
-    return Node(f"{row['NodeManagerHostname']} ({row['NodeID'][:6]})", resources, row.get("Labels") or {})
+    return Node(name_of(row), resources, row.get("Labels") or {})
 
 
 def _announced(group: Group, size: GroupSize, count: int, groups: Placement) -> Node:
-    labels = {GROUP_LABEL: group} | groups.selector(group)
-    return Node(f"group {group}", {"CPU": size.cpus, "GPU": size.gpus}, labels, count)
+    return Node(f"group {group}", {"CPU": size.cpus, "GPU": size.gpus}, groups.selector(group), count)
 
 
 def _reported() -> list[Node]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from raylens.capacity import Ask, Shortage, lasting_shortage, live_nodes, possible_nodes, shortage
+from raylens.capacity import Ask, Shortage, lasting_shortage, live_nodes, placement, possible_nodes, shortage
 from raylens.capacity.asking import autoscaler_status
 from raylens.config import RunConfig
 from raylens.config.placement import GROUP_LABEL, Placement
@@ -21,7 +21,7 @@ def placement_of(config: RunConfig) -> Placement:
     """The groups of the cluster's nodes, as far as the run keeps to them."""
     if config.scale.placement == "anywhere":
         return Placement()
-    return Placement.read([node.labels for node in live_nodes()])
+    return placement()
 
 
 def asks_of(config: RunConfig, placement: Placement) -> tuple[Ask, Ask]:

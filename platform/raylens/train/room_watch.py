@@ -9,7 +9,7 @@ from typing import Self
 import ray
 from ray.util.placement_group import placement_group_table
 
-from raylens.capacity.asking import autoscaler_status
+from raylens.capacity.asking import autoscaler_status, launches
 from raylens.config import RunConfig
 from raylens.train.progress import News, Restarting, Started, Warned
 from raylens.train.room import asks_of, placement_of, shortage_text, wanting
@@ -87,10 +87,7 @@ class RoomWatch:
 
 def _launches() -> str:
     """What the autoscaler is about, if there is one."""
-    state = autoscaler_status().autoscaling_state
-    coming = [f"{one.count} x {one.ray_node_type_name}" for one in state.pending_instance_requests]
-    coming += [f"1 x {one.ray_node_type_name} ({one.details})" for one in state.pending_instances]
-    failed = [f"{one.ray_node_type_name}: {one.reason}" for one in state.failed_instance_requests]
+    coming, failed = launches(autoscaler_status().autoscaling_state)
     parts = [f"being made: {', '.join(coming)}"] if coming else []
-    parts += [f"could not be made: {', '.join(dict.fromkeys(failed))}"] if failed else []
+    parts += [f"could not be made: {', '.join(failed)}"] if failed else []
     return f" ({'; '.join(parts)})" if parts else ""

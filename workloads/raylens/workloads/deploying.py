@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from raylens.cluster.jobs import Jobs
+from raylens.cluster.last_line import last_line
 from raylens.config import load_yaml
 from raylens.errors import ConfigError, ServingError
 
@@ -72,5 +73,4 @@ def _read(file: Path) -> dict[str, Any]:
 def _reason(state: dict[str, Any]) -> str:
     """The last line that says something, of the application's or of a deployment's own message."""
     messages = [state.get("message", ""), *(one.get("message", "") for one in state.get("deployments", {}).values())]
-    lines = [line.strip() for message in messages for line in message.splitlines() if line.strip()]
-    return lines[-1][:500] if lines else "no reason given; the replicas may be waiting for resources"
+    return last_line("\n".join(messages), "no reason given; the replicas may be waiting for resources")[:500]

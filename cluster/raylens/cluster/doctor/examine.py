@@ -10,8 +10,8 @@ from typing import Any
 
 import ray
 
-from raylens.capacity.asking import autoscaler_status
-from raylens.capacity.nodes import is_own_cluster
+from raylens.capacity.asking import autoscaler_status, launches
+from raylens.capacity.nodes import is_own_cluster, name_of
 from raylens.cluster.doctor import probe, rank, torch_facts
 from raylens.cluster.doctor.clock import Offset, judge_clocks, offset_of
 from raylens.cluster.doctor.collective import Ranks, judge_all_reduce
@@ -23,6 +23,7 @@ from raylens.cluster.doctor.machine import judge_disk, judge_files, judge_shared
 from raylens.cluster.doctor.probes import Probes, Silent, probes
 from raylens.cluster.doctor.store import judge_store
 from raylens.cluster.doctor.versions import judge_versions
+from raylens.cluster.last_line import last_line
 from raylens.storage import open_store
 
 __all__ = ["Limits", "examine"]
@@ -76,7 +77,7 @@ def _named_rows() -> dict[str, Mapping[str, Any]]:
     """Ray's rows of the nodes that are there, by name: the head first."""
     rows = [row for row in ray.nodes() if row["Alive"]]
     rows.sort(key=lambda row: ("node:__internal_head__" not in row["Resources"], row["NodeManagerHostname"]))
-    return {f"{row['NodeManagerHostname']} ({row['NodeID'][:6]})": row for row in rows}
+    return {name_of(row): row for row in rows}
 
 
 def _facts(
@@ -178,12 +179,12 @@ def _autoscaler() -> dict[str, Any]:
     try:
         state = autoscaler_status().autoscaling_state
     except ray.exceptions.RayError as error:  # through Ray's client, a node without raylens cannot be asked for it
-        return {"unknown": str(error).strip().splitlines()[-1]}
+        return {"unknown": last_line(str(error), repr(error))}
+    coming, failed = launches(state)
     return {
         "seen": state.autoscaler_state_version > 0,
-        "coming": [f"{one.count} x {one.ray_node_type_name}" for one in state.pending_instance_requests]
-        + [f"{one.ray_node_type_name} ({one.details})" for one in state.pending_instances],
-        "failed": [f"{one.ray_node_type_name}: {one.reason}" for one in state.failed_instance_requests],
+        "coming": coming,
+        "failed": failed,
         "infeasible": [
             f"{one.count} x {dict(one.request.resources_bundle)}"
             for constraint in state.infeasible_cluster_resource_constraints

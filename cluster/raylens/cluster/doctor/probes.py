@@ -11,6 +11,7 @@ from ray import cloudpickle
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raylens.cluster.doctor import probe
+from raylens.cluster.last_line import last_line
 
 __all__ = ["Probes", "Silent", "probes"]
 
@@ -89,9 +90,4 @@ def _get(answer: Any) -> Any:
     try:
         return ray.get(answer)
     except ray.exceptions.RayError as error:
-        return Silent(_last_line(str(error)))
-
-
-def _last_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else "its process ended"
+        return Silent(last_line(str(error), "its process ended"))

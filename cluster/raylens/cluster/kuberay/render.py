@@ -10,6 +10,7 @@ import yaml
 from raylens.cluster.kuberay.guards import disruption_budgets, job_files, network_policies, service_account
 from raylens.cluster.kuberay.names import Manifest, Rendering, Serving
 from raylens.cluster.kuberay.workload import ray_cluster, ray_job, ray_service
+from raylens.cluster.plain_yaml import PlainDumper
 from raylens.cluster.spec import ClusterSpec, GroupSpec
 from raylens.config.placement import Group
 from raylens.errors import ConfigError
@@ -116,14 +117,8 @@ def _marked(value: Any) -> Any:
     return _Literal(value) if isinstance(value, str) and "\n" in value else value
 
 
-class _Dumper(yaml.SafeDumper):
-    """Writes every part out, where YAML would point from one place to another, and indents lists."""
-
-    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 (PyYAML's method)
-        return True
-
-    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:  # noqa: ARG002
-        super().increase_indent(flow, False)
+class _Dumper(PlainDumper):
+    """With text quoted that kubectl would misread, and text of several lines as it is read."""
 
 
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:

@@ -4,6 +4,7 @@ from typing import Any
 
 import yaml
 
+from raylens.cluster.plain_yaml import PlainDumper
 from raylens.cluster.ray_up import clouds, on_prem
 from raylens.cluster.ray_up.docker import STORE, TOKEN, settings
 from raylens.cluster.spec import ClusterSpec, LauncherSpec
@@ -55,7 +56,7 @@ def render(spec: ClusterSpec) -> dict[str, Any]:
 def to_yaml(tree: dict[str, Any], spec: ClusterSpec) -> str:
     """The file's text."""
     assert spec.launcher is not None
-    text = yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+    text = yaml.dump(tree, Dumper=PlainDumper, sort_keys=False, allow_unicode=True, width=120)
     return HEADER.format(token_file=spec.launcher.token_file) + text
 
 
@@ -108,13 +109,3 @@ def _check_credentials(spec: ClusterSpec, launcher: LauncherSpec) -> None:
             f"credentials: the Secret {spec.credentials[0].secret!r} is one of Kubernetes; name a file that every "
             "machine has under launcher.env_file"
         )
-
-
-class _Dumper(yaml.SafeDumper):
-    """Writes every part out, and indents lists."""
-
-    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 (PyYAML's method)
-        return True
-
-    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:  # noqa: ARG002
-        super().increase_indent(flow, False)
