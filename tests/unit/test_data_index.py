@@ -266,14 +266,16 @@ def test_an_interrupted_index_goes_on(make_shards: MakeShards, tmp_path: Path) -
 
     cache = open_store(tmp_path / "manifests")
     with pytest.raises(KeyboardInterrupt):
-        manifest_for(SourceConfig(uri=store.uri), cache, broken)
+        manifest_for(SourceConfig(uri=store.uri), cache, broken, here_bytes=0)
     for info in store.list()[:4]:
         path = Path(store.uri) / info.path
         stamp = path.stat()
         path.write_bytes(b"-" * info.size)  # of these parts nothing is read again
         os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
     told: list[tuple[int, int]] = []
-    manifest = manifest_for(SourceConfig(uri=store.uri), cache, here, lambda done, of: told.append((done, of)))
+    manifest = manifest_for(
+        SourceConfig(uri=store.uri), cache, here, lambda done, of: told.append((done, of)), here_bytes=0
+    )
     assert len(manifest) == 30
     assert told[-1] == (10, 10)
 

@@ -59,7 +59,7 @@ def test_packages_export_what_they_import(package: str) -> None:
     taken = {
         alias.asname or alias.name
         for node in ast.walk(tree)
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("raylens.")
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(f"{package}.")
         for alias in node.names
     }
     assert taken == set(exported(MODULES[package]) or [])

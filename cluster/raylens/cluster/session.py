@@ -6,14 +6,17 @@ import secrets
 import shutil
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import ray
 import ray._private.worker
 
+from raylens.capacity import declare_own_cluster
 from raylens.cluster.secrets import VARIABLE, check_nodes
 from raylens.errors import ClusterError
 
@@ -28,12 +31,20 @@ SHARED_MEMORY = "/dev/shm"  # noqa: S108 (not a temporary file: where Ray keeps 
 
 
 @contextmanager
-def session(address: str | None = None, num_cpus: int | None = None) -> Iterator[None]:
+def session(
+    address: str | None = None,
+    num_cpus: int | None = None,
+    *,
+    say: Callable[[str], object] = lambda _: None,
+    meanwhile: Sequence[str] = (),
+) -> Iterator[None]:
     """Inside, Ray is initialised; what was started here is stopped at the end. Within another session, that one serves.
 
     Args:
         address: a running cluster (``ray://host:10001``, ``auto``), or None for this machine alone.
         num_cpus: logical CPUs of the cluster on this machine; its cores, at least four, by default.
+        say: is given one line before what takes seconds.
+        meanwhile: names of modules that the command will need; they are imported while Ray starts on this machine.
 
     Raises:
         ClusterError: the cluster does not answer, or both arguments were given.
@@ -44,11 +55,16 @@ def session(address: str | None = None, num_cpus: int | None = None) -> Iterator
     _environment()
     if address and num_cpus:
         raise ClusterError("--num-cpus declares CPUs of a cluster on this machine; it cannot be used with --address")
+    declare_own_cluster(address is None)
     try:
         if address:
+            say(f"connecting to the cluster at {address}")
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         else:
-            _init_local(num_cpus or max(LOCAL_CPUS, os.cpu_count() or 1))
+            cpus = num_cpus or max(LOCAL_CPUS, os.cpu_count() or 1)
+            say(f"starting Ray on this machine with {cpus} logical CPUs")
+            with _imported(meanwhile):
+                _init_local(cpus)
     except (ConnectionError, RuntimeError, ValueError) as error:
         where = f"the cluster at {address!r}" if address else "a cluster on this machine"
         raise ClusterError(f"cannot use {where}: {_first_line(error)}") from error
@@ -81,11 +97,28 @@ def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
+@contextmanager
+def _imported(modules: Sequence[str]) -> Iterator[None]:
+    """Import modules in a thread while the block runs. An error is raised again by whoever imports the module later."""
+    if not modules:
+        yield
+        return
+    # All that ``ray.init`` and Ray's libraries both import (2.60): two threads that import circular modules at the same
+    # time would see parts of them.
+    import_module("ray._common.usage.usage_lib")
+    with ThreadPoolExecutor(1, thread_name_prefix="imports") as thread:
+        for name in modules:
+            thread.submit(import_module, name)
+        yield
+
+
 def _init_local(num_cpus: int) -> None:
     # Only this command and what it starts may talk to this cluster, because Ray listens on the network too. Ray
     # switches authentication on by itself; a token that lives as long as the command leaves no file in the user's home.
     if "RAY_AUTH_MODE" not in os.environ:
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    # Nobody takes this machine away with a notice, which a process of Ray Train would look for.
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     ray.init(
         address="local",
         num_cpus=num_cpus,
@@ -111,6 +144,8 @@ def _environment() -> None:
     os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
     # Ray Train looks at its workers every 2 s otherwise, and every report and the end of a run wait for that look.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+    # Ray Train's controller waits for actors in its event loop on purpose, and would warn of it.
+    os.environ.setdefault("RAY_WARN_BLOCKING_GET_INSIDE_ASYNC", "0")
     for name in ("ray", "ray.data", "ray.train", "ray.serve"):
         logging.getLogger(name).setLevel(logging.ERROR)
 

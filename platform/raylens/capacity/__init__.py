@@ -2,6 +2,18 @@
 
 from raylens.capacity.asking import lasting_shortage
 from raylens.capacity.nodes import live_nodes, placement, possible_nodes
+from raylens.capacity.own import declare_own_cluster, is_own_cluster
 from raylens.capacity.packing import Ask, Node, Shortage, shortage
 
-__all__ = ["Ask", "Node", "Shortage", "lasting_shortage", "live_nodes", "placement", "possible_nodes", "shortage"]
+__all__ = [
+    "Ask",
+    "Node",
+    "Shortage",
+    "declare_own_cluster",
+    "is_own_cluster",
+    "lasting_shortage",
+    "live_nodes",
+    "placement",
+    "possible_nodes",
+    "shortage",
+]

@@ -6,6 +6,7 @@ A part that is written is never made again: an interrupted index goes on where i
 import json
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +30,22 @@ PART_BYTES = 2 << 30
 PARTS_AT_LEAST = 16
 """Where there are as many shards, so that a cluster has something to share out."""
 
+HERE_BYTES, HERE_SHARDS = 64 << 20, 256
+"""A data set of at most so many bytes in at most so many shards is read by the process that asks for its manifest:
+starting a process of the cluster for it takes longer than reading it."""
+HERE_THREADS = 8
+"""A store's answers take tens of milliseconds, during which nothing else is to be done."""
+
 Mapper = Callable[[list[dict[str, Any]], Callable[[dict[str, Any]], pa.Table]], Iterator[pa.Table]]
 
 
 def manifest_for(
-    config: SourceConfig, cache: Store, run_parallel: Mapper, progress: Callable[[int, int], None] | None = None
+    config: SourceConfig,
+    cache: Store,
+    run_parallel: Mapper,
+    progress: Callable[[int, int], None] | None = None,
+    *,
+    here_bytes: int = HERE_BYTES,
 ) -> Manifest:
     """The manifest of a data set: read from ``cache`` if these very shards were indexed before, else built.
 
@@ -42,6 +54,7 @@ def manifest_for(
         cache: where manifests are kept, by the fingerprint of the listing.
         run_parallel: applies a function to items on a cluster (see `raylens.data.stream.ray_map`).
         progress: is told shards done and shards in all.
+        here_bytes: a data set of at most so many bytes is read in threads of this process.
 
     Raises:
         ManifestError: there is no shard, or no usable sample.
@@ -52,7 +65,9 @@ def manifest_for(
     if manifest is None:
         items = list(_items(source, shards, home))
         found: list[pa.Table] = []
-        for table in run_parallel(items, index_part):
+        here = len(shards) <= HERE_SHARDS and sum(shard.size for shard in shards) <= here_bytes
+        apply = _map_here if here else run_parallel
+        for table in apply(items, index_part):
             found.append(table)
             if progress:
                 progress(sum(one.num_rows for one in found), len(shards))
@@ -63,6 +78,17 @@ def manifest_for(
         _write_places(manifest, home)
         manifest.save()
     return manifest
+
+
+def _map_here(items: list[dict[str, Any]], function: Callable[[dict[str, Any]], pa.Table]) -> Iterator[pa.Table]:
+    with ThreadPoolExecutor(HERE_THREADS, thread_name_prefix="index") as threads:
+        futures = [threads.submit(function, item) for item in items]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        finally:
+            for future in futures:
+                future.cancel()
 
 
 def _items(source: Source, shards: Sequence[ObjectInfo], home: Store) -> Iterator[dict[str, Any]]:

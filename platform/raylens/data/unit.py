@@ -6,7 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from raylens.data.bijection import Ints, uniforms
@@ -177,6 +176,8 @@ class UnitMaker:
 
 @functools.lru_cache(maxsize=1)
 def _decoders() -> ThreadPoolExecutor:
+    import torch
+
     # In these threads, not in threads of its own: a kernel that spreads over all cores takes them from other tasks.
     torch.set_num_threads(1)
     return ThreadPoolExecutor(DECODE_THREADS, thread_name_prefix="decode")

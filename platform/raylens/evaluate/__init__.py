@@ -1,11 +1,16 @@
 """How good an encoder is: features once, then figures with intervals, and a report to look at."""
 
-from raylens.evaluate.captions import NearestCaptions, nearest_captions, pick_examples
-from raylens.evaluate.examples import CLASSES_FILE, ClassList, EvaluationSet, LabelledImage
-from raylens.evaluate.features import ImageFeatures, image_features
-from raylens.evaluate.intervals import Interval, clopper_pearson
-from raylens.evaluate.report import render_report, write_report
-from raylens.evaluate.zero_shot import ZeroShotResult, zero_shot, zero_shot_from_features
+from typing import TYPE_CHECKING
+
+from raylens.lazy import lazy_face
+
+if TYPE_CHECKING:
+    from raylens.evaluate.captions import NearestCaptions, nearest_captions, pick_examples
+    from raylens.evaluate.examples import CLASSES_FILE, ClassList, EvaluationSet, LabelledImage
+    from raylens.evaluate.features import ImageFeatures, image_features
+    from raylens.evaluate.intervals import Interval, clopper_pearson
+    from raylens.evaluate.report import render_report, write_report
+    from raylens.evaluate.zero_shot import ZeroShotResult, zero_shot, zero_shot_from_features
 
 __all__ = [
     "CLASSES_FILE",
@@ -25,3 +30,25 @@ __all__ = [
     "zero_shot",
     "zero_shot_from_features",
 ]
+
+__getattr__ = lazy_face(
+    __name__,
+    {
+        "CLASSES_FILE": "examples",
+        "ClassList": "examples",
+        "EvaluationSet": "examples",
+        "ImageFeatures": "features",
+        "Interval": "intervals",
+        "LabelledImage": "examples",
+        "NearestCaptions": "captions",
+        "ZeroShotResult": "zero_shot",
+        "clopper_pearson": "intervals",
+        "image_features": "features",
+        "nearest_captions": "captions",
+        "pick_examples": "captions",
+        "render_report": "report",
+        "write_report": "report",
+        "zero_shot": "zero_shot",
+        "zero_shot_from_features": "zero_shot",
+    },
+)

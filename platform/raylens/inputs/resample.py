@@ -1,7 +1,6 @@
 """Resampling for training: Pillow's bicubic filter at several times Pillow's speed."""
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -21,6 +20,8 @@ def resample(image: Image.Image, box: Box, out: NDArray[np.uint8]) -> None:
         box: left, top, right and bottom, in pixels, within the image.
         out: ``[H, W, 3]`` uint8, which is filled.
     """
+    import torch  # only where images are resampled: whoever knows the geometry alone starts without it
+
     left, top, right, bottom = box
     # Held as bytes that may be written to, because torch warns of those that may not.
     pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).view(image.height, image.width, 3)

@@ -1,8 +1,24 @@
 """Trained encoders at rest: the bundle, and the registry that numbers bundles and names them."""
 
-from raylens.registry.bundle import Bundle
-from raylens.registry.encoder import Encoder
-from raylens.registry.interpolate import interpolate
-from raylens.registry.versions import Registry, Version
+from typing import TYPE_CHECKING
+
+from raylens.lazy import lazy_face
+
+if TYPE_CHECKING:
+    from raylens.registry.bundle import Bundle
+    from raylens.registry.encoder import Encoder
+    from raylens.registry.interpolate import interpolate
+    from raylens.registry.versions import Registry, Version
 
 __all__ = ["Bundle", "Encoder", "Registry", "Version", "interpolate"]
+
+__getattr__ = lazy_face(
+    __name__,
+    {
+        "Bundle": "bundle",
+        "Encoder": "encoder",
+        "Registry": "versions",
+        "Version": "versions",
+        "interpolate": "interpolate",
+    },
+)

@@ -8,15 +8,18 @@ import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, ValidationError
-from torch import Tensor
 
 from raylens.errors import AlreadyExistsError, CheckpointError
 from raylens.storage import Store
 from raylens.train.checkpoint_files import SavedFile, overlapping, read_part, sha256_of, write_part
 from raylens.train.cursor import Cursor
 from raylens.train.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["CheckpointManifest", "Checkpoints"]
 
@@ -119,7 +122,7 @@ class Checkpoints:
 
     def pieces(
         self, manifest: CheckpointManifest, wanted: Sequence[tuple[str, int, int]], worker: int | None
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    ) -> "tuple[dict[str, Tensor], dict[str, Tensor]]":
         """What a worker needs of a checkpoint: pieces of parameters, and what was its own.
 
         With another number of workers than it was written by, all take up what was the first one's own.

@@ -4,14 +4,16 @@ import hashlib
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from raylens.errors import CheckpointError, StorageError
 from raylens.train.fragments import named
 from raylens.train.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["SavedFile", "overlapping", "read_part", "sha256_of", "write_part"]
 
@@ -38,6 +40,8 @@ def write_part(snapshot: Snapshot, folder: Path, worker: int) -> tuple[Path, dic
     Raises:
         StorageError: the disk is full, or cannot be written to.
     """
+    from safetensors.torch import save_file
+
     path = folder / f"worker-{worker:05d}.safetensors"
     try:
         save_file(snapshot.tensors | {OWN + name: tensor for name, tensor in snapshot.own.items()}, path)
@@ -50,12 +54,14 @@ def write_part(snapshot: Snapshot, folder: Path, worker: int) -> tuple[Path, dic
     return path, pieces
 
 
-def read_part(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def read_part(path: Path) -> "tuple[dict[str, Tensor], dict[str, Tensor]]":
     """Pieces of parameters, and what was the worker's own.
 
     Raises:
         CheckpointError: it is no such file.
     """
+    from safetensors.torch import load_file
+
     try:
         whole = load_file(path)
     except Exception as error:  # noqa: BLE001 (likewise)

@@ -6,9 +6,10 @@ up: each takes the pieces that it needs.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["WEIGHT", "Fragment", "copy_into", "key_of", "named", "slice_of"]
 
@@ -23,7 +24,7 @@ class Fragment:
     name: str
     start: int
     stop: int
-    tensors: Mapping[str, Tensor]
+    tensors: "Mapping[str, Tensor]"
     """By kind, flat views into the state of training; fp32."""
 
     def cut(self, start: int, stop: int) -> "Fragment":
@@ -49,24 +50,32 @@ def slice_of(fragment: Fragment, rank: int, workers: int) -> Fragment:
     return fragment.cut(fragment.start + rank * count // workers, fragment.start + (rank + 1) * count // workers)
 
 
-@torch.no_grad()
-def copy_into(fragments: Iterable[Fragment], pieces: Mapping[str, Tensor]) -> int:
+def copy_into(fragments: Iterable[Fragment], pieces: "Mapping[str, Tensor]") -> int:
     """Fill fragments from pieces, as a file has them; elements that were filled.
 
     Args:
         fragments: live views.
         pieces: flat tensors by `key_of`, cut in any way; those of other parameters are passed over.
     """
+    import torch
+
     found: dict[tuple[str, str], list[tuple[int, Tensor]]] = {}
     for key, tensor in pieces.items():
         name, start, kind = named(key)
         found.setdefault((name, kind), []).append((start, tensor))
-    filled = 0
-    for fragment in fragments:
-        for kind, target in fragment.tensors.items():
-            for start, piece in found.get((fragment.name, kind), ()):
-                low, high = max(start, fragment.start), min(start + len(piece), fragment.stop)
-                if low < high:
-                    target[low - fragment.start : high - fragment.start].copy_(piece[low - start : high - start])
-                    filled += high - low
-    return filled
+    with torch.no_grad():
+        return sum(
+            _copy(fragment, target, start, piece)
+            for fragment in fragments
+            for kind, target in fragment.tensors.items()
+            for start, piece in found.get((fragment.name, kind), ())
+        )
+
+
+def _copy(fragment: Fragment, target: "Tensor", start: int, piece: "Tensor") -> int:
+    """Copy what a piece, which begins at element ``start``, and a fragment share; elements that were copied."""
+    low, high = max(start, fragment.start), min(start + len(piece), fragment.stop)
+    if low >= high:
+        return 0
+    target[low - fragment.start : high - fragment.start].copy_(piece[low - start : high - start])
+    return high - low

@@ -2,32 +2,31 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 import ray.train
-import ray.train.torch
 
 from raylens.config import RunConfig
 from raylens.data.stream import training_stream
 from raylens.data.unit import UnitMaker
 from raylens.errors import RaylensError, WorkersLostError, own_error
-from raylens.registry import Version
 from raylens.storage import Store
 from raylens.train.audience import Audience
 from raylens.train.board import board, listening
 from raylens.train.checkpoint import Checkpoints
-from raylens.train.export import publish
 from raylens.train.interrupt import Interrupts
 from raylens.train.job import WorkerJob, check_fits
 from raylens.train.prepare import Prepared, prepare, run_store
+from raylens.train.process_group import ProcessGroupConfig
 from raylens.train.progress import News
 from raylens.train.room import check_room, placement_of
 from raylens.train.room_watch import RoomWatch
 from raylens.train.run_report import REPORT, write_training_report
-from raylens.train.shares import Shares
-from raylens.train.trainer import ListenForTerm, Trainer, workers_to_start
-from raylens.train.worker import run_worker
+from raylens.train.trainer import Trainer, WorkerStart, workers_to_start
+
+if TYPE_CHECKING:
+    from raylens.registry import Version
 
 __all__ = ["Fitted", "RunResult", "fit", "train"]
 
@@ -55,7 +54,7 @@ class RunResult:
     resumed_at: int
     """The step that this start went on from; 0 for a fresh run, ``steps`` if there was nothing left to do."""
     samples: int
-    version: Version
+    version: "Version"
 
 
 def train(
@@ -67,6 +66,8 @@ def train(
         RaylensError: bad input, a cluster too small, or a diagnosis of what went wrong in training.
     """
     fitted = fit(config, say=say, tell=tell)
+    from raylens.train.export import publish  # with torch, of which this process makes no use before
+
     prepared = fitted.prepared
     version = publish(prepared, fitted.checkpoints)
     return RunResult(prepared.store.uri, prepared.steps, fitted.resumed_at, prepared.plan.samples, version)
@@ -159,14 +160,14 @@ def _run(job: WorkerJob, prepared: Prepared, interrupts: Interrupts) -> None:
     filesystem, path = (store / "ray").arrow()
     counts, on_gpu, placement = config.worker_counts, config.scale.gpus_per_worker > 0, placement_of(config)
     trainer = Trainer(
-        run_worker,
+        _run_worker,
         run=config,
         checkpoints=Checkpoints(store),
         board=job.board,
+        stream=_stream_from_newest(job, prepared),
+        decode_selector=placement.selector("decode"),
         train_loop_config=job,
-        datasets={"train": _stream_from_newest(job, prepared)},
-        dataset_config=Shares(placement.selector("decode")),
-        torch_config=ray.train.torch.TorchConfig(timeout_s=COLLECTIVE_TIMEOUT_SECONDS),
+        backend_config=ProcessGroupConfig(timeout_s=COLLECTIVE_TIMEOUT_SECONDS),
         scaling_config=ray.train.ScalingConfig(
             num_workers=counts[0] if len(counts) == 1 else (counts[0], counts[-1]),
             use_gpu=on_gpu,
@@ -178,8 +179,7 @@ def _run(job: WorkerJob, prepared: Prepared, interrupts: Interrupts) -> None:
             name=f"{config.name}-{ray.get_runtime_context().get_job_id()}",
             storage_path=path,
             storage_filesystem=filesystem,
-            worker_runtime_env={"env_vars": {} if on_gpu else {"DS_ACCELERATOR": "cpu"}},
-            callbacks=[ListenForTerm()],
+            callbacks=[WorkerStart(job.board)],
         ),
     )
     interrupts.stop = lambda: job.board.stop.remote()
@@ -189,6 +189,13 @@ def _run(job: WorkerJob, prepared: Prepared, interrupts: Interrupts) -> None:
             trainer.fit()
         except ray.train.TrainingFailedError as error:
             raise _diagnosis(error) from error
+
+
+def _run_worker(job: WorkerJob) -> None:
+    """Stand for the training function, so that whoever passes it on imports neither torch nor DeepSpeed."""
+    from raylens.train.worker import run_worker
+
+    run_worker(job)
 
 
 def _stream_from_newest(job: WorkerJob, prepared: Prepared) -> Callable[[], Any]:

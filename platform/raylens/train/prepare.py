@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from raylens.config import RunConfig, dump_yaml, load_yaml
 from raylens.config.differences import differences
@@ -11,11 +12,12 @@ from raylens.data.build_plan import build_plan
 from raylens.data.quarantine import check_budget, write_rejected
 from raylens.errors import AlreadyExistsError, ConfigError, NotFoundError
 from raylens.inputs import Preprocess, Tokenizer
-from raylens.registry import Bundle
 from raylens.storage import Store, open_store
-from raylens.train.beginning import beginning
 from raylens.train.evaluation.sets import EvaluationSets, evaluation_sets
 from raylens.train.pinned import manifests_of, pin
+
+if TYPE_CHECKING:
+    from raylens.registry import Bundle
 
 __all__ = ["Prepared", "claim", "prepare", "run_store"]
 
@@ -62,7 +64,7 @@ def prepare(config: RunConfig, say: Callable[[str], None]) -> Prepared:
     plan = build_plan(config, manifests)
     if plan.samples < config.global_batch:
         say(f"warning: {plan.samples:,} samples for global_batch = {config.global_batch}: every batch repeats some")
-    begun = None if config.start_from is None else beginning(config)
+    begun = _begun(config)
     tokenizer = _tokenizer(store, manifests, config, begun)
     evaluation = evaluation_sets(config.evaluation, open_store(config.storage) / "manifests", say)
     # Only now: what cannot start must not keep its name from another try.
@@ -81,6 +83,14 @@ def prepare(config: RunConfig, say: Callable[[str], None]) -> Prepared:
         steps=config.length.steps(sum(order.epoch_size for order in plan.orders), config.global_batch),
         evaluation=evaluation,
     )
+
+
+def _begun(config: RunConfig) -> "Bundle | None":
+    if config.start_from is None:
+        return None
+    from raylens.train.beginning import beginning  # with torch
+
+    return beginning(config)
 
 
 def claim(store: Store, config: RunConfig) -> None:
@@ -108,7 +118,7 @@ def check_claim(store: Store, config: RunConfig) -> None:
         )
 
 
-def _tokenizer(store: Store, manifests: list[Manifest], config: RunConfig, begun: Bundle | None) -> Tokenizer:
+def _tokenizer(store: Store, manifests: list[Manifest], config: RunConfig, begun: "Bundle | None") -> Tokenizer:
     try:
         return Tokenizer.from_json(store.read_text("tokenizer.json"))
     except NotFoundError:

@@ -4,7 +4,14 @@ from dataclasses import dataclass
 
 from raylens.train.record import Record
 
-__all__ = ["Checkpointed", "Evaluated", "Metrics", "News", "Restarting", "Started", "Stopping", "Warned"]
+__all__ = ["Checkpointed", "Evaluated", "Metrics", "News", "Preparing", "Restarting", "Started", "Stopping", "Warned"]
+
+
+@dataclass(frozen=True)
+class Preparing:
+    """What the workers do before they can train, which takes seconds."""
+
+    text: str
 
 
 @dataclass(frozen=True)
@@ -65,4 +72,4 @@ class Stopping:
     step: int
 
 
-News = Started | Metrics | Checkpointed | Evaluated | Restarting | Stopping | Warned
+News = Preparing | Started | Metrics | Checkpointed | Evaluated | Restarting | Stopping | Warned

@@ -9,31 +9,44 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 import ray.train
-import ray.train.torch
+from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 from ray.train.v2._internal.execution.callback import WorkerGroupCallback
+from ray.train.v2._internal.execution.controller.controller import TrainController
 from ray.train.v2._internal.execution.failure_handling import FailureDecision, FailurePolicy
 from ray.train.v2._internal.execution.scaling_policy import ElasticScalingPolicy
+from ray.train.v2._internal.execution.worker_group import WorkerGroup
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.train.v2.api.exceptions import PreemptionError
 
+from raylens.capacity import is_own_cluster
 from raylens.config import RunConfig
 from raylens.errors import RaylensError, StorageError, UnreachableError, own_error
 from raylens.train.checkpoint import Checkpoints
-from raylens.train.progress import Restarting
+from raylens.train.progress import Preparing, Restarting
 from raylens.train.room import DATA_CPUS, asks_of, nodes_are_coming, placement_of
 from raylens.train.signals import listen_for_term
+from raylens.train.stream_callback import StreamCallback
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from raylens.train.interrupt import Interrupts
 
-__all__ = ["ListenForTerm", "Trainer", "workers_to_start"]
+__all__ = ["Trainer", "WorkerStart", "workers_to_start"]
 
 OUTAGE_SECONDS = 1800.0
 """So long may the store be away before a run gives up."""
 
 
-class Trainer(ray.train.torch.TorchTrainer):  # type: ignore[misc] # Ray is untyped here
-    """With raylens' own policies."""
+class Trainer(DataParallelTrainer):  # type: ignore[misc] # Ray is untyped here
+    """Ray's trainer with raylens' own policies and stream of data.
+
+    On a cluster that this command started and will end, a run has fewer processes, and takes those that Ray started in
+    advance: everything in such a cluster has this process's environment, so that nothing needs a runtime environment
+    of its own; nobody else's node is taken away; and nothing that a lost driver leaves reserved outlives it.
+    """
 
     def __init__(
         self,
@@ -41,10 +54,13 @@ class Trainer(ray.train.torch.TorchTrainer):  # type: ignore[misc] # Ray is unty
         run: RunConfig,
         checkpoints: Checkpoints,
         board: Any,
+        stream: "Callable[[], ray.data.Dataset]",
+        decode_selector: dict[str, str],
         **others: Any,
     ) -> None:
         super().__init__(*args, **others)
         self._run = run
+        self._stream = StreamCallback(stream, decode_selector)
         self._failures = PatientPolicy(run, checkpoints, board)
         self.interrupts: Interrupts | None = None
 
@@ -52,7 +68,19 @@ class Trainer(ray.train.torch.TorchTrainer):  # type: ignore[misc] # Ray is unty
         if self.scaling_config.elasticity_enabled:
             settings["scaling_policy"] = CountsPolicy(self.scaling_config, self._run)
         settings["failure_policy"] = self._failures
-        return super()._initialize_and_run_controller(**settings)
+        if not is_own_cluster():
+            return super()._initialize_and_run_controller(**settings)
+        here = {ray._raylet.RAY_NODE_ID_KEY: ray.get_runtime_context().get_node_id()}
+        controller = ray.remote(num_cpus=0, label_selector=here)(_Controller).remote(**settings)
+        self._register_sigint_handler(controller)
+        ray.get(controller.run.remote())
+        return ray.get(controller.get_result.remote())
+
+    def _create_default_callbacks(self) -> list[Any]:
+        unwanted: tuple[type, ...] = (DatasetsCallback,)
+        if is_own_cluster():
+            unwanted += (PlacementGroupCleanerCallback,)
+        return [one for one in super()._create_default_callbacks() if not isinstance(one, unwanted)] + [self._stream]
 
     def _register_sigint_handler(self, controller: Any) -> None:
         """Ray's own would end the run at the first Ctrl-C."""
@@ -64,6 +92,18 @@ class Trainer(ray.train.torch.TorchTrainer):  # type: ignore[misc] # Ray is unty
 
         if self.interrupts is not None:
             self.interrupts.abort = abort
+
+
+class _Workers(WorkerGroup):  # type: ignore[misc]
+    """Workers in processes that Ray started in advance: these have no runtime environment of their own."""
+
+    @staticmethod
+    def _get_worker_runtime_env(custom_runtime_env: Any) -> dict[str, Any]:
+        return dict(custom_runtime_env)
+
+
+class _Controller(TrainController):  # type: ignore[misc]
+    worker_group_cls = _Workers
 
 
 _starting: dict[str, int] = {}
@@ -156,7 +196,7 @@ def _reason(own: RaylensError | None, error: Any) -> str:
         return str(own)
     failures = getattr(error, "worker_failures", {})
     if not failures:
-        return _first_line(error)
+        return _first_line(getattr(error, "controller_failure", None) or error)
     rank, failure = next(iter(failures.items()))
     return f"worker {rank}: {_first_line(failure)}"
 
@@ -165,8 +205,16 @@ def _first_line(error: object) -> str:
     return (str(error).strip().splitlines() or [repr(error)])[0]
 
 
-class ListenForTerm(WorkerGroupCallback):  # type: ignore[misc]
-    """Has each worker note SIGTERM, in its main thread, before it begins to train."""
+class WorkerStart(WorkerGroupCallback):  # type: ignore[misc]
+    """Tells of workers that have begun to load, and has each note SIGTERM in its main thread before it trains."""
+
+    def __init__(self, board: Any) -> None:
+        self._board = board
+
+    def before_init_train_context(self, workers: list[Any]) -> dict[str, list[Any]]:
+        """See Ray Train."""
+        self._board.post.remote(Preparing(f"{len(workers)} worker processes up; loading torch and DeepSpeed"))
+        return {}
 
     def after_worker_group_start(self, worker_group: Any) -> None:
         """See Ray Train."""

@@ -1,6 +1,7 @@
 """DeepSpeed ZeRO behind a few calls: the only file that imports deepspeed."""
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -139,13 +140,27 @@ class ZeroEngine:
                 self._forward.train(was)
 
 
+@contextmanager
+def _hidden(package: str) -> Iterator[None]:
+    """Have a package not be found inside: DeepSpeed's autotuner would import mlflow, 2 s of a core for nothing."""
+    absent = package not in sys.modules
+    if absent:
+        sys.modules[package] = None  # type: ignore[assignment] # an import of it fails, as documented
+    try:
+        yield
+    finally:
+        if absent:
+            del sys.modules[package]
+
+
 def _deepspeed(config: RunConfig, device: torch.device) -> Any:
     """Import DeepSpeed without its habit of compiling a CPU kernel at first use (a minute, and a compiler)."""
     on_cpu = device.type == "cpu"  # also on a machine with GPUs, where a run may do without
     if on_cpu:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    import deepspeed
-    import deepspeed.ops
+    with _hidden("mlflow"):
+        import deepspeed
+        import deepspeed.ops
     from deepspeed.accelerator import get_accelerator
 
     if config.precision == "fp16" and not get_accelerator().is_fp16_supported():

@@ -8,7 +8,17 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from raylens.train.progress import Checkpointed, Evaluated, Metrics, News, Restarting, Started, Stopping, Warned
+from raylens.train.progress import (
+    Checkpointed,
+    Evaluated,
+    Metrics,
+    News,
+    Preparing,
+    Restarting,
+    Started,
+    Stopping,
+    Warned,
+)
 from raylens.workloads.progress_line import progress_line, time_left
 
 __all__ = ["Terminal"]
@@ -53,8 +63,8 @@ class Terminal:
             self._advance(news)
         elif isinstance(news, Restarting):
             self.say(f"workers lost ({news.reason}); going on from the newest checkpoint", "yellow")
-        elif isinstance(news, Warned):
-            self.say(news.text, "yellow")
+        elif isinstance(news, Warned | Preparing):
+            self.say(news.text, "yellow" if isinstance(news, Warned) else "")
         elif isinstance(news, Stopping):
             self.say(f"stopped after step {news.step}, its state saved; the same command goes on")
         elif isinstance(news, Evaluated):

@@ -2,11 +2,14 @@
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from raylens.storage import Store
 from raylens.storage.local import LocalStore
-from raylens.train.tracking.event_file import EventFile
 from raylens.train.tracking.sink import Outcome, Point
+
+if TYPE_CHECKING:
+    from raylens.train.tracking.event_file import EventFile
 
 __all__ = ["FOLDER", "TensorBoard"]
 
@@ -41,6 +44,8 @@ class TensorBoard:
             OSError: the disk is full, or the like.
         """
         if self._file is None or self._file.size > LARGEST_FILE:
+            from raylens.train.tracking.event_file import EventFile  # its library imports torch
+
             self._file = EventFile(self._folder(), self._purge_step)
             self._purge_step = None
             self._sent[self._file.path] = 0

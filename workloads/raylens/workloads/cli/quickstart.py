@@ -47,10 +47,14 @@ def quickstart(
         raylens quickstart --storage "s3://bucket/try?endpoint_override=http://127.0.0.1:9000" --json
     """
     from raylens.cluster import session
-    from raylens.workloads.quickstart import quickstart as run
     from raylens.workloads.terminal import Terminal
 
-    with Terminal() as terminal, session(address, num_cpus):
+    with (
+        Terminal() as terminal,
+        session(address, num_cpus, say=terminal.say, meanwhile=["raylens.workloads.quickstart"]),
+    ):
+        from raylens.workloads.quickstart import quickstart as run
+
         result = run(storage, terminal, assignments=changes or ())
     if as_json:
         typer.echo(json.dumps(result.as_dict()))

@@ -10,6 +10,8 @@ from raylens.workloads.cli.options import Address, NumCpus, Set
 
 if TYPE_CHECKING:
     from raylens.config import RunConfig
+    from raylens.train import RunResult
+    from raylens.workloads.terminal import Terminal
 
 __all__ = ["add_to"]
 
@@ -57,13 +59,19 @@ def train(
         _plot(config, schedule)
         return
     from raylens.cluster import session
-    from raylens.train import train as run
     from raylens.workloads.terminal import Terminal
 
-    with Terminal() as terminal, session(address, num_cpus):
+    with Terminal() as terminal:
         terminal.title(f"train {config.name}")
-        result = run(config, say=terminal.say, tell=terminal.tell)
+        with session(address, num_cpus, say=terminal.say, meanwhile=["raylens.train.launch"]):
+            result = _train(config, terminal)
     typer.echo(f"{result.version} in {config.registry_uri}")
+
+
+def _train(config: "RunConfig", terminal: "Terminal") -> "RunResult":
+    from raylens.train import train as run  # only now: it is imported while Ray starts
+
+    return run(config, say=terminal.say, tell=terminal.tell)
 
 
 def _plot(config: "RunConfig", path: Path) -> None:

@@ -1,0 +1,107 @@
+"""The process group of a run's workers, made without torch in Ray Train's controller.
+
+Ray's own ``TorchConfig`` imports torch wherever it is unpickled: in the driver and in the controller, neither of which
+computes. Here torch is imported by the workers alone, and the functions that run there are Ray's (2.60).
+"""
+
+import os
+from dataclasses import dataclass
+from typing import Any, Self
+
+import ray
+from ray.train._internal.utils import get_address_and_port
+from ray.train.backend import Backend, BackendConfig
+from ray.train.v2._internal.util import TrainingFramework
+
+__all__ = ["ProcessGroupConfig"]
+
+SHUTDOWN_SECONDS = 30.0
+
+
+class _Device:
+    """Around the training function: the worker's GPU is the current one."""
+
+    def __enter__(self) -> Self:
+        import torch
+
+        if torch.cuda.is_available():
+            from ray.train.torch import get_device
+
+            device = get_device()
+            if device.type == "cuda":
+                torch.cuda.set_device(device)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+
+@dataclass
+class ProcessGroupConfig(BackendConfig):  # type: ignore[misc] # Ray is untyped here
+    """Settings of the process group: NCCL where workers have GPUs, else gloo."""
+
+    timeout_s: int = 1800
+    """Seconds after which a collective operation that does not end is an error."""
+
+    @property
+    def backend_cls(self) -> type["_ProcessGroup"]:
+        """The class that Ray Train calls when workers have started and before they stop."""
+        return _ProcessGroup
+
+    @property
+    def train_func_context(self) -> type[_Device]:
+        """The context in which a worker runs the training function."""
+        return _Device
+
+    @property
+    def framework(self) -> Any:
+        """The framework that Ray Train tells its dashboard."""
+        return TrainingFramework.TORCH
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings that Ray Train tells its dashboard."""
+        return {"timeout_s": self.timeout_s}
+
+
+class _ProcessGroup(Backend):  # type: ignore[misc]
+    share_cuda_visible_devices = True
+
+    def on_start(self, worker_group: Any, backend_config: ProcessGroupConfig) -> None:
+        gpus = worker_group.get_resources_per_worker().get("GPU", 0)
+        address, port = worker_group.execute_single(0, get_address_and_port)
+        count = len(worker_group)
+        ray.get(
+            [
+                worker_group.execute_single_async(
+                    rank,
+                    _join,
+                    backend="nccl" if gpus else "gloo",
+                    address=address,
+                    port=port,
+                    world_rank=rank,
+                    workers=count,
+                    timeout_s=backend_config.timeout_s,
+                )
+                for rank in range(count)
+            ]
+        )
+
+    def on_shutdown(self, worker_group: Any, backend_config: ProcessGroupConfig) -> None:
+        del backend_config
+        leaving = worker_group.execute_async(_leave, destroy=len(worker_group) > 1)
+        ray.wait(leaving, num_returns=len(leaving), timeout=SHUTDOWN_SECONDS)
+
+
+def _join(*, backend: str, address: str, port: int, world_rank: int, workers: int, timeout_s: int) -> None:
+    """Run in a worker, whose variables torch and DeepSpeed read."""
+    from ray.train.torch import config as rays
+
+    os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = address, str(port)
+    rays._set_torch_distributed_env_vars()
+    rays._setup_torch_process_group(backend, world_rank, workers, "env://", timeout_s)
+
+
+def _leave(*, destroy: bool) -> None:
+    from ray.train.torch import config as rays
+
+    rays._shutdown_torch(destroy_process_group=destroy)
