@@ -5,6 +5,7 @@ import socket
 import sys
 from pathlib import Path
 
+from raylens.cluster.niceness import WORKER_NICENESS, worker_niceness
 from raylens.config import Node
 
 __all__ = ["NodeShape", "environment", "free_port", "head_command", "node_command"]
@@ -43,6 +44,9 @@ def environment(token_file: Path) -> dict[str, str]:
     """Variables of the nodes, and so of all jobs: this process's own, and what makes raylens work.
 
     Nothing that points at another cluster, and of the token only the file: processes show their variables.
+
+    Raises:
+        ConfigError: the user's own ``RAYLENS_NICENESS`` is no niceness.
     """
     unwanted = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_AUTH_TOKEN", "RAY_JOB_CONFIG_JSON_ENV_VAR", "PYTHONPATH")
     own = {
@@ -53,6 +57,7 @@ def environment(token_file: Path) -> dict[str, str]:
         "RAY_JOB_STOP_WAIT_TIME_S": "30",
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        WORKER_NICENESS: worker_niceness(),
         # There is nowhere to go for what runs here.
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
         # Jobs say `python`: the one that raylens is installed in.

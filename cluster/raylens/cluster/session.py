@@ -17,6 +17,7 @@ import ray
 import ray._private.worker
 
 from raylens.capacity import declare_own_cluster
+from raylens.cluster.niceness import WORKER_NICENESS, worker_niceness
 from raylens.cluster.secrets import VARIABLE, check_nodes
 from raylens.errors import ClusterError
 
@@ -139,6 +140,7 @@ def store_bytes(num_cpus: int) -> int:
 
 def _environment() -> None:
     """Ray's settings. Its notices are for its own developers: ours go to the terminal, Ray's into its log files."""
+    os.environ[WORKER_NICENESS] = worker_niceness()
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")

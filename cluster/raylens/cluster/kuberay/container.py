@@ -12,6 +12,7 @@ from raylens.cluster.kuberay.names import (
     Manifest,
     Rendering,
 )
+from raylens.cluster.niceness import WORKER_NICENESS
 from raylens.cluster.spec import CredentialsSpec, GroupSpec, MachineSpec
 
 __all__ = ["CONTAINER_SECURITY", "environment", "ray_container"]
@@ -73,6 +74,7 @@ def environment(rendering: Rendering, group: str, machine: MachineSpec) -> list[
     values = {
         "RAY_AUTH_MODE": "token",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        WORKER_NICENESS: str(rendering.spec.niceness),
         "RAY_USAGE_STATS_ENABLED": "0",
     }
     if group == HEAD:

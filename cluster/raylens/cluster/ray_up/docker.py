@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Mapping
 
+from raylens.cluster.niceness import WORKER_NICENESS
 from raylens.cluster.spec import ClusterSpec, LauncherSpec, MachineSpec, VolumeSpec
 from raylens.errors import ConfigError
 
@@ -25,7 +26,8 @@ COMMON = {
 
 def common_options(spec: ClusterSpec, launcher: LauncherSpec) -> list[str]:
     """Of all containers: as few rights as they need, the way to the token, and the cluster's variables."""
-    values = COMMON | ({"RAY_SERVE_ENABLE_HA_PROXY": "1"} if spec.serve else {}) | spec.env
+    serving = {"RAY_SERVE_ENABLE_HA_PROXY": "1"} if spec.serve else {}
+    values = COMMON | {WORKER_NICENESS: str(spec.niceness)} | serving | spec.env
     file = ["--env-file", launcher.env_file] if launcher.env_file else []
     return _quoted(
         [

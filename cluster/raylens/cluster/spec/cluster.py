@@ -8,7 +8,7 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from raylens.cluster.spec.fields import Environment, Image, Minutes, Name
+from raylens.cluster.spec.fields import Environment, Image, Minutes, Name, Niceness
 from raylens.cluster.spec.kubernetes import KubernetesSpec
 from raylens.cluster.spec.launcher import LauncherSpec
 from raylens.cluster.spec.machines import GroupSpec, HeadSpec, MachineSpec, check_volumes
@@ -46,6 +46,8 @@ class ClusterSpec(Node):
     """They hold the replicas of the embedding API."""
     idle_minutes: Minutes = 5.0
     """Before the autoscaler takes an idle node away."""
+    niceness: Niceness = 0
+    """Of Ray's workers, which is 15 by Ray's default: more, where other programs of the machines go first."""
     env: Environment = {}
     """Of all nodes."""
     credentials: tuple[CredentialsSpec, ...] = ()

@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from raylens.cluster.leaks import PASSWORD_IN_URL
+from raylens.cluster.niceness import LARGEST as LARGEST_NICENESS
 
 __all__ = [
     "AbsolutePath",
@@ -19,6 +20,7 @@ __all__ = [
     "Labels",
     "Minutes",
     "Name",
+    "Niceness",
     "Positive",
     "Quantity",
     "ResourceName",
@@ -219,6 +221,8 @@ def _absolute(value: str) -> str:
 
 Positive = Annotated[int, Field(gt=0, le=MOST)]
 Count = Annotated[int, Field(ge=0, le=MOST)]
+Niceness = Annotated[int, Field(ge=0, le=LARGEST_NICENESS)]
+"""Of processes: 0 is a fair share of the processors, 19 what others leave."""
 Minutes = Annotated[float, Field(gt=0, le=MOST // 60)]
 """Kubernetes is told in seconds."""
 Quantity = Annotated[str, AfterValidator(_quantity)]
