@@ -33,6 +33,7 @@ from typing import Any
 import httpx
 import numpy as np
 import torch
+from machine import niceness_below, tell_machine
 from serving_model import captions, jpegs, make_model
 
 from raylens.registry import Registry
@@ -41,6 +42,8 @@ HERE = Path(__file__).parent
 PEER = HERE.parent / ".peers/infinity/bin/infinity_emb"
 CONNECTIONS, WARM = 32, 4.0
 BATCHES = (8, 16, 32, 64)
+NICENESS = "niceness"
+"""The file that keeps what the replicas of the newest round had."""
 Seen = dict[str, list[float]]
 """Figures of each round."""
 Sides = list[tuple[str, Callable[[Path], AbstractContextManager[str]]]]
@@ -53,8 +56,8 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def running(command: list[str], ready: str, log: Path, environment: dict[str, str]) -> Iterator[None]:
-    """A server, from when it answers at ``ready`` to when it has ended."""
+def running(command: list[str], ready: str, log: Path, environment: dict[str, str]) -> Iterator[int]:
+    """A server's process, from when it answers at ``ready`` to when it has ended."""
     with log.open("w") as sink:
         process = subprocess.Popen(
             command, stdout=sink, stderr=sink, env=os.environ | environment, start_new_session=True
@@ -68,7 +71,7 @@ def running(command: list[str], ready: str, log: Path, environment: dict[str, st
             if process.poll() is not None or time.monotonic() > end:
                 raise SystemExit(f"{command[0]} did not start:\n{log.read_text()[-3000:]}")
             time.sleep(0.5)
-        yield
+        yield process.pid
     finally:
         process.send_signal(signal.SIGINT)
         try:
@@ -112,7 +115,8 @@ def ours(folder: Path) -> Iterator[str]:
         "--set", f"models.0.text.cpus={os.cpu_count()}", "--num-cpus", str(2 * (os.cpu_count() or 1)),
     ]  # fmt: skip
     url = f"http://127.0.0.1:{port}"
-    with running(command, f"{url}/readyz", folder / "ours.log", {}):
+    with running(command, f"{url}/readyz", folder / "ours.log", {}) as pid:
+        (folder / NICENESS).write_text(str(niceness_below(pid)))
         yield f"{url}/v1/embeddings"
 
 
@@ -206,6 +210,7 @@ def main() -> None:
             one_round(folder, bodies, sides, seen, chosen)
             told = {key: round(values[-1], 2) for key, values in seen.items()}
             print(f"# {json.dumps(told)}", file=sys.stderr, flush=True)
+        tell_machine(int((folder / NICENESS).read_text()))
     tell(seen)
 
 

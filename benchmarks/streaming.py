@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import streaming_data
+from machine import tell_machine
 
 HERE = Path(__file__).parent
 DATA = HERE / ".data"
@@ -76,6 +77,7 @@ def main() -> None:
     for _ in range(ROUNDS):
         for name, shards in folders.items():
             found[name].append(one_round(shards, tokenizer))
+    tell_machine(int(found["512"][0]["stream"]["niceness"]))
     for name, rounds in found.items():
         figures = {"images_per_second_per_core": per_core(rounds)}
         claim(f"vs_webdataset_{name}", ratios(rounds, "webdataset"), "x", "webdataset 1.0.2", ">= 2.2", **figures)

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
+from machine import worker_niceness
 from streaming_rate import steady_rate
 
 from raylens.cluster import session
@@ -80,6 +81,7 @@ def main() -> None:
             result: object = memory(maker, len(manifest))
         else:
             result = steady_rate(sizes(maker, ENDLESS // BATCH * BATCH), began, float(warm), float(window))
+            result |= {"niceness": worker_niceness()}
     print(json.dumps(result))
 
 

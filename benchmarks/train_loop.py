@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from machine import tell_machine, worker_niceness
 from PIL import Image
 
 from raylens.cluster import session
@@ -145,6 +146,7 @@ def main() -> None:
         folder = Path(name)
         pack(samples(KEPT * BATCH), open_store(folder / "shards"), per_shard=128)
         with session(num_cpus=4):
+            tell_machine(worker_niceness())
             given_to_bare(config_of(folder, "first", chosen.steps), folder / "given.pt")
         for number in range(chosen.rounds):
             sides: list[Any] = [ours(folder, f"round-{number}", chosen.steps), bare(folder, chosen.steps)]

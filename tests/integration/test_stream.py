@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
+import ray
 
 from raylens.config import DataConfig, RunConfig, SourceConfig
 from raylens.data.build_plan import build_plan
@@ -111,3 +113,14 @@ def test_a_mixture_resumes_too(tmp_path: Path, make_shards: MakeShards) -> None:
     assert all(same(whole(a), whole(b)) for a, b in zip(through, pieces, strict=True))
     samples = np.concatenate([whole(step)["sample"] for step in through])
     assert (samples < 50).mean() == pytest.approx(1 / 3, abs=0.05)
+
+
+def niceness_of_a_worker(**variables: str) -> int:
+    task = ray.remote(lambda: psutil.Process().nice()).options(num_cpus=0, runtime_env={"env_vars": variables})
+    return int(ray.get(task.remote()))
+
+
+def test_workers_of_a_session_have_a_fair_share_of_the_processors_and_less_where_ray_is_told() -> None:
+    own = psutil.Process().nice()
+    assert niceness_of_a_worker() == own
+    assert niceness_of_a_worker(RAY_worker_niceness="7") == min(own + 7, 19)

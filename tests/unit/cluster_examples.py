@@ -130,6 +130,7 @@ def specs(draw: st.DrawFn) -> ClusterSpec:
     tree: dict[str, Any] = {"name": draw(NAMES), "image": "example.org/raylens:1", "head": draw(machines())}
     tree |= {name: draw(groups()) for name in sorted(names)}
     tree["env"] = draw(VARIABLES)
+    tree["niceness"] = draw(st.integers(0, 19))
     tree["kubernetes"] = {"cloud": draw(st.sampled_from(["gke", "eks", "karpenter", "aks"]))}
     for field in ("pull_secrets", "service_account", "network", "redis", "job", "labels"):
         if draw(st.booleans()):

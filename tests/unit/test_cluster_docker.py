@@ -59,7 +59,7 @@ def test_an_image_runs_as_a_user_without_rights_under_a_small_init(target: str) 
     assert of(target, "USER")[-1] == "1000:1000"  # as numbers: Kubernetes' runAsNonRoot looks at them
     assert yaml.safe_load(of(target, "ENTRYPOINT")[-1]) == ["tini", "--"]
     assert yaml.safe_load(of(target, "CMD")[-1]) == ["raylens", "--help"]
-    assert "RAY_AUTH_MODE=token" in " ".join(of(target, "ENV"))
+    assert {"RAY_AUTH_MODE=token", "RAY_worker_niceness=0"} <= set(" ".join(of(target, "ENV")).split())
     [check] = of(target, "HEALTHCHECK")
     command = yaml.safe_load(check.partition("CMD ")[2])
     assert command[:2] == ["python", "-c"]
@@ -138,6 +138,11 @@ def test_every_container_asks_for_the_token_and_has_no_rights() -> None:
         assert service["cap_drop"] == ["ALL"]
         assert service["security_opt"] == ["no-new-privileges:true"]
         assert service["build"]["target"] == "cpu"
+
+
+def test_every_container_gives_workers_a_fair_share_unless_the_laptop_says_otherwise() -> None:
+    for service in compose()["services"].values():
+        assert service["environment"]["RAY_worker_niceness"] == "${RAY_worker_niceness:-${RAYLENS_NICENESS:-0}}"
 
 
 @pytest.mark.parametrize("name", NODES)

@@ -307,6 +307,19 @@ def test_memory_is_bounded_by_what_is_asked_for_and_processors_are_not() -> None
     assert train["limits"]["nvidia.com/gpu"] == train["requests"]["nvidia.com/gpu"] == "8"
 
 
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [({}, "0"), ({"niceness": 7}, "7"), ({"niceness": 7, "env": {"RAY_worker_niceness": "15"}}, "15")],
+)
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_workers_have_a_fair_share_of_the_processors_or_what_is_said(
+    kind: Kind, said: dict[str, Any], expected: str
+) -> None:
+    pods = templates(rendered(spec_of(FULL, **said), kind))
+    found = {name: environment(pods[name]["spec"])["RAY_worker_niceness"] for name in pods if name != "submitter"}
+    assert found == {"head": expected} | dict.fromkeys(KINDS[kind][1], expected)
+
+
 def test_the_head_takes_no_work_and_ends_jobs_gently() -> None:
     head = cluster_of(rendered(spec_of(FULL), "cluster")[-1])["headGroupSpec"]
     assert head["rayStartParams"] == {"num-cpus": "0", "object-store-memory": str(3 * 2**30)}

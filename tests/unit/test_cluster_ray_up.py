@@ -164,6 +164,18 @@ def test_the_token_travels_as_a_file_and_is_asked_for_on_every_machine(launcher:
     assert not any(one.startswith("--env=RAY_AUTH_TOKEN=") for one in options)
 
 
+@pytest.mark.parametrize("launcher", [AWS, GCP, ON_PREM])
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [({}, "0"), ({"niceness": 7}, "7"), ({"niceness": 7, "env": {"RAY_worker_niceness": "15"}}, "15")],
+)
+def test_workers_have_a_fair_share_of_the_processors_or_what_is_said(
+    launcher: dict[str, Any], said: dict[str, Any], expected: str
+) -> None:
+    options = accepted(spec_of(launcher, MACHINES | said))["docker"]["run_options"]
+    assert [one for one in options if "niceness" in one] == [f"--env=RAY_worker_niceness={expected}"]
+
+
 def started_on(address: str, spec: ClusterSpec) -> list[str] | None:
     """What the workers' command calls on a machine with this address; None where it refuses."""
     [command] = [line for line in accepted(spec)["worker_start_ray_commands"] if "ray start" in line]

@@ -124,6 +124,8 @@ class Following:
     process: "subprocess.Popen[str]"
     lines: list[str] = field(default_factory=list)
     status: int | None = None
+    niceness: set[int] = field(default_factory=set)
+    """Of the training workers that were seen."""
 
     def __post_init__(self) -> None:
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -221,6 +223,7 @@ def finished(site: Site, stopped: Following) -> Following:
     following = site.follows("retry", "try")
     following.until("checkpoint at step")
     lost = busy(site.cluster)
+    following.niceness = {one.nice() for one in processes_of(lost, "RayTrainWorker")}
     kill(site.cluster.nodes[0], "JobHead")
     site.cluster.kill(lost)
     site.cluster.add_node(NODE)
@@ -265,6 +268,10 @@ def test_it_goes_on_and_finishes_though_a_node_is_lost(stopped: Following, finis
     assert "workers lost" in finished.text
     assert "digits@1 in " in finished.text
     assert finished.lines[-1] == "try-2 succeeded\n"
+
+
+def test_its_workers_have_a_fair_share_of_the_processors(finished: Following) -> None:
+    assert finished.niceness == {psutil.Process().nice()}
 
 
 def test_a_log_is_told_once_and_in_order(site: Site, finished: Following) -> None:
@@ -363,10 +370,14 @@ def test_the_trained_model_is_deployed_and_embeds(site: Site, finished: Followin
 
 def test_a_cluster_in_the_background_ends_with_its_command_however_that_ends(site: Site) -> None:
     before = set(psutil.pids())
-    begun = site.raylens("cluster", "local", "--nodes", "1", "--port", "0", "--name", "small", "--detach")
+    begun = site.raylens(
+        "cluster", "local", "--nodes", "1", "--port", "0", "--name", "small", "--detach", RAYLENS_NICENESS="7"
+    )
     assert begun.returncode == 0, begun.stderr
     assert "is running (pid " in site.fails("cluster", "local", "--name", "small")
     [command] = [one for one in psutil.process_iter() if one.pid not in before and "--name small" in words_of(one)]
+    [raylet] = [one for one in command.children(recursive=True) if one.name() == "raylet"]
+    assert raylet.environ()["RAY_worker_niceness"] == "7"  # which its workers inherit
     command.kill()
     assert not survivors(before, (*RAYS, "local_keeper"))
     assert "no local cluster 'small' runs" in site.fails("cluster", "local", "--name", "small", "--stop")
