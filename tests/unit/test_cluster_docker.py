@@ -140,9 +140,10 @@ def test_every_container_asks_for_the_token_and_has_no_rights() -> None:
         assert service["build"]["target"] == "cpu"
 
 
-def test_every_container_gives_workers_a_fair_share_unless_the_laptop_says_otherwise() -> None:
+def test_every_container_and_its_workers_have_a_fair_share_unless_the_laptop_says_otherwise() -> None:
     for service in compose()["services"].values():
-        assert service["environment"]["RAY_worker_niceness"] == "${RAY_worker_niceness:-${RAYLENS_NICENESS:-0}}"
+        assert service["environment"]["RAY_worker_niceness"] == "${RAY_worker_niceness:-0}"
+        assert service["cpu_shares"] == "${RAYLENS_CPU_SHARES:-1024}"
 
 
 @pytest.mark.parametrize("name", NODES)

@@ -47,7 +47,7 @@ class ClusterSpec(Node):
     idle_minutes: Minutes = 5.0
     """Before the autoscaler takes an idle node away."""
     niceness: Niceness = 0
-    """Of Ray's workers, which is 15 by Ray's default: more, where other programs of the machines go first."""
+    """Of Ray's workers, 15 by Ray's own default: more, where other processes of a machine or a pod go first."""
     env: Environment = {}
     """Of all nodes."""
     credentials: tuple[CredentialsSpec, ...] = ()
