@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -90,17 +90,18 @@ class LocalCluster:
     Args:
         shapes: of the nodes; the first is the head.
         port: of the dashboard with the Jobs API, on 127.0.0.1; 0 takes a free one.
+        say: is told what `start` waits for, a node takes seconds.
 
     Raises:
         ClusterError: the port is taken, or Ray runs no cluster of several nodes on this kind of machine.
     """
 
-    def __init__(self, shapes: Sequence[NodeShape], port: int = 0) -> None:
+    def __init__(self, shapes: Sequence[NodeShape], port: int = 0, say: Callable[[str], None] = lambda _: None) -> None:
         if not sys.platform.startswith("linux"):
             raise ClusterError(f"Ray runs several nodes on one machine only on Linux, and this is {sys.platform}")
         self._shapes, self._port = tuple(shapes), port or free_port()
         _check_port(self._port)
-        self._made = 0
+        self._made, self._say = 0, say
         self.nodes: list[LocalNode] = []
         self.folder = Path(tempfile.mkdtemp(prefix="raylens-"))  # short: sockets' paths have at most 107 letters
         self.token_file = self.folder / "token"
@@ -116,9 +117,12 @@ class LocalCluster:
         """
         replace_private(self.token_file, secrets.token_hex(32))
         try:
-            self._start_head(self._shapes[0])
-            for shape in self._shapes[1:]:
-                self.add_node(shape)
+            for number, shape in enumerate(self._shapes):
+                self._say(f"starting node {number + 1} of {len(self._shapes)}{'' if number else ', the head'}")
+                if number:
+                    self.add_node(shape)
+                else:
+                    self._start_head(shape)
         except BaseException:  # an interrupt as well must leave nothing behind
             self.stop()
             raise

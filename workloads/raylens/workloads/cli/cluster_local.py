@@ -96,8 +96,8 @@ def _run(name: str, shapes: "list[NodeShape]", port: int) -> None:
     from raylens.workloads.terminal import Terminal
 
     _check_profile(name)
-    cluster = LocalCluster(shapes, port)
     with Terminal() as terminal, sigterm_interrupts(), contextlib.suppress(KeyboardInterrupt):
+        cluster = LocalCluster(shapes, port, terminal.say)
         terminal.title(f"cluster {name}: {len(shapes)} nodes on this machine")
         with cluster:
             update_profiles(lambda profiles: profiles.replaced(name, cluster.profile))
@@ -151,6 +151,7 @@ def _in_background(name: str) -> None:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+    typer.echo(f"starting in the background, log {log}", err=True)
     try:
         while local_state.running(name) != process.pid:
             if process.poll() is not None:
