@@ -1,10 +1,9 @@
 """What an API server and KubeRay's operator would refuse of a manifest, without either of them.
 
-The schemas of the custom resources are data beside this repository; another folder is named by RAYLENS_KUBERAY_CRDS.
+The schemas of the custom resources lie in `crds`, with where they are from.
 """
 
 import gzip
-import os
 import re
 from collections.abc import Iterator
 from functools import cache
@@ -12,14 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
-import pytest
 import yaml
 
-CRDS = Path(os.environ.get("RAYLENS_KUBERAY_CRDS") or Path(__file__).parents[3] / "shared" / "data" / "kuberay-crds")
+CRDS = Path(__file__).with_name("crds")
 FILES = {"RayCluster": "rayclusters", "RayJob": "rayjobs", "RayService": "rayservices"}
-needs_crds = pytest.mark.skipif(
-    not CRDS.is_dir(), reason=f"no KubeRay schemas in {CRDS}: name their folder by RAYLENS_KUBERAY_CRDS"
-)
 INTEGERS = {"int32": 2**31, "int64": 2**63}
 DNS_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 LONGEST = {"RayCluster": 53, "RayJob": 47, "RayService": 47}

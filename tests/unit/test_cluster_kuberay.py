@@ -18,7 +18,7 @@ from raylens.cluster.spec import ClusterSpec
 from raylens.config import validated
 from raylens.config.placement import GROUP_LABEL, Placement
 from raylens.errors import ConfigError
-from tests.unit.cluster_crds import needs_crds, operator_errors, rules, schema, schema_errors
+from tests.unit.cluster_crds import operator_errors, rules, schema, schema_errors
 from tests.unit.cluster_examples import FULL, SMALL, WORDS, specs
 from tests.unit.cluster_pods import object_errors, pod_errors, restricted_errors
 
@@ -78,7 +78,6 @@ def test_manifests_are_as_the_golden_files_have_them(name: str, kind: Kind) -> N
     assert text == file.read_text(encoding="utf-8"), f"if this is meant, {RENEW}=1 writes {file} again"
 
 
-@needs_crds
 @pytest.mark.parametrize("kind", list(KINDS))
 def test_the_full_description_is_accepted_too(kind: Kind) -> None:
     manifests = rendered(spec_of(FULL), kind)
@@ -88,7 +87,6 @@ def test_the_full_description_is_accepted_too(kind: Kind) -> None:
     assert [error for one in templates(manifests).values() for error in pod_errors(one["spec"])] == []
 
 
-@needs_crds
 @given(specs())
 @settings(max_examples=12)
 def test_any_description_gives_manifests_that_schema_and_operator_accept(spec: ClusterSpec) -> None:
@@ -102,7 +100,6 @@ def test_any_description_gives_manifests_that_schema_and_operator_accept(spec: C
             assert list(object_errors(manifest)) == []
 
 
-@needs_crds
 @pytest.mark.parametrize(
     ("path", "value"),
     [
@@ -126,7 +123,6 @@ def test_the_schema_check_finds_what_an_api_server_would_drop_or_refuse(path: tu
     assert str(path[-1]) in error
 
 
-@needs_crds
 def test_a_port_that_stands_twice_is_found() -> None:
     manifest = rendered(spec_of(SMALL), "cluster")[-1]
     ports = manifest["spec"]["headGroupSpec"]["template"]["spec"]["containers"][0]["ports"]
@@ -134,7 +130,6 @@ def test_a_port_that_stands_twice_is_found() -> None:
     assert any("stands there twice" in error for error in schema_errors(manifest))
 
 
-@needs_crds
 @pytest.mark.parametrize("kind", ["RayCluster", "RayJob", "RayService"])
 def test_the_schemas_have_no_rule_that_is_not_checked_here(kind: str) -> None:
     """An API server evaluates them as CEL. Those on the deletion of jobs are in `operator_errors`; the others are about
