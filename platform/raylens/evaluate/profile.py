@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from raylens.config import ModelConfig
 from raylens.models.dual_encoder import DualEncoder
+from raylens.models.unfilled import unfilled
 from raylens.objectives import contrastive_loss
 
 __all__ = ["Costs", "Throughput", "costs", "throughput"]
@@ -54,8 +55,9 @@ def costs(config: ModelConfig, tokens: int) -> Costs:
         config: the architecture.
         tokens: of a text, marks included.
     """
-    with torch.device("meta"):
+    with unfilled():
         model = DualEncoder(config, end_id=END, mean=(0.5,) * 3, std=(0.5,) * 3)
+    with torch.device("meta"):
         # BatchNorm has no statistics of one image whose features are one by one.
         images = 2 if config.image.kind == "resnet" else 1
         pixels = torch.zeros(images, 3, config.image.size, config.image.size)

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import ValidationError
 from torch import Tensor
 
@@ -20,7 +19,7 @@ from raylens.interop.infer import infer_config
 from raylens.interop.json_config import read_json
 from raylens.interop.names import from_openclip
 from raylens.interop.openclip import openclip_config, openclip_preprocess
-from raylens.models import DualEncoder
+from raylens.models import DualEncoder, unfilled
 from raylens.models.fit import difference
 from raylens.models.positions import at_resolution
 from raylens.registry import Bundle
@@ -136,7 +135,7 @@ def _from_file(path: Path, activation: Activation | None) -> Foreign:
 
 
 def _checked(found: Foreign, path: Path) -> dict[str, Tensor]:
-    with torch.device("meta"):
+    with unfilled():
         expected: dict[str, Any] = DualEncoder(found.config, end_id=0, mean=(0, 0, 0), std=(1, 1, 1)).state_dict()
     if differing := difference(expected, found.weights):
         raise BundleError(f"{path} is not the model that its configuration describes: {differing}")

@@ -36,10 +36,10 @@ class TextTransformer(nn.Module):
         super().__init__()
         width = config.width
         self.token_embedding = nn.Embedding(config.vocab, width)
-        self.positional_embedding = nn.Parameter(0.01 * torch.randn(config.context, width))
+        self.positional_embedding = nn.Parameter(torch.randn(config.context, width).mul_(0.01))
         self.transformer = Transformer(width, config.layers, config.heads, activation, causal=True)
         self.ln_final = LayerNorm(width)
-        self.text_projection = nn.Parameter(width**-0.5 * torch.randn(width, embed_dim))
+        self.text_projection = nn.Parameter(torch.randn(width, embed_dim).mul_(width**-0.5))
         nn.init.normal_(self.token_embedding.weight, std=0.02)
         for block in self.transformer:
             assert isinstance(block, Block)
@@ -90,7 +90,7 @@ class BagOfWords(nn.Module):
         super().__init__()
         self.token_embedding = nn.Embedding(config.vocab, config.width)
         self.ln_final = LayerNorm(config.width)
-        self.text_projection = nn.Parameter(config.width**-0.5 * torch.randn(config.width, embed_dim))
+        self.text_projection = nn.Parameter(torch.randn(config.width, embed_dim).mul_(config.width**-0.5))
         nn.init.normal_(self.token_embedding.weight, std=0.02)
 
     def forward(

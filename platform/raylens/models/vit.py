@@ -25,12 +25,12 @@ class VisionTransformer(nn.Module):
         patches = (config.size // config.patch) ** 2
         std = width**-0.5
         self.conv1 = nn.Conv2d(3, width, kernel_size=config.patch, stride=config.patch, bias=False)
-        self.class_embedding = nn.Parameter(std * torch.randn(width))
-        self.positional_embedding = nn.Parameter(std * torch.randn(patches + 1, width))
+        self.class_embedding = nn.Parameter(torch.randn(width).mul_(std))
+        self.positional_embedding = nn.Parameter(torch.randn(patches + 1, width).mul_(std))
         self.ln_pre = LayerNorm(width)
         self.transformer = Transformer(width, config.layers, config.heads, activation, causal=False)
         self.ln_post = LayerNorm(width)
-        self.proj = nn.Parameter(std * torch.randn(width, embed_dim))
+        self.proj = nn.Parameter(torch.randn(width, embed_dim).mul_(std))
         self.patch_dropout = 0.0
         """Share of the patches that a training step leaves out, others for each image (Li et al. 2023, FLIP)."""
 

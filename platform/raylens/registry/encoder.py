@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from raylens.errors import BundleError
-from raylens.models import DualEncoder, ZeroShotClassifier, pack
+from raylens.models import DualEncoder, ZeroShotClassifier, pack, unfilled
 from raylens.models.fit import difference
 from raylens.registry.bundle import Bundle
 
@@ -146,7 +146,7 @@ def _check_inputs(bundle: Bundle) -> None:
 
 def _build(bundle: Bundle) -> DualEncoder:
     _check_inputs(bundle)
-    with torch.device("meta"):
+    with unfilled():
         model = DualEncoder(
             bundle.config, end_id=bundle.tokenizer.end_id, mean=bundle.preprocess.mean, std=bundle.preprocess.std
         )

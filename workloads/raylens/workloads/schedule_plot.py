@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import torch
 from matplotlib.figure import Figure
 
 from raylens.config import RunConfig, ScheduleConfig
@@ -10,7 +9,7 @@ from raylens.data import Manifest, Source
 from raylens.data.build_plan import build_plan
 from raylens.data.manifest import fingerprint
 from raylens.errors import ConfigError
-from raylens.models import DualEncoder
+from raylens.models import DualEncoder, unfilled
 from raylens.storage import open_store
 from raylens.train.forward import forward_of
 from raylens.train.optimizer import parameter_groups
@@ -81,7 +80,7 @@ def _shown(curves: list[Curve]) -> dict[str, Curve]:
 def _parts(config: RunConfig) -> dict[str, list[Curve]]:
     """Of each part of the model that learns, its curves, the fastest first; as the optimiser has them."""
     eager = config.model_copy(update={"towers": config.towers.model_copy(update={"compile": False})})
-    with torch.device("meta"):  # the names alone are of interest
+    with unfilled():  # the names alone are of interest
         model = DualEncoder(config.model, end_id=1, mean=(0.5,) * 3, std=(0.5,) * 3)
     groups = parameter_groups(forward_of(model, eager), config.optim)
     of = {id(one): (group["schedule"], group["lr_scale"]) for group in groups for one in group["params"]}
