@@ -6,7 +6,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from pytorch_optimizer import Lion
 
 from raylens.config import (
     GroupConfig,
@@ -133,6 +132,8 @@ def test_parts_have_rates_of_their_own(inside: bool) -> None:
 
 def test_lion_is_the_library_s() -> None:
     optimizer = optimizer_of(small(), OptimConfig(kind="lion"))
+    from pytorch_optimizer import Lion  # which imports transformers: a second that every worker of the tests would pay
+
     assert type(optimizer) is Lion
     assert optimizer.param_groups[0]["weight_decouple"]
 
