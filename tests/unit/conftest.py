@@ -6,7 +6,7 @@ import pytest
 import torch
 
 
-@pytest.fixture(scope="package", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _one_thread() -> Iterator[None]:
     """Of torch, here and in the processes that are started: threads that share a core wait for one another, spinning."""
     threads = torch.get_num_threads()
