@@ -15,8 +15,8 @@ from raylens.inputs.preprocess import CLIP_MEAN, CLIP_STD
 from raylens.models import DualEncoder
 from raylens.registry import Bundle, Encoder, Registry
 from raylens.serve import EmbeddingClient, serve_service
-from raylens.serve.messages import Embedded, Embeddings, Item, Picture, Text
-from raylens.serve.precision import LEAST_COSINE, Precision
+from raylens.serve.messages import Embedded, Embeddings, Item, Picture, Precision, Text
+from raylens.serve.precision import LEAST_COSINE
 from raylens.serve.replica import EncoderReplica
 from raylens.serve.service import ServiceConfig
 from raylens.serve.settings import ServeSettings

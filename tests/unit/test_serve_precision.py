@@ -8,8 +8,8 @@ import torch
 
 from raylens.registry import Encoder
 from raylens.serve import precision as precision_module
-from raylens.serve.messages import Tower
-from raylens.serve.precision import LEAST_COSINE, Precision, golden_of, settle
+from raylens.serve.messages import Precision, Tower
+from raylens.serve.precision import LEAST_COSINE, golden_of, settle
 from tests.unit.test_serve_app import random_bundle
 
 TOWERS: tuple[Tower, ...] = ("text", "image")

@@ -6,7 +6,7 @@ import secrets
 import shutil
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib import import_module
@@ -35,25 +35,31 @@ SHARED_MEMORY = "/dev/shm"  # noqa: S108 (not a temporary file: where Ray keeps 
 def session(
     address: str | None = None,
     num_cpus: int | None = None,
+    environment: Mapping[str, str] | None = None,
     *,
     say: Callable[[str], object] = lambda _: None,
     meanwhile: Sequence[str] = (),
-) -> Iterator[None]:
+) -> Iterator[Mapping[str, str]]:
     """Inside, Ray is initialised; what was started here is stopped at the end. Within another session, that one serves.
 
     Args:
         address: a running cluster (``ray://host:10001``, ``auto``), or None for this machine alone.
         num_cpus: logical CPUs of the cluster on this machine; its cores, at least four, by default.
+        environment: variables for every process of the cluster on this machine.
         say: is given one line before what takes seconds.
         meanwhile: names of modules that the command will need; they are imported while Ray starts on this machine.
+
+    Yields:
+        Of ``environment`` what the cluster's processes have: none on a cluster that was there before.
 
     Raises:
         ClusterError: the cluster does not answer, or both arguments were given.
     """
     if ray.is_initialized():
-        yield
+        yield {}
         return
     _environment()
+    given = {} if address else dict(environment or {})
     if address and num_cpus:
         raise ClusterError("--num-cpus declares CPUs of a cluster on this machine; it cannot be used with --address")
     declare_own_cluster(address is None)
@@ -65,7 +71,7 @@ def session(
             cpus = num_cpus or max(LOCAL_CPUS, os.cpu_count() or 1)
             say(f"starting Ray on this machine with {cpus} logical CPUs")
             with _imported(meanwhile):
-                _init_local(cpus)
+                _init_local(cpus, given)
     except (ConnectionError, RuntimeError, ValueError) as error:
         where = f"the cluster at {address!r}" if address else "a cluster on this machine"
         raise ClusterError(f"cannot use {where}: {_first_line(error)}") from error
@@ -75,7 +81,7 @@ def session(
             check_nodes()
         # After ray.init, which puts a handler in place that prints a stack and aborts, and leaves Ray behind.
         with sigterm_interrupts():
-            yield
+            yield given
     finally:
         ray.shutdown()
 
@@ -113,13 +119,14 @@ def _imported(modules: Sequence[str]) -> Iterator[None]:
         yield
 
 
-def _init_local(num_cpus: int) -> None:
+def _init_local(num_cpus: int, environment: Mapping[str, str]) -> None:
     # Only this command and what it starts may talk to this cluster, because Ray listens on the network too. Ray
     # switches authentication on by itself; a token that lives as long as the command leaves no file in the user's home.
     if "RAY_AUTH_MODE" not in os.environ:
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     # Nobody takes this machine away with a notice, which a process of Ray Train would look for.
     os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+    os.environ.update(environment)
     ray.init(
         address="local",
         num_cpus=num_cpus,

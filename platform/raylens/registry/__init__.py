@@ -7,7 +7,7 @@ from raylens.lazy import lazy_face
 if TYPE_CHECKING:
     from raylens.registry.bundle import Bundle
     from raylens.registry.encoder import Encoder
-    from raylens.registry.interpolate import interpolate
+    from raylens.registry.interpolation import interpolate
     from raylens.registry.versions import Registry, Version
 
 __all__ = ["Bundle", "Encoder", "Registry", "Version", "interpolate"]
@@ -19,6 +19,6 @@ __getattr__ = lazy_face(
         "Encoder": "encoder",
         "Registry": "versions",
         "Version": "versions",
-        "interpolate": "interpolate",
+        "interpolate": "interpolation",
     },
 )

@@ -64,6 +64,10 @@ class Bundle:
         store.write(MANIFEST, (manifest.model_dump_json(indent=2) + "\n").encode())
         return _digest(described)
 
+    def is_saved(self, store: Store) -> bool:
+        """Is a whole bundle there? Its manifest is written last."""
+        return store.exists(MANIFEST)
+
     def digest(self) -> str:
         """The identity of the bundle: a hash over the hashes of its files."""
         return _digest(_described(self.files()))

@@ -11,12 +11,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from raylens.errors import AlreadyExistsError, BundleError, ConfigError, ConflictError, NotFoundError
-from raylens.registry.bundle import MANIFEST, Bundle
-from raylens.registry.encoder import Encoder
 from raylens.storage import Store, open_store
+
+if TYPE_CHECKING:  # torch takes seconds, and to look versions up needs none
+    from raylens.registry.bundle import Bundle
+    from raylens.registry.encoder import Encoder
 
 __all__ = ["Registry", "Version"]
 
@@ -45,7 +47,7 @@ class Registry:
     def __init__(self, uri: str) -> None:
         self.store: Store = open_store(uri)
 
-    def publish(self, name: str, bundle: Bundle) -> Version:
+    def publish(self, name: str, bundle: "Bundle") -> Version:
         """Add a bundle as the next version; the same bundle again is the version it already has."""
         _check_name("model name", name)
         model = self.store / name
@@ -55,7 +57,7 @@ class Registry:
             if version.digest == digest:
                 return version
         target = model / "bundles" / digest[:16]
-        if not target.exists(MANIFEST):
+        if not bundle.is_saved(target):
             bundle.save(target)
         created = datetime.now(UTC).isoformat(timespec="seconds")
         first = known[-1].number + 1 if known else 1
@@ -124,13 +126,16 @@ class Registry:
             f"aliases: {', '.join([LATEST, *aliases])}"
         )
 
-    def load(self, reference: str, device: str = "cpu") -> tuple[Version, Encoder]:
+    def load(self, reference: str, device: str = "cpu") -> tuple[Version, "Encoder"]:
         """The encoder behind a reference, its files verified.
 
         Raises:
             NotFoundError: see `resolve`.
             BundleError: the bundle is damaged.
         """
+        from raylens.registry.bundle import Bundle
+        from raylens.registry.encoder import Encoder
+
         version = self.resolve(reference)
         return version, Encoder(Bundle.load(self.bundle_store(version), version.digest), device)
 

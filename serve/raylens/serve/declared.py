@@ -8,7 +8,8 @@ from ray import serve
 from raylens.capacity import placement
 from raylens.config import validated
 from raylens.registry import Registry
-from raylens.serve.deployments import application, environment
+from raylens.serve.deployments import application
+from raylens.serve.environment import environment
 from raylens.serve.service import ServiceConfig
 
 __all__ = ["build", "declaration"]

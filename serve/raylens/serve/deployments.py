@@ -8,48 +8,28 @@ from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 from ray.serve.schema import LoggingConfig
 
 from raylens.registry import Version
-from raylens.serve.gateway import Gateway
+from raylens.serve.environment import options
 from raylens.serve.messages import Tower
-from raylens.serve.replica import EncoderReplica
 from raylens.serve.service import ModelConfig, ServiceConfig, TowerConfig
 from raylens.serve.settings import ServeSettings
 
-__all__ = ["LOGGING", "application", "environment"]
+__all__ = ["LOGGING", "application"]
 
 LOGGING = LoggingConfig(log_level="INFO", enable_access_log=False)
+GATEWAY = "raylens.serve.gateway:Ingress"
+REPLICA = "raylens.serve.replica:EncoderReplica"
+"""By name: their processes import them, and with them torch; who only deploys them need not."""
 POLICY = "raylens.serve.autoscale:replicas_for_items"
-METRICS_SECONDS = "1"
 SURGE_PERCENT = 25
 """Of a deployment's replicas, and one at least."""
 
 
-def environment(config: ServiceConfig) -> dict[str, str]:
-    """Of the service's processes, Ray Serve's own among them.
-
-    Its log goes to files alone, ``<session>/logs/serve/``. Replicas report their load every second: by default every
-    ten, which would be most of the time that a step in the load waits for its replicas. A gateway that leaves waits
-    two seconds for the proxies to hear of it, and not thirty.
-
-    Each process has one event loop for Ray Serve and for us, and they call each other by gRPC: a third less processor
-    time a request. What would hold a loop for long is done in threads: images are decoded, texts tokenised and towers
-    computed there in a replica, and large answers are encoded there in a gateway.
-    """
-    return {
-        "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
-        "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
-        "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",
-        "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(2**31 - 1),  # the API's limit on bodies bounds messages
-        "RAY_SERVE_LOG_TO_STDERR": "0",
-        # Of three: on a busy machine five seconds are too few for a process to start, and it would be started for ever.
-        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "30",
-        "RAY_SERVE_ENABLE_HA_PROXY": "1" if config.proxy == "haproxy" else "0",
-        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",
-        "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": METRICS_SECONDS,
-    }
-
-
 def application(
-    config: ServiceConfig, registry: str, versions: Sequence[Version], selector: Mapping[str, str] | None = None
+    config: ServiceConfig,
+    registry: str,
+    versions: Sequence[Version],
+    selector: Mapping[str, str] | None = None,
+    inherited: Mapping[str, str] | None = None,
 ) -> serve.Application:
     """All of them, bound to each other.
 
@@ -58,8 +38,9 @@ def application(
         registry: its registry's URI, made absolute.
         versions: which version each model begins with.
         selector: labels of the nodes that they are on; any node by default.
+        inherited: variables that Ray was started with, see `raylens.serve.environment.options`.
     """
-    actor: dict[str, Any] = {"runtime_env": {"env_vars": environment(config)}}
+    actor = options(config, inherited or {})
     if selector:
         actor["label_selector"] = dict(selector)
     handles = [
@@ -71,7 +52,7 @@ def application(
         one.model if one.alias else str(version) for one, version in zip(config.models, versions, strict=True)
     ]
     # It waits more than it computes, so it reserves nothing, like Ray Serve's own proxy.
-    gateway = serve.deployment(serve.ingress()(Gateway), **_common(config.limits)).options(
+    gateway = serve.deployment(**_common(config.limits))(GATEWAY).options(
         name="Gateway",
         num_replicas=config.gateways,
         ray_actor_options={"num_cpus": 0, **actor},
@@ -83,7 +64,7 @@ def _tower(
     config: ServiceConfig, model: ModelConfig, tower: Tower, registry: str, version: Version, actor: Mapping[str, Any]
 ) -> serve.Application:
     own: TowerConfig = getattr(model, tower)
-    deployment = serve.deployment(EncoderReplica, **_common(config.limits)).options(
+    deployment = serve.deployment(**_common(config.limits))(REPLICA).options(
         name=f"{version.name}-{tower}",
         ray_actor_options={"num_cpus": own.cpus, "num_gpus": own.gpus, **actor},
         health_check_period_s=15,

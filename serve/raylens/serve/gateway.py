@@ -6,6 +6,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from grpc.aio import AioRpcError  # type: ignore[import-untyped]
+from ray import serve
 from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
@@ -20,7 +21,7 @@ from raylens.serve.origin import origin
 from raylens.serve.security import SecurityConfig
 from raylens.serve.settings import ServeSettings
 
-__all__ = ["Gateway", "HandleEmbedder"]
+__all__ = ["Gateway", "HandleEmbedder", "Ingress"]
 
 
 class HandleEmbedder:
@@ -96,3 +97,7 @@ class Gateway:
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         return build_app(self._catalogue, self._settings, self._security, answers_with_id=False)
+
+
+Ingress = serve.ingress()(Gateway)
+"""The gateway as Ray Serve runs it."""

@@ -9,11 +9,10 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from raylens.errors import ServingError, UnavailableError
-from raylens.models import ZeroShotClassifier
+from raylens.serve.classifier import Classifier
 from raylens.serve.messages import (
     Description,
     Embedded,
@@ -49,7 +48,7 @@ class JoinedModel:
         self._cached_classifiers = settings.cached_classifiers
         self._digest = ""
         """Of the version that classified last."""
-        self._classifiers: OrderedDict[tuple[str, Prompts], ZeroShotClassifier] = OrderedDict()
+        self._classifiers: OrderedDict[tuple[str, Prompts], Classifier] = OrderedDict()
 
     async def describe(self) -> list[Description]:
         """Of the text and the image replicas."""
@@ -140,7 +139,7 @@ class JoinedModel:
         self._keep((self._digest, key), known)
         return answer.model, [_probabilities(known, one) for one in answer.results]
 
-    def _keep(self, key: tuple[str, Prompts], classifier: ZeroShotClassifier) -> None:
+    def _keep(self, key: tuple[str, Prompts], classifier: Classifier) -> None:
         self._classifiers[key] = classifier
         self._classifiers.move_to_end(key)
         if len(self._classifiers) > self._cached_classifiers:
@@ -156,18 +155,15 @@ def accepted(answer: Embeddings | Refusal) -> Embeddings:
     raise UnavailableError(answer.message)
 
 
-def _classifier(prompts: Prompts, answer: Embeddings) -> ZeroShotClassifier:
+def _classifier(prompts: Prompts, answer: Embeddings) -> Classifier:
     failed = next((result for result in answer.results if isinstance(result, Failed)), None)
     if failed and failed.code == "unsupported_input":
         raise RefusedError(failed.message, code=failed.code, param="model")
     if failed:
         raise ServingError(f"a class prompt cannot be embedded: {failed.message}")
-    vectors_ND = torch.from_numpy(np.stack([one.vector_D for one in answer.results if isinstance(one, Embedded)]))
-    return ZeroShotClassifier.build(prompts, lambda _: vectors_ND, answer.model.logit_scale)
+    vectors = [one.vector_D for one in answer.results if isinstance(one, Embedded)]
+    return Classifier.build(prompts, vectors, answer.model.logit_scale)
 
 
-def _probabilities(classifier: ZeroShotClassifier, result: Embedded | Failed) -> Probabilities | Failed:
-    if isinstance(result, Failed):
-        return result
-    probabilities: Probabilities = classifier.probabilities(torch.from_numpy(result.vector_D).unsqueeze(0))[0].numpy()
-    return probabilities
+def _probabilities(classifier: Classifier, result: Embedded | Failed) -> Probabilities | Failed:
+    return result if isinstance(result, Failed) else classifier.probabilities(result.vector_D)

@@ -1,7 +1,9 @@
 """From a registry reference to a service that answers, or to an error that says why it does not."""
 
 import logging
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Self
 
@@ -12,17 +14,19 @@ from raylens.capacity import placement
 from raylens.config import validated
 from raylens.registry import Registry, Version
 from raylens.serve.checks import check_port, check_ray
-from raylens.serve.deployments import LOGGING, application, environment
+from raylens.serve.deployments import LOGGING, application
+from raylens.serve.environment import options
 from raylens.serve.keys import KeyRing
-from raylens.serve.precision import Precision
+from raylens.serve.messages import Precision
 from raylens.serve.service import ServiceConfig
 from raylens.serve.settings import ServeSettings
-from raylens.serve.stop import stop
+from raylens.serve.stop import controller_lives, stop
 from raylens.serve.watch import base_url, wait_until_ready
 
 __all__ = ["RunningService", "serve_model", "serve_service"]
 
 APP = "raylens"
+LOOK_S = 0.02
 
 
 class RunningService:
@@ -97,8 +101,18 @@ def serve_model(
     return serve_service(validated(ServiceConfig, tree))
 
 
-def serve_service(config: ServiceConfig) -> RunningService:
+def serve_service(
+    config: ServiceConfig,
+    *,
+    inherited: Mapping[str, str] | None = None,
+    tell: Callable[[str], None] = lambda _: None,
+) -> RunningService:
     """Serve models on the Ray that this process is connected to, and return when all of them embed.
+
+    Args:
+        config: the service.
+        inherited: variables that Ray was started with; see `raylens.serve.environment.options` for what that saves.
+        tell: is told what goes on, in a line each.
 
     Raises:
         ConfigError: the file of keys cannot be read.
@@ -112,20 +126,42 @@ def serve_service(config: ServiceConfig) -> RunningService:
     check_port(config.host, config.port)
     if config.security.keys:
         KeyRing(config.security.keys)  # said here, before anything starts
-    app = application(config, models.store.uri, versions, placement().selector("serve"))
+    app = application(config, models.store.uri, versions, placement().selector("serve"), inherited)
     service = RunningService(config.host, config.port, versions)
     try:
-        _deploy(app, config)
-        wait_until_ready(service.url, APP, config.limits.startup_timeout_s)
+        tell("starting Ray Serve, and the replicas of " + ", ".join(map(str, versions)))
+        _deploy(app, config, inherited or {})
+        wait_until_ready(service.url, APP, config.limits.startup_timeout_s, tell)
     except BaseException:  # an interrupt as well must not leave half a service behind
         service.shutdown()
         raise
     return service
 
 
-def _deploy(app: serve.Application, config: ServiceConfig) -> None:
+def _deploy(app: serve.Application, config: ServiceConfig, inherited: Mapping[str, str]) -> None:
+    """Start Ray Serve and its proxies, and meanwhile the replicas: `serve.start` returns when the proxies are ready."""
     # This process's own messages: "Started Serve in namespace ...", "Application 'raylens' is ready ...".
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
+    pool = ThreadPoolExecutor(1, thread_name_prefix="raylens-serve-start")
+    try:
+        started = pool.submit(_start, config, inherited)
+        _wait_for_controller(started)
+        serve.run_many([serve.RunTarget(app, name=APP)], wait_for_applications_running=False)
+        started.result()
+    finally:
+        # After an interrupt it ends when the controller does.
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _wait_for_controller(started: Future[None]) -> None:
+    """Until there is one to deploy on; without one, `serve.run_many` would start another, by its own settings."""
+    while not controller_lives():
+        if started.done():
+            started.result()  # which raises what went wrong
+        time.sleep(LOOK_S)
+
+
+def _start(config: ServiceConfig, inherited: Mapping[str, str]) -> None:
     serve.start(
         proxy_location="HeadOnly",
         # Longer than the gateway's own limit, whose answer is in the API's error form.
@@ -135,6 +171,5 @@ def _deploy(app: serve.Application, config: ServiceConfig) -> None:
             "request_timeout_s": config.limits.request_timeout_s + 5,
         },
         logging_config=LOGGING,
-        controller_options={"runtime_env": {"env_vars": environment(config)}},
+        controller_options=options(config, inherited) or None,
     )
-    serve.run_many([serve.RunTarget(app, name=APP)], wait_for_applications_running=False)

@@ -9,8 +9,19 @@ from functools import partial
 from raylens.errors import ServingError
 from raylens.registry import Encoder, Version
 from raylens.serve.device import Device
-from raylens.serve.messages import Description, Embedded, Failed, Identity, Item, Picture, Text, Tokens, Tower
-from raylens.serve.precision import LEAST_COSINE, Golden, Precision, golden_of, settle
+from raylens.serve.messages import (
+    Description,
+    Embedded,
+    Failed,
+    Identity,
+    Item,
+    Picture,
+    Precision,
+    Text,
+    Tokens,
+    Tower,
+)
+from raylens.serve.precision import LEAST_COSINE, Golden, golden_of, settle
 from raylens.serve.settings import ServeSettings
 from raylens.serve.tally import Meter
 from raylens.serve.towers import ImageTower, TextTower

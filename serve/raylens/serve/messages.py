@@ -22,6 +22,7 @@ __all__ = [
     "Identity",
     "Item",
     "Picture",
+    "Precision",
     "Refusal",
     "Report",
     "Text",
@@ -30,6 +31,8 @@ __all__ = [
 ]
 
 Tower = Literal["text", "image"]
+Precision = Literal["auto", "fp32", "bf16"]
+"""What towers are asked to compute with; see `raylens.serve.precision.settle`."""
 
 
 @dataclass(frozen=True)

@@ -6,20 +6,18 @@ Shapes: B items, T tokens, S image size, D embedding.
 import logging
 import time
 from functools import cache
-from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from raylens.registry import Encoder
-from raylens.serve.messages import Condition, Tower
+from raylens.serve.messages import Condition, Precision, Tower
 
-__all__ = ["Golden", "Precision", "golden_of", "settle"]
+__all__ = ["Golden", "golden_of", "settle"]
 
 logger = logging.getLogger("ray.serve")
 
-Precision = Literal["auto", "fp32", "bf16"]
 LEAST_COSINE = 0.9995
 """Of bf16 to fp32; below it, ``auto`` stays with fp32."""
 TRIED = 8

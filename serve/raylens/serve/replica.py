@@ -16,10 +16,9 @@ from raylens.errors import OverloadedError, RaylensError, ServingError
 from raylens.registry import Registry
 from raylens.serve.device import Device
 from raylens.serve.loaded import Loaded
-from raylens.serve.messages import Description, Embeddings, Item, Refusal, Report, Tower
+from raylens.serve.messages import Description, Embeddings, Item, Precision, Refusal, Report, Tower
 from raylens.serve.origin import Origin, request_id, working_for
 from raylens.serve.origin import origin as current_origin
-from raylens.serve.precision import Precision
 from raylens.serve.settings import ServeSettings
 from raylens.serve.tally import Meter
 

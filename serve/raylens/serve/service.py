@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from raylens.config import Node
-from raylens.serve.precision import Precision
+from raylens.serve.messages import Precision
 from raylens.serve.security import SecurityConfig
 from raylens.serve.settings import ServeSettings
 

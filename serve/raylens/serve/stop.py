@@ -9,7 +9,7 @@ from ray import serve
 from raylens.errors import ServingError
 from raylens.serve.checks import check_port
 
-__all__ = ["stop"]
+__all__ = ["controller_lives", "stop"]
 
 POLL_S = 0.1
 TIMEOUT_S = 30.0
@@ -25,10 +25,10 @@ def stop(app: str, host: str, port: int) -> None:
     if app in serve.status().applications:
         # First, while the proxy still stands: `serve.shutdown` would cut the connections of begun requests.
         serve.delete(app)
-    if _controller_lives():
+    if controller_lives():
         # Without waiting: a call that the controller's end cuts off makes Ray print that the call has failed.
         ray.get(ray.get_actor(**CONTROLLER).graceful_shutdown.remote(wait=False))
-        _until(lambda: not _controller_lives(), "Ray Serve's controller still runs after the shutdown: restart Ray")
+        _until(lambda: not controller_lives(), "Ray Serve's controller still runs after the shutdown: restart Ray")
     serve.shutdown()  # only forgets the connection to the controller
     _until(lambda: _free(host, port), f"port {port} is still held after the shutdown: ss -ltnp shows by what")
 
@@ -41,7 +41,8 @@ def _until(condition: Callable[[], bool], complaint: str) -> None:
         time.sleep(POLL_S)
 
 
-def _controller_lives() -> bool:
+def controller_lives() -> bool:
+    """Is Ray Serve there, or about to be?"""
     try:
         ray.get_actor(**CONTROLLER)
     except ValueError:

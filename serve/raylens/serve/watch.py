@@ -2,7 +2,8 @@
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import httpx
 from ray import serve
@@ -12,7 +13,7 @@ from raylens.errors import ServingError
 
 __all__ = ["base_url", "wait_until_ready"]
 
-POLL_S = 0.2
+POLL_S = 0.1
 MOST_CHARS = 1000
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 EXCEPTION = re.compile(r"^[A-Za-z_][\w.]*(?:Error|Exception): ", re.MULTILINE)
@@ -24,15 +25,18 @@ def base_url(host: str, port: int) -> str:
     return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
 
 
-def wait_until_ready(url: str, app: str, timeout_s: float) -> None:
-    """Until ``/readyz`` says so over real HTTP.
+def wait_until_ready(url: str, app: str, timeout_s: float, tell: Callable[[str], None] = lambda _: None) -> None:
+    """Until ``/readyz`` says so over real HTTP; ``tell`` hears which replicas are up and which are waited for.
 
     Raises:
         ServingError: a deployment failed, with its own error; or the time is up, with the last that was heard.
     """
-    deadline = time.monotonic() + timeout_s
+    deadline, told = time.monotonic() + timeout_s, ""
     while True:
         status = serve.status().applications[app]
+        if (now := _progress(status.deployments)) != told:
+            tell(now)
+            told = now
         messages = [deployment.message for deployment in status.deployments.values() if deployment.message]
         if status.status == ApplicationStatus.DEPLOY_FAILED:
             raise ServingError(f"a replica failed to start: {_own_words(messages or [status.message])}")
@@ -45,6 +49,16 @@ def wait_until_ready(url: str, app: str, timeout_s: float) -> None:
                 "startup_timeout_s if the weights take long to read"
             )
         time.sleep(POLL_S)
+
+
+def _progress(deployments: Mapping[str, Any]) -> str:
+    """Which deployments have a replica that runs, and what the others are doing."""
+    states = {name: deployment.replica_states for name, deployment in deployments.items()}
+    up = [name for name, counts in states.items() if counts.get("RUNNING")]
+    rest = [name for name in states if name not in up]
+    parts = [f"up: {', '.join(up)}"] if up else []
+    parts += [f"starting and loading: {', '.join(rest)}"] if rest else ["asking whether all of them embed"]
+    return "; ".join(parts)
 
 
 def _readiness(url: str) -> str | None:

@@ -4,7 +4,6 @@ import time
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
@@ -19,6 +18,7 @@ from raylens.train.progress import (
     Stopping,
     Warned,
 )
+from raylens.workloads.lines import Lines
 from raylens.workloads.progress_line import progress_line, time_left
 
 __all__ = ["Terminal"]
@@ -27,12 +27,11 @@ PLAIN_SECONDS = 5.0
 """Between progress lines where there is no terminal to draw a bar on."""
 
 
-class Terminal:
+class Terminal(Lines):
     """Phases as lines, training as a bar (or, in a log file, as a line every few seconds)."""
 
     def __init__(self) -> None:
-        self.console = Console(stderr=True, highlight=False)
-        self._began = time.monotonic()
+        super().__init__()
         self._bar: Progress | None = None
         self._task = 0
         self._told = 0.0
@@ -49,11 +48,6 @@ class Terminal:
         """Begin a phase."""
         self._close()
         self.console.print(Text(text, "bold"))
-
-    def say(self, text: str, style: str = "") -> None:
-        """One line within a phase, with the seconds since the start; as it is, brackets and all."""
-        seconds = (f"{time.monotonic() - self._began:6.1f} s", "dim")
-        self.console.print(Text.assemble(seconds, "  ", (text, style)), soft_wrap=True)
 
     def tell(self, news: News) -> None:
         """News of a training run."""

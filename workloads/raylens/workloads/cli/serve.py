@@ -14,6 +14,8 @@ from raylens.workloads.cli.options import Address, ClusterName, NumCpus, Set, ch
 __all__ = ["app"]
 
 RUN = "run"
+OF_RAY_SERVE = ("pandas", "fastapi")
+"""Most of what importing Ray Serve takes."""
 
 
 class _ModelsFirst(TyperGroup):
@@ -74,23 +76,35 @@ def run(
 
         raylens serve digits --registry quickstart/registry --set models.0.image.cpus=4
     """
-    from raylens.cluster import session
-    from raylens.serve import serve_service
+    from raylens.workloads.ahead import import_ahead
+    from raylens.workloads.lines import Lines
+
+    lines = Lines()
+    lines.say("reading the settings")
+    from raylens.serve.environment import environment
     from raylens.workloads.serving import logical_cpus, service_config
-    from raylens.workloads.terminal import Terminal
 
     settings = service_config(
         config, models, changes, registry=registry, host=host, port=port, replicas=replicas, keys=keys
     )
-    with Terminal() as terminal, session(address, num_cpus or (None if address else logical_cpus(settings))):
-        with serve_service(settings) as service:
+    lines.say(f"joining the cluster at {address}" if address else "starting Ray on this machine")
+    from raylens.cluster import session
+
+    cpus = num_cpus or (None if address else logical_cpus(settings))
+    import_ahead(OF_RAY_SERVE)
+    with session(address, cpus, environment(settings)) as inherited:
+        lines.say("Ray is there")
+        from raylens.serve import serve_service
+
+        with serve_service(settings, inherited=inherited, tell=lines.say) as service:
             served = ", ".join(str(version) for version in service.versions)
-            terminal.say(f"ready: {service.url} serves {served}  (try it at {service.url}/docs; stop with Ctrl-C)")
+            lines.say(f"ready: {service.url} serves {served}  (try it at {service.url}/docs; stop with Ctrl-C)")
             if not settings.security.keys and settings.host not in ("127.0.0.1", "::1", "localhost"):
-                terminal.say("everybody who reaches this address may call: --keys FILE asks for a key")
+                lines.say("everybody who reaches this address may call: --keys FILE asks for a key")
             typer.echo(_how_to_call(service.url, keyed=settings.security.keys is not None), err=True)
             _until_interrupted()
-        terminal.say("stopped")
+            lines.say("stopping: what has begun is finished first")
+        lines.say("stopped")
 
 
 @app.command("build")

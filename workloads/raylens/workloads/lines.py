@@ -1,0 +1,21 @@
+"""What a command says while it works, in lines on standard error; results go to standard output."""
+
+import time
+
+from rich.console import Console
+from rich.text import Text
+
+__all__ = ["Lines"]
+
+
+class Lines:
+    """Lines with the seconds since the start."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True, highlight=False)
+        self._began = time.monotonic()
+
+    def say(self, text: str, style: str = "") -> None:
+        """One line, as it is, brackets and all."""
+        seconds = (f"{time.monotonic() - self._began:6.1f} s", "dim")
+        self.console.print(Text.assemble(seconds, "  ", (text, style)), soft_wrap=True)
