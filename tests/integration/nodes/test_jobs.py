@@ -31,7 +31,7 @@ from raylens.serve import EmbeddingClient
 from raylens.storage import open_store
 from raylens.workloads.digits import pack_digits
 from tests.integration.nodes.conftest import OURS, RAYS, survivors
-from tests.integration.test_serve import free_port
+from tests.integration.serving import free_port
 
 HEAD = NodeShape(cpus=1, store_bytes=150_000_000)
 """With no room for two workers: they are where they can be killed with their node."""

@@ -30,7 +30,7 @@ from tests.integration.nodes.conftest import HEAD, raylets_with
 from tests.integration.nodes.monkey import NODE
 from tests.integration.nodes.test_elastic import config_of
 from tests.integration.nodes.test_serve_nodes import nodes_of
-from tests.integration.test_serve import free_port, random_bundle
+from tests.integration.serving import free_port, random_bundle
 
 GROUPS: dict[Group, GroupSize] = {"decode": GroupSize(2, 2), "train": GroupSize(1, 2)}
 

@@ -13,8 +13,7 @@ from raylens.config import validated
 from raylens.registry import Registry
 from raylens.serve import RunningService, ServiceConfig, serve_service
 from tests.integration.nodes.monkey import NODE
-from tests.integration.test_serve import free_port, random_bundle
-from tests.integration.test_serve_live import Callers
+from tests.integration.serving import Callers, free_port, random_bundle
 
 CALLERS = 4
 # Of 2 CPUs a node and one of the head: each node has room for one text replica, and the head for none.

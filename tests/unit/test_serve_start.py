@@ -1,0 +1,44 @@
+"""What a service's processes bring along: variables and modules."""
+
+import subprocess
+import sys
+
+from raylens.config import validated
+from raylens.serve import ServiceConfig
+from raylens.serve.environment import environment, options
+
+# What `raylens serve` has imported in its own process when the service is ready, and what a gateway imports.
+DRIVER_AND_GATEWAY = (
+    "raylens.workloads.cli",
+    "raylens.workloads.lines",
+    "raylens.workloads.serving",
+    "raylens.cluster.session",
+    "raylens.serve.launch",
+    "raylens.serve.gateway",
+)
+COMPUTE = ("torch", "deepspeed", "tokenizers", "scipy")
+
+
+def config(proxy: str = "haproxy") -> ServiceConfig:
+    return validated(ServiceConfig, {"models": [{"model": "tiny"}], "proxy": proxy})
+
+
+def test_variables_that_ray_was_started_with_need_no_runtime_environment() -> None:
+    wanted = environment(config())
+    assert options(config(), {}) == {"runtime_env": {"env_vars": wanted}}
+    assert options(config(), wanted | {"OTHER": "1"}) == {}
+
+
+def test_only_the_variables_that_differ_are_given() -> None:
+    """Of a service without HAProxy on a Ray that was started for one with it."""
+    assert options(config("ray"), environment(config())) == {
+        "runtime_env": {"env_vars": {"RAY_SERVE_ENABLE_HA_PROXY": "0"}}
+    }
+
+
+def test_who_only_deploys_or_passes_on_imports_nothing_that_computes() -> None:
+    program = (
+        f"import sys, {', '.join(DRIVER_AND_GATEWAY)}; print(*(name for name in {COMPUTE} if name in sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.split() == []
