@@ -143,21 +143,25 @@ def _deploy(app: serve.Application, config: ServiceConfig, inherited: Mapping[st
     # This process's own messages: "Started Serve in namespace ...", "Application 'raylens' is ready ...".
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     pool = ThreadPoolExecutor(1, thread_name_prefix="raylens-serve-start")
+    started = pool.submit(_start, config, inherited)
     try:
-        started = pool.submit(_start, config, inherited)
+        # Without a controller to deploy on, `serve.run_many` would start another one, by its own settings.
         _wait_for_controller(started)
         serve.run_many([serve.RunTarget(app, name=APP)], wait_for_applications_running=False)
         started.result()
+    except BaseException:
+        _wait_for_controller(started)  # so that whoever cleans up finds it
+        raise
     finally:
-        # After an interrupt it ends when the controller does.
-        pool.shutdown(wait=False, cancel_futures=True)
+        pool.shutdown(wait=False)  # it ends when the controller does
 
 
 def _wait_for_controller(started: Future[None]) -> None:
-    """Until there is one to deploy on; without one, `serve.run_many` would start another, by its own settings."""
+    """Until there is one, or none will come; raises what kept it from starting."""
     while not controller_lives():
         if started.done():
-            started.result()  # which raises what went wrong
+            started.result()
+            return
         time.sleep(LOOK_S)
 
 

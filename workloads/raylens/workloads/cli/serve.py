@@ -80,7 +80,6 @@ def run(
     from raylens.workloads.lines import Lines
 
     lines = Lines()
-    lines.say("reading the settings")
     from raylens.serve.environment import environment
     from raylens.workloads.serving import logical_cpus, service_config
 
