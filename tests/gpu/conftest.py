@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from raylens.cluster import session
+from tests.shared_ray import SHARED, SharedRay
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -16,8 +16,15 @@ def gpu() -> torch.device:
     return torch.device("cuda")
 
 
+@pytest.fixture(scope="session")
+def shared_ray() -> Iterator[SharedRay]:
+    """The cluster that modules share, of the integration tests too."""
+    yield SHARED
+    SHARED.end()
+
+
 @pytest.fixture(scope="module")
-def cluster(gpu: torch.device) -> Iterator[None]:
-    """Ray, as the commands start it, for one module of tests."""
-    with session(num_cpus=6):
+def cluster(gpu: torch.device, shared_ray: SharedRay) -> Iterator[None]:
+    """Ray, as the commands start it, shared with the other modules: what a module starts on it, it ends."""
+    with shared_ray.lent():
         yield

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from raylens.cluster import session
+from tests.shared_ray import S3_ENVIRONMENT, SHARED, SharedRay
 
 SERVER = """
 import sys, threading
@@ -33,10 +33,17 @@ One request at a time: moto checks a condition and then writes, and lets two rac
 """
 
 
+@pytest.fixture(scope="session")
+def shared_ray() -> Iterator[SharedRay]:
+    """The cluster that modules share; ``end()`` stops it for those that need one of their own, or none."""
+    yield SHARED
+    SHARED.end()
+
+
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    """Ray, as the commands start it, for one module of tests."""
-    with session(num_cpus=5):
+def cluster(shared_ray: SharedRay) -> Iterator[None]:
+    """Ray, as the commands start it, shared with the other modules: what a module starts on it, it ends."""
+    with shared_ray.lent():
         yield
 
 
@@ -63,9 +70,8 @@ def s3_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.delenv(name, raising=False)
     for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
         monkeypatch.setenv(name, str(tmp_path / "none"))
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "raylens-tests")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "no-secret-at-all")
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    for name, value in S3_ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
 
 
 @pytest.fixture
