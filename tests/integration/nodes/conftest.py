@@ -1,11 +1,13 @@
 """A Ray cluster of several raylets, started by the process that the tests run in.
 
 Ray keeps the authentication mode of the first cluster that a process talks to: the other tests, whose clusters ask for
-a token, cannot share a process with these. `make test` gives each file here one of its own, and plain `pytest` leaves
-this folder out (`norecursedirs`).
+a token, cannot share a process with these. `tests/run.py` gives each file here one of its own, and plain `pytest`
+leaves this folder out (`norecursedirs`).
 """
 
 import contextlib
+import ctypes
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +16,7 @@ import pytest
 from ray.cluster_utils import Cluster
 
 from tests.integration.nodes.monkey import NODE
+from tests.shared_ray import S3_ENVIRONMENT
 
 OURS = ("driver.py", "RayTrainWorker", "TrainController", "DatasetManager", "SplitCoordinator", "_Board")
 """What a run starts and must end. Idle workers of Ray stay: they are the raylets', for whoever comes next."""
@@ -22,11 +25,28 @@ HEAD = NODE | {"num_cpus": 1, "include_dashboard": False}
 """With no room for two workers: they are where they can be killed with their node."""
 
 
+PR_SET_CHILD_SUBREAPER = 36
+
+
+@pytest.fixture(scope="session", autouse=True)
+def adoption() -> None:
+    """What a killed process leaves behind becomes a child of this one, and is told from other programs' Ray."""
+    if sys.platform == "linux":  # where Ray runs several nodes on one machine
+        assert ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
+
+
+@pytest.fixture(scope="module")
+def open_to_all() -> Iterator[None]:
+    """Clusters of this module ask for no token, and their processes have credentials for the object store."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (S3_ENVIRONMENT | {"RAY_AUTH_MODE": "disabled"}).items():
+            patch.setenv(name, value)
+        yield
+
+
 @pytest.fixture
-def raylets(monkeypatch: pytest.MonkeyPatch, s3_bucket: str) -> Iterator[Cluster]:
+def raylets(open_to_all: None, s3_environment: None) -> Iterator[Cluster]:
     """A head, to which nodes are added; nothing of a run is left while it lives, and nothing of it at the end."""
-    del s3_bucket  # only that its credentials are there when the processes begin
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     with raylets_with(HEAD) as cluster:
         yield cluster
 
@@ -44,7 +64,7 @@ def raylets_with(head: dict[str, Any]) -> Iterator[Cluster]:
 
 
 def survivors(before: set[int], names: tuple[str, ...], seconds: float = 60.0) -> list[str]:
-    """Commands of processes that were not there before and are there to stay."""
+    """Commands of processes that these tests started, that were not there before and are there to stay."""
     _, alive = psutil.wait_procs(_named(before, names), timeout=seconds)
     found = []
     for process in alive:
@@ -56,7 +76,7 @@ def survivors(before: set[int], names: tuple[str, ...], seconds: float = 60.0) -
 
 def _named(before: set[int], names: tuple[str, ...]) -> list[psutil.Process]:
     found = []
-    for process in psutil.process_iter():
+    for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):
             command = " ".join(process.cmdline())
             if process.pid not in before and any(name in command for name in names):

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import ray
 from ray.cluster_utils import Cluster
 
@@ -68,6 +69,7 @@ def tell(kills: list[Kill]) -> None:
         sys.stdout.write(f"median of {what}: {statistics.median(getattr(kill, what) for kill in kills):.1f}\n")
 
 
+@pytest.mark.slow
 def test_kills_leave_no_trace(
     tmp_path: Path,
     raylets: Cluster,

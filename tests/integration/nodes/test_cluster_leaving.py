@@ -54,9 +54,8 @@ def ray_of_one_node(folder: Path, node: str) -> Path:
 
 
 def test_work_stays_until_it_has_left_and_the_node_ends_as_soon_as_it_is_idle(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, open_to_all: None
 ) -> None:
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,19 @@ from ray.cluster_utils import Cluster
 
 from raylens.cluster import session
 from raylens.cluster.doctor import CLUSTER, Limits, Report, examine
+from tests.integration.nodes.conftest import HEAD, raylets_with
 from tests.integration.nodes.monkey import NODE
 
 LIMITS = Limits(seconds=60, megabytes=2, reduced_megabytes=1)
 
 
-@pytest.fixture
-def three(raylets: Cluster) -> Cluster:
-    """A head and two nodes."""
-    for _ in range(2):
-        raylets.add_node(**NODE)
-    return raylets
+@pytest.fixture(scope="module")
+def three(open_to_all: None) -> Iterator[Cluster]:
+    """A head and two nodes, for all tests: who stops one lets it go on."""
+    with raylets_with(HEAD) as cluster:
+        for _ in range(2):
+            cluster.add_node(**NODE)
+        yield cluster
 
 
 def statuses(report: Report, check: str) -> list[str]:
@@ -63,6 +66,19 @@ def bucket_keys(uri: str) -> list[str]:
     return [one.path for one in open_store(uri).list()]
 
 
+def test_the_command_ends_with_1_where_something_failed(three: Cluster, tmp_path: Path) -> None:
+    command = [str(Path(sys.executable).with_name("raylens")), "doctor", "--cluster", three.address, "--megabytes", "1"]
+    for storage, status in ((str(tmp_path), 0), ("/sys/kernel", 1)):
+        done = subprocess.run([*command, "--storage", storage, "--json"], capture_output=True, text=True, check=False)
+        assert done.returncode == status, done.stderr
+        tree: dict[str, Any] = json.loads(done.stdout)
+        assert (tree["failed"] > 0) == (status == 1)
+        assert len(tree["nodes"]) == 3
+    with contextlib.suppress(FileNotFoundError):
+        assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
 def test_a_node_that_hangs_is_named_and_the_others_reported(three: Cluster) -> None:
     """Its raylet is stopped, not ended: it is there, and answers nobody."""
     victim = next(iter(three.worker_nodes))
@@ -78,15 +94,3 @@ def test_a_node_that_hangs_is_named_and_the_others_reported(three: Cluster) -> N
     assert victim.node_id[:6] in silent[0].node
     assert len([node for node in report.nodes if report.at(node, "disk")]) == 2
     assert statuses(report, "all-reduce (gloo)") == ["ok"]
-
-
-def test_the_command_ends_with_1_where_something_failed(three: Cluster, tmp_path: Path) -> None:
-    command = [str(Path(sys.executable).with_name("raylens")), "doctor", "--cluster", three.address, "--megabytes", "1"]
-    for storage, status in ((str(tmp_path), 0), ("/sys/kernel", 1)):
-        done = subprocess.run([*command, "--storage", storage, "--json"], capture_output=True, text=True, check=False)
-        assert done.returncode == status, done.stderr
-        tree: dict[str, Any] = json.loads(done.stdout)
-        assert (tree["failed"] > 0) == (status == 1)
-        assert len(tree["nodes"]) == 3
-    with contextlib.suppress(FileNotFoundError):
-        assert not list(tmp_path.iterdir())

@@ -50,6 +50,7 @@ def config_of(tmp_path: Path, data: Store, name: str, workers: object) -> RunCon
     return validated(RunConfig, tree)
 
 
+@pytest.mark.slow
 def test_workers_come_and_go_with_the_nodes(
     tmp_path: Path, make_shards: Callable[..., Store], raylets: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:

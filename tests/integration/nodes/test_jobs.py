@@ -253,6 +253,7 @@ def words_of(process: psutil.Process) -> str:
         return ""
 
 
+@pytest.mark.slow
 def test_a_run_that_is_stopped_saves_first(site: Site, stopped: Following) -> None:
     assert stopped.status == 130, stopped.text
     assert re.search(r"stopped after step \d+, its state saved", stopped.text)
@@ -260,6 +261,7 @@ def test_a_run_that_is_stopped_saves_first(site: Site, stopped: Following) -> No
     assert site.raylens("jobs", "wait", "try").returncode == 130
 
 
+@pytest.mark.slow
 def test_it_goes_on_and_finishes_though_a_node_is_lost(stopped: Following, finished: Following) -> None:
     assert finished.status == 0, finished.text
     [saved] = re.findall(r"stopped after step (\d+)", stopped.text)
@@ -270,10 +272,12 @@ def test_it_goes_on_and_finishes_though_a_node_is_lost(stopped: Following, finis
     assert finished.lines[-1] == "try-2 succeeded\n"
 
 
+@pytest.mark.slow
 def test_its_workers_have_a_fair_share_of_the_processors(finished: Following) -> None:
     assert finished.niceness == {psutil.Process().nice()}
 
 
+@pytest.mark.slow
 def test_a_log_is_told_once_and_in_order(site: Site, finished: Following) -> None:
     again = site.raylens("jobs", "logs", "-f", "try-2")
     assert again.returncode == 0
@@ -281,6 +285,7 @@ def test_a_log_is_told_once_and_in_order(site: Site, finished: Following) -> Non
     assert [line for line in finished.lines if line in set(whole)] == whole
 
 
+@pytest.mark.slow
 def test_the_same_id_is_the_same_job(site: Site, stopped: Following) -> None:
     again = site.raylens("jobs", "submit", "--id", "try", *site.source, "--", *site.training)
     assert again.returncode == 130
@@ -292,6 +297,7 @@ def test_the_same_id_is_the_same_job(site: Site, stopped: Following) -> None:
     assert [job["submission_id"] for job in listed].count("try") == 1
 
 
+@pytest.mark.slow
 def test_a_file_travels_as_what_it_comes_to_and_the_same_code_is_brought_once(site: Site, stopped: Following) -> None:
     places = {"storage": site.under("other"), "registry": str(site.models)}
     config = {"recipe": "digits", "name": "mine", **places, "data": {"train": site.under("data")}}
@@ -338,6 +344,7 @@ def test_a_secret_that_the_nodes_lack_ends_the_job_in_one_line(site: Site) -> No
     assert "lacks failed with exit status 1" in run.stderr
 
 
+@pytest.mark.slow
 def test_nothing_that_is_shown_of_a_job_holds_a_secret(site: Site, finished: Following) -> None:
     run = site.raylens("jobs", "submit", "--id", "told", "--secret", "ON_ALL_NODES", "--", "recipes")
     assert run.returncode == 0, run.stdout
@@ -355,6 +362,7 @@ def is_text(file: Path) -> bool:
     return file.is_file() and not file.is_symlink() and file.suffix in (".log", ".out", ".err", ".txt", ".json")
 
 
+@pytest.mark.slow
 def test_the_trained_model_is_deployed_and_embeds(site: Site, finished: Following) -> None:
     port = free_port()
     words = ["digits", "--registry", str(site.models), "--port", str(port), "--out", "service.yaml"]
@@ -375,9 +383,10 @@ def test_a_cluster_in_the_background_ends_with_its_command_however_that_ends(sit
     )
     assert begun.returncode == 0, begun.stderr
     assert "is running (pid " in site.fails("cluster", "local", "--name", "small")
-    [command] = [one for one in psutil.process_iter() if one.pid not in before and "--name small" in words_of(one)]
+    [command] = [one for one in psutil.Process().children(recursive=True) if "--name small" in words_of(one)]
     [raylet] = [one for one in command.children(recursive=True) if one.name() == "raylet"]
     assert raylet.environ()["RAY_worker_niceness"] == "7"  # which its workers inherit
     command.kill()
+    command.wait(30)
     assert not survivors(before, (*RAYS, "local_keeper"))
     assert "no local cluster 'small' runs" in site.fails("cluster", "local", "--name", "small", "--stop")

@@ -35,10 +35,9 @@ from tests.integration.serving import free_port, random_bundle
 GROUPS: dict[Group, GroupSize] = {"decode": GroupSize(2, 2), "train": GroupSize(1, 2)}
 
 
-@pytest.fixture
-def grouped(monkeypatch: pytest.MonkeyPatch, s3_environment: None) -> Iterator[Cluster]:
+@pytest.fixture(scope="module")
+def grouped(open_to_all: None) -> Iterator[Cluster]:
     """A head without CPUs, a node that decodes and one that trains, of 2 CPUs each."""
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     with raylets_with(HEAD | {"num_cpus": 0, "labels": node_labels("head", GROUPS)}) as cluster:
         for group in GROUPS:
             cluster.add_node(**NODE, labels=node_labels(group, GROUPS))
@@ -132,6 +131,7 @@ def test_a_run_that_never_fits_says_which_resource_is_missing(
             train(smaller(config, scale={"workers": 3}), say=pytest.fail)
 
 
+@pytest.mark.slow
 def test_elsewhere_nodes_may_join_for_a_while(
     tmp_path: Path, make_shards: Callable[..., Store], raylets: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,11 +160,11 @@ def node_type(cpus: int, labels: dict[str, str], most: int) -> dict[str, Any]:
     return {"resources": resources, "labels": labels, "node_config": {}, "min_workers": 0, "max_workers": most}
 
 
+@pytest.mark.slow
 def test_groups_without_a_node_get_one_when_a_run_asks(
-    tmp_path: Path, make_shards: Callable[..., Store], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, make_shards: Callable[..., Store], open_to_all: None
 ) -> None:
     """Ray's own autoscaler, from nothing but the head; then a run that is larger than the groups ever become."""
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     types = {group: node_type(2, node_labels(group, GROUPS), 1) for group in GROUPS}
     config = smaller(config_of(tmp_path, make_shards(40), "placed", 2))
     warned: list[str] = []
@@ -183,11 +183,11 @@ def test_groups_without_a_node_get_one_when_a_run_asks(
     assert all(text.startswith("waiting for nodes: ") for text in warned)
 
 
+@pytest.mark.slow
 def test_an_autoscaler_that_names_no_groups_is_asked(
-    tmp_path: Path, make_shards: Callable[..., Store], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, make_shards: Callable[..., Store], open_to_all: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its limits are known to itself alone, and it says within seconds that a run is beyond them."""
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     monkeypatch.setattr(asking, "PATIENCE_SECONDS", 300.0)
     config = smaller(config_of(tmp_path, make_shards(40), "placed", 2))
     said: list[str] = []
@@ -198,11 +198,9 @@ def test_an_autoscaler_that_names_no_groups_is_asked(
     assert sum("no room yet" in text for text in said) == 2
 
 
-def test_replicas_are_on_the_nodes_that_serve(
-    tmp_path: Path, s3_environment: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.slow
+def test_replicas_are_on_the_nodes_that_serve(tmp_path: Path, open_to_all: None) -> None:
     """And no more of them than have room there, whatever else the cluster has."""
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     groups: dict[Group, GroupSize] = {"decode": GroupSize(1, 2), "serve": GroupSize(1, 2)}
     Registry(str(tmp_path)).publish("tiny", random_bundle())
 

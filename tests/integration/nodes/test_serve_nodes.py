@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 from ray.cluster_utils import Cluster
 from ray.serve.context import _get_global_client
 
@@ -38,6 +39,7 @@ async def loses(service: RunningService, cluster: Cluster, victim: Any) -> list[
     return load.answers
 
 
+@pytest.mark.slow
 def test_a_node_that_is_lost_under_load_costs_at_most_what_it_had(raylets: Cluster, tmp_path: Path) -> None:
     nodes = [raylets.add_node(**NODE) for _ in range(2)]
     Registry(str(tmp_path)).publish("tiny", random_bundle())
