@@ -77,8 +77,13 @@ def s3_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.fixture
 def s3_bucket(s3_server: str, s3_environment: None) -> str:
     """The URI of a fresh, empty bucket."""
+    return new_bucket(s3_server)
+
+
+def new_bucket(endpoint: str) -> str:
+    """The URI of a fresh, empty bucket; with the credentials that are in the environment."""
     import boto3
 
     bucket = f"raylens-{uuid.uuid4().hex[:12]}"
-    boto3.client("s3", endpoint_url=s3_server, region_name="us-east-1").create_bucket(Bucket=bucket)
-    return f"s3://{bucket}?endpoint_override={s3_server}&region=us-east-1"
+    boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1").create_bucket(Bucket=bucket)
+    return f"s3://{bucket}?endpoint_override={endpoint}&region=us-east-1"

@@ -1,4 +1,4 @@
-"""The commands as a newcomer runs them: in processes of their own, on a folder and on S3, undisturbed and not."""
+"""The commands as a newcomer runs them, on a folder and on S3, undisturbed and not."""
 
 import json
 import os
@@ -18,6 +18,7 @@ from raylens.registry import Registry
 from raylens.storage import open_store
 from raylens.train.checkpoint import Checkpoints
 from raylens.train.metrics import read_metrics
+from raylens.workloads.cli import main
 
 RAYLENS = str(Path(sys.executable).parent / "raylens")
 SHRUNK = ["--set", "length.epochs=15", "--set", "checkpoint.every_steps=10", "--set", "optim.schedule.warmup_steps=10"]
@@ -79,6 +80,7 @@ def test_quickstart_again_reuses_what_is_there(folder: Path, undisturbed: dict[s
     assert result["zero_shot_accuracy"] == undisturbed["zero_shot_accuracy"]
 
 
+@pytest.mark.slow
 def test_quickstart_on_s3_gives_the_same(folder: Path, undisturbed: dict[str, object], s3_bucket: str) -> None:
     base, question, query = s3_bucket.partition("?")
     uri = f"{base}/a prefix{question}{query}"
@@ -131,6 +133,7 @@ def disturbed(folder: Path, undisturbed: dict[str, object]) -> list[str]:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_interrupted_and_killed_it_resumes_to_the_same_weights(folder: Path, disturbed: list[str]) -> None:
     checkpoints = Checkpoints(open_store(folder / "disturbed" / "runs" / "digits"))
 
@@ -159,43 +162,85 @@ def test_interrupted_and_killed_it_resumes_to_the_same_weights(folder: Path, dis
     }
 
 
+def one_line_of(ended: tuple[int, str]) -> tuple[int, str]:
+    """The exit status, and the last line that a command printed, which is all that it says of its end."""
+    code, printed = ended
+    assert "Traceback" not in printed
+    *_, last = printed.strip().splitlines()
+    assert last.startswith("error: "), printed
+    return code, last
+
+
+def here(*arguments: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    """The exit status and the errors of a command in this process, over the cluster that it is joined to."""
+    monkeypatch.setattr("sys.argv", ["raylens", *arguments])
+    capfd.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert isinstance(ended.value.code, int)
+    return ended.value.code, capfd.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
         (["train", "nope"], 2, "unknown recipe 'nope'; recipes: digits, rn50"),
+        (["train", "digits", "--set", "scale.workers=32"], 1, "need 33 CPUs (1 of them to read data), the cluster has"),
+    ],
+)
+def test_a_command_that_cannot_work_ends_with_one_clear_line(
+    tmp_path: Path, arguments: list[str], code: int, words: str
+) -> None:
+    failed = raylens(*arguments, cwd=tmp_path)
+    ended, line = one_line_of((failed.returncode, failed.stderr))
+    assert ended == code
+    assert words in line
+
+
+@pytest.mark.usefixtures("cluster")
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
         (["train", "digits", "--set", "optim.peak=1"], 2, "unknown key 'optim.peak' (did you mean 'peak_lr'?)"),
         (["train", "digits", "--set", "global_batch=127"], 2, "cannot be shared equally by scale.workers = 2"),
         (["train", "digits", "--set", "data.train=nothing"], 1, "data set nothing: there is no such folder"),
-        (["train", "digits", "--set", "scale.workers=32"], 1, "need 33 CPUs (1 of them to read data), the cluster has"),
         (["train", "digits", "--set", "storage=s3://x"], 2, "bucket 'x' is not a bucket name"),
         (["train", "digits", "--set", f"data.train={CLOSED}"], 1, "127.0.0.1:9"),
         (["evaluate", "nobody", "--data", "."], 1, "no model 'nobody' in the registry registry; models there: none"),
         (["serve", "nobody"], 1, "no model 'nobody' in the registry"),
         (["data", "index", "nothing"], 1, "data set nothing: there is no such folder"),
     ],
-)  # fmt: skip
+)
 def test_mistakes_get_one_clear_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], code: int, words: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    arguments: list[str],
+    code: int,
+    words: str,
 ) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-    failed = raylens(*arguments, cwd=tmp_path)
-    *_, last = failed.stderr.strip().splitlines()
-    assert failed.returncode == code, failed.stderr
-    assert last.startswith("error: ")
-    assert words in last
-    assert "Traceback" not in failed.stderr
+    monkeypatch.chdir(tmp_path)
+    ended, line = one_line_of(here(*arguments, monkeypatch=monkeypatch, capfd=capfd))
+    assert ended == code
+    assert words in line
 
 
-def test_a_port_in_use_is_said_before_anything_starts(folder: Path, undisturbed: dict[str, object]) -> None:
+@pytest.mark.usefixtures("cluster")
+def test_a_port_in_use_is_said_before_anything_starts(
+    folder: Path, undisturbed: dict[str, object], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     assert undisturbed
+    monkeypatch.chdir(folder)
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
         holder.listen()
         port = str(holder.getsockname()[1])
-        failed = raylens("serve", "digits", "--registry", "quickstart/registry", "--port", port, cwd=folder)
-    assert failed.returncode == 1
-    assert f"cannot listen on 127.0.0.1 port {port}" in failed.stderr
+        arguments = ["serve", "digits", "--registry", "quickstart/registry", "--port", port]
+        ended, line = one_line_of(here(*arguments, monkeypatch=monkeypatch, capfd=capfd))
+    assert ended == 1
+    assert f"cannot listen on 127.0.0.1 port {port}" in line
 
 
 def test_serve_answers_until_it_is_told_to_stop(folder: Path, undisturbed: dict[str, object]) -> None:

@@ -3,11 +3,11 @@
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from raylens.cluster import session
 from raylens.config import RunConfig, apply_overrides, validated
 from raylens.data.pack import pack
 from raylens.errors import ManifestError, QuarantineError, RaylensError, StorageError
@@ -16,16 +16,12 @@ from raylens.train import train
 from raylens.train.metrics import read_metrics
 from raylens.train.progress import Metrics, News
 from tests.conftest import samples
+from tests.integration.conftest import new_bucket
 from tests.integration.faulty_store import FAULTS, faulty_store
+from tests.integration.test_trained import put_back
+from tests.shared_ray import S3_ENVIRONMENT
 
 STEPS = 30
-
-
-@pytest.fixture
-def ray_with_credentials(s3_environment: None) -> Iterator[None]:
-    """Ray's processes inherit the environment of its start, so the credentials come first."""
-    with session(num_cpus=5):
-        yield
 
 
 def small(storage: str, data: str, **changes: object) -> RunConfig:
@@ -55,22 +51,42 @@ def quiet(_: object) -> None:
     """Nobody listens."""
 
 
-@pytest.mark.usefixtures("ray_with_credentials")
-def test_faults_on_a_twentieth_of_all_requests_change_nothing(tmp_path: Path, s3_bucket: str, s3_server: str) -> None:
-    pack(samples(150), open_store(f"{s3_bucket}".replace("?", "/shards?")), per_shard=15)
-    clean = train(small(str(tmp_path / "clean"), s3_bucket.replace("?", "/shards?")), say=quiet)
+@dataclass(frozen=True)
+class Clean:
+    """A run over shards in a bucket of a store without faults."""
+
+    bucket: str
+    config: RunConfig
+    run_uri: str
+
+
+@pytest.fixture(scope="module")
+def clean(cluster: None, s3_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clean]:
+    """Whoever changes its shards puts them back."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in S3_ENVIRONMENT.items():
+            patch.setenv(name, value)
+        bucket = new_bucket(s3_server)
+        shards = bucket.replace("?", "/shards?")
+        pack(samples(150), open_store(shards), per_shard=15)
+        config = small(str(tmp_path_factory.mktemp("clean")), shards)
+        yield Clean(bucket, config, train(config, say=quiet).run_uri)
+
+
+@pytest.mark.usefixtures("s3_environment")
+def test_faults_on_a_twentieth_of_all_requests_change_nothing(clean: Clean, s3_server: str) -> None:
     with faulty_store(s3_server) as store:
-        uri = s3_bucket.replace(s3_server, store.uri)
+        uri = clean.bucket.replace(s3_server, store.uri)
         result = train(small(uri.replace("?", "/runs?"), uri.replace("?", "/shards?")), say=quiet)
         assert set(store.injected) == set(FAULTS), store.injected
         assert sum(store.injected.values()) >= 12
     assert result.steps == STEPS
-    found = hashes(s3_bucket.replace("?", "/runs/small?"))
+    found = hashes(clean.bucket.replace("?", "/runs/small?"))
     assert len(set(found)) == STEPS
     assert found == hashes(clean.run_uri)
 
 
-@pytest.mark.usefixtures("ray_with_credentials")
+@pytest.mark.usefixtures("cluster")
 class TestAnObjectThatChanges:
     """The manifest fixes a version: what is read later is that, or an error that names the object."""
 
@@ -103,16 +119,15 @@ class TestAnObjectThatChanges:
         assert "changed" in str(error)
         assert "\n" not in str(error)
 
-    def test_between_two_starts(self, tmp_path: Path, s3_bucket: str) -> None:
-        shards = open_store(s3_bucket.replace("?", "/shards?"))
-        pack(samples(60), shards, per_shard=15)
-        config = small(str(tmp_path / "runs"), s3_bucket.replace("?", "/shards?"), **{"length.samples_seen": 12 * 3})
-        train(config, say=quiet)
+    @pytest.mark.usefixtures("s3_environment")
+    def test_between_two_starts(self, tmp_path: Path, clean: Clean) -> None:
+        shards = open_store(clean.bucket.replace("?", "/shards?"))
         other = open_store(tmp_path / "other")
-        pack(list(samples(75))[15:30], other, per_shard=15)
-        shards.write("000002.tar", other.read("000000.tar"))
-        with pytest.raises(ManifestError, match=r"000002\.tar changed.*Put the old shards back"):
-            train(config, say=quiet)
+        pack(list(samples(165))[150:], other, per_shard=15)
+        with put_back(shards, "000002.tar"):
+            shards.write("000002.tar", other.read("000000.tar"))
+            with pytest.raises(ManifestError, match=r"000002\.tar changed.*Put the old shards back"):
+                train(clean.config, say=quiet)
 
 
 def one_line(*arguments: str, cwd: Path) -> str:
@@ -140,7 +155,7 @@ def test_credentials_that_are_missing_are_asked_for_in_one_line(
     assert "credentials" in one_line("data", "index", s3_bucket, cwd=tmp_path)
 
 
-@pytest.mark.usefixtures("ray_with_credentials")
+@pytest.mark.usefixtures("cluster")
 def test_over_the_budget_the_reasons_are_counted(tmp_path: Path) -> None:
     store: Store = open_store(tmp_path / "shards")
     pairs = list(samples(40))

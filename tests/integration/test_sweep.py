@@ -3,7 +3,6 @@
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +94,7 @@ def finished(config: SweepConfig) -> int:
     return record_of(config).counts().get("finished", 0) if store.exists("sweep.json") else 0
 
 
+@pytest.mark.slow
 def test_a_killed_sweep_goes_on_and_its_best_is_trained_again_to_the_last_bit(place: Path) -> None:
     # Of four, one cannot be: a micro-batch of 128 in batches of 64.
     space = {"global_batch": [64, 128], "scale.micro_batch": [32, 128]}
@@ -157,13 +157,8 @@ def check_best(place: Path, config: SweepConfig, record: SweepRecord) -> None:
     assert encoder.bundle.digest() == trained.bundle.digest()
 
 
-@pytest.fixture(scope="module")
-def ray_here() -> Iterator[None]:
-    with session(num_cpus=6):
-        yield
-
-
-@pytest.mark.usefixtures("ray_here")
+@pytest.mark.slow
+@pytest.mark.usefixtures("cluster")
 def test_population_based_training_copies_the_better_half(place: Path) -> None:
     # Two trials, one with a rate at which nothing is learned: at the first look it becomes a copy of the other.
     space = {"optim.peak_lr": [3e-3, 1e-9], "objective.temperature": {"log_uniform": [0.069, 0.071]}}
@@ -194,7 +189,7 @@ def test_population_based_training_copies_the_better_half(place: Path) -> None:
     assert record.counts() == {"finished": 2}
 
 
-@pytest.mark.usefixtures("ray_here")
+@pytest.mark.usefixtures("cluster")
 def test_a_budget_ends_a_sweep_and_what_was_trained_stays(place: Path) -> None:
     space = {"optim.peak_lr": {"log_uniform": [1e-4, 1e-2]}}
     config = small(

@@ -28,8 +28,11 @@ from raylens.train.metrics import EVALUATIONS, read_metrics, read_records
 from raylens.train.prepare import prepare
 from raylens.train.progress import Checkpointed, Metrics, News, Restarting
 from raylens.train.worker import build_model
+from tests.shared_ray import CPUS
 
 MakeShards = Callable[..., Store]
+LIKE_TORCH = 8
+"""Steps for which a run's losses are those of plain torch but for rounding, which grows from step to step."""
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
@@ -95,24 +98,25 @@ def reference_losses(config: RunConfig, steps: int | None = None) -> list[float]
     return losses
 
 
-def check_like_plain_torch(config: RunConfig, result: RunResult) -> None:
+def check_like_plain_torch(config: RunConfig, result: RunResult, steps: int | None = None) -> None:
+    """The losses, up to a step where it is a long run: rounding grows on the way; and that the encoder can be used."""
     losses = [record["loss"] for record in read_metrics(open_store(result.run_uri))]
-    assert losses == pytest.approx(reference_losses(config), rel=2e-4)
-    _, encoder = Registry(config.registry_uri).load(str(result.version))
+    assert losses[:steps] == pytest.approx(reference_losses(config, steps), rel=2e-4)
+    check_encoder(config)
+
+
+def check_encoder(config: RunConfig) -> None:
+    _, encoder = Registry(config.registry_uri).load(config.name)
     vectors = encoder.encode_texts(["a red cat", "a small house"])
     assert torch.allclose(vectors.norm(dim=-1), torch.ones(2), atol=1e-5)
 
 
-@pytest.mark.parametrize(("stage", "workers"), [(3, 2), (1, 3)])
-def test_every_stage_and_worker_count_trains_the_same(
-    tmp_path: Path, make_shards: MakeShards, stage: int, workers: int
-) -> None:
-    config = small(tmp_path, make_shards(40), **{"zero.stage": stage, "scale.workers": workers})
-    check_like_plain_torch(config, train(config, say=quiet))
-
-
+@pytest.mark.slow
 def test_workers_and_stage_may_change_at_every_interruption(tmp_path: Path, make_shards: MakeShards) -> None:
-    """Ctrl-C saves and ends; another number of workers at another stage goes on, over the same global batches."""
+    """Ctrl-C saves and ends; another number of workers at another stage goes on, over the same global batches.
+
+    The first three workers, at ZeRO 1, train like plain torch to the last digits.
+    """
     steps = 200
     length = {"length.samples_seen": 12 * steps, "checkpoint.every_steps": 10}
     config = small(tmp_path, make_shards(40), **length)
@@ -130,7 +134,10 @@ def test_workers_and_stage_may_change_at_every_interruption(tmp_path: Path, make
     assert [record["step"] for record in records] == list(range(1, steps + 1))
     # Rounding grows as training goes on; until a while after the first change it has not grown.
     reference = reference_losses(config, steps=interrupted[0] + 20)
-    assert [record["loss"] for record in records[: len(reference)]] == pytest.approx(reference, rel=2e-3)
+    losses = [record["loss"] for record in records]
+    assert losses[: len(reference)] == pytest.approx(reference, rel=2e-3)
+    assert losses[:LIKE_TORCH] == pytest.approx(reference[:LIKE_TORCH], rel=2e-4)
+    check_encoder(config)
 
 
 def _train(config: RunConfig, *, presses: bool) -> int:
@@ -152,8 +159,12 @@ def _train(config: RunConfig, *, presses: bool) -> int:
 
 
 def test_a_warning_before_the_end_makes_a_checkpoint_at_once(tmp_path: Path, make_shards: MakeShards) -> None:
-    """SIGTERM to a worker, as machines send it that are about to be taken away."""
-    config = small(tmp_path, make_shards(40), **{"length.samples_seen": 12 * 100, "checkpoint.every_steps": 1000})
+    """SIGTERM to a worker of two at ZeRO 3, as machines send it that are about to be taken away.
+
+    The run goes on, and until the warning it has trained like plain torch.
+    """
+    changes = {"length.samples_seen": 12 * 100, "checkpoint.every_steps": 1000, "zero.stage": 3, "scale.workers": 2}
+    config = small(tmp_path, make_shards(40), **changes)
     heard: list[News] = []
     told: list[int] = []
 
@@ -163,12 +174,13 @@ def test_a_warning_before_the_end_makes_a_checkpoint_at_once(tmp_path: Path, mak
             told.append(news.record.step)
             _workers()[-1].terminate()
 
-    train(config, say=quiet, tell=tell)
+    result = train(config, say=quiet, tell=tell)
     saved = [news.step for news in heard if isinstance(news, Checkpointed)]
     assert len(saved) == 2
     assert told[0] <= saved[0] < 100
     assert saved[1] == 100
     assert not [news for news in heard if isinstance(news, Restarting)]
+    check_like_plain_torch(config, result, LIKE_TORCH)
 
 
 def test_checkpoints_by_the_clock_have_metrics_to_be_compared_by(tmp_path: Path, make_shards: MakeShards) -> None:
@@ -241,6 +253,7 @@ def test_a_shard_that_vanishes_ends_the_run_and_is_named(tmp_path: Path, make_sh
 
 
 def test_too_few_cpus_says_so_at_once(tmp_path: Path, make_shards: MakeShards) -> None:
-    config = small(tmp_path, make_shards(40), **{"scale.workers": 6})
-    with pytest.raises(ClusterError, match=r"scale\.workers = 6 .* need 7 CPUs .* the cluster has 5"):
+    config = small(tmp_path, make_shards(40), **{"scale.workers": CPUS})
+    told = rf"scale\.workers = {CPUS} .* need {CPUS + 1} CPUs .* the cluster has {CPUS}"
+    with pytest.raises(ClusterError, match=told):
         train(config, say=quiet)
