@@ -3,12 +3,12 @@ PYTHON ?= python3
 PORT ?= 8000
 STORAGE ?= quickstart
 BIN := .venv/bin
-NODES := $(wildcard tests/integration/nodes/test_*.py)
+KILLS := $(addprefix tests/integration/nodes/,test_chaos.py test_elastic.py)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help quickstart serve test chaos unit check lint format benchmarks clean
+.PHONY: help quickstart serve test test-slow chaos unit check lint format benchmarks clean
 help: ## this list
-	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
 
 quickstart: .venv/.runtime ## digit scans to a served embedding, for real, in about two minutes
 	$(BIN)/raylens quickstart --storage $(STORAGE)
@@ -17,16 +17,18 @@ serve: .venv/.runtime ## serve the quickstart's model on PORT (8000) until Ctrl-
 	@test -d $(STORAGE)/registry || { echo "no model in $(STORAGE)/registry: run 'make quickstart' first" >&2; exit 1; }
 	$(BIN)/raylens serve digits --registry $(STORAGE)/registry --port $(PORT)
 
-test: .venv/.dev ## all tests: real Ray, real DeepSpeed, a real S3 endpoint
-	$(BIN)/python -m pytest
-	for file in $(NODES); do $(BIN)/python -m pytest $$file || exit 1; done
+test: .venv/.dev ## all tests but the long ones: real Ray, real DeepSpeed, a real S3 endpoint; within 15 minutes
+	$(BIN)/python tests/run.py test
+
+test-slow: .venv/.dev ## the long ones: kills, nodes that come and go, jobs on three raylets
+	$(BIN)/python tests/run.py slow
 
 chaos: .venv/.dev ## a dozen kills over one run; prints the table of docs/reliability.md
 	RAYLENS_CHAOS_KILLS=$${RAYLENS_CHAOS_KILLS:-12} \
-	  sh -c 'for file in $(NODES); do $(BIN)/python -m pytest -s $$file || exit 1; done'
+	  sh -c 'for file in $(KILLS); do $(BIN)/python -m pytest -s $$file || exit 1; done'
 
-unit: .venv/.dev ## the tests that take seconds
-	$(BIN)/python -m pytest tests/unit -q
+unit: .venv/.dev ## the tests that take seconds, on every core
+	$(BIN)/python -m pytest tests/unit -q -n logical --durations=25
 
 check: lint unit ## format, lint, types, import contracts, unit tests
 

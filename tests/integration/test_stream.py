@@ -13,15 +13,18 @@ import ray
 from raylens.config import DataConfig, RunConfig, SourceConfig
 from raylens.data.build_plan import build_plan
 from raylens.data.index import manifest_for
+from raylens.data.pack import pack
 from raylens.data.stream import execution_options, ray_map, training_stream
 from raylens.data.unit import UnitMaker
 from raylens.data.verify import dealt
 from raylens.inputs import Preprocess, Tokenizer
 from raylens.storage import Store, open_store
+from tests.conftest import samples
 
 MakeShards = Callable[..., Store]
 Batch = dict[str, np.ndarray[Any, np.dtype[Any]]]
 GLOBAL_BATCH = 24
+STEPS = 14
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
@@ -84,26 +87,37 @@ def same(a: Batch, b: Batch) -> bool:
     return all(np.array_equal(a[name], b[name]) for name in a)
 
 
-def test_one_two_three_and_four_workers_get_the_same_global_batches(tmp_path: Path, make_shards: MakeShards) -> None:
-    """Over three epochs and a bit; units and epochs are no multiples of the batch."""
-    maker = maker_for(tmp_path, make_shards(110))
-    steps = 14
-    alone = consumed(maker, 1, 0, steps)
-    assert len(alone) == steps
-    assert np.array_equal(np.concatenate([whole(step)["position"] for step in alone]), np.arange(steps * GLOBAL_BATCH))
+@pytest.fixture(scope="module")
+def maker(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> UnitMaker:
+    """Of one set of shards."""
+    folder = tmp_path_factory.mktemp("stream")
+    shards = open_store(folder / "shards")
+    pack(samples(110), shards, per_shard=10)
+    return maker_for(folder, shards)
+
+
+@pytest.fixture(scope="module")
+def alone(maker: UnitMaker) -> list[list[Batch]]:
+    """What one worker gets, over three epochs and a bit; units and epochs are no multiples of the batch."""
+    return consumed(maker, 1, 0, STEPS)
+
+
+def test_one_two_three_and_four_workers_get_the_same_global_batches(maker: UnitMaker, alone: list[list[Batch]]) -> None:
+    assert len(alone) == STEPS
+    assert np.array_equal(np.concatenate([whole(step)["position"] for step in alone]), np.arange(STEPS * GLOBAL_BATCH))
     for workers in (2, 3, 4):
-        many = consumed(maker, workers, 0, steps)
+        many = consumed(maker, workers, 0, STEPS)
         assert all(same(whole(a), whole(b)) for a, b in zip(alone, many, strict=True)), workers
-        model = list(dealt(maker.plan, GLOBAL_BATCH, workers, 0, steps))
+        model = list(dealt(maker.plan, GLOBAL_BATCH, workers, 0, STEPS))
         for step, hands in zip(many, model, strict=True):
             assert [batch["position"].tolist() for batch in step] == [hand.tolist() for hand in hands]
 
 
-def test_a_resume_from_four_workers_to_two_loses_and_repeats_nothing(tmp_path: Path, make_shards: MakeShards) -> None:
-    maker = maker_for(tmp_path, make_shards(110))
-    through = consumed(maker, 1, 0, 13)
-    pieces = [*consumed(maker, 4, 0, 5), *consumed(maker, 2, 5, 12), *consumed(maker, 3, 12, 13)]
-    assert all(same(whole(a), whole(b)) for a, b in zip(through, pieces, strict=True))
+def test_a_resume_from_four_workers_to_two_loses_and_repeats_nothing(
+    maker: UnitMaker, alone: list[list[Batch]]
+) -> None:
+    pieces = [*consumed(maker, 4, 0, 5), *consumed(maker, 2, 5, 12), *consumed(maker, 3, 12, STEPS)]
+    assert all(same(whole(a), whole(b)) for a, b in zip(alone, pieces, strict=True))
 
 
 def test_a_mixture_resumes_too(tmp_path: Path, make_shards: MakeShards) -> None:
