@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 from _pytest.terminal import TerminalReporter
 
-OUTCOMES = ("failed", "error", "passed", "skipped", "deselected", "xfailed", "xpassed", "warnings")
-"""In the order, and with the names, of pytest's own last line."""
+OUTCOMES = ("failed", "passed", "skipped", "deselected", "xfailed", "xpassed", "warnings", "error")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

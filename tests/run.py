@@ -6,7 +6,6 @@ lane printed is shown when it has ended; then the slowest tests of all lanes, th
 """
 
 import argparse
-import contextlib
 import json
 import os
 import signal
@@ -15,7 +14,6 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,6 +33,8 @@ ORDER = ("training", "rest", "test_jobs", "test_chaos", "test_placement", "comma
 PATIENCE_SECONDS = 90.0
 """For lanes to end their clusters after Ctrl-C."""
 SLOWEST = 25
+OUTCOMES = ("failed", "passed", "skipped", "deselected", "xfailed", "xpassed", "warnings", "error")
+"""In the order of pytest's own last line."""
 NO_TESTS = 5
 """What pytest exits with where every test was deselected."""
 
@@ -99,31 +99,33 @@ def lanes() -> list[Lane]:
 
 def run(todo: list[Lane], target: str, at_once: int, options: list[str]) -> None:
     waiting, running = list(todo), list[Lane]()
-    with tempfile.TemporaryDirectory(prefix="raylens-tests-") as name, ending(running):
+    with tempfile.TemporaryDirectory(prefix="raylens-tests-") as name:
         folder = Path(name)
-        while waiting or running:
-            while waiting and len(running) < at_once:
-                running.append(waiting.pop(0))
-                running[-1].start(target, folder, options)
-            time.sleep(0.2)
-            running[:] = [lane for lane in running if not lane.ended(folder)]
+        try:
+            while waiting or running:
+                while waiting and len(running) < at_once:
+                    running.append(waiting.pop(0))
+                    running[-1].start(target, folder, options)
+                time.sleep(0.2)
+                running[:] = [lane for lane in running if not lane.ended(folder)]
+        finally:
+            end(running, folder)
 
 
-@contextlib.contextmanager
-def ending(running: list[Lane]) -> Iterator[None]:
+def end(running: list[Lane], folder: Path) -> None:
     """Whatever happens, no lane outlives this process: each is asked to end its clusters, once."""
-    try:
-        yield
-    finally:
-        processes = [lane.process for lane in running if lane.process is not None]
-        for process in processes:
-            process.send_signal(signal.SIGINT)
-        end = time.monotonic() + PATIENCE_SECONDS
-        for process in processes:
-            try:
-                process.wait(max(0.0, end - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.kill()
+    processes = [lane.process for lane in running if lane.process is not None]
+    for process in processes:
+        process.send_signal(signal.SIGINT)
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    for process in processes:
+        try:
+            process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    for lane in running:
+        lane.ended(folder)
 
 
 def report(done: list[Lane], seconds: float) -> None:
@@ -150,8 +152,14 @@ def report(done: list[Lane], seconds: float) -> None:
 
 
 def line_of(counts: "Counter[str]", seconds: float) -> str:
-    told = [f"{count} {outcome}" for outcome, count in counts.items() if count]
+    told = [f"{counts[outcome]} {outcome}" for outcome in OUTCOMES if counts[outcome]]
     return f"{', '.join(told) or 'no tests ran'} in {seconds:.2f}s ({seconds // 60:.0f} min {seconds % 60:.0f} s)"
+
+
+def status_of(todo: list[Lane]) -> int:
+    """Zero where every lane ended well, and something was tested."""
+    passed = any(lane.record.get("counts", {}).get("passed") for lane in todo)
+    return 1 if any(lane.failed for lane in todo) or not passed else 0
 
 
 def main() -> int:
@@ -170,8 +178,7 @@ def main() -> int:
         return 130
     finally:
         report([lane for lane in todo if lane.status is not None], time.monotonic() - began)
-    passed = any(lane.record.get("counts", {}).get("passed") for lane in todo)
-    return 1 if any(lane.failed for lane in todo) or not passed else 0
+    return status_of(todo)
 
 
 if __name__ == "__main__":
