@@ -53,6 +53,8 @@ class Monkey:
     """Those of it that may be killed."""
     outage: Outage
     seed: int
+    most_steps: int
+    """Between a kill and the next, however fast they are: the run must last until the last kill."""
     kills: list[Kill] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -141,8 +143,9 @@ class Monkey:
         self._listen(seconds)
 
     def _listen(self, seconds: float) -> None:
-        end = time.monotonic() + seconds
-        while time.monotonic() < end and not self._finished:
+        """So long, or until half of the steps of this kill are taken."""
+        end, before = time.monotonic() + seconds, self.step
+        while time.monotonic() < end and self.step - before < self.most_steps // 2 and not self._finished:
             self._hear(end - time.monotonic())
 
     def _kill(self, kind: str) -> Kill:

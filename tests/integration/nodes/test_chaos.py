@@ -53,7 +53,7 @@ def run(
 ) -> tuple[str, list[Kill]]:
     path = folder / f"{config.name}.yaml"
     path.write_text(dump_yaml(config))
-    monkey = Monkey(path, cluster, nodes, outage, seed=KILLS)
+    monkey = Monkey(path, cluster, nodes, outage, seed=KILLS, most_steps=STEPS_A_KILL // 2)
     return monkey.run(kinds), monkey.kills
 
 

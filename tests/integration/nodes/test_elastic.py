@@ -44,7 +44,8 @@ def config_of(tmp_path: Path, data: Store, name: str, workers: object) -> RunCon
         "optim": {"peak_lr": 1e-4, "schedule": {"warmup_steps": 2}, "eps": 1e-6, "clip_norm": 1.0},
         "length": {"samples_seen": 12 * STEPS},
         "checkpoint": {"every_steps": 10, "keep_last": 1},
-        "scale": {"workers": workers},
+        # Pair by pair: steps take long enough for a node to join, and for the run to see it, before they are over.
+        "scale": {"workers": workers, "micro_batch": 1},
         "log_every_steps": 1,
     }
     return validated(RunConfig, tree)
