@@ -184,6 +184,7 @@ def test_a_warning_before_the_end_makes_a_checkpoint_at_once(tmp_path: Path, mak
     check_like_plain_torch(config, result, LIKE_TORCH)
 
 
+@pytest.mark.slow
 def test_checkpoints_by_the_clock_have_metrics_to_be_compared_by(tmp_path: Path, make_shards: MakeShards) -> None:
     changes = {
         "length.samples_seen": 12 * 60,
@@ -240,6 +241,7 @@ def test_bad_images_are_replaced_and_told_until_there_are_too_many(tmp_path: Pat
         train(strict, say=quiet)
 
 
+@pytest.mark.slow
 def test_a_shard_that_vanishes_ends_the_run_and_is_named(tmp_path: Path, make_shards: MakeShards) -> None:
     data = make_shards(40)
     config = small(tmp_path, data, **{"length.samples_seen": 12 * 600, "checkpoint.every_steps": 50})
