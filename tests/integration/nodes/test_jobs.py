@@ -376,6 +376,7 @@ def test_the_trained_model_is_deployed_and_embeds(site: Site, finished: Followin
     assert site.raylens("serve", "undeploy").returncode == 0
 
 
+@pytest.mark.slow
 def test_a_cluster_in_the_background_ends_with_its_command_however_that_ends(site: Site) -> None:
     before = set(psutil.pids())
     begun = site.raylens(
