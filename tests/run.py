@@ -168,7 +168,9 @@ def main() -> int:
     parser.add_argument("--lanes", type=int, default=max(2, (os.cpu_count() or 2) // 2), help="processes at a time")
     parser.add_argument("--only", action="append", choices=[lane.name for lane in lanes()], help="this lane alone")
     arguments, options = parser.parse_known_args()  # the others are pytest's, of every lane
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # A shell starts what runs in its background with interrupts ignored, and every lane would ignore them too.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     todo = [lane for lane in lanes() if not arguments.only or lane.name in arguments.only]
     began = time.monotonic()
     try:
