@@ -26,7 +26,7 @@ from tests.integration.nodes.monkey import NODE
 from tests.integration.test_training import reference_losses
 
 KILLED = int(os.environ.get("RAYLENS_CHAOS_KILLS", "0")) > 4
-STEPS = 240
+STEPS = 360
 
 
 def config_of(tmp_path: Path, data: Store, name: str, workers: object) -> RunConfig:
@@ -56,7 +56,7 @@ def test_workers_come_and_go_with_the_nodes(
     tmp_path: Path, make_shards: Callable[..., Store], raylets: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Head 1 CPU and a node of 2: two workers and the stream. Another node: four. One node less: two again."""
-    monkeypatch.setattr(launch, "RESIZE_SECONDS", 3.0)
+    monkeypatch.setattr(launch, "RESIZE_SECONDS", 2.0)
     config = config_of(tmp_path, make_shards(40), "elastic", {"min": 1, "max": 4})
     raylets.add_node(**NODE)
     heard: queue.Queue[News] = queue.Queue()
