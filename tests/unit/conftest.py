@@ -8,7 +8,7 @@ import torch
 
 @pytest.fixture(scope="module", autouse=True)
 def _one_thread() -> Iterator[None]:
-    """Of torch, here and in the processes that are started: threads that share a core wait for one another, spinning."""
+    """Torch has one thread, here and in processes that tests start: threads that share a core wait for one another."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:

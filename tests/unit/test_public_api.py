@@ -4,6 +4,7 @@ import ast
 import importlib
 import re
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -49,7 +50,13 @@ def test_all_is_there_sorted_and_without_privates(module: str) -> None:
 def test_every_exported_name_resolves(package: str) -> None:
     module = importlib.import_module(package)
     for name in exported(MODULES[package]) or []:
-        assert getattr(module, name) is not None
+        assert not isinstance(getattr(module, name), ModuleType)
+
+
+@pytest.mark.parametrize("package", [name for name in PACKAGES if "lazy_face(" in MODULES[name].read_text("utf-8")])
+def test_no_module_hides_a_name_that_is_imported_on_demand(package: str) -> None:
+    """Python sets an imported module on its package, in place of what the package would look up by that name."""
+    assert [name for name in exported(MODULES[package]) or [] if f"{package}.{name}" in MODULES] == []
 
 
 @pytest.mark.parametrize("package", PACKAGES)

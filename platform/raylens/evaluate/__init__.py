@@ -6,11 +6,11 @@ from raylens.lazy import lazy_face
 
 if TYPE_CHECKING:
     from raylens.evaluate.captions import NearestCaptions, nearest_captions, pick_examples
+    from raylens.evaluate.classification import ZeroShotResult, zero_shot, zero_shot_from_features
     from raylens.evaluate.examples import CLASSES_FILE, ClassList, EvaluationSet, LabelledImage
     from raylens.evaluate.features import ImageFeatures, image_features
     from raylens.evaluate.intervals import Interval, clopper_pearson
     from raylens.evaluate.report import render_report, write_report
-    from raylens.evaluate.zero_shot import ZeroShotResult, zero_shot, zero_shot_from_features
 
 __all__ = [
     "CLASSES_FILE",
@@ -41,14 +41,14 @@ __getattr__ = lazy_face(
         "Interval": "intervals",
         "LabelledImage": "examples",
         "NearestCaptions": "captions",
-        "ZeroShotResult": "zero_shot",
+        "ZeroShotResult": "classification",
         "clopper_pearson": "intervals",
         "image_features": "features",
         "nearest_captions": "captions",
         "pick_examples": "captions",
         "render_report": "report",
         "write_report": "report",
-        "zero_shot": "zero_shot",
-        "zero_shot_from_features": "zero_shot",
+        "zero_shot": "classification",
+        "zero_shot_from_features": "classification",
     },
 )

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from raylens.errors import ConfigError, InputError
+from raylens.evaluate.classification import ZeroShotResult
 from raylens.evaluate.examples import LabelledImage
-from raylens.evaluate.zero_shot import ZeroShotResult
 
 if TYPE_CHECKING:
     from raylens.registry import Encoder

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from raylens.evaluate.classification import ZeroShotResult
 from raylens.evaluate.pages import render
-from raylens.evaluate.zero_shot import ZeroShotResult
 
 __all__ = ["MOST_CLASSES", "confusion_svg"]
 

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from raylens.evaluate.captions import NearestCaptions
+from raylens.evaluate.classification import ZeroShotResult
 from raylens.evaluate.confusion_figure import MOST_CLASSES, confusion_svg
 from raylens.evaluate.curve_figure import Curve, curve_svg
 from raylens.evaluate.pages import render
 from raylens.evaluate.report_rows import class_rows, confusions, examples, notices
-from raylens.evaluate.zero_shot import ZeroShotResult
 
 if TYPE_CHECKING:
     from raylens.storage import Store

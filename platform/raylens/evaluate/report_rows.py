@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from raylens.evaluate.captions import NearestCaptions
+from raylens.evaluate.classification import ZeroShotResult
 from raylens.evaluate.intervals import clopper_pearson
 from raylens.evaluate.thumbnails import Thumbnail, thumbnail
-from raylens.evaluate.zero_shot import ZeroShotResult
 
 __all__ = ["ClassRow", "Confusion", "Example", "class_rows", "confusions", "examples", "notices"]
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from raylens.config import ModelConfig
 from raylens.errors import CheckpointError
-from raylens.models import DualEncoder
+from raylens.models import DualEncoder, unfilled
 from raylens.train.average import AVERAGE
 from raylens.train.fragments import WEIGHT, named
 from raylens.train.own_state import BUFFER
@@ -23,7 +23,7 @@ class Assembly:
 
     def __init__(self, config: ModelConfig, *, averaged: bool) -> None:
         """Of a model; ``averaged`` takes the moving average of what learned in place of its weights."""
-        with torch.device("meta"):
+        with unfilled():
             model = DualEncoder(config, end_id=0, mean=(0.5,) * 3, std=(0.5,) * 3)
         self._shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
         self._parameters = {name for name, _ in model.named_parameters()}
