@@ -19,8 +19,9 @@ from raylens.storage import Store, open_store
 from raylens.train import RunResult, train
 from raylens.train.checkpoint import Checkpoints
 from raylens.train.metrics import read_metrics
-from raylens.train.progress import Checkpointed, Metrics, News, Started
+from raylens.train.progress import Checkpointed, Metrics, News, Preparing, Started
 from tests.conftest import samples
+from tests.integration.processes import TorchWatch
 from tests.integration.test_training import check_like_plain_torch, quiet, small
 
 
@@ -31,6 +32,7 @@ class Trained:
     config: RunConfig
     result: RunResult
     heard: list[News]
+    processes: TorchWatch
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +42,9 @@ def trained(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     data = open_store(folder / "shards")
     pack(samples(40), data, per_shard=10)
     config, heard = small(folder, data, **{"name": "trained", "zero.stage": 0}), list[News]()
-    return Trained(config, train(config, say=quiet, tell=heard.append), heard)
+    with TorchWatch() as processes:
+        result = train(config, say=quiet, tell=heard.append)
+    return Trained(config, result, heard, processes)
 
 
 @contextmanager
@@ -57,9 +61,20 @@ def test_two_workers_without_zero_train_like_plain_torch(trained: Trained) -> No
     check_like_plain_torch(trained.config, trained.result)
 
 
+def test_only_what_computes_loads_torch(trained: Trained) -> None:
+    """2 s of a core in each process that does: the controller, the one that deals blocks out and the board do not."""
+    quick = {"_Controller", "SplitCoordinator", "_Board", "SynchronizationActor", "_StatsActor"}
+    assert trained.processes.seen >= quick | {"RayTrainWorker"}
+    assert "RayTrainWorker" in trained.processes.loaded  # so that it would be seen
+    assert not trained.processes.loaded & quick
+    # Processes that Ray Train starts by itself, and that a cluster of this command's own has no use for.
+    assert not trained.processes.seen & {"DatasetManager", "PlacementGroupCleaner", "PreemptionWatcher"}
+
+
 def test_news_checkpoints_and_a_second_start(trained: Trained) -> None:
     config, first, heard = trained.config, trained.result, trained.heard
-    assert heard[0] == Started(0, 8, 2, config.worker_batch, 1)
+    assert [type(news) for news in heard[:2]] == [Preparing, Started]
+    assert heard[1] == Started(0, 8, 2, config.worker_batch, 1)
     assert [news.record.step for news in heard if isinstance(news, Metrics)] == list(range(1, 9))
     assert [news for news in heard if isinstance(news, Checkpointed)] == [Checkpointed(4), Checkpointed(8)]
     again = train(config, say=quiet, tell=heard.append)
