@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from raylens.capacity import Ask, lasting_shortage, placement
 from raylens.config.placement import GROUP_LABEL
+from raylens.data.idle_pause import with_idle_pause
 from raylens.data.unit import UnitMaker
 from raylens.data.unit_feed import counted, task_number
 from raylens.errors import ClusterError, RaylensError, own_error
@@ -42,7 +43,7 @@ def training_stream(maker: UnitMaker, *, start: int, stop: int, worker_batch: in
 
     # batch_size=None: one task for each block. A unit is one block; cut into several, Ray puts them together again.
     units = counted(last - first + 1).map_batches(make, batch_size=None, batch_format="pyarrow")
-    return units.repartition(target_num_rows_per_block=worker_batch, strict=True)
+    return with_idle_pause(units.repartition(target_num_rows_per_block=worker_batch, strict=True))
 
 
 def execution_options(selector: Mapping[str, str] | None = None) -> "ray.data.ExecutionOptions":
@@ -74,7 +75,8 @@ def ray_map(items: list[dict[str, Any]], function: Callable[[dict[str, Any]], pa
             except RaylensError as error:
                 yield pa.table({FAILED: [pickle.dumps(error)]})
 
-    dataset = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(apply, batch_size=None)
+    blocks = ray.data.from_items(items, override_num_blocks=len(items))
+    dataset = with_idle_pause(blocks.map_batches(apply, batch_size=None))
     dataset.context.execution_options.label_selector = selector or None
     try:
         for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
