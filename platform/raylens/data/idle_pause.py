@@ -1,10 +1,10 @@
 """Lets Ray Data's executor rest while there is nothing for it to do.
 
-The loop that runs a data set (`StreamingExecutor.run`) waits for running tasks, and for nothing else: while none runs, or
-those that have finished may not hand over their blocks because enough lie ahead, it comes around without waiting, some
-hundred times a second. For a run that its devices hold up, that is always, and takes a core. Here it waits after a turn
-that did nothing: until a consumer asks for a block, or the executor is told to end, and never for long, since memory
-that is freed, resources that come and Ray's own timers say nothing.
+The loop that runs a data set (`StreamingExecutor.run`) waits for running tasks, and for nothing else: while none runs,
+or those that have finished may not hand over their blocks because enough lie ahead, it comes around without waiting,
+some hundred times a second. For a run that its devices hold up, that is always, and takes a core. Here it waits after a
+turn that did nothing: until a consumer asks for a block, or the executor is told to end, and never for long, since
+memory that is freed, resources that come and Ray's own timers say nothing.
 
 This is Ray Data's internal interface, as of 2.60; `tests/integration/test_idle_pause.py` names what is used of it.
 """
