@@ -2,7 +2,8 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -61,6 +62,12 @@ def watched(blocks: int) -> Any:
     return dataset
 
 
+def taken(dataset: Any) -> Generator[Any, None, None]:
+    """Batches as a worker takes them; closed, it ends the executor."""
+    batches: Generator[Any, None, None] = iter(dataset.iter_batches(batch_size=ROWS, batch_format="numpy"))
+    return batches
+
+
 def numbers(batches: Iterator[Any]) -> list[int]:
     return [int(batch["number"][0]) for batch in batches]
 
@@ -80,31 +87,31 @@ def stands(one: Watched) -> bool:
 
 
 def test_it_does_not_spin_while_the_consumer_holds_still_and_loses_nothing() -> None:
-    blocks = 60
-    batches = iter(watched(blocks).iter_batches(batch_size=ROWS, batch_format="numpy"))
-    first = next(batches)
-    (one,) = Watched.made
-    began = time.perf_counter()
-    time.sleep(3.0)
-    held, turns = time.perf_counter() - began, one.turns
-    assert one.executor.is_alive(), "all was made: nothing is held back, so this test shows nothing"
-    # A turn that does something, some short pauses behind each, and between two turns that do nothing a long pause or
-    # a long turn. However busy the machine is, there are no more of them; a loop that spins makes hundreds a second.
-    assert turns <= 10 * blocks + held / min(LONGEST_SECONDS, WAITED_SECONDS)
-    assert [int(first["number"][0]), *numbers(batches)] == list(range(blocks))
+    blocks = 40
+    with closing(taken(watched(blocks))) as batches:
+        first = next(batches)
+        (one,) = Watched.made
+        began = time.perf_counter()
+        time.sleep(3.0)
+        held, turns = time.perf_counter() - began, one.turns
+        assert one.executor.is_alive(), "all was made: nothing is held back, so this test shows nothing"
+        # A turn that does something, some short pauses behind each, and between two turns that do nothing a long pause
+        # or a long turn. However busy the machine is, there are no more of them; a loop that spins makes hundreds a
+        # second.
+        assert turns <= 10 * blocks + held / min(LONGEST_SECONDS, WAITED_SECONDS)
+        assert [int(first["number"][0]), *numbers(batches)] == list(range(blocks))
 
 
 def test_a_full_stream_is_looked_at_some_times_a_second() -> None:
-    batches = iter(watched(200).iter_batches(batch_size=ROWS, batch_format="numpy"))
-    next(batches)
-    (one,) = Watched.made
-    # Still: it waited as long as it ever does.
-    wait_for(lambda: one._pacer._next == LONGEST_SECONDS)
-    before, began = one.turns, time.perf_counter()
-    time.sleep(3.0)
-    assert one.executor.is_alive()
-    assert one.turns - before <= (time.perf_counter() - began) / WAITED_SECONDS + 20
-    batches.close()
+    with closing(taken(watched(200))) as batches:
+        next(batches)
+        (one,) = Watched.made
+        # Full: it waits as long as it ever does.
+        wait_for(lambda: one._pacer._next == LONGEST_SECONDS)
+        before, began = one.turns, time.perf_counter()
+        time.sleep(3.0)
+        assert one.executor.is_alive()
+        assert one.turns - before <= (time.perf_counter() - began) / WAITED_SECONDS + 20
 
 
 @pytest.fixture
@@ -145,7 +152,7 @@ def test_several_executors_in_one_process_do_not_hold_each_other_up() -> None:
     found: list[list[int]] = [[] for _ in range(3)]
 
     def work(place: int) -> None:
-        found[place] = numbers(watched(20).iter_batches(batch_size=ROWS, batch_format="numpy"))
+        found[place] = numbers(taken(watched(20)))
 
     threads = [threading.Thread(target=work, args=(place,)) for place in range(len(found))]
     for thread in threads:
@@ -165,7 +172,7 @@ def test_the_process_that_deals_out_is_told_too() -> None:
 
 def test_ray_has_what_the_pause_is_made_from() -> None:
     """As of Ray 2.60. What is renamed in there would only cost the pause its point, and nothing would fail."""
-    batches = iter(watched(20).iter_batches(batch_size=ROWS, batch_format="numpy"))
+    batches = taken(watched(20))
     next(batches)
     (one,) = Watched.made
     executor = one.executor
