@@ -16,8 +16,8 @@ from raylens.serve.settings import ServeSettings
 __all__ = ["LOGGING", "application"]
 
 LOGGING = LoggingConfig(log_level="INFO", enable_access_log=False)
-GATEWAY = "raylens.serve.gateway:Ingress"
-REPLICA = "raylens.serve.replica:EncoderReplica"
+GATEWAY = "raylens.serve.gateway.Ingress"
+REPLICA = "raylens.serve.replica.EncoderReplica"
 """By name: their processes import them, and with them torch; who only deploys them need not."""
 POLICY = "raylens.serve.autoscale:replicas_for_items"
 SURGE_PERCENT = 25
@@ -52,8 +52,7 @@ def application(
         one.model if one.alias else str(version) for one, version in zip(config.models, versions, strict=True)
     ]
     # It waits more than it computes, so it reserves nothing, like Ray Serve's own proxy.
-    gateway = serve.deployment(**_common(config.limits))(GATEWAY).options(
-        name="Gateway",
+    gateway = serve.deployment(name="Gateway", **_common(config.limits))(GATEWAY).options(
         num_replicas=config.gateways,
         ray_actor_options={"num_cpus": 0, **actor},
     )
@@ -64,8 +63,7 @@ def _tower(
     config: ServiceConfig, model: ModelConfig, tower: Tower, registry: str, version: Version, actor: Mapping[str, Any]
 ) -> serve.Application:
     own: TowerConfig = getattr(model, tower)
-    deployment = serve.deployment(**_common(config.limits))(REPLICA).options(
-        name=f"{version.name}-{tower}",
+    deployment = serve.deployment(name=f"{version.name}-{tower}", **_common(config.limits))(REPLICA).options(
         ray_actor_options={"num_cpus": own.cpus, "num_gpus": own.gpus, **actor},
         health_check_period_s=15,
         health_check_timeout_s=60,
