@@ -1,16 +1,13 @@
-"""One rank of test_engine.py: `_engine_worker.py RANK SIZE FOLDER`.
+"""What a rank does for test_engine.py: steps of the real engine, from a saved state or the beginning."""
 
-Reads ``cases-SIZE.pt``; takes the steps of each case with the real engine, from a saved state or the beginning, and
-writes ``out-SIZE.pt``: what each told, and all workers' states at the end.
-"""
-
-import sys
-from datetime import timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.distributed as dist
+from deepspeed.accelerator import get_accelerator
+from deepspeed.runtime import precision_config
+from deepspeed.runtime.config import _REMOVED_ZERO_CONFIG_KEYS, DeepSpeedConfig
+from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
+from deepspeed.runtime.zero.offload_config import DeepSpeedZeroOffloadOptimizerConfig
 
 from raylens.models import DualEncoder
 from raylens.train.forward import forward_of
@@ -23,50 +20,68 @@ if TYPE_CHECKING:
     from raylens.config import RunConfig
 
 
-def result_of(case: dict[str, Any], rank: int, size: int) -> dict[str, Any]:
+def take_steps(case: dict[str, Any], rank: int, size: int) -> dict[str, Any]:
+    """What the steps told, the states on the way and after them, and this rank's images by averaged weights."""
+    # Torch computes in fp16 on any processor, slowly; DeepSpeed asks whether it does so fast.
+    get_accelerator().is_fp16_supported = lambda: True
     config: RunConfig = case["config"]
     model = DualEncoder(config.model, end_id=1, mean=(0.5,) * 3, std=(0.5,) * 3)
     model.load_state_dict(case["weights"])
     micro_batch = config.worker_batch // case["micro_batches"]
     engine = ZeroEngine(config, forward_of(model, config), micro_batch, torch.device("cpu"))
     if case["from"] is not None:
-        saved: list[Snapshot] = torch.load(case["from"], weights_only=False)["states"]
+        saved: list[Snapshot] = case["from"]
         pieces = {key: tensor for state in saved for key, tensor in state.tensors.items()}
         own = saved[rank if len(saved) == size else 0].own
         engine.state.restore(Snapshot(pieces, own, saved[0].scaler, saved[0].applied))
-    first = case["first"]
-    told = [
-        engine.train_step(share(batch, rank, size), Moment(step, case["steps"]))
-        for step, batch in enumerate(case["batches"], first)
-    ]
+    told, half = [], None
+    for step, batch in enumerate(case["batches"], case["first"]):
+        if step == case["kept_at"]:
+            half = engine.state.snapshot()
+        told.append(engine.train_step(share(batch, rank, size), Moment(step, case["steps"])))
     with engine.averaged(Moment(0, 1)) as forward, torch.no_grad():
         mine = share(case["batches"][0], rank, size)
         image_BD = forward(torch.from_numpy(mine.image_BSSC), torch.from_numpy(mine.ids_BT), None).image_BD
-    states: list[Any] = [None] * size
-    dist.all_gather_object(states, engine.state.snapshot())
-    images: list[Any] = [None] * size
-    dist.all_gather_object(images, image_BD)
-    return {"told": told, "states": states, "image_BD": torch.cat(images)}
+    return {"told": told, "half": half, "state": engine.state.snapshot(), "image_BD": image_BD}
 
 
-def main() -> None:
-    rank, size, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
-    torch.set_num_threads(1)
-    from deepspeed.accelerator import get_accelerator
+class Asked(dict[str, Any]):
+    """A configuration that remembers which keys were looked for."""
 
-    # Torch computes in fp16 on any processor, slowly; DeepSpeed asks whether it does so fast.
-    get_accelerator().is_fp16_supported = lambda: True
-    meeting = f"file://{folder}/meeting-{size}"
-    dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=size, timeout=timedelta(seconds=120))
-    # Written by the test itself.
-    cases = torch.load(folder / f"cases-{size}.pt", weights_only=False)
-    for case in cases:
-        result = result_of(case, rank, size)
-        if rank == 0:
-            torch.save(result, folder / f"{case['name']}.pt")
-        dist.barrier()
-    dist.destroy_process_group()
+    def __init__(self, **given: Any) -> None:
+        super().__init__(given)
+        self.asked: set[str] = set()
+
+    def __copy__(self) -> "Asked":
+        return self
+
+    def keys(self) -> "Asked":  # type: ignore[override]
+        return self
+
+    def __contains__(self, key: object) -> bool:
+        self.asked.add(str(key))
+        return super().__contains__(key)
+
+    def __getitem__(self, key: str) -> Any:
+        self.asked.add(key)
+        return super().__getitem__(key)
+
+    def get(self, key: str, otherwise: Any = None) -> Any:
+        self.asked.add(key)
+        return super().get(key, otherwise)
 
 
-if __name__ == "__main__":
-    main()
+def deepspeed_keys(case: None, rank: int, size: int) -> dict[str, list[str]]:
+    """Every key that DeepSpeed's configuration looks for, by section."""
+    given = Asked(train_batch_size=1)
+    DeepSpeedConfig(given)
+    found = {"": sorted(given.asked)}
+    for section, model in {
+        "zero_optimization": DeepSpeedZeroConfig,
+        "zero_optimization.offload_optimizer": DeepSpeedZeroOffloadOptimizerConfig,
+        "fp16": precision_config.DeepSpeedFP16Config,
+        "bf16": precision_config.DeepSpeedBF16Config,
+    }.items():
+        names = {name for key, field in model.model_fields.items() for name in (key, field.alias) if name}
+        found[section] = sorted(names | (set(_REMOVED_ZERO_CONFIG_KEYS) if section == "zero_optimization" else set()))
+    return found

@@ -1,12 +1,6 @@
-"""One rank of test_objectives_ranks.py: `_ranks_worker.py RANK SIZE FOLDER`.
+"""What a rank does for test_objectives_ranks.py: losses and gradients of its own rows of global batches."""
 
-Reads ``cases.pt``, a list of cases with the global inputs of each; writes ``out-SIZE-RANK.pt``, a list of what
-this rank computed from its own rows. A script, because a spawned process could not import a test module.
-"""
-
-import sys
-from datetime import timedelta
-from pathlib import Path
+import warnings
 from typing import Any
 
 import torch
@@ -69,18 +63,11 @@ def new_group() -> dist.ProcessGroup:
     return group
 
 
-def main() -> None:
-    rank, size, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
-    torch.set_num_threads(1)
-    meeting = f"file://{folder}/meeting-{size}"
-    dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=size, timeout=timedelta(seconds=60))
+def on_rank(cases: list[dict[str, Any]], rank: int, size: int) -> list[dict[str, Any]]:
+    """What this rank computed of each case; with more than one, also what is refused and what the cap leaves."""
+    warnings.simplefilter("error")
     # A group of its own for every case: a group keeps its local batch.
-    results: list[dict[str, Any]] = [step(case, rank, size, new_group()) for case in torch.load(folder / "cases.pt")]
+    results: list[dict[str, Any]] = [step(case, rank, size, new_group()) for case in cases]
     if size > 1:
         results.append({"refused": unequal_batches(rank), "capped": capped_gradients(rank)})
-    torch.save(results, folder / f"out-{size}-{rank}.pt")
-    dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main()
+    return results

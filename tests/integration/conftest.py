@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.ranks import RankPool
 from tests.shared_ray import S3_ENVIRONMENT, SHARED, SharedRay
 
 SERVER = """
@@ -87,3 +88,10 @@ def new_bucket(endpoint: str) -> str:
     bucket = f"raylens-{uuid.uuid4().hex[:12]}"
     boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1").create_bucket(Bucket=bucket)
     return f"s3://{bucket}?endpoint_override={endpoint}&region=us-east-1"
+
+
+@pytest.fixture(scope="session")
+def ranks() -> Iterator[RankPool]:
+    """Process groups without Ray, forked when they are asked for."""
+    with RankPool() as pool:
+        yield pool

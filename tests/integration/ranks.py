@@ -1,38 +1,92 @@
-"""Processes that are the ranks of a group, without Ray: a script, a folder to meet in, and what each printed."""
+"""Process groups without Ray: ranks that run a function of a worker module, and what each returned."""
 
+import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from typing import Any, Self
+
+import torch
 
 from raylens.train.batch import Batch
 
 ROOT = Path(__file__).parents[2]
+HOST = Path(__file__).with_name("rank_host.py")
+ONE_THREAD = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    # Pyarrow's allocator has a thread that purges: a process that forks has none but its first.
+    "JE_ARROW_MALLOC_CONF": "background_thread:false",
+}
+SHOWN = 6000
 
-__all__ = ["run_ranks", "share"]
+__all__ = ["RankPool", "RanksFailedError", "share"]
 
 
-def run_ranks(script: Path, size: int, folder: Path, seconds: float = 400.0) -> None:
-    """``script RANK SIZE FOLDER`` in as many processes; all must end well."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "LOCAL_SIZE": str(size)}
-    environment["PYTHONPATH"] = str(ROOT)
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, str(script), str(rank), str(size), str(folder)],
-            env=environment | {"LOCAL_RANK": str(rank), "RANK": str(rank), "WORLD_SIZE": str(size)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(size)
-    ]
-    try:
-        printed = [rank.communicate(timeout=seconds)[0] for rank in ranks]
-    finally:
-        for rank in ranks:
-            rank.kill()
-            rank.wait()
-    assert [rank.returncode for rank in ranks] == [0] * size, "\n".join(text[-6000:] for text in printed)
+class RanksFailedError(AssertionError):
+    """A rank ended otherwise than it should have."""
+
+    def __init__(self, work: str, codes: list[int], printed: list[str]) -> None:
+        self.codes = codes
+        self.printed = printed
+        parts = [
+            f"rank {rank}, exit code {code}:\n{text}"
+            for rank, (code, text) in enumerate(zip(codes, printed, strict=True))
+        ]
+        super().__init__("\n".join([f"{work} on {len(codes)} ranks", *parts]))
+
+
+class RankPool:
+    """Process groups, one after the other, forked from one process that has imported torch and DeepSpeed.
+
+    That process, the host, is started with the first group, and once more should it ever end.
+    """
+
+    def __init__(self) -> None:
+        self._host: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._host is not None:
+            self._host.communicate()
+
+    def run(self, work: str, size: int, case: Any, seconds: float = 400.0) -> list[Any]:
+        """What ``work``, ``module:function``, returned on each rank for ``case``.
+
+        Raises:
+            RanksFailedError: a rank raised, ended or took longer than ``seconds``; with what all of them printed.
+        """
+        with tempfile.TemporaryDirectory(prefix="ranks-") as name:
+            folder = Path(name)
+            torch.save(case, folder / "case.pt")
+            codes = self._codes({"work": work, "size": size, "folder": name, "seconds": seconds})
+            if any(codes):
+                texts = [folder / f"rank-{rank}.txt" for rank in range(size)]
+                raise RanksFailedError(work, codes, [text.read_text(errors="replace")[-SHOWN:] for text in texts])
+            return [torch.load(folder / f"rank-{rank}.pt", weights_only=False) for rank in range(size)]
+
+    def _codes(self, job: dict[str, Any]) -> list[int]:
+        host = self._started()
+        assert host.stdin is not None
+        assert host.stdout is not None
+        host.stdin.write(json.dumps(job) + "\n")
+        host.stdin.flush()
+        answer = host.stdout.readline()
+        assert answer, f"the host of ranks ended with {host.wait()}"
+        codes: list[int] = json.loads(answer)
+        return codes
+
+    def _started(self) -> subprocess.Popen[str]:
+        if self._host is None or self._host.poll() is not None:
+            environment = os.environ | ONE_THREAD | {"DS_ACCELERATOR": "cpu", "PYTHONPATH": str(ROOT)}
+            self._host = subprocess.Popen(
+                [sys.executable, str(HOST)], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            )
+        return self._host
 
 
 def share(batch: Batch, rank: int, size: int) -> Batch:

@@ -1,8 +1,7 @@
 """Workers, micro-batches and ZeRO stages against one process in plain torch: the same update of every parameter."""
 
 import math
-from itertools import product
-from pathlib import Path
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -25,12 +24,15 @@ from raylens.config import (
 )
 from raylens.models import DualEncoder
 from raylens.models.training import prepare_towers
+from raylens.train.assemble import assembled
 from raylens.train.batch import Batch
 from raylens.train.keys import sample_keys
 from raylens.train.optimizer import parameter_groups
-from tests.integration.ranks import run_ranks
+from raylens.train.stats import StepStats
+from tests.helpers.covering import covering
+from tests.integration.ranks import RankPool
 
-WORKER = Path(__file__).with_name("_accumulate_worker.py")
+WORK = "tests.integration._accumulate_worker:take_steps"
 B, S, T, VOCAB = 16, 16, 12, 600
 STEPS, LR = 2, 0.5
 OPTIM = OptimConfig(  # a large eps makes the update nearly linear in the gradient: rounding is not blown up to a sign
@@ -44,8 +46,7 @@ EPS = 2.0**-24
 POISON, POISONED = 599, (3, 12)
 SIZES, MICRO_BATCHES, STAGES = (1, 2, 4), (1, 2, 4), (0, 1, 2, 3)
 KINDS = ("softmax", "sigmoid", "triplet", "bag_of_words", "caption")
-OF_KINDS = ((2, 2, 3), (2, 1, 1))
-"""Workers, micro-batches and stage that every objective is tried with; softmax with all there are."""
+FACTORS = (SIZES, MICRO_BATCHES, STAGES, KINDS)
 
 
 def config_of(kind: str, workers: int, stage: int) -> RunConfig:
@@ -139,13 +140,7 @@ def loss_by_definition(model: DualEncoder, config: RunConfig, batch: Batch) -> T
     return (functional.cross_entropy(logits, target) + functional.cross_entropy(logits.T, target)) / 2
 
 
-def run_cases(size: int, cases: list[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
-    torch.save(cases, folder / f"cases-{size}.pt")
-    run_ranks(WORKER, size, folder)
-    results: list[dict[str, Any]] = torch.load(folder / f"out-{size}.pt", weights_only=False)
-    return results
-
-
+@cache
 def weights_of(kind: str) -> dict[str, Tensor]:
     torch.manual_seed(11)
     model = model_of(config_of(kind, 1, 0))
@@ -169,19 +164,15 @@ def poisoned_batches() -> list[Batch]:
     return [first, *rest]
 
 
-Key = tuple[str, int, int, int]
-
-
+Key = tuple[int, int, int, str]
+"""Workers, micro-batches, stage and objective."""
+KEYS: list[Key] = [(workers, micro, stage, kind) for workers, micro, stage, kind in covering(FACTORS)]
+"""Every pair of settings occurs."""
 POISONED_CASE = "poisoned"
-POISONED_KEYS: list[Key] = [(POISONED_CASE, 2, 2, stage) for stage in STAGES]
+POISONED_KEYS: list[Key] = [(2, 2, stage, POISONED_CASE) for stage in STAGES]
 
 
-def keys() -> list[Key]:
-    every = [("softmax", *numbers) for numbers in product(SIZES, MICRO_BATCHES, STAGES)]
-    return [*every, *((kind, *numbers) for kind in KINDS[1:] for numbers in OF_KINDS)]
-
-
-def case_of(kind: str, workers: int, micro_batches: int, stage: int) -> dict[str, Any]:
+def case_of(workers: int, micro_batches: int, stage: int, kind: str) -> dict[str, Any]:
     broken = kind == POISONED_CASE
     kind = "softmax" if broken else kind
     return {
@@ -192,48 +183,44 @@ def case_of(kind: str, workers: int, micro_batches: int, stage: int) -> dict[str
     }
 
 
-@pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> dict[Key, dict[str, Any]]:
-    folder = tmp_path_factory.mktemp("accumulation")
-    found: dict[Key, dict[str, Any]] = {}
-    for size in SIZES:
-        mine = [key for key in [*keys(), *POISONED_KEYS] if key[1] == size]
-        cases = [case_of(*key) for key in mine]
-        found |= dict(zip(mine, run_cases(size, cases, folder), strict=True))
-    return found
+@cache
+def reference_of(kind: str) -> tuple[list[float], dict[str, Tensor]]:
+    return reference(config_of(kind, 1, 0), weights_of(kind))
 
 
-@pytest.fixture(scope="module")
-def references() -> dict[str, tuple[list[float], dict[str, Tensor]]]:
-    return {kind: reference(config_of(kind, 1, 0), weights_of(kind)) for kind in KINDS}
+def told_and_weights(ranks: RankPool, key: Key) -> tuple[list[StepStats], dict[str, Tensor]]:
+    """What all ranks were told alike, and the weights that their parts are put together to."""
+    case = case_of(*key)
+    found = ranks.run(WORK, key[0], case)
+    assert all(repr(one["told"]) == repr(found[0]["told"]) for one in found)  # NaN does not equal itself
+    return found[0]["told"], assembled(case["config"].model, [one["tensors"] for one in found])
 
 
-@pytest.mark.parametrize("key", keys(), ids=lambda key: "{}-{}-workers-{}-micro-batches-zero-{}".format(*key))
-def test_every_parameter_is_updated_alike(
-    results: dict[Key, dict[str, Any]], references: dict[str, tuple[list[float], dict[str, Tensor]]], key: Key
-) -> None:
-    losses, expected = references[key[0]]
-    before, found = weights_of(key[0]), results[key]
-    assert [told.loss for told in found["told"]] == pytest.approx(losses, rel=2e-6)
-    assert not any(told.skipped for told in found["told"])
-    assert found["weights"].keys() == expected.keys()
+@pytest.mark.parametrize("key", KEYS, ids=lambda key: "{}-workers-{}-micro-batches-zero-{}-{}".format(*key))
+def test_every_parameter_is_updated_alike(ranks: RankPool, key: Key) -> None:
+    losses, expected = reference_of(key[-1])
+    before = weights_of(key[-1])
+    told, weights = told_and_weights(ranks, key)
+    assert [one.loss for one in told] == pytest.approx(losses, rel=2e-6)
+    assert not any(one.skipped for one in told)
+    assert weights.keys() == expected.keys()
     moved = {name: expected[name] - before[name].double() for name in expected}
     for name, update in moved.items():
-        error = (found["weights"][name].double() - before[name].double() - update).norm()
+        error = (weights[name].double() - before[name].double() - update).norm()
         # Beside the relative error: weights are stored in fp32, once a step.
         assert error <= 1e-5 * update.norm() + STEPS * EPS * before[name].norm(), name
 
 
 @pytest.mark.parametrize("key", POISONED_KEYS, ids=str)
-def test_a_step_that_is_not_finite_changes_nothing(results: dict[Key, dict[str, Any]], key: Key) -> None:
-    skipped, taken = results[key]["told"]
+def test_a_step_that_is_not_finite_changes_nothing(ranks: RankPool, key: Key) -> None:
+    (skipped, taken), after = told_and_weights(ranks, key)
     assert skipped.skipped
     assert not math.isfinite(skipped.loss)
     assert skipped.broken == POISONED
     assert not taken.skipped  # the poisoned token is in no caption of this batch
     assert math.isfinite(taken.loss)
     assert math.isfinite(taken.grad_norm)
-    before, after = poisoned(weights_of("softmax")), results[key]["weights"]
+    before = poisoned(weights_of("softmax"))
     # One step of at most LR with a gradient that was clipped, and decay: what the skipped one would have added is NaN.
     for name, weight in after.items():
         known = before[name].isfinite()
@@ -242,8 +229,8 @@ def test_a_step_that_is_not_finite_changes_nothing(results: dict[Key, dict[str, 
 
 
 @pytest.mark.parametrize("off", ["dropout", "patch_dropout"])
-def test_dropout_is_on(references: dict[str, tuple[list[float], dict[str, Tensor]]], off: str) -> None:
+def test_dropout_is_on(off: str) -> None:
     config = config_of("softmax", 1, 0)
     plain = config.model_copy(update={"towers": config.towers.model_copy(update={off: 0.0})})
     losses, _ = reference(plain, weights_of("softmax"))
-    assert abs(losses[0] - references["softmax"][0][0]) > 1e-3
+    assert abs(losses[0] - reference_of("softmax")[0][0]) > 1e-3

@@ -1,10 +1,6 @@
 """The contrastive loss on 1, 2 and 4 gloo ranks against one process in fp64."""
 
 import math
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-WORKER = Path(__file__).with_name("_ranks_worker.py")
+from tests.integration.ranks import RankPool
+
 SIZES = (1, 2, 4)
 B, F, D = 24, 12, 8
 
@@ -80,28 +77,6 @@ def cases() -> dict[str, Case]:
     }
 
 
-def run_ranks(size: int, folder: Path) -> list[list[dict[str, Any]]]:
-    """Start `size` ranks, wait for them, and return each one's results; none is left behind."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, "-W", "error", str(WORKER), str(rank), str(size), str(folder)],
-            env=environment,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(size)
-    ]
-    try:
-        errors = [rank.communicate(timeout=120)[1] for rank in ranks]
-    finally:
-        for rank in ranks:
-            rank.kill()
-            rank.wait()
-    assert [rank.returncode for rank in ranks] == [0] * size, "\n".join(errors)
-    return [torch.load(folder / f"out-{size}-{rank}.pt") for rank in range(size)]
-
-
 @pytest.fixture(scope="module")
 def named_cases() -> dict[str, Case]:
     made = cases()
@@ -110,10 +85,9 @@ def named_cases() -> dict[str, Case]:
 
 
 @pytest.fixture(scope="module")
-def results(named_cases: dict[str, Case], tmp_path_factory: pytest.TempPathFactory) -> Results:
-    folder = tmp_path_factory.mktemp("ranks")
-    torch.save(list(named_cases.values()), folder / "cases.pt")
-    return {size: run_ranks(size, folder) for size in SIZES}
+def results(ranks: RankPool, named_cases: dict[str, Case]) -> Results:
+    cases = list(named_cases.values())
+    return {size: ranks.run("tests.integration._ranks_worker:on_rank", size, cases) for size in SIZES}
 
 
 FINITE = [name for name in cases() if name != "not finite"]

@@ -13,28 +13,33 @@ __all__ = ["guard"]
 
 def guard(optimizer: torch.optim.Optimizer, clip_norm: float) -> torch.optim.Optimizer:
     """The same optimiser, whose steps clip to ``clip_norm`` (0: not at all), and are skipped where they must be."""
-    kind = type(optimizer)
-    optimizer.__class__ = type(f"Guarded{kind.__name__}", (_Guarded, kind), {})
-    assert isinstance(optimizer, _Guarded)
-    optimizer.clip_norm, optimizer.overflow = clip_norm, False
-    optimizer._global_grad_norm = 0.0
+    guarded: Any = optimizer
+    guarded.__class__ = _guarded(type(optimizer))
+    guarded.clip_norm, guarded.overflow = clip_norm, False
+    guarded._global_grad_norm = 0.0
     return optimizer
 
 
-class _Guarded(torch.optim.Optimizer):
-    clip_norm: float
-    overflow: bool
-    """Whether the last step was skipped."""
-    _global_grad_norm: float
+def _guarded(kind: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
+    """A subclass with ``kind`` as its only base, because an object takes no class of another layout (Lion has one)."""
 
-    def step(self, closure: Any = None) -> Any:
-        """See `torch.optim.Optimizer.step`."""
-        parameters = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
-        norm = get_total_norm([p.grad for p in parameters])
-        self._global_grad_norm = float(norm)
-        self.overflow = not bool(norm.isfinite())
-        if self.overflow:
-            return None
-        if self.clip_norm:
-            clip_grads_with_norm_(parameters, self.clip_norm, norm)
-        return super().step(closure)
+    class Guarded(kind):  # type: ignore[valid-type, misc]
+        clip_norm: float
+        overflow: bool
+        """Whether the last step was skipped."""
+        _global_grad_norm: float
+
+        def step(self, closure: Any = None) -> Any:
+            """See `torch.optim.Optimizer.step`."""
+            parameters = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
+            norm = get_total_norm([p.grad for p in parameters])
+            self._global_grad_norm = float(norm)
+            self.overflow = not bool(norm.isfinite())
+            if self.overflow:
+                return None
+            if self.clip_norm:
+                clip_grads_with_norm_(parameters, self.clip_norm, norm)
+            return super().step(closure)
+
+    Guarded.__name__ = f"Guarded{kind.__name__}"
+    return Guarded
