@@ -33,7 +33,7 @@ PRELOADED = (
     "raylens.train.assemble",
 )
 PR_SET_PDEATHSIG = 1
-GRACE_SECONDS = 20.0
+GRACE_SECONDS = 5.0
 """For the other ranks, where one has failed: their collectives fail as well, and say with what."""
 
 

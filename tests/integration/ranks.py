@@ -26,7 +26,7 @@ __all__ = ["RankPool", "RanksFailedError", "share"]
 
 
 class RanksFailedError(AssertionError):
-    """A rank ended otherwise than it should have."""
+    """A rank raised, was killed or took too long; the exit code of each, and the end of what it printed."""
 
     def __init__(self, work: str, codes: list[int], printed: list[str]) -> None:
         self.codes = codes
@@ -65,8 +65,7 @@ class RankPool:
             torch.save(case, folder / "case.pt")
             codes = self._codes({"work": work, "size": size, "folder": name, "seconds": seconds})
             if any(codes):
-                texts = [folder / f"rank-{rank}.txt" for rank in range(size)]
-                raise RanksFailedError(work, codes, [text.read_text(errors="replace")[-SHOWN:] for text in texts])
+                raise RanksFailedError(work, codes, [_printed(folder / f"rank-{rank}.txt") for rank in range(size)])
             return [torch.load(folder / f"rank-{rank}.pt", weights_only=False) for rank in range(size)]
 
     def _codes(self, job: dict[str, Any]) -> list[int]:
@@ -76,8 +75,8 @@ class RankPool:
         host.stdin.write(json.dumps(job) + "\n")
         host.stdin.flush()
         answer = host.stdout.readline()
-        assert answer, f"the host of ranks ended with {host.wait()}"
-        codes: list[int] = json.loads(answer)
+        # The host's end is that of all its ranks.
+        codes: list[int] = json.loads(answer) if answer else [host.wait()] * job["size"]
         return codes
 
     def _started(self) -> subprocess.Popen[str]:
@@ -87,6 +86,10 @@ class RankPool:
                 [sys.executable, str(HOST)], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
             )
         return self._host
+
+
+def _printed(path: Path) -> str:
+    return path.read_text(errors="replace")[-SHOWN:] if path.exists() else ""
 
 
 def share(batch: Batch, rank: int, size: int) -> Batch:
