@@ -28,13 +28,14 @@ LANES = {
     "ranks": ("integration/test_engine.py", "integration/test_accumulation.py", "integration/test_objectives_ranks.py"),
 }
 """By name, what shares a process, and with it a Ray cluster; everything else under tests/ is a lane too, the `rest`."""
-ORDER = ("training", "rest", "test_jobs", "test_chaos", "test_placement", "commands", "serving", "stores", "ranks")
+ORDER = ("training", "rest", "test_jobs", "test_chaos", "test_placement_long", "commands", "serving", "stores", "ranks")
 """The long ones first, so that no core waits for a last long one; then all others."""
 PATIENCE_SECONDS = 90.0
 """For lanes to end their clusters after Ctrl-C."""
 SLOWEST = 25
 OUTCOMES = ("failed", "passed", "skipped", "deselected", "xfailed", "xpassed", "warnings", "error")
 """In the order of pytest's own last line."""
+ALL_SLOW = "\npytestmark = pytest.mark.slow\n"
 NO_TESTS = 5
 """What pytest exits with where every test was deselected."""
 
@@ -83,8 +84,8 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
-def lanes() -> list[Lane]:
-    """All of them, so that every file under tests/ is in exactly one."""
+def lanes(target: str) -> list[Lane]:
+    """Every file under tests/ is in exactly one; in none, where it has nothing for this target."""
     tests = ROOT / "tests"
     named = {name: [path for glob in globs for path in sorted(tests.glob(glob))] for name, globs in LANES.items()}
     taken = [path for paths in named.values() for path in paths]
@@ -92,6 +93,8 @@ def lanes() -> list[Lane]:
     found = {name: Lane(name, [str(path.relative_to(ROOT)) for path in paths]) for name, paths in named.items()}
     found["rest"] = Lane("rest", ["tests", *[f"--ignore={path.relative_to(ROOT)}" for path in taken]])
     for path in sorted(tests.glob("integration/nodes/test_*.py")):
+        if target == "test" and ALL_SLOW in path.read_text():
+            continue  # a process that would only import and find nothing to do
         found[path.stem] = Lane(path.stem, [str(path.relative_to(ROOT))])
     first = [name for name in ORDER if name in found]
     return [found[name] for name in (*first, *[name for name in found if name not in first])]
@@ -166,12 +169,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Runs the tests in processes of their own, side by side.")
     parser.add_argument("target", choices=MARKS)
     parser.add_argument("--lanes", type=int, default=max(2, (os.cpu_count() or 2) // 2), help="processes at a time")
-    parser.add_argument("--only", action="append", choices=[lane.name for lane in lanes()], help="this lane alone")
+    parser.add_argument(
+        "--only", action="append", choices=[lane.name for lane in lanes("slow")], help="this lane alone"
+    )
     arguments, options = parser.parse_known_args()  # the others are pytest's, of every lane
     # A shell starts what runs in its background with interrupts ignored, and every lane would ignore them too.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
-    todo = [lane for lane in lanes() if not arguments.only or lane.name in arguments.only]
+    todo = [lane for lane in lanes(arguments.target) if not arguments.only or lane.name in arguments.only]
     began = time.monotonic()
     try:
         run(todo, arguments.target, arguments.lanes, options)

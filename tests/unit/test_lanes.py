@@ -28,7 +28,7 @@ def test_waits():
 
 def test_every_file_of_tests_is_in_exactly_one_lane() -> None:
     dealt: list[str] = []
-    for lane in lanes():
+    for lane in lanes("slow"):
         left_out = {path.removeprefix("--ignore=") for path in lane.paths if path.startswith("--ignore=")}
         for path in map(ROOT.joinpath, lane.paths):
             found = [path] if path.is_file() else path.rglob("test_*.py")
@@ -37,6 +37,12 @@ def test_every_file_of_tests_is_in_exactly_one_lane() -> None:
                 names = [name for name in names if "/nodes/" not in name and "/gpu/" not in name]
             dealt += [name for name in names if name not in left_out]
     assert sorted(dealt) == sorted(str(file.relative_to(ROOT)) for file in (ROOT / "tests").rglob("test_*.py"))
+
+
+def test_only_files_of_long_tests_are_left_out_of_the_quick_run() -> None:
+    quick, slow = ({path for lane in lanes(target) for path in lane.paths} for target in ("test", "slow"))
+    assert quick < slow
+    assert all("mark.slow" in (ROOT / path).read_text() for path in slow - quick)
 
 
 def test_one_failure_in_one_lane_fails_the_run_and_everything_is_summed(

@@ -27,6 +27,8 @@ from tests.integration.nodes.outage import Outage
 KILLS = int(os.environ.get("RAYLENS_CHAOS_KILLS", "4"))
 STEPS_A_KILL = 40
 
+pytestmark = pytest.mark.slow
+
 
 def config_of(data: Store, storage: str, name: str) -> RunConfig:
     tree = {
@@ -69,7 +71,6 @@ def tell(kills: list[Kill]) -> None:
         sys.stdout.write(f"median of {what}: {statistics.median(getattr(kill, what) for kill in kills):.1f}\n")
 
 
-@pytest.mark.slow
 def test_kills_leave_no_trace(
     tmp_path: Path,
     raylets: Cluster,

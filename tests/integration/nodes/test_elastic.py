@@ -28,6 +28,8 @@ from tests.integration.test_training import reference_losses
 KILLED = int(os.environ.get("RAYLENS_CHAOS_KILLS", "0")) > 4
 STEPS = 360
 
+pytestmark = pytest.mark.slow
+
 
 def config_of(tmp_path: Path, data: Store, name: str, workers: object) -> RunConfig:
     tree = {
@@ -51,7 +53,6 @@ def config_of(tmp_path: Path, data: Store, name: str, workers: object) -> RunCon
     return validated(RunConfig, tree)
 
 
-@pytest.mark.slow
 def test_workers_come_and_go_with_the_nodes(
     tmp_path: Path, make_shards: Callable[..., Store], raylets: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,6 +21,8 @@ CALLERS = 4
 TEXT = {"min_replicas": 2, "max_replicas": 2, "cpus": 1.5}
 IMAGE = {"cpus": 0.5}
 
+pytestmark = pytest.mark.slow
+
 
 def nodes_of(deployment: str) -> list[str]:
     client = _get_global_client()
@@ -39,7 +41,6 @@ async def loses(service: RunningService, cluster: Cluster, victim: Any) -> list[
     return load.answers
 
 
-@pytest.mark.slow
 def test_a_node_that_is_lost_under_load_costs_at_most_what_it_had(raylets: Cluster, tmp_path: Path) -> None:
     nodes = [raylets.add_node(**NODE) for _ in range(2)]
     Registry(str(tmp_path)).publish("tiny", random_bundle())
