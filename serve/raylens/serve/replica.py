@@ -28,6 +28,9 @@ logger = logging.getLogger("ray.serve")
 
 FAILED_SECONDS = 60.0
 """Until a version that could not be loaded is tried again."""
+LOADING_NICENESS = 4
+"""Over a replica's own, for the thread that loads its next version: two fifths of a core where both want it. At the most
+that there is, a version would not be loaded at all under a full load."""
 
 
 class EncoderReplica:
@@ -193,7 +196,8 @@ def _is(version: Loaded, wanted: str | None) -> bool:
 
 
 def _stand_back() -> None:
-    """The thread that loads takes a processor only where nothing else wants it. Linux has priorities for threads."""
+    """Have the thread that loads give way to those that answer. Linux has priorities for threads."""
     torch.set_num_threads(1)
     if hasattr(os, "setpriority"):
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
+        own = os.getpriority(os.PRIO_PROCESS, 0)
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), min(19, own + LOADING_NICENESS))

@@ -36,6 +36,7 @@ def autoscaled(folder: Path, head_labels: Mapping[str, str], types: Mapping[Any,
         "RAY_CLOUD_INSTANCE_ID": FAKE_HEAD_NODE_ID,
         "RAY_OVERRIDE_NODE_ID_FOR_TESTING": FAKE_HEAD_NODE_ID,
         "RAY_AUTH_MODE": "disabled",
+        "RAY_worker_niceness": "0",
     }
     with subprocess.Popen(
         command, env=os.environ | settings, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

@@ -39,7 +39,7 @@ def adoption() -> None:
 def open_to_all() -> Iterator[None]:
     """Clusters of this module ask for no token, and their processes have credentials for the object store."""
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in (S3_ENVIRONMENT | {"RAY_AUTH_MODE": "disabled"}).items():
+        for name, value in (S3_ENVIRONMENT | {"RAY_AUTH_MODE": "disabled", "RAY_worker_niceness": "0"}).items():
             patch.setenv(name, value)
         yield
 
