@@ -29,8 +29,8 @@ logger = logging.getLogger("ray.serve")
 FAILED_SECONDS = 60.0
 """Until a version that could not be loaded is tried again."""
 LOADING_NICENESS = 4
-"""Over a replica's own, for the thread that loads its next version: two fifths of a core where both want it. At the most
-that there is, a version would not be loaded at all under a full load."""
+"""Over a replica's own, for the thread that loads its next version: two fifths of a core where both want it. With the
+highest there is, a version would not be loaded at all under a full load."""
 
 
 class EncoderReplica:
