@@ -5,6 +5,8 @@ STORAGE ?= quickstart
 BIN := .venv/bin
 KILLS := $(addprefix tests/integration/nodes/,test_chaos.py test_elastic.py)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Where it is set, each of a run's processes compiles all that it imports again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help quickstart serve test test-slow chaos unit check lint format benchmarks clean
 help: ## this list
@@ -28,7 +30,7 @@ chaos: .venv/.dev ## a dozen kills over one run; prints the table of docs/reliab
 	  sh -c 'for file in $(KILLS); do $(BIN)/python -m pytest -s $$file || exit 1; done'
 
 unit: .venv/.dev ## the tests that take seconds, on every core
-	$(BIN)/python -m pytest tests/unit -q -n logical --durations=25
+	$(BIN)/python -m pytest tests/unit -q -n logical --dist worksteal --durations=25
 
 check: lint unit ## format, lint, types, import contracts, unit tests
 
@@ -73,6 +75,7 @@ clean: ## remove the environment and caches; runs and data stay
 .venv/.runtime: pyproject.toml constraints.txt | .venv/bin/python
 	$(BIN)/pip install -q -c constraints.txt torch
 	$(BIN)/pip install -q -c constraints.txt -e .
+	$(BIN)/python -m compileall -q platform workloads serve cluster
 	touch $@
 
 .venv/.dev: .venv/.runtime

@@ -112,7 +112,7 @@ class RefusingHandler(BaseHTTPRequestHandler):
 @pytest.fixture
 def refusing() -> Iterator[Refusing]:
     with Refusing() as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))  # how soon it hears that it is over
         thread.start()
         yield server
         server.shutdown()

@@ -97,7 +97,7 @@ class _Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def dashboard() -> Iterator[Dashboard]:
     with Dashboard() as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         yield server
         server.shutdown()
@@ -337,7 +337,7 @@ def log_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[list[int]]
     def begin(breaks: list[int]) -> Jobs:
         told = LogServer(breaks)
         server = serve(told.stream, "127.0.0.1", 0, process_request=told.http, compression=None)
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         running.append((server, thread))
         return Jobs("lab", Profile(address=f"http://127.0.0.1:{server.socket.getsockname()[1]}"))

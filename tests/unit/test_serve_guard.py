@@ -245,7 +245,7 @@ class Images(BaseHTTPRequestHandler):
 @pytest.fixture(scope="module")
 def port() -> Any:
     with ThreadingHTTPServer(("127.0.0.1", 0), Images) as server:
-        thread = Thread(target=server.serve_forever)
+        thread = Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         yield server.server_address[1]
         server.shutdown()
