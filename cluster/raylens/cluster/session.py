@@ -84,6 +84,7 @@ def session(
             yield given
     finally:
         ray.shutdown()
+        declare_own_cluster(False)
 
 
 @contextmanager
@@ -124,8 +125,6 @@ def _init_local(num_cpus: int, environment: Mapping[str, str]) -> None:
     # switches authentication on by itself; a token that lives as long as the command leaves no file in the user's home.
     if "RAY_AUTH_MODE" not in os.environ:
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    # Nobody takes this machine away with a notice, which a process of Ray Train would look for.
-    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     os.environ.update(environment)
     ray.init(
         address="local",

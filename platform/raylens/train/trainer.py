@@ -4,6 +4,7 @@ Its policies for both are internal interfaces, as of Ray 2.60; the trainer takes
 """
 
 import contextlib
+import os
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import ray
 import ray.train
 from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+from ray.train.v2._internal.constants import ENABLE_PREEMPTION_WATCHER_ENV_VAR
 from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 from ray.train.v2._internal.execution.callback import WorkerGroupCallback
 from ray.train.v2._internal.execution.controller.controller import TrainController
@@ -104,6 +106,11 @@ class _Workers(WorkerGroup):  # type: ignore[misc]
 
 class _Controller(TrainController):  # type: ignore[misc]
     worker_group_cls = _Workers
+
+    def __init__(self, **settings: Any) -> None:
+        # In a process of its own. Nobody takes this machine away with a notice, which Ray Train has another look for.
+        os.environ.setdefault(ENABLE_PREEMPTION_WATCHER_ENV_VAR, "0")
+        super().__init__(**settings)
 
 
 _starting: dict[str, int] = {}
