@@ -1,13 +1,14 @@
 """One Ray cluster for all modules of a test process that leave it as they found it."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
 import pytest
 import ray
 
 from raylens.cluster import session
+from raylens.serve.environment import environment
 
 __all__ = ["CPUS", "S3_ENVIRONMENT", "SHARED", "SharedRay"]
 
@@ -27,6 +28,8 @@ class SharedRay:
 
     def __init__(self) -> None:
         self._running = ExitStack()
+        self.inherited: Mapping[str, str] = {}
+        """Variables of services that its processes have."""
 
     @contextmanager
     def lent(self) -> Iterator[None]:
@@ -38,7 +41,7 @@ class SharedRay:
             with pytest.MonkeyPatch.context() as patch:
                 for name, value in S3_ENVIRONMENT.items():
                     patch.setenv(name, value)
-                self._running.enter_context(session(num_cpus=CPUS))
+                self.inherited = self._running.enter_context(session(num_cpus=CPUS, environment=environment()))
         yield
         held = self._held()
         if held:

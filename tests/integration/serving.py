@@ -24,6 +24,7 @@ from raylens.models import DualEncoder
 from raylens.registry import Bundle, Encoder, Registry
 from raylens.serve import EmbeddingClient, RunningService, ServeSettings, ServiceConfig, serve_service
 from raylens.serve.keys import new_key
+from tests.shared_ray import SHARED
 
 SETTINGS = ServeSettings(
     max_body_bytes=2_000_000, max_pixels=1_000_000, follow_s=0.5, overlap_s=3.0, startup_timeout_s=180
@@ -155,5 +156,5 @@ def site_in(folder: Path, plants: dict[str, Any]) -> Iterator[Site]:
         "security": {"keys": str(keys)},
         "limits": SETTINGS.model_dump(),
     }
-    with serve_service(validated(ServiceConfig, config)) as service:
+    with serve_service(validated(ServiceConfig, config), inherited=SHARED.inherited) as service:
         yield Site(service, registry, secret)

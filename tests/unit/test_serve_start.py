@@ -24,16 +24,14 @@ def config(proxy: str = "haproxy") -> ServiceConfig:
 
 
 def test_variables_that_ray_was_started_with_need_no_runtime_environment() -> None:
-    wanted = environment(config())
+    wanted = environment()
     assert options(config(), {}) == {"runtime_env": {"env_vars": wanted}}
     assert options(config(), wanted | {"OTHER": "1"}) == {}
 
 
 def test_only_the_variables_that_differ_are_given() -> None:
     """Of a service without HAProxy on a Ray that was started for one with it."""
-    assert options(config("ray"), environment(config())) == {
-        "runtime_env": {"env_vars": {"RAY_SERVE_ENABLE_HA_PROXY": "0"}}
-    }
+    assert options(config("ray"), environment()) == {"runtime_env": {"env_vars": {"RAY_SERVE_ENABLE_HA_PROXY": "0"}}}
 
 
 def test_who_only_deploys_or_passes_on_imports_nothing_that_computes() -> None:

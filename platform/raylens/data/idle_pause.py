@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 __all__ = ["IdlePause", "Pacer", "with_idle_pause"]
 
 FIRST_SECONDS = 0.005
-LONGEST_SECONDS = 0.2
+GROWTH = 4
+"""From one pause to the next: a turn takes some 5 ms of a core, so those between two blocks should be few."""
+LONGEST_SECONDS = 0.4
 """At most so late does the executor see what nobody tells it of."""
 WANTED_SECONDS = 0.02
 """The same, while a consumer stands still for want of a block, or a block for want of its metadata."""
@@ -41,8 +43,8 @@ def with_idle_pause(dataset: "ray.data.Dataset") -> "ray.data.Dataset":
 class Pacer:
     """How long to wait after a turn of the loop: not at all if it did something, else longer each time.
 
-    A pause doubles from turn to turn, so that what nobody announces is seen late by no more than half of the time that
-    it took to come.
+    A pause grows from turn to turn, so that what nobody announces is seen late by no more than a few times what it took
+    to come.
     """
 
     def __init__(self) -> None:
@@ -63,7 +65,7 @@ class Pacer:
         if turn_seconds >= WAITED_SECONDS:
             return 0.0
         pause = min(self._next, WANTED_SECONDS if wanted else LONGEST_SECONDS)
-        self._next = min(2 * self._next, LONGEST_SECONDS)
+        self._next = min(GROWTH * self._next, LONGEST_SECONDS)
         return pause
 
 
@@ -82,7 +84,8 @@ class IdlePause(ExecutionCallback):  # type: ignore[misc] # Ray publishes no typ
         take, shutdown = output.get_output_blocking, executor.shutdown
 
         def take_and_wake(*arguments: Any, **more: Any) -> Any:
-            self._woken.set()  # a consumer that finds nothing frees blocks that are held back
+            if not output.output_queue.has_next(*arguments, **more):
+                self._woken.set()  # a consumer that finds nothing frees blocks that are held back
             try:
                 return take(*arguments, **more)
             finally:

@@ -41,13 +41,13 @@ def declaration(config: ServiceConfig) -> str:
             "port": config.port,
             "request_timeout_s": config.limits.request_timeout_s + 5,
         },
-        "controller_options": {"runtime_env": {"env_vars": environment(config)}},
+        "controller_options": {"runtime_env": {"env_vars": environment(config.proxy)}},
         "applications": [
             {
                 "name": "raylens",
                 "import_path": "raylens.serve.declared:build",
                 "route_prefix": "/",
-                "runtime_env": {"env_vars": environment(config)},
+                "runtime_env": {"env_vars": environment(config.proxy)},
                 "args": config.model_dump(mode="json"),
             }
         ],

@@ -10,7 +10,7 @@ __all__ = ["METRICS_SECONDS", "environment", "options"]
 METRICS_SECONDS = "1"
 
 
-def environment(config: ServiceConfig) -> dict[str, str]:
+def environment(proxy: str = "haproxy") -> dict[str, str]:
     """Of the service's processes, Ray Serve's own among them.
 
     Its log goes to files alone, ``<session>/logs/serve/``. Replicas report their load every second: by default every
@@ -29,7 +29,7 @@ def environment(config: ServiceConfig) -> dict[str, str]:
         "RAY_SERVE_LOG_TO_STDERR": "0",
         # Of three: on a busy machine five seconds are too few for a process to start, and it would be started for ever.
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "30",
-        "RAY_SERVE_ENABLE_HA_PROXY": "1" if config.proxy == "haproxy" else "0",
+        "RAY_SERVE_ENABLE_HA_PROXY": "1" if proxy == "haproxy" else "0",
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",
         "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": METRICS_SECONDS,
     }
@@ -45,5 +45,5 @@ def options(config: ServiceConfig, inherited: Mapping[str, str]) -> dict[str, An
         config: the service.
         inherited: variables that Ray itself was started with, and all of its processes with it.
     """
-    missing = {name: value for name, value in environment(config).items() if inherited.get(name) != value}
+    missing = {name: value for name, value in environment(config.proxy).items() if inherited.get(name) != value}
     return {"runtime_env": {"env_vars": missing}} if missing else {}

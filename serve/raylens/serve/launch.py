@@ -73,6 +73,8 @@ def serve_model(
     cpus_per_replica: float = 1,
     precision: Precision = "auto",
     settings: ServeSettings | None = None,
+    inherited: Mapping[str, str] | None = None,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> RunningService:
     """Serve one model without keys; see `serve_service`, which this calls with a small configuration.
 
@@ -85,6 +87,8 @@ def serve_model(
         cpus_per_replica: what each reserves, and the threads that it computes with.
         precision: what the towers compute with; see `raylens.serve.precision.settle`.
         settings: limits and batching.
+        inherited: see `serve_service`, as for ``tell``.
+        tell: is told what goes on, in a line each.
 
     Raises:
         ConfigError: a value is out of range.
@@ -98,7 +102,7 @@ def serve_model(
         "port": port,
         "limits": (settings or ServeSettings()).model_dump(),
     }
-    return serve_service(validated(ServiceConfig, tree))
+    return serve_service(validated(ServiceConfig, tree), inherited=inherited, tell=tell)
 
 
 def serve_service(

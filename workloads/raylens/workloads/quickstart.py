@@ -61,7 +61,14 @@ def quickstart_config(storage: Store, assignments: Sequence[str] = ()) -> RunCon
     return validated(RunConfig, apply_overrides(merge(digits().model_dump(mode="json"), places), assignments))
 
 
-def quickstart(uri: str, terminal: Terminal, *, assignments: Sequence[str] = (), port: int = 0) -> QuickstartResult:
+def quickstart(
+    uri: str,
+    terminal: Terminal,
+    *,
+    assignments: Sequence[str] = (),
+    port: int = 0,
+    inherited: Mapping[str, str] | None = None,
+) -> QuickstartResult:
     """Run every stage for real; Ray must be initialised. Run again, it resumes or reuses what is there.
 
     Args:
@@ -69,6 +76,7 @@ def quickstart(uri: str, terminal: Terminal, *, assignments: Sequence[str] = (),
         terminal: where progress goes.
         assignments: changes to the digits recipe, ``key=value``.
         port: of the embedding API; 0 takes a free one.
+        inherited: variables that Ray was started with; see `raylens.serve.serve_service`.
 
     Raises:
         RaylensError: what went wrong, in one line.
@@ -88,7 +96,7 @@ def quickstart(uri: str, terminal: Terminal, *, assignments: Sequence[str] = (),
     terminal.say(evaluation.headline)
     clock.lap("evaluate")
     terminal.title("4  Serve: embed over HTTP and compare with offline values")
-    difference = _serve_and_check(config, run.version, shards, port, terminal)
+    difference = _serve_and_check(config, run.version, shards, port, terminal, inherited)
     clock.lap("serve")
     return QuickstartResult(
         zero_shot_accuracy=evaluation.accuracy,
@@ -107,11 +115,23 @@ def quickstart(uri: str, terminal: Terminal, *, assignments: Sequence[str] = (),
     )
 
 
-def _serve_and_check(config: RunConfig, version: Version, shards: DigitShards, port: int, terminal: Terminal) -> float:
+def _serve_and_check(
+    config: RunConfig,
+    version: Version,
+    shards: DigitShards,
+    port: int,
+    terminal: Terminal,
+    inherited: Mapping[str, str] | None,
+) -> float:
     _, encoder = Registry(config.registry_uri).load(str(version))
     images, texts = _some_pairs(shards.held_out)
     with serve_model(
-        registry=config.registry_uri, reference=str(version), port=port or _free_port(), precision="fp32"
+        registry=config.registry_uri,
+        reference=str(version),
+        port=port or _free_port(),
+        precision="fp32",
+        inherited=inherited,
+        tell=terminal.say,
     ) as service:
         terminal.say(f"{version} answers at {service.url}")
         with EmbeddingClient(service.url) as client:

@@ -47,15 +47,18 @@ def quickstart(
         raylens quickstart --storage "s3://bucket/try?endpoint_override=http://127.0.0.1:9000" --json
     """
     from raylens.cluster import session
+    from raylens.serve.environment import environment
     from raylens.workloads.terminal import Terminal
 
     with (
         Terminal() as terminal,
-        session(address, num_cpus, say=terminal.say, meanwhile=["raylens.workloads.quickstart"]),
+        session(
+            address, num_cpus, environment(), say=terminal.say, meanwhile=["raylens.workloads.quickstart"]
+        ) as inherited,
     ):
         from raylens.workloads.quickstart import quickstart as run
 
-        result = run(storage, terminal, assignments=changes or ())
+        result = run(storage, terminal, assignments=changes or (), inherited=inherited)
     if as_json:
         typer.echo(json.dumps(result.as_dict()))
         return

@@ -91,7 +91,7 @@ def run(
 
     cpus = num_cpus or (None if address else logical_cpus(settings))
     import_ahead(OF_RAY_SERVE)
-    with session(address, cpus, environment(settings)) as inherited:
+    with session(address, cpus, environment(settings.proxy)) as inherited:
         lines.say("Ray is there")
         from raylens.serve import serve_service
 
