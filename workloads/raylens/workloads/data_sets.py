@@ -1,9 +1,12 @@
 """Looking at data sets without training: manifests from the cache, indexed first where there is none."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from pyarrow import Table
 
 from raylens.cluster import session
 from raylens.config import RunConfig, SourceConfig
@@ -18,6 +21,7 @@ from raylens.errors import DataError
 from raylens.storage import Store, open_store
 from raylens.train.metrics import read_metrics
 from raylens.train.prepare import check_claim, run_store
+from raylens.workloads.lines import Lines
 
 __all__ = [
     "Cluster",
@@ -45,7 +49,7 @@ class Cluster:
 def manifests_for(
     sources: Sequence[SourceConfig], cache: Store, cluster: Cluster, progress: Progress
 ) -> list[Manifest]:
-    """The manifests of data sets; Ray starts only if one has to be made.
+    """The manifests of data sets; Ray starts only if a large one has to be made.
 
     Raises:
         ManifestError: no shards, or none usable.
@@ -54,8 +58,13 @@ def manifests_for(
     found = cached_manifests(sources, cache)
     if found is not None:
         return found
-    with session(cluster.address, cluster.num_cpus):
-        return [manifest_for(source, cache, ray_map, progress) for source in sources]
+    with ExitStack() as stack:
+
+        def apply(items: list[dict[str, Any]], function: Callable[[dict[str, Any]], Table]) -> Iterator[Table]:
+            stack.enter_context(session(cluster.address, cluster.num_cpus, say=Lines().say))
+            yield from ray_map(items, function)
+
+        return [manifest_for(source, cache, apply, progress) for source in sources]
 
 
 def cached_manifests(sources: Sequence[SourceConfig], cache: Store) -> list[Manifest] | None:

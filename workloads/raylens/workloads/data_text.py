@@ -19,6 +19,7 @@ from raylens.errors import ConfigError
 from raylens.storage import open_store
 from raylens.workloads.data_sets import Cluster, compare_with_run, forecast, manifests_for, plan_for, steps_of_run
 from raylens.workloads.data_sets import Progress as Told
+from raylens.workloads.lines import Lines
 
 __all__ = ["explain_text", "manifest_lines", "pack_text", "shard_progress", "source_config", "verify_text"]
 
@@ -193,7 +194,7 @@ def pack_text(
     folder, patterns = split_pattern(source.uri)
     if not patterns and f"{target.uri}/".startswith(f"{open_store(folder).uri}/"):
         raise ConfigError(f"{out} lies within {source.uri}: a second try would pack it too; choose another folder")
-    with session(address, num_cpus):
+    with session(address, num_cpus, say=Lines().say):
         # Within the session: Ray starts once, whether or not there is something to index.
         with shard_progress("indexing") as progress:
             (manifest,) = manifests_for([source], open_store(manifests), Cluster(address="auto"), progress)

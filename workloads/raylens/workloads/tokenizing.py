@@ -8,6 +8,7 @@ from raylens.data.stream import ray_map
 from raylens.data.word_counts import word_counts
 from raylens.inputs import Tokenizer
 from raylens.workloads.data_text import shard_progress, source_config
+from raylens.workloads.lines import Lines
 
 __all__ = ["show_text", "train_text"]
 
@@ -21,7 +22,7 @@ def train_text(
         ManifestError: there are no captions.
     """
     source = source_config(uri, kind, None, caption_column)
-    with session(address, num_cpus), shard_progress("counting") as progress:
+    with session(address, num_cpus, say=Lines().say), shard_progress("counting") as progress:
         words = word_counts(source, ray_map, progress)
     yield f"{sum(words.values()):,} words, {len(words):,} different ones"
     tokenizer = Tokenizer.from_counts(words, vocab)

@@ -59,7 +59,7 @@ def doctor(
     from raylens.workloads.doctor_page import doctor_page
     from raylens.workloads.terminal import Terminal
 
-    with Terminal() as terminal, session(cluster, num_cpus):
+    with Terminal() as terminal, session(cluster, num_cpus, say=terminal.say):
         report = examine(storage, Limits(seconds=seconds, megabytes=megabytes), terminal.say)
     print_page(doctor_page(report, as_json))
     if report.with_status("failed"):

@@ -88,7 +88,7 @@ def _search(config: "SweepConfig", address: str | None, num_cpus: int | None) ->
     config.check(GUESSED_STEPS)  # before Ray starts
     from raylens.workloads.sweep_table import SweepTerminal
 
-    with SweepTerminal(config) as terminal, session(address, num_cpus):
+    with SweepTerminal(config) as terminal, session(address, num_cpus, say=terminal.say):
         result = sweep(config, say=terminal.say, tell=terminal.tell)
         found = verdict(result.record.trials, config.metric)
         if found is not None:
