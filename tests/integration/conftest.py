@@ -92,6 +92,9 @@ def new_bucket(endpoint: str) -> str:
 
 @pytest.fixture(scope="session")
 def ranks() -> Iterator[RankPool]:
-    """Process groups without Ray, forked when they are asked for."""
+    """Process groups without Ray, forked when they are asked for.
+
+    Under pytest-xdist, modules that use it should be in one group: each pytest process has a host of its own.
+    """
     with RankPool() as pool:
         yield pool

@@ -8,6 +8,7 @@ what the rank printed in ``rank-N.txt``. A rank is forked for its case, so that 
 
 import ctypes
 import faulthandler
+import gc
 import json
 import multiprocessing
 import os
@@ -31,6 +32,7 @@ PRELOADED = (
     "torch._subclasses.schema_check_mode",
     "raylens.train.zero",
     "raylens.train.assemble",
+    "pytorch_optimizer",
 )
 PR_SET_PDEATHSIG = 1
 GRACE_SECONDS = 5.0
@@ -40,6 +42,8 @@ GRACE_SECONDS = 5.0
 def main() -> None:
     for module in PRELOADED:
         import_module(module)
+    # DeepSpeed collects garbage where it looks at memory: ranks need not go through all of the modules for it.
+    gc.freeze()
     for line in sys.stdin:
         codes = run(**json.loads(line))
         sys.stdout.write(json.dumps(codes) + "\n")

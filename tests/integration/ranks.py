@@ -75,8 +75,11 @@ class RankPool:
         host.stdin.write(json.dumps(job) + "\n")
         host.stdin.flush()
         answer = host.stdout.readline()
-        # The host's end is that of all its ranks.
-        codes: list[int] = json.loads(answer) if answer else [host.wait()] * job["size"]
+        if not answer:
+            # The host's end is that of all its ranks.
+            host.communicate()
+            return [host.returncode] * job["size"]
+        codes: list[int] = json.loads(answer)
         return codes
 
     def _started(self) -> subprocess.Popen[str]:

@@ -49,10 +49,11 @@ class Setting(NamedTuple):
     optimizer: str = "adamw"
     blocks: bool = False
     """Computed again in the backward pass."""
+    layer_decay: float = 1.0
 
     def __str__(self) -> str:
         extra = [name for name in ("offload", "blocks") if getattr(self, name)]
-        return "-".join(map(str, [*self[:4], self.optimizer, *extra]))
+        return "-".join(map(str, [*self[:4], self.optimizer, self.layer_decay, *extra]))
 
     def config(self) -> RunConfig:
         optim = OptimConfig(
@@ -62,6 +63,7 @@ class Setting(NamedTuple):
             weight_decay=0.1,
             clip_norm=0.5,
             ema_decay=EMA,
+            layer_decay=self.layer_decay,
             eps=1e-4,
         )
         tree = {
@@ -101,7 +103,7 @@ def is_allowed(workers: int, stage: int, precision: str, micro_batches: int, off
     return stage > 0 or (precision in ("fp32", "amp_bf16") and not offload)
 
 
-FACTORS = ((2, 4), (0, 1, 2, 3), PRECISIONS, (1, 2), (False, True), ("adamw", "lion"), (False, True))
+FACTORS = ((2, 4), (0, 1, 2, 3), PRECISIONS, (1, 2), (False, True), ("adamw", "lion"), (False, True), (1.0, 0.3))
 SETTINGS = [Setting(*row) for row in covering(FACTORS, is_allowed, given=HALVES)]
 """Every pair that is allowed occurs."""
 
@@ -132,9 +134,9 @@ def built(config: RunConfig) -> DualEncoder:
 
 
 @cache
-def reference(precision: str, optimizer_kind: str) -> tuple[list[float], dict[str, Tensor]]:
+def reference(precision: str, kind: str, layer_decay: float) -> tuple[list[float], dict[str, Tensor]]:
     """Losses, and averaged weights: master weights in fp32, the model that computes a copy of them."""
-    config = Setting(1, 1, precision, optimizer=optimizer_kind).config()
+    config = Setting(1, 1, precision, optimizer=kind, layer_decay=layer_decay).config()
     masters, model = built(config), built(config)
     masters.load_state_dict(weights_of())
     half = HALF.get(config.precision)
@@ -207,12 +209,12 @@ def told_of(found: Found) -> list[StepStats]:
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=str)
 def test_losses_and_averages_are_those_of_plain_torch(trained: Callable[[Setting], Found], setting: Setting) -> None:
-    losses, average = reference(setting.precision, setting.optimizer)
+    losses, average = reference(setting.precision, setting.optimizer, setting.layer_decay)
     found = trained(setting)
     told = told_of(found)
     rounding = ROUNDING[setting.precision]
     assert [one.loss for one in told] == pytest.approx(losses, rel=rounding)
-    assert min(losses) < 0.8 * losses[0]  # it learned: the tolerance is not what hides it
+    assert min(losses) < 0.7 * max(losses)  # the weights move: the tolerance is not what hides a difference
     assert not any(one.skipped for one in told)
     weights = assembled(setting.config().model, [one["state"].tensors for one in found], averaged=True)
     moved = math.sqrt(sum(float((average[n] - w).square().sum()) for n, w in weights_of().items()))
@@ -229,7 +231,7 @@ def test_losses_and_averages_are_those_of_plain_torch(trained: Callable[[Setting
 
 
 def test_a_loss_scale_that_is_too_large_costs_a_few_steps(ranks: RankPool) -> None:
-    case = case_of(Setting(2, 3, "fp16"), scaling={"fp16": {"initial_scale_power": 14}})
+    case = case_of(Setting(2, 3, "fp16"), scaling={"fp16": {"initial_scale_power": 11}})
     found = ranks.run(f"{WORKER}:take_steps", 2, case)
     told = told_of(found)
     skipped = [one.skipped for one in told]
@@ -237,6 +239,17 @@ def test_a_loss_scale_that_is_too_large_costs_a_few_steps(ranks: RankPool) -> No
     assert not any(skipped[STEPS // 2 :])
     assert told[-1].loss < told[0].loss - 0.5
     assert [one["state"].applied for one in found] == [skipped.count(False)] * 2
+
+
+def test_layer_decay_holds_the_first_layers_back(trained: Callable[[Setting], Found]) -> None:
+    name, plain = "visual.conv1.weight", HALVES[0]
+    slow = next(one for one in SETTINGS if (one.precision, one.optimizer, one.layer_decay) == ("fp32", "adamw", 0.3))
+    assert told_of(trained(slow))[0].loss == pytest.approx(told_of(trained(plain))[0].loss, rel=ROUNDING["fp32"])
+    moved = []
+    for setting in (plain, slow):
+        weights = assembled(setting.config().model, [one["state"].tensors for one in trained(setting)])
+        moved.append((weights[name] - weights_of()[name]).norm())
+    assert 0 < moved[1] < 0.3 * moved[0]
 
 
 @pytest.mark.parametrize(("before", "after"), CHANGES, ids=str)

@@ -58,15 +58,14 @@ def test_ranks_that_take_too_long_are_ended(ranks: RankPool) -> None:
     assert len(ranks.run(f"{HERE}:ranks_and_sum", 1, "next")) == 1
 
 
-def test_no_rank_outlives_the_host_and_another_takes_its_place(tmp_path: Path) -> None:
-    with RankPool() as pool:
-        with pytest.raises(RanksFailedError) as failed:
-            pool.run(f"{HERE}:kill_host", 2, tmp_path)
-        assert failed.value.codes == [-signal.SIGKILL] * 2
-        for rank in range(2):
-            while is_running(int((tmp_path / str(rank)).read_text())):
-                time.sleep(0.01)
-        assert len(pool.run(f"{HERE}:ranks_and_sum", 2, "next")) == 2
+def test_no_rank_outlives_the_host_and_another_takes_its_place(ranks: RankPool, tmp_path: Path) -> None:
+    with pytest.raises(RanksFailedError) as failed:
+        ranks.run(f"{HERE}:kill_host", 2, tmp_path)
+    assert failed.value.codes == [-signal.SIGKILL] * 2
+    for rank in range(2):
+        while is_running(int((tmp_path / str(rank)).read_text())):
+            time.sleep(0.01)
+    assert len(ranks.run(f"{HERE}:ranks_and_sum", 2, "next")) == 2
 
 
 def is_running(pid: int) -> bool:
