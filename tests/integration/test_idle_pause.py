@@ -116,8 +116,8 @@ def test_a_full_stream_is_looked_at_some_times_a_second() -> None:
 
 @pytest.fixture
 def an_hour(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever is not woken would wait for an hour."""
-    for name in ("FIRST_SECONDS", "LONGEST_SECONDS", "WANTED_SECONDS"):
+    """An executor for whose blocks nobody waits, and that is not woken, would wait for an hour."""
+    for name in ("FIRST_SECONDS", "LONGEST_SECONDS"):
         monkeypatch.setattr(idle_pause, name, AN_HOUR)
 
 

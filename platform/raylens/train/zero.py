@@ -1,5 +1,6 @@
 """DeepSpeed ZeRO behind a few calls: the only file that imports deepspeed."""
 
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -153,14 +154,32 @@ def _hidden(package: str) -> Iterator[None]:
             del sys.modules[package]
 
 
+@contextmanager
+def _uncompiled() -> Iterator[None]:
+    """Have ``torch.compile`` leave functions as they are inside.
+
+    DeepSpeed decorates an optimiser with it that raylens does not use, and the decoration alone imports torch's
+    compiler: 1.5 s of a core in each worker.
+    """
+    compiles: Any = torch.compile
+    setattr(torch, "compile", lambda function=None, **_: function or (lambda given: given))  # noqa: B010 (for mypy)
+    try:
+        yield
+    finally:
+        setattr(torch, "compile", compiles)  # noqa: B010
+
+
 def _deepspeed(config: RunConfig, device: torch.device) -> Any:
     """Import DeepSpeed without its habit of compiling a CPU kernel at first use (a minute, and a compiler)."""
     on_cpu = device.type == "cpu"  # also on a machine with GPUs, where a run may do without
     if on_cpu:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    with _hidden("mlflow"):
+    with _hidden("mlflow"), _uncompiled():
         import deepspeed
         import deepspeed.ops
+        import deepspeed.runtime.zero.muon.original_muon  # which `initialize` imports otherwise
+    # DeepSpeed collects garbage several times while it sets up; what was imported is none.
+    gc.freeze()
     from deepspeed.accelerator import get_accelerator
 
     if config.precision == "fp16" and not get_accelerator().is_fp16_supported():
