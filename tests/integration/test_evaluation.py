@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from raylens.config import RunConfig, SourceConfig, apply_overrides, validated
+from raylens.config import EvaluationConfig, RunConfig, SourceConfig, apply_overrides, validated
 from raylens.data import Source
 from raylens.data.pack import pack
 from raylens.errors import ConfigError
@@ -93,12 +93,14 @@ class Run:
     heard: list[News]
 
     @classmethod
-    def of(cls, folder: Path, *changes: str) -> Self:
+    def of(cls, folder: Path, *changes: str, evaluated: bool = True) -> Self:
         train_on, held_out = open_store(folder / "shards"), open_store(folder / "heldout")
         pack(samples(40), train_on, per_shard=10)
         pack(samples(37), held_out, per_shard=5)
         CLASSES.write(held_out)
         config, heard = config_of(folder, train_on, held_out, *changes), list[News]()
+        if not evaluated:
+            config = config.model_copy(update={"evaluation": EvaluationConfig()})
         return cls(config, held_out, train(config, say=lambda _: None, tell=heard.append), heard)
 
     def weights(self) -> dict[str, bytes]:
@@ -157,7 +159,7 @@ def _metrics(row: dict[str, Any]) -> dict[str, float]:
 
 
 def test_evaluating_changes_nothing_that_is_learned(seen: Run, tmp_path: Path) -> None:
-    blind = Run.of(tmp_path, *TWO_WITH_DROPOUT, "evaluation={}", "checkpoint.keep_best=0")
+    blind = Run.of(tmp_path, *TWO_WITH_DROPOUT, "checkpoint.keep_best=0", evaluated=False)
     assert not [news for news in blind.heard if isinstance(news, Evaluated)]
     assert blind.weights() == seen.weights()
 

@@ -337,7 +337,7 @@ def log_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[list[int]]
     def begin(breaks: list[int]) -> Jobs:
         told = LogServer(breaks)
         server = serve(told.stream, "127.0.0.1", 0, process_request=told.http, compression=None)
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread = threading.Thread(target=server.serve_forever)
         thread.start()
         running.append((server, thread))
         return Jobs("lab", Profile(address=f"http://127.0.0.1:{server.socket.getsockname()[1]}"))
