@@ -13,7 +13,7 @@ from raylens.data.pack import NewSample, pack
 from raylens.storage import Store, open_store
 
 # A machine that is busy is not a failure: no deadlines; examples are fresh each time, and a failing one is printed.
-settings.register_profile("raylens", deadline=None, derandomize=False, print_blob=True)
+settings.register_profile("raylens", deadline=None, derandomize=False, print_blob=True, max_examples=50)
 settings.load_profile("raylens")
 
 WORDS = ("red", "blue", "small", "large", "round", "square", "old", "new", "cat", "dog", "house", "tree")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from typer.testing import CliRunner, Result
 
 from raylens.cluster.spec import ClusterSpec, bytes_of, is_pinned, load_spec
@@ -40,6 +40,7 @@ def written(tmp_path: Path, tree: dict[str, Any]) -> Path:
     return file
 
 
+@settings(max_examples=25)
 @given(specs())
 def test_a_description_survives_its_yaml(spec: ClusterSpec) -> None:
     assert validated(ClusterSpec, load_yaml(dump_yaml(spec), "dumped")) == spec
