@@ -22,10 +22,20 @@ ROOT = Path(__file__).parents[1]
 MARKS = {"test": "not slow", "slow": "slow"}
 LANES = {
     "training": ("integration/test_train*.py", "integration/test_stream*.py", "integration/test_evaluation.py", "gpu"),
-    "stores": ("integration/test_sweep.py", "integration/test_data_commands.py", "integration/test_unwritable.py"),
+    "stores": (
+        "integration/test_sweep.py",
+        "integration/test_data_commands.py",
+        "integration/test_unwritable.py",
+        "integration/test_idle_pause.py",
+    ),
     "commands": ("integration/test_quickstart.py",),
     "serving": ("integration/test_serve*.py",),
-    "ranks": ("integration/test_engine.py", "integration/test_accumulation.py", "integration/test_objectives_ranks.py"),
+    "ranks": (
+        "integration/test_ranks.py",
+        "integration/test_engine.py",
+        "integration/test_accumulation.py",
+        "integration/test_objectives_ranks.py",
+    ),
 }
 """By name, what shares a process, and with it a Ray cluster; everything else under tests/ is a lane too, the `rest`."""
 ORDER = ("training", "rest", "test_jobs", "test_chaos", "test_placement_long", "commands", "serving", "stores", "ranks")

@@ -334,6 +334,7 @@ def test_shutdown_finishes_begun_requests_and_frees_the_port(site: Site, encoder
     socket.create_server(("127.0.0.1", int(site.service.url.rpartition(":")[2]))).close()
 
 
+@pytest.mark.slow
 def test_a_declaration_is_deployed_by_rays_own_command(
     cluster: None, registry: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -119,6 +119,7 @@ def test_a_bucket_that_is_read_only_and_then_full_costs_no_step(
     refusing.check(("refuses access (AccessDenied)", "is full (QuotaExceeded)"))
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_read_only_and_then_full_costs_no_step(make_shards: MakeShards, tmp_path: Path) -> None:
     """A file system in memory, seen by the run alone; temporary files and Ray's own are elsewhere."""
     storage = tmp_path / "disk"
