@@ -150,7 +150,7 @@ def main() -> None:
     parser.add_argument("--only", default="help,train,serve,quickstart")
     given = parser.parse_args()
     parts = given.only.split(",")
-    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # with it, each process compiles all that it imports
     tell_machine(0)
     if "help" in parts:
         seconds = [help_seconds() for _ in range(given.rounds + 1)][1:]

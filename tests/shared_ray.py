@@ -8,7 +8,7 @@ import pytest
 import ray
 
 from raylens.cluster import session
-from raylens.serve.environment import environment
+from raylens.serve.environment import environment, own_ports
 
 __all__ = ["CPUS", "S3_ENVIRONMENT", "SHARED", "SharedRay"]
 
@@ -41,7 +41,9 @@ class SharedRay:
             with pytest.MonkeyPatch.context() as patch:
                 for name, value in S3_ENVIRONMENT.items():
                     patch.setenv(name, value)
-                self.inherited = self._running.enter_context(session(num_cpus=CPUS, environment=environment()))
+                self.inherited = self._running.enter_context(
+                    session(num_cpus=CPUS, environment=environment() | own_ports())
+                )
         yield
         held = self._held()
         if held:

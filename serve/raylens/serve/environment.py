@@ -1,13 +1,17 @@
 """The variables of a service's processes, which Ray Serve reads when it is imported."""
 
+import os
+import socket
 from collections.abc import Mapping
 from typing import Any
 
 from raylens.serve.service import ServiceConfig
 
-__all__ = ["METRICS_SECONDS", "environment", "options"]
+__all__ = ["METRICS_SECONDS", "environment", "options", "own_ports"]
 
 METRICS_SECONDS = "1"
+PORTS = {"RAY_SERVE_HAPROXY_METRICS_PORT": 9101, "RAY_SERVE_HAPROXY_STATS_PORT": 8404}
+"""Where HAProxy listens beside the service, by Ray's defaults."""
 
 
 def environment(proxy: str = "haproxy") -> dict[str, str]:
@@ -33,6 +37,26 @@ def environment(proxy: str = "haproxy") -> dict[str, str]:
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",
         "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": METRICS_SECONDS,
     }
+
+
+def own_ports() -> dict[str, str]:
+    """Variables that keep HAProxy's other ports apart where several services run on this machine.
+
+    Without them a second service would not start: HAProxy ends where one of its ports is taken. A port that the user
+    chose stays, and so does Ray's default where it is free.
+    """
+    return {name: os.environ.get(name) or str(_free_port(default)) for name, default in PORTS.items()}
+
+
+def _free_port(wanted: int) -> int:
+    for port in (wanted, 0):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("", port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise OSError("no port is free on this machine")
 
 
 def options(config: ServiceConfig, inherited: Mapping[str, str]) -> dict[str, Any]:

@@ -47,13 +47,13 @@ def quickstart(
         raylens quickstart --storage "s3://bucket/try?endpoint_override=http://127.0.0.1:9000" --json
     """
     from raylens.cluster import session
-    from raylens.serve.environment import environment
+    from raylens.serve.environment import environment, own_ports
     from raylens.workloads.terminal import Terminal
 
     with (
         Terminal() as terminal,
         session(
-            address, num_cpus, environment(), say=terminal.say, meanwhile=["raylens.workloads.quickstart"]
+            address, num_cpus, environment() | own_ports(), say=terminal.say, meanwhile=["raylens.workloads.quickstart"]
         ) as inherited,
     ):
         from raylens.workloads.quickstart import quickstart as run

@@ -80,7 +80,7 @@ def run(
     from raylens.workloads.lines import Lines
 
     lines = Lines()
-    from raylens.serve.environment import environment
+    from raylens.serve.environment import environment, own_ports
     from raylens.workloads.serving import logical_cpus, service_config
 
     settings = service_config(
@@ -91,7 +91,7 @@ def run(
 
     cpus = num_cpus or (None if address else logical_cpus(settings))
     import_ahead(OF_RAY_SERVE)
-    with session(address, cpus, environment(settings.proxy)) as inherited:
+    with session(address, cpus, environment(settings.proxy) | own_ports()) as inherited:
         lines.say("Ray is there")
         from raylens.serve import serve_service
 
