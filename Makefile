@@ -12,14 +12,14 @@ unexport PYTHONDONTWRITEBYTECODE
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
 
-quickstart: .venv/.runtime ## digit scans to a served embedding, for real, in about two minutes
+quickstart: .venv/.runtime ## digit scans to a served embedding, for real, in two to three minutes
 	$(BIN)/raylens quickstart --storage $(STORAGE)
 
 serve: .venv/.runtime ## serve the quickstart's model on PORT (8000) until Ctrl-C
 	@test -d $(STORAGE)/registry || { echo "no model in $(STORAGE)/registry: run 'make quickstart' first" >&2; exit 1; }
 	$(BIN)/raylens serve digits --registry $(STORAGE)/registry --port $(PORT)
 
-test: .venv/.dev ## all tests but the long ones: real Ray, real DeepSpeed, a real S3 endpoint; within 15 minutes
+test: .venv/.dev ## all tests but the long ones: real Ray, real DeepSpeed, a real S3 endpoint
 	$(BIN)/python tests/run.py test
 
 test-slow: .venv/.dev ## the long ones: kills, nodes that come and go, jobs on three raylets

@@ -67,10 +67,10 @@ def ours_ready_seconds(registry: Path, extra: Sequence[str] = ()) -> tuple[float
     raylens = str(Path(sys.executable).parent / "raylens")
     command = [raylens, "serve", "tiny", "--registry", str(registry), "--port", str(port), *extra]
     with _until_answer(command, f"http://127.0.0.1:{port}/readyz") as (seconds, log):
-        pass
+        lines = LINE.findall(log.read_text())
     phases: Phases = {}
     before = 0.0
-    for told, text in LINE.findall(log.read_text()):
+    for told, text in lines:
         for mark, phase in PHASES.items():
             if mark in text:
                 phases[phase] = float(told) - before
@@ -104,7 +104,7 @@ def _until_answer(command: list[str], url: str) -> Iterator[tuple[float, Path]]:
             assert process.stdin is not None
             process.stdin.close()
             if "raylens" in Path(command[0]).name:
-                process.send_signal(signal.SIGINT)
+                process.send_signal(signal.SIGTERM)  # interrupts are ignored by what a shell starts in its background
             process.wait(90)
 
 
