@@ -3,7 +3,7 @@
     ours    `raylens serve tiny` until /readyz says 200: text and image towers, a gateway, HAProxy before them
     bare    startup_serve_bare.py until / says 200: one deployment whose constructor imports torch
 
-Each in a fresh process, in turns; `startup.py` calls both functions. The phases are what the processes say themselves.
+Each in a fresh process; `startup.py` takes them in turns. The phases are what the processes say themselves.
 """
 
 import contextlib
@@ -12,7 +12,6 @@ import os
 import re
 import signal
 import socket
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -113,18 +112,3 @@ def _answers(url: str) -> bool:
         return httpx.get(url, timeout=10).status_code == 200
     except httpx.HTTPError:
         return False
-
-
-def main() -> None:
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
-    with tempfile.TemporaryDirectory() as folder:
-        make_model(Path(folder))
-        bare_ready_seconds()  # the page cache is warm from here on
-        seen = [(bare_ready_seconds(), ours_ready_seconds(Path(folder))) for _ in range(rounds)]
-    bare, ours = ([side[0] for side in column] for column in zip(*seen, strict=True))
-    ratio = statistics.median(ours) / statistics.median(bare)
-    print(json.dumps({"claim": "ready_over_bare", "value": round(ratio, 3), "bare": bare, "ours": ours, "seen": seen}))
-
-
-if __name__ == "__main__":
-    main()

@@ -76,7 +76,6 @@ def run(
 
         raylens serve digits --registry quickstart/registry --set models.0.image.cpus=4
     """
-    from raylens.workloads.ahead import import_ahead
     from raylens.workloads.lines import Lines
 
     lines = Lines()
@@ -86,12 +85,11 @@ def run(
     settings = service_config(
         config, models, changes, registry=registry, host=host, port=port, replicas=replicas, keys=keys
     )
-    lines.say(f"joining the cluster at {address}" if address else "starting Ray on this machine")
     from raylens.cluster import session
 
     cpus = num_cpus or (None if address else logical_cpus(settings))
-    import_ahead(OF_RAY_SERVE)
-    with session(address, cpus, environment(settings.proxy) | own_ports()) as inherited:
+    variables = environment(settings.proxy) | own_ports()
+    with session(address, cpus, variables, say=lines.say, meanwhile=OF_RAY_SERVE) as inherited:
         lines.say("Ray is there")
         from raylens.serve import serve_service
 
