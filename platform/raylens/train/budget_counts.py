@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from raylens.config import ModelConfig, RunConfig, TowersConfig
 from raylens.evaluate.profile import costs
-from raylens.models import DualEncoder
+from raylens.models import DualEncoder, unfilled
 from raylens.models.training import prepare_towers
 from raylens.models.transformer import Block
 
@@ -81,7 +81,7 @@ def _counts(config: ModelConfig, towers: TowersConfig, precision: str, learn_sca
 
 
 def _model(config: ModelConfig, towers: TowersConfig, precision: str) -> DualEncoder:
-    with torch.device("meta"):
+    with unfilled():
         model = DualEncoder(config, end_id=END, mean=(0.5,) * 3, std=(0.5,) * 3)
     if precision in DTYPES:
         model.to(DTYPES[precision])

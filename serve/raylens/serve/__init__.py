@@ -1,7 +1,8 @@
 """The embedding API: registry in, HTTP out, on Ray Serve."""
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from raylens.lazy import lazy_face
 
 if TYPE_CHECKING:
     from raylens.serve.client import AsyncEmbeddingClient, EmbeddingClient
@@ -19,19 +20,16 @@ __all__ = [
     "serve_service",
 ]
 
-_HOMES = {
-    "AsyncEmbeddingClient": "client",
-    "EmbeddingClient": "client",
-    "RunningService": "launch",
-    "ServeSettings": "settings",
-    "ServiceConfig": "service",
-    "serve_model": "launch",
-    "serve_service": "launch",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Import on first use: Ray Serve and torch take seconds, and a client needs neither."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+# Ray Serve and torch take seconds, and a client needs neither.
+__getattr__ = lazy_face(
+    __name__,
+    {
+        "AsyncEmbeddingClient": "client",
+        "EmbeddingClient": "client",
+        "RunningService": "launch",
+        "ServeSettings": "settings",
+        "ServiceConfig": "service",
+        "serve_model": "launch",
+        "serve_service": "launch",
+    },
+)
