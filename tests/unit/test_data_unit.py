@@ -2,6 +2,9 @@
 
 import io
 import os
+import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
@@ -144,3 +147,31 @@ def test_a_caption_is_drawn_anew_in_each_epoch(tmp_path: Path) -> None:
     assert counts.min() > 25  # 50 expected, standard deviation 6
     again = joined(maker, [100, 150])
     assert np.array_equal(again["ids"], drawn[2]["ids"])
+
+
+INTERRUPTED = """
+import _thread, pickle, sys, threading, time
+
+def interrupt():
+    while "torch.nn" not in sys.modules:
+        time.sleep(0.001)
+    _thread.interrupt_main()
+
+with open(sys.argv[1], "rb") as file:
+    maker = pickle.load(file)
+threading.Thread(target=interrupt).start()
+try:
+    maker.make(0, 8)
+except KeyboardInterrupt:
+    print(len(maker.make(0, 8)["image"]))
+"""
+
+
+def test_a_task_that_is_cancelled_while_torch_is_imported_leaves_a_process_that_works(
+    make_shards: MakeShards, tmp_path: Path
+) -> None:
+    """As Ray cancels it, and gives the process to the next stream."""
+    (tmp_path / "maker").write_bytes(pickle.dumps(maker_for(make_shards(8), tmp_path)))
+    command = [sys.executable, "-c", INTERRUPTED, str(tmp_path / "maker")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "8\n"), done.stderr

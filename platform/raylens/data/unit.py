@@ -176,11 +176,19 @@ class UnitMaker:
 
 @functools.lru_cache(maxsize=1)
 def _decoders() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(DECODE_THREADS, thread_name_prefix="decode", initializer=_load_torch)
+
+
+def _load_torch() -> None:
+    """Import torch in a thread of the pool, where nothing interrupts it.
+
+    Ray cancels a task by an interrupt in the main thread. One that comes while torch is imported leaves a part of it
+    behind, and every later task of that process, of other streams too, fails at its import.
+    """
     import torch
 
     # In these threads, not in threads of its own: a kernel that spreads over all cores takes them from other tasks.
     torch.set_num_threads(1)
-    return ThreadPoolExecutor(DECODE_THREADS, thread_name_prefix="decode")
 
 
 @functools.lru_cache(maxsize=1)
