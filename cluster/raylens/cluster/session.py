@@ -28,6 +28,15 @@ LOCAL_CPUS = 4
 STORE_BYTES_PER_CPU = 600_000_000
 """For the stream's units on their way: some 150 MB each, of which a CPU has one in the making and some done."""
 STORE_BYTES_LEAST = 500_000_000
+OF_INIT = (
+    "ray._common.usage.usage_lib",
+    "ray._private.runtime_env.uv_runtime_env_hook",
+    "ray.autoscaler.v2.utils",
+    "ray.dashboard.optional_deps",
+    "ray._private.thirdparty.pynvml",
+)
+"""What ``ray.init`` imports by itself (2.60). Two threads that import circular modules at the same time, as aiohttp's,
+see parts of them; so these come first, and a test looks for more of them."""
 SHARED_MEMORY = "/dev/shm"  # noqa: S108 (not a temporary file: where Ray keeps its objects)
 
 
@@ -111,9 +120,8 @@ def _imported(modules: Sequence[str]) -> Iterator[None]:
     if not modules:
         yield
         return
-    # All that ``ray.init`` and Ray's libraries both import (2.60): two threads that import circular modules at the same
-    # time would see parts of them.
-    import_module("ray._common.usage.usage_lib")
+    for name in OF_INIT:
+        import_module(name)
     with ThreadPoolExecutor(1, thread_name_prefix="imports") as thread:
         for name in modules:
             thread.submit(import_module, name)
