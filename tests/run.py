@@ -64,7 +64,7 @@ class Lane:
 
     def start(self, target: str, folder: Path, options: list[str]) -> None:
         command = [sys.executable, "-m", "pytest", "-m", MARKS[target], "-p", "tests.recorded", "--color=no"]
-        command += ["--record", str(folder / f"{self.name}.json"), *options, *self.paths]
+        command += ["--record", str(folder / f"{self.name}.json"), "--tb=short", *options, *self.paths]
         self.began = time.monotonic()
         with (folder / f"{self.name}.txt").open("wb") as sink:
             # In a group of its own: a Ctrl-C at the terminal is passed on once, and not sent twice.
@@ -167,8 +167,8 @@ def report(done: list[Lane], seconds: float) -> None:
     for lane in done:
         say(f"  {lane.name}: {line_of(Counter(lane.record.get('counts', {})), lane.seconds)}")
     for lane in done:
-        for test in lane.record.get("failures", []):
-            say(f"FAILED {test}")
+        for test, reason in lane.record.get("failures", []):
+            say(f"FAILED {test} - {reason}")
         if lane.failed and not lane.record.get("failures"):
             say(f"FAILED lane {lane.name}: its process ended with {lane.status}; see what it printed")
     counts = sum((Counter(lane.record.get("counts", {})) for lane in done), Counter[str]())

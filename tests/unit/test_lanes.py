@@ -50,7 +50,7 @@ def test_one_failure_in_one_lane_fails_the_run_and_everything_is_summed(
 ) -> None:
     bodies = {
         "fine": FINE,
-        "wrong": "def test_wrong(): assert False",
+        "wrong": "def test_wrong(): raise ValueError('" + 200 * "word " + "the end')",
         "dies": "def test_dies(): import os; os._exit(0)",
     }
     for name, body in bodies.items():
@@ -61,10 +61,11 @@ def test_one_failure_in_one_lane_fails_the_run_and_everything_is_summed(
     *_, last = told = capsys.readouterr().out.splitlines()
     assert " 1 failed, 1 passed, 1 skipped, 1 deselected in 12.00s (0 min 12 s) " in last
     assert any("1 x Skipped: there is none here" in line for line in told)
-    assert [line.split("::")[-1] for line in told if line.startswith("FAILED ")][-2:] == [
-        "test_wrong",
-        "FAILED lane dies: its process ended with 0; see what it printed",
-    ]
+    wrong, dies = [line.split("::")[-1] for line in told if line.startswith("FAILED ")][-2:]
+    assert wrong.startswith("test_wrong - ValueError: word word")
+    assert wrong.endswith("word the end")
+    assert len(wrong) < 700
+    assert dies == "FAILED lane dies: its process ended with 0; see what it printed"
     assert [lane.failed for lane in todo] == [False, True, True]
     assert [status_of(todo[:1]), status_of(todo)] == [0, 1]
 
