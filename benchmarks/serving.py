@@ -18,7 +18,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -36,6 +35,7 @@ import torch
 from machine import niceness_below, tell_machine
 from serving_model import captions, jpegs, make_model
 
+from raylens.ports import free_port
 from raylens.registry import Registry
 
 HERE = Path(__file__).parent
@@ -47,12 +47,6 @@ NICENESS = "niceness"
 Seen = dict[str, list[float]]
 """Figures of each round."""
 Sides = list[tuple[str, Callable[[Path], AbstractContextManager[str]]]]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager

@@ -27,13 +27,13 @@ import numpy as np
 import torch
 from machine import tell_machine, worker_niceness
 from ray import serve
-from serving import free_port
 from serving_model import captions, jpegs
 
 from raylens.cluster import session
 from raylens.config import ModelConfig, validated
 from raylens.inputs import Preprocess, Tokenizer
 from raylens.models import DualEncoder
+from raylens.ports import free_port
 from raylens.registry import Bundle, Registry
 from raylens.serve import RunningService, ServiceConfig, serve_service
 

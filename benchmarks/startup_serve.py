@@ -11,7 +11,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import httpx
+
+from raylens.ports import free_port
 
 HERE = Path(__file__).parent
 LONGEST_S = 240.0
@@ -48,7 +49,7 @@ def make_model(folder: Path) -> None:
 
 def bare_ready_seconds(cpus: int = 4) -> tuple[float, Phases]:
     """Start the bare service; seconds to its first answer, and of its phases."""
-    port = _free_port()
+    port = free_port()
     command = [sys.executable, str(HERE / "startup_serve_bare.py"), str(port), str(cpus)]
     with _until_answer(command, f"http://127.0.0.1:{port}/") as (seconds, log):
         end = time.monotonic() + 10
@@ -62,7 +63,7 @@ def bare_ready_seconds(cpus: int = 4) -> tuple[float, Phases]:
 
 def ours_ready_seconds(registry: Path, extra: Sequence[str] = ()) -> tuple[float, Phases]:
     """Start `raylens serve` with a registry of `make_model`; seconds to its first answer, and of its phases."""
-    port = _free_port()
+    port = free_port()
     raylens = str(Path(sys.executable).parent / "raylens")
     command = [raylens, "serve", "tiny", "--registry", str(registry), "--port", str(port), *extra]
     with _until_answer(command, f"http://127.0.0.1:{port}/readyz") as (seconds, log):
@@ -75,12 +76,6 @@ def ours_ready_seconds(registry: Path, extra: Sequence[str] = ()) -> tuple[float
                 phases[phase] = float(told) - before
                 before = float(told)
     return seconds, phases
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager

@@ -2,7 +2,6 @@
 
 import asyncio
 import io
-import socket
 
 import numpy as np
 import pytest
@@ -13,6 +12,7 @@ from raylens.config import ModelConfig, TextTransformerConfig, VisionTransformer
 from raylens.inputs import Preprocess, Tokenizer
 from raylens.inputs.preprocess import CLIP_MEAN, CLIP_STD
 from raylens.models import DualEncoder
+from raylens.ports import free_port
 from raylens.registry import Bundle, Encoder, Registry
 from raylens.serve import EmbeddingClient, serve_service
 from raylens.serve.messages import Embedded, Embeddings, Item, Picture, Precision, Text
@@ -81,14 +81,11 @@ def test_a_replica_on_the_gpu(
 def test_a_service_whose_towers_share_the_gpu(
     registry: Registry, pictures: list[bytes], expected: torch.Tensor
 ) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     tower = {"gpus": 0.5}
     tree = {
         "models": [{"model": "vit@1", "text": tower, "image": tower}],
         "registry": registry.store.uri,
-        "port": port,
+        "port": free_port(),
     }
     with serve_service(validated(ServiceConfig, tree)) as service, EmbeddingClient(service.url) as client:
         found = np.concatenate([client.embed(TEXTS), client.embed(pictures)])

@@ -1,7 +1,6 @@
 """Fixtures of the integration tests: a Ray cluster, an S3 server on loopback, and buckets in it."""
 
 import os
-import socket
 import subprocess
 import sys
 import uuid
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from raylens.ports import free_port
 from raylens.serve.environment import PORTS
 from tests.integration.ranks import RankPool
 from tests.shared_ray import S3_ENVIRONMENT, SHARED, SharedRay
@@ -18,10 +18,8 @@ from tests.shared_ray import S3_ENVIRONMENT, SHARED, SharedRay
 @pytest.fixture(scope="session", autouse=True)
 def haproxy_ports() -> None:
     """Services that other processes of tests start at the same time have other ports."""
-    with socket.socket() as one, socket.socket() as other:
-        for name, probe in zip(PORTS, (one, other), strict=True):
-            probe.bind(("", 0))
-            os.environ[name] = str(probe.getsockname()[1])
+    for name in PORTS:
+        os.environ[name] = str(free_port())
 
 
 SERVER = """

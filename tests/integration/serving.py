@@ -4,7 +4,6 @@ import asyncio
 import base64
 import io
 import itertools
-import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from ray import serve
 from raylens.config import ModelConfig, validated
 from raylens.inputs import Preprocess, Tokenizer
 from raylens.models import DualEncoder
+from raylens.ports import free_port
 from raylens.registry import Bundle, Encoder, Registry
 from raylens.serve import EmbeddingClient, RunningService, ServeSettings, ServiceConfig, serve_service
 from raylens.serve.keys import new_key
@@ -54,12 +54,6 @@ def picture() -> bytes:
 
 def uri(file: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(file).decode()}"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def running(deployment: str) -> int:

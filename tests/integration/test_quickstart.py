@@ -14,6 +14,7 @@ import httpx
 import psutil
 import pytest
 
+from raylens.ports import free_port
 from raylens.registry import Registry
 from raylens.storage import open_store
 from raylens.train.checkpoint import Checkpoints
@@ -245,9 +246,7 @@ def test_a_port_in_use_is_said_before_anything_starts(
 
 def test_serve_answers_until_it_is_told_to_stop(folder: Path, undisturbed: dict[str, object]) -> None:
     assert undisturbed
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     served = Started("serve", "digits", "--registry", "quickstart/registry", "--port", str(port), cwd=folder)
     deadline = time.monotonic() + LIMIT
     while "ready: " not in served.log.read_text():

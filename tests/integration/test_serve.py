@@ -24,12 +24,13 @@ from typer.testing import CliRunner
 
 from raylens.errors import NotFoundError, ServingError
 from raylens.inputs import CAPTION_TEMPLATES, fill_templates
+from raylens.ports import free_port
 from raylens.registry import Encoder, Registry
 from raylens.serve import AsyncEmbeddingClient, EmbeddingClient, serve_model
 from raylens.serve.stop import stop
 from raylens.serve.watch import wait_until_ready
 from raylens.workloads.cli import app
-from tests.integration.serving import CAPTIONS, ONE, SETTINGS, Site, free_port, picture, random_bundle, site_in, uri
+from tests.integration.serving import CAPTIONS, ONE, SETTINGS, Site, picture, random_bundle, site_in, uri
 
 CLASSES = ["cat", "dog", "house"]
 

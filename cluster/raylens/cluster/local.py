@@ -15,10 +15,11 @@ from typing import Any, Self
 
 from raylens.cluster import local_keeper
 from raylens.cluster.jobs import Jobs
-from raylens.cluster.local_start import NodeShape, environment, free_port, head_command, node_command
+from raylens.cluster.local_start import NodeShape, environment, head_command, node_command
 from raylens.cluster.private_file import replace_private
 from raylens.cluster.profiles import Profile
 from raylens.errors import ClusterError
+from raylens.ports import free_port
 
 __all__ = ["LocalCluster", "LocalNode"]
 

@@ -1,14 +1,14 @@
 """The commands and variables that start one node of a cluster on this machine."""
 
 import os
-import socket
 import sys
 from pathlib import Path
 
 from raylens.cluster.niceness import WORKER_NICENESS, worker_niceness
 from raylens.config import Node
+from raylens.ports import free_port
 
-__all__ = ["NodeShape", "environment", "free_port", "head_command", "node_command"]
+__all__ = ["NodeShape", "environment", "head_command", "node_command"]
 
 
 class NodeShape(Node):
@@ -65,13 +65,6 @@ def environment(token_file: Path) -> dict[str, str]:
     }
     inherited = {name: value for name, value in os.environ.items() if name not in unwanted}
     return {**inherited, **own}
-
-
-def free_port() -> int:
-    """One that nobody listens on at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return int(probe.getsockname()[1])
 
 
 def _ray(*words: str) -> list[str]:

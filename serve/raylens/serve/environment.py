@@ -1,10 +1,10 @@
 """The variables of a service's processes, which Ray Serve reads when it is imported."""
 
 import os
-import socket
 from collections.abc import Mapping
 from typing import Any
 
+from raylens.ports import free_port
 from raylens.serve.service import ServiceConfig
 
 __all__ = ["METRICS_SECONDS", "environment", "options", "own_ports"]
@@ -45,18 +45,7 @@ def own_ports() -> dict[str, str]:
     Without them a second service would not start: HAProxy ends where one of its ports is taken. A port that the user
     chose stays, and so does Ray's default where it is free.
     """
-    return {name: os.environ.get(name) or str(_free_port(default)) for name, default in PORTS.items()}
-
-
-def _free_port(wanted: int) -> int:
-    for port in (wanted, 0):
-        with socket.socket() as probe:
-            try:
-                probe.bind(("", port))
-            except OSError:
-                continue
-            return int(probe.getsockname()[1])
-    raise OSError("no port is free on this machine")
+    return {name: os.environ.get(name) or str(free_port(default)) for name, default in PORTS.items()}
 
 
 def options(config: ServiceConfig, inherited: Mapping[str, str]) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,8 @@ from typing import Any
 import psutil
 from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID
 
+from raylens.ports import free_port
+
 __all__ = ["autoscaled"]
 
 STORE = 150_000_000
@@ -22,7 +23,7 @@ STORE = 150_000_000
 @contextlib.contextmanager
 def autoscaled(folder: Path, head_labels: Mapping[str, str], types: Mapping[Any, Any]) -> Iterator[str]:
     """The address of a head without CPUs, which makes nodes of these types when something asks for them."""
-    port = _free_port()
+    port = free_port()
     config = folder / "autoscaling.json"
     config.write_text(json.dumps(_config(f"127.0.0.1:{port}", types)))
     ray = str(Path(sys.executable).with_name("ray"))
@@ -100,9 +101,3 @@ def _config(address: str, types: Mapping[Any, Any]) -> dict[str, Any]:
         "rsync_exclude": [],
         "rsync_filter": [],
     }
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

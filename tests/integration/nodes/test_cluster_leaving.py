@@ -1,7 +1,6 @@
 """A pod that must go: the command of its manifest, on a node of a real cluster."""
 
 import os
-import socket
 import stat
 import subprocess
 import sys
@@ -14,6 +13,7 @@ import ray
 from raylens.cluster.kuberay import render
 from raylens.cluster.spec import ClusterSpec
 from raylens.config import validated
+from raylens.ports import free_port
 from tests.integration.nodes.conftest import raylets_with
 from tests.integration.nodes.monkey import NODE
 
@@ -56,9 +56,7 @@ def ray_of_one_node(folder: Path, node: str) -> Path:
 def test_work_stays_until_it_has_left_and_the_node_ends_as_soon_as_it_is_idle(
     tmp_path: Path, open_to_all: None
 ) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     with raylets_with(HEAD) as cluster:
         cluster.add_node(**NODE, dashboard_agent_listen_port=port)
         ray.init(address=cluster.address, log_to_driver=False)

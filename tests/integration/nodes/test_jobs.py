@@ -26,12 +26,12 @@ from raylens.cluster.local import LocalCluster, LocalNode
 from raylens.cluster.local_start import NodeShape
 from raylens.cluster.profiles import Profile, Profiles, update_profiles
 from raylens.config import validated
+from raylens.ports import free_port
 from raylens.registry import Registry
 from raylens.serve import EmbeddingClient
 from raylens.storage import open_store
 from raylens.workloads.digits import pack_digits
 from tests.integration.nodes.conftest import OURS, RAYS, survivors
-from tests.integration.serving import free_port
 
 HEAD = NodeShape(cpus=1, store_bytes=150_000_000)
 """With no room for two workers: they are where they can be killed with their node."""

@@ -13,6 +13,7 @@ from raylens.cluster import session
 from raylens.config import validated
 from raylens.config.placement import Group, GroupSize, node_labels
 from raylens.errors import ClusterError, ServingError
+from raylens.ports import free_port
 from raylens.registry import Registry
 from raylens.serve import ServiceConfig, serve_service
 from raylens.storage import Store
@@ -24,7 +25,7 @@ from tests.integration.nodes.monkey import NODE
 from tests.integration.nodes.test_elastic import config_of
 from tests.integration.nodes.test_placement import GROUPS, group_of, smaller
 from tests.integration.nodes.test_serve_nodes import nodes_of
-from tests.integration.serving import free_port, random_bundle
+from tests.integration.serving import random_bundle
 
 pytestmark = pytest.mark.slow
 

@@ -11,10 +11,11 @@ from ray.serve.context import _get_global_client
 
 from raylens.cluster import session
 from raylens.config import validated
+from raylens.ports import free_port
 from raylens.registry import Registry
 from raylens.serve import RunningService, ServiceConfig, serve_service
 from tests.integration.nodes.monkey import NODE
-from tests.integration.serving import Callers, free_port, random_bundle
+from tests.integration.serving import Callers, random_bundle
 
 CALLERS = 4
 # Of 2 CPUs a node and one of the head: each node has room for one text replica, and the head for none.

@@ -1,6 +1,5 @@
 """The whole way on one machine: pack, train, register, evaluate, serve, check."""
 
-import socket
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -12,6 +11,7 @@ from raylens.config import RunConfig, SourceConfig, apply_overrides, merge, vali
 from raylens.data import Source
 from raylens.errors import ServingError
 from raylens.inputs import fill_templates
+from raylens.ports import free_port
 from raylens.registry import Encoder, Registry, Version
 from raylens.serve import EmbeddingClient, serve_model
 from raylens.storage import Store, open_store
@@ -128,7 +128,7 @@ def _serve_and_check(
     with serve_model(
         registry=config.registry_uri,
         reference=str(version),
-        port=port or _free_port(),
+        port=port or free_port(),
         precision="fp32",
         inherited=inherited,
         tell=terminal.say,
@@ -140,12 +140,6 @@ def _serve_and_check(
         f"{len(images)} images, {len(texts)} texts and a classification agree to {difference:.1e}; API stopped"
     )
     return difference
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _some_pairs(store: Store) -> tuple[list[bytes], list[str]]:

@@ -1,0 +1,52 @@
+"""Free TCP ports of this machine."""
+
+import random
+import socket
+from pathlib import Path
+
+__all__ = ["free_port"]
+
+EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
+EPHEMERAL_BY_DEFAULT = (32768, 60999)
+LOWEST = 20_000
+"""Below lie the ports that programs fix, and those of Ray's workers (10002 to 19999)."""
+DRAWS = 100
+
+
+def free_port(wanted: int = 0) -> int:
+    """A port that nobody holds at the moment, on any address of this machine.
+
+    It lies outside the range from which the kernel gives ports to connections (``ip_local_port_range``). One of that
+    range may be taken by any connection, of any program, before the caller listens on it; a Ray cluster has hundreds.
+
+    Args:
+        wanted: this one, if it is free.
+
+    Raises:
+        OSError: none is free.
+    """
+    for port in (*([wanted] if wanted else []), *_outside(), 0):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("", port))
+            except OSError:
+                if port == 0:
+                    raise
+                continue
+            return int(probe.getsockname()[1])
+    raise AssertionError("the last port either binds or raises")
+
+
+def _outside() -> list[int]:
+    """Some ports outside the kernel's range, in random order: programs that ask at the same time get different ones."""
+    low, high = _ephemeral()
+    ports = [port for port in range(LOWEST, 65536) if not low <= port <= high]
+    return random.sample(ports, min(DRAWS, len(ports)))
+
+
+def _ephemeral() -> tuple[int, int]:
+    try:
+        low, high = map(int, EPHEMERAL.read_text().split())
+    except (OSError, ValueError):  # not Linux, or nothing that we know
+        return EPHEMERAL_BY_DEFAULT
+    return low, high
