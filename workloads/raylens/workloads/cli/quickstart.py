@@ -8,7 +8,6 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from raylens.storage import open_store
 from raylens.workloads.cli.options import Address, NumCpus, Set
 
 if TYPE_CHECKING:
@@ -66,6 +65,8 @@ def quickstart(
 
 
 def _show(result: "QuickstartResult", storage: str) -> None:
+    from raylens.storage import open_store
+
     low, high = result.zero_shot_interval
     table = Table(title="raylens quickstart", show_header=False, title_justify="left")
     for name, value in (

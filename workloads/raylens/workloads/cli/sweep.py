@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from raylens.config import dump_yaml
 from raylens.errors import ConfigError
 from raylens.workloads.cli.options import Address, NumCpus, Set, check_file
 from raylens.workloads.cli.runs import AsJson, print_page
@@ -59,6 +58,8 @@ def run(
 
     config = configure_sweep(source, changes or ())
     if print_config:
+        from raylens.config import dump_yaml
+
         typer.echo(dump_yaml(config), nl=False)
         return
     _search(config, address, num_cpus)

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from raylens.config import dump_yaml
 from raylens.workloads.cli.options import Address, NumCpus, Set
 
 if TYPE_CHECKING:
@@ -53,6 +52,8 @@ def train(
 
     config = configure(source, changes or ())
     if print_config:
+        from raylens.config import dump_yaml
+
         typer.echo(dump_yaml(config), nl=False)
         return
     if schedule is not None:
