@@ -1,9 +1,9 @@
 """The stream of raylens, as a training worker consumes it: Ray Data, one split, batches of arrays of its own.
 
-    python benchmarks/streaming_ours.py rate|memory SHARDS HOME TOKENIZER.json WARM WINDOW
+    python benchmarks/streaming_ours.py rate|unpaused|memory SHARDS HOME TOKENIZER.json WARM WINDOW
 
-HOME keeps the manifest. ``memory`` goes through the data for some epochs instead, and prints what all processes
-together held at the end of each. Prints a JSON object.
+HOME keeps the manifest. ``unpaused`` lets Ray Data's executor spin as it does by itself. ``memory`` goes through the
+data for some epochs instead, and prints what all processes together held at the end of each. Prints a JSON object.
 """
 
 import json
@@ -46,8 +46,10 @@ def maker_for(manifest: Manifest, shards: str, tokenizer: Path) -> UnitMaker:
     )
 
 
-def sizes(maker: UnitMaker, stop: int) -> Iterator[int]:
+def sizes(maker: UnitMaker, stop: int, *, paused: bool = True) -> Iterator[int]:
     stream = training_stream(maker, start=0, stop=stop, worker_batch=BATCH)
+    if not paused:
+        stream.context.custom_execution_callback_classes = []
     stream.context.execution_options = execution_options()
     (shard,) = stream.streaming_split(1, equal=True)
     for batch in batches(shard, BATCH):
@@ -80,7 +82,9 @@ def main() -> None:
         if what == "memory":
             result: object = memory(maker, len(manifest))
         else:
-            result = steady_rate(sizes(maker, ENDLESS // BATCH * BATCH), began, float(warm), float(window))
+            result = steady_rate(
+                sizes(maker, ENDLESS // BATCH * BATCH, paused=what == "rate"), began, float(warm), float(window)
+            )
             result |= {"niceness": worker_niceness()}
     print(json.dumps(result))
 
