@@ -45,7 +45,7 @@ format: .venv/.dev ## format the code and mend what the linter can
 	$(BIN)/ruff format .
 
 benchmarks: .venv/.dev .peers/webdataset .peers/infinity ## the claims of docs/benchmarks.md, measured again
-	for file in contrastive streaming text_tower model_step train_loop sweep serving; do $(BIN)/python benchmarks/$$file.py || exit 1; done
+	for file in contrastive streaming streaming_pause startup text_tower model_step train_loop sweep serving; do $(BIN)/python benchmarks/$$file.py || exit 1; done
 
 # A peer has an environment of its own, with the versions of what both sides use.
 .peers/webdataset: constraints.txt
