@@ -2,6 +2,7 @@
 
 import random
 import socket
+from contextlib import suppress
 from pathlib import Path
 
 __all__ = ["free_port"]
@@ -25,16 +26,17 @@ def free_port(wanted: int = 0) -> int:
     Raises:
         OSError: none is free.
     """
-    for port in (*([wanted] if wanted else []), *_outside(), 0):
-        with socket.socket() as probe:
-            try:
-                probe.bind(("", port))
-            except OSError:
-                if port == 0:
-                    raise
-                continue
-            return int(probe.getsockname()[1])
-    raise AssertionError("the last port either binds or raises")
+    for port in filter(None, (wanted, *_outside())):
+        with suppress(OSError):
+            return _bound(port)
+    return _bound(0)
+
+
+def _bound(port: int) -> int:
+    """The port, if it can be bound; for 0, one that the kernel gives."""
+    with socket.socket() as probe:
+        probe.bind(("", port))
+        return int(probe.getsockname()[1])
 
 
 def _outside() -> list[int]:
