@@ -7,44 +7,26 @@ devices bound gains by the pauses; see train_loop.py, case device_bound. Prints 
 """
 
 import argparse
-import json
-import statistics
-import subprocess
 import sys
-from pathlib import Path
-from typing import Any
 
 import streaming_data
 from machine import tell_machine
-
-HERE = Path(__file__).parent
-DATA = HERE / ".data"
-WARM, WINDOW = 10.0, 25.0
-
-
-def rate(kind: str, shards: Path) -> dict[str, Any]:
-    """Of ``rate`` or ``unpaused``, see streaming_ours.py."""
-    command = [sys.executable, HERE / "streaming_ours.py", kind, shards, DATA, DATA / "tokenizer.json", WARM, WINDOW]
-    done = subprocess.run([str(word) for word in command], check=True, stdout=subprocess.PIPE)
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+from streaming import DATA, WARM, WINDOW, claim, run
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
-    rounds = parser.parse_args().rounds
     shards = streaming_data.make_shards(DATA, "512")
-    pairs = [(rate("rate", shards), rate("unpaused", shards)) for _ in range(rounds)]
+    more = (shards, DATA, DATA / "tokenizer.json", WARM, WINDOW)
+    pairs = [
+        [run(sys.executable, "streaming_ours.py", kind, *more) for kind in ("rate", "unpaused")]
+        for _ in range(parser.parse_args().rounds)
+    ]
     tell_machine(int(pairs[0][0]["niceness"]))
-    ratios = [ours["images_per_second"] / unpaused["images_per_second"] for ours, unpaused in pairs]
-    figures = {
-        "claim": "rate_over_unpaused", "value": round(statistics.median(ratios), 3), "unit": "x",
-        "peer": "the same stream without pauses", "wanted": ">= 0.97",
-        "spread": [round(min(ratios), 3), round(max(ratios), 3)],
-        "images_per_second": [[round(side["images_per_second"], 1) for side in pair] for pair in pairs],
-    }  # fmt: skip
-    print(json.dumps(figures), flush=True)
+    rates = [[round(side["images_per_second"], 1) for side in pair] for pair in pairs]
+    ratios = [paused / unpaused for paused, unpaused in rates]
+    claim("rate_over_unpaused", ratios, "x", "the same stream without pauses", ">= 0.97", images_per_second=rates)
 
 
 if __name__ == "__main__":
