@@ -12,7 +12,7 @@ unexport PYTHONDONTWRITEBYTECODE
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
 
-quickstart: .venv/.runtime ## digit scans to a served embedding, for real, in two to three minutes
+quickstart: .venv/.runtime ## digit scans to a served embedding, for real, in one and a half to three minutes
 	$(BIN)/raylens quickstart --storage $(STORAGE)
 
 serve: .venv/.runtime ## serve the quickstart's model on PORT (8000) until Ctrl-C

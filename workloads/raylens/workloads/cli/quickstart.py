@@ -35,7 +35,7 @@ def quickstart(
 ) -> None:
     """Digit scans to a served embedding, for real: pack, train, register, evaluate, serve, check.
 
-    Takes two to three minutes on two cores. Run again, it resumes or reuses what is there.
+    Takes one and a half to three minutes on two cores. Run again, it resumes or reuses what is there.
 
     Examples:
 
