@@ -26,12 +26,12 @@ from raylens.config import BagOfWordsConfig, ObjectiveConfig, RunConfig, ScaleCo
 from raylens.inputs import Preprocess, Tokenizer, fill_templates
 from raylens.models import DualEncoder, ZeroShotClassifier, caption_scores
 from raylens.storage import open_store
-from raylens.train.accumulate import Micro, over_pairs, over_samples
-from raylens.train.forward import PairForward, forward_of, pair_loss
-from raylens.train.guarded import guard
-from raylens.train.optimizer import optimizer_of, take_rates
-from raylens.train.schedule import Moment
-from raylens.workloads.digits import CLASSES, TEMPLATES, pack_digits
+from raylens.train.engine.forward import PairForward, forward_of, pair_loss
+from raylens.train.engine.gradcache import Micro, over_pairs, over_samples
+from raylens.train.engine.optimizer import optimizer_of, take_rates
+from raylens.train.engine.skip_nonfinite import guard
+from raylens.train.loop.schedule import Moment
+from raylens.workloads.quickstart.digits import CLASSES, TEMPLATES, pack_digits
 from raylens.workloads.recipes.digits import digits
 
 BATCH, STEPS, EVERY = 128, 600, 20

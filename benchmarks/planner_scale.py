@@ -23,9 +23,9 @@ import pyarrow.parquet as pq
 from raylens.data import Manifest, Plan, Source
 from raylens.data.formats import Columns, Kind
 from raylens.data.manifest import SCHEMA, SHARDS, digest_of, part_name
-from raylens.data.opened import open_data
 from raylens.data.order import EvenOrder, GivenOrder
-from raylens.data.places import PLACE
+from raylens.data.reader import open_data
+from raylens.data.sample_index import PLACE
 from raylens.data.verify import Topology, verify
 from raylens.storage import open_store
 

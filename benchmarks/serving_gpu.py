@@ -24,7 +24,7 @@ from serving_model import captions, jpegs, make_model
 
 from raylens.registry import Encoder, Registry
 from raylens.serve.messages import Embedded, Embeddings, Item, Picture, Text
-from raylens.serve.replica import EncoderReplica
+from raylens.serve.replica.replica import EncoderReplica
 from raylens.serve.settings import ServeSettings
 
 BATCHES = (1, 16, 64, 256)

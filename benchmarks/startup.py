@@ -25,7 +25,7 @@ from startup_torch import seconds_of_steps
 
 from raylens.cluster.niceness import WORKER_NICENESS, worker_niceness
 from raylens.storage import open_store
-from raylens.workloads.digits import pack_digits
+from raylens.workloads.quickstart.digits import pack_digits
 
 RAYLENS = str(Path(sys.executable).with_name("raylens"))
 HERE = Path(__file__).parent

@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from raylens.inputs import Preprocess
 from raylens.models import DualEncoder
-from raylens.train.optimizer import parameter_groups
+from raylens.train.engine.optimizer import parameter_groups
 from raylens.workloads.recipes.digits import digits
 
 PAIRS = 1441

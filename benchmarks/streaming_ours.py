@@ -19,13 +19,13 @@ from streaming_rate import steady_rate
 from raylens.cluster import session
 from raylens.config import DataConfig, RunConfig, SourceConfig
 from raylens.data import Manifest
+from raylens.data.block import UnitMaker
 from raylens.data.build_plan import build_plan
 from raylens.data.index import manifest_for
 from raylens.data.stream import execution_options, ray_map, training_stream
-from raylens.data.unit import UnitMaker
 from raylens.inputs import Preprocess, Tokenizer
 from raylens.storage import open_store
-from raylens.train.batches import batches
+from raylens.train.loop.batches import batches
 
 SIZE, BATCH, CONTEXT = 224, 256, 77
 ENDLESS = 4_000_000

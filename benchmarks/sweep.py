@@ -30,10 +30,10 @@ from raylens.config import RunConfig, validated
 from raylens.inputs import Preprocess, Tokenizer
 from raylens.storage import open_store
 from raylens.tune import SweepConfig
-from raylens.tune.points import points
-from raylens.tune.schedulers import scheduler_of
+from raylens.tune.search.candidates import points
+from raylens.tune.search.schedulers import scheduler_of
 from raylens.tune.space import Space
-from raylens.workloads.digits import pack_digits
+from raylens.workloads.quickstart.digits import pack_digits
 from raylens.workloads.recipes.sweeps import SWEEPS
 
 AT_A_TIME = 2

@@ -30,11 +30,11 @@ from train_loop_ours import Run, ours
 
 from raylens.cluster import session
 from raylens.config import RunConfig
+from raylens.data.block import UnitMaker
 from raylens.data.pack import pack
-from raylens.data.unit import UnitMaker
 from raylens.storage import open_store
-from raylens.train.prepare import prepare
-from raylens.train.worker import build_model
+from raylens.train.run.prepare import prepare
+from raylens.train.run.worker import build_model
 
 HERE = Path(__file__).parent
 AGREE = 1e-4

@@ -14,7 +14,7 @@ from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
 from raylens.models import DualEncoder
-from raylens.train.optimizer import parameter_groups
+from raylens.train.engine.optimizer import parameter_groups
 
 
 def clip_loss(image_bD: Tensor, text_bD: Tensor, log_scale: Tensor) -> Tensor:

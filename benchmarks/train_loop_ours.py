@@ -10,10 +10,10 @@ from train_loop_cases import EVERY, Case
 
 from raylens.cluster import session
 from raylens.storage import open_store
-from raylens.train.interrupt import Interrupts
-from raylens.train.launch import fit
-from raylens.train.metrics import read_metrics
-from raylens.train.progress import Metrics, News
+from raylens.train.loop.events import Metrics, News
+from raylens.train.ray.interrupts import Interrupts
+from raylens.train.run.launch import fit
+from raylens.train.runs.jsonl import read_metrics
 
 __all__ = ["Run", "ours"]
 

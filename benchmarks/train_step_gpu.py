@@ -22,16 +22,16 @@ import torch.distributed as dist
 from model_peers import END, caption_lengths, ids_of
 
 from raylens.config import RunConfig, apply_overrides, validated
+from raylens.estimate.flops import Flops
+from raylens.estimate.machine import Machine
+from raylens.estimate.step import budget
 from raylens.inputs.preprocess import CLIP_MEAN, CLIP_STD
 from raylens.models import DualEncoder
-from raylens.train.batch import Batch
-from raylens.train.budget import budget
-from raylens.train.budget_machine import Machine
-from raylens.train.flops import Flops
-from raylens.train.forward import forward_of
-from raylens.train.micro_batch import fitting, largest_divisor
-from raylens.train.schedule import Moment
-from raylens.train.zero import ZeroEngine
+from raylens.train.engine.forward import forward_of
+from raylens.train.engine.micro_batch import fitting, largest_divisor
+from raylens.train.engine.zero import ZeroEngine
+from raylens.train.loop.batch import Batch
+from raylens.train.loop.schedule import Moment
 from raylens.workloads.recipes import configure
 
 CASES = ("vit_b32:amp_bf16:4096", "vit_b32:bf16:4096", "vit_b32:amp_bf16:32768")

@@ -8,7 +8,7 @@ import pytest
 import ray
 
 from raylens.cluster import session
-from raylens.serve.environment import environment, own_ports
+from raylens.serve.deploy.environment import environment, own_ports
 
 __all__ = ["CPUS", "S3_ENVIRONMENT", "SHARED", "SharedRay"]
 

@@ -6,9 +6,9 @@ import torch
 from raylens.config import RunConfig, apply_overrides, validated
 from raylens.inputs.preprocess import CLIP_MEAN, CLIP_STD
 from raylens.models import DualEncoder
-from raylens.train.accumulate import over_pairs
-from raylens.train.forward import PairForward, pair_loss
-from raylens.train.micro_batch import fitting, random_micro
+from raylens.train.engine.forward import PairForward, pair_loss
+from raylens.train.engine.gradcache import over_pairs
+from raylens.train.engine.micro_batch import fitting, random_micro
 from raylens.workloads.recipes import vit_b32
 
 BATCH = 2**16

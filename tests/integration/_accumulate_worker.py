@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from raylens.models import DualEncoder
-from raylens.train.forward import forward_of
-from raylens.train.schedule import Moment
-from raylens.train.zero import ZeroEngine
-from tests.integration.ranks import share
+from raylens.train.engine.forward import forward_of
+from raylens.train.engine.zero import ZeroEngine
+from raylens.train.loop.schedule import Moment
+from tests.helpers.ranks import share
 
 if TYPE_CHECKING:
     from raylens.config import RunConfig

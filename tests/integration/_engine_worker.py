@@ -10,11 +10,11 @@ from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
 from deepspeed.runtime.zero.offload_config import DeepSpeedZeroOffloadOptimizerConfig
 
 from raylens.models import DualEncoder
-from raylens.train.forward import forward_of
-from raylens.train.schedule import Moment
-from raylens.train.snapshot import Snapshot
-from raylens.train.zero import ZeroEngine
-from tests.integration.ranks import share
+from raylens.train.checkpoint.snapshot import Snapshot
+from raylens.train.engine.forward import forward_of
+from raylens.train.engine.zero import ZeroEngine
+from raylens.train.loop.schedule import Moment
+from tests.helpers.ranks import share
 
 if TYPE_CHECKING:
     from raylens.config import RunConfig

@@ -10,7 +10,7 @@ from raylens.cluster import session
 from raylens.config import RunConfig, load_yaml, validated
 from raylens.storage import open_store
 from raylens.train import train
-from raylens.train.checkpoint import Checkpoints
+from raylens.train.checkpoint.store import Checkpoints
 from tests.integration.test_unwritable import Refusing, check_finished
 
 

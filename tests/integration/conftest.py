@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from raylens.ports import free_port
-from raylens.serve.environment import PORTS
-from tests.integration.ranks import RankPool
+from raylens.serve.deploy.environment import PORTS
+from tests.helpers.ranks import RankPool
 from tests.shared_ray import S3_ENVIRONMENT, SHARED, SharedRay
 
 

@@ -24,13 +24,13 @@ from raylens.config import (
 )
 from raylens.models import DualEncoder
 from raylens.models.training import prepare_towers
-from raylens.train.assemble import assembled
-from raylens.train.batch import Batch
-from raylens.train.keys import sample_keys
-from raylens.train.optimizer import parameter_groups
-from raylens.train.stats import StepStats
+from raylens.train.checkpoint.consolidate import assembled
+from raylens.train.engine.keys import sample_keys
+from raylens.train.engine.optimizer import parameter_groups
+from raylens.train.loop.batch import Batch
+from raylens.train.loop.stats import StepStats
 from tests.helpers.covering import covering
-from tests.integration.ranks import RankPool
+from tests.helpers.ranks import RankPool
 
 WORK = "tests.integration._accumulate_worker:take_steps"
 B, S, T, VOCAB = 16, 16, 12, 600

@@ -15,7 +15,7 @@ from raylens.config import RunConfig, SourceConfig, dump_yaml, load_yaml, merge,
 from raylens.data import Source
 from raylens.storage import open_store
 from raylens.train import train
-from raylens.train.metrics import read_metrics
+from raylens.train.runs.jsonl import read_metrics
 from raylens.workloads.cli.data import app
 from tests.conftest import png, samples
 from tests.integration.test_training import small

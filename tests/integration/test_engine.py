@@ -14,15 +14,15 @@ from torch.nn import functional
 from raylens.config import OptimConfig, RunConfig, ScheduleConfig, validated
 from raylens.config.deepspeed_keys import ALLOWED, OWN, UNFIT
 from raylens.models import DualEncoder
-from raylens.train.assemble import assembled
-from raylens.train.average import decay_at
-from raylens.train.batch import Batch
-from raylens.train.optimizer import optimizer_of, take_rates
-from raylens.train.schedule import Moment
-from raylens.train.snapshot import Snapshot
-from raylens.train.stats import StepStats
+from raylens.train.checkpoint.consolidate import assembled
+from raylens.train.checkpoint.snapshot import Snapshot
+from raylens.train.engine.ema import decay_at
+from raylens.train.engine.optimizer import optimizer_of, take_rates
+from raylens.train.loop.batch import Batch
+from raylens.train.loop.schedule import Moment
+from raylens.train.loop.stats import StepStats
 from tests.helpers.covering import covering
-from tests.integration.ranks import RankPool
+from tests.helpers.ranks import RankPool
 
 WORKER = "tests.integration._engine_worker"
 B, S, T, VOCAB, STEPS, HALF_OF_THEM = 16, 16, 12, 600, 10, 5

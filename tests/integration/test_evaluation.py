@@ -18,10 +18,10 @@ from raylens.evaluate import ClassList, LabelledImage, zero_shot
 from raylens.registry import Encoder, Registry
 from raylens.storage import Store, open_store
 from raylens.train import RunResult, train
-from raylens.train.checkpoint import Checkpoints
-from raylens.train.metrics import EVALUATIONS, read_metrics, read_records
-from raylens.train.progress import Evaluated, News, Warned
-from raylens.train.run_report import REPORT
+from raylens.train.checkpoint.store import Checkpoints
+from raylens.train.loop.events import Evaluated, News, Warned
+from raylens.train.runs.jsonl import EVALUATIONS, read_metrics, read_records
+from raylens.train.runs.report import REPORT
 from tests.conftest import samples
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tests.integration.ranks import RankPool
+from tests.helpers.ranks import RankPool
 
 SIZES = (1, 2, 4)
 B, F, D = 24, 12, 8

@@ -17,8 +17,8 @@ import pytest
 from raylens.ports import free_port
 from raylens.registry import Registry
 from raylens.storage import open_store
-from raylens.train.checkpoint import Checkpoints
-from raylens.train.metrics import read_metrics
+from raylens.train.checkpoint.store import Checkpoints
+from raylens.train.runs.jsonl import read_metrics
 from raylens.workloads.cli import main
 
 RAYLENS = str(Path(sys.executable).parent / "raylens")

@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from tests.integration.ranks import RankPool, RanksFailedError
+from tests.helpers.ranks import RankPool, RanksFailedError
 
 HERE = "tests.integration.test_ranks"
 

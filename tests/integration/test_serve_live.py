@@ -7,7 +7,7 @@ import httpx
 import numpy as np
 import pytest
 
-from tests.integration.serving import CAPTIONS, ONE, Callers, Site, kill, running, site_in
+from tests.helpers.serving import CAPTIONS, ONE, Callers, Site, kill, running, site_in
 
 pytestmark = pytest.mark.slow
 

@@ -16,7 +16,7 @@ class Recorder:
 from raylens.cluster import session
 
 sys.meta_path.insert(0, Recorder())
-with session(num_cpus=4, meanwhile=["raylens.workloads.quickstart"]):
+with session(num_cpus=4, meanwhile=["raylens.workloads.quickstart.quickstart"]):
     count = len(found)
     first = [in_main for in_main, _ in found].index(False)
     by_main = [name for in_main, name in found[first:count] if in_main and name in sys.modules]

@@ -11,11 +11,11 @@ import pytest
 import ray
 
 from raylens.config import DataConfig, RunConfig, SourceConfig
+from raylens.data.block import UnitMaker
 from raylens.data.build_plan import build_plan
 from raylens.data.index import manifest_for
 from raylens.data.pack import pack
 from raylens.data.stream import execution_options, ray_map, training_stream
-from raylens.data.unit import UnitMaker
 from raylens.data.verify import dealt
 from raylens.inputs import Preprocess, Tokenizer
 from raylens.storage import Store, open_store

@@ -13,11 +13,11 @@ from raylens.data.pack import pack
 from raylens.errors import ManifestError, QuarantineError, RaylensError, StorageError
 from raylens.storage import Store, open_store
 from raylens.train import train
-from raylens.train.metrics import read_metrics
-from raylens.train.progress import Metrics, News
+from raylens.train.loop.events import Metrics, News
+from raylens.train.runs.jsonl import read_metrics
 from tests.conftest import samples
+from tests.helpers.faulty_store import FAULTS, faulty_store
 from tests.integration.conftest import new_bucket
-from tests.integration.faulty_store import FAULTS, faulty_store
 from tests.integration.test_trained import put_back
 from tests.shared_ray import S3_ENVIRONMENT
 

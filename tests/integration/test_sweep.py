@@ -14,12 +14,12 @@ from raylens.config import RunConfig, dump_yaml, load_yaml, validated
 from raylens.registry import Registry
 from raylens.storage import open_store
 from raylens.train import train
-from raylens.train.metrics import EVALUATIONS, read_records
-from raylens.train.run_files import RunFiles
+from raylens.train.runs.jsonl import EVALUATIONS, read_records
+from raylens.train.runs.run_dir import RunFiles
 from raylens.tune import SweepConfig, sweep
-from raylens.tune.points import points
+from raylens.tune.search.candidates import points
 from raylens.tune.trials import SweepRecord, read_sweep
-from raylens.workloads.digits import pack_digits
+from raylens.workloads.quickstart.digits import pack_digits
 from raylens.workloads.recipes.sweeps import SWEEPS
 
 RAYLENS = Path(sys.executable).with_name("raylens")

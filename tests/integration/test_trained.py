@@ -17,11 +17,11 @@ from raylens.data.pack import pack
 from raylens.errors import CheckpointError, ConfigError, ManifestError
 from raylens.storage import Store, open_store
 from raylens.train import RunResult, train
-from raylens.train.checkpoint import Checkpoints
-from raylens.train.metrics import read_metrics
-from raylens.train.progress import Checkpointed, Metrics, News, Preparing, Started
+from raylens.train.checkpoint.store import Checkpoints
+from raylens.train.loop.events import Checkpointed, Metrics, News, Preparing, Started
+from raylens.train.runs.jsonl import read_metrics
 from tests.conftest import samples
-from tests.integration.processes import TorchWatch
+from tests.helpers.processes import TorchWatch
 from tests.integration.test_training import check_like_plain_torch, quiet, small
 
 

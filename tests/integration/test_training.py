@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from raylens.config import RunConfig, apply_overrides, validated
-from raylens.data.opened import open_data
-from raylens.data.unit import UnitMaker
+from raylens.data.block import UnitMaker
+from raylens.data.reader import open_data
 from raylens.data.verify import Topology, verify
 from raylens.errors import (
     ClusterError,
@@ -23,11 +23,11 @@ from raylens.errors import (
 from raylens.registry import Registry
 from raylens.storage import Store, open_store
 from raylens.train import RunResult, train
-from raylens.train.checkpoint import Checkpoints
-from raylens.train.metrics import EVALUATIONS, read_metrics, read_records
-from raylens.train.prepare import prepare
-from raylens.train.progress import Checkpointed, Metrics, News, Restarting
-from raylens.train.worker import build_model
+from raylens.train.checkpoint.store import Checkpoints
+from raylens.train.loop.events import Checkpointed, Metrics, News, Restarting
+from raylens.train.run.prepare import prepare
+from raylens.train.run.worker import build_model
+from raylens.train.runs.jsonl import EVALUATIONS, read_metrics, read_records
 from tests.shared_ray import CPUS
 
 MakeShards = Callable[..., Store]

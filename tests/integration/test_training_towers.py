@@ -13,10 +13,10 @@ from raylens.inputs import Tokenizer
 from raylens.registry import Registry
 from raylens.storage import Store, open_store
 from raylens.train import train
-from raylens.train.checkpoint import Checkpoints
-from raylens.train.metrics import read_metrics
-from raylens.train.prepare import prepare
-from raylens.train.progress import News, Started
+from raylens.train.checkpoint.store import Checkpoints
+from raylens.train.loop.events import News, Started
+from raylens.train.run.prepare import prepare
+from raylens.train.runs.jsonl import read_metrics
 from tests.integration.test_training import quiet, reference_losses, small
 
 MakeShards = Callable[..., Store]

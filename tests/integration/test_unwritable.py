@@ -14,11 +14,11 @@ from raylens.config import RunConfig, dump_yaml, validated
 from raylens.registry import Registry
 from raylens.storage import Store, open_store
 from raylens.train import train
-from raylens.train.checkpoint import Checkpoints
-from raylens.train.metrics import read_metrics
-from raylens.train.progress import Checkpointed, Metrics, News, Restarting, Warned
-from tests.integration.faulty_store import FULL, READ_ONLY, faulty_store
-from tests.integration.ranks import ROOT
+from raylens.train.checkpoint.store import Checkpoints
+from raylens.train.loop.events import Checkpointed, Metrics, News, Restarting, Warned
+from raylens.train.runs.jsonl import read_metrics
+from tests.helpers.faulty_store import FULL, READ_ONLY, faulty_store
+from tests.helpers.ranks import ROOT
 
 MakeShards = Callable[..., Store]
 DRIVER = Path(__file__).with_name("_unwritable_driver.py")

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from raylens.config import SourceConfig
 from raylens.data.index_rows import shard_rows
 from raylens.data.manifest import SCHEMA, SHARDS, Manifest, digest_of, fingerprint, part_name, read_parquet
-from raylens.data.places import places_of
+from raylens.data.sample_index import places_of
 from raylens.data.source import Source
 from raylens.errors import ManifestError, NotFoundError
 from raylens.storage import ObjectInfo, Store, open_store

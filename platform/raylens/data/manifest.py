@@ -5,7 +5,7 @@ Immutable. A folder of its own holds
     manifest.json     counts, digest, and what the data set was opened with; written last: without it there is none
     shards.parquet    a row a shard: path, size, version, counts, digest
     parts/*.parquet   a row a sample, some shards a file (`SCHEMA`)
-    places.bin        a fixed-width record a usable sample (`raylens.data.places`), what training reads
+    places.bin        a fixed-width record a usable sample (`raylens.data.sample_index`), what training reads
     texts.bin         paths and captions of samples whose image is an object of its own
 """
 

@@ -12,8 +12,8 @@ from PIL import Image, UnidentifiedImageError
 
 from raylens.data.index import Mapper
 from raylens.data.manifest import Manifest
-from raylens.data.opened import open_data
 from raylens.data.pack import NewSample, refuse_strangers, shard_name, write_shard
+from raylens.data.reader import open_data
 from raylens.errors import InputError
 from raylens.inputs import decode_image
 from raylens.storage import Store, open_store

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from raylens.capacity import Ask, lasting_shortage, placement
 from raylens.config.placement import GROUP_LABEL
+from raylens.data.block import UnitMaker
+from raylens.data.block_source import counted, task_number
 from raylens.data.idle_pause import with_idle_pause
-from raylens.data.unit import UnitMaker
-from raylens.data.unit_feed import counted, task_number
 from raylens.errors import ClusterError, RaylensError, own_error
 from raylens.storage.patience import be_patient
 

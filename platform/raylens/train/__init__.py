@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 from raylens.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from raylens.train.launch import RunResult, train
+    from raylens.train.run.launch import RunResult, train
 
 __all__ = ["RunResult", "train"]
 
-__getattr__ = lazy_face(__name__, {"RunResult": "launch", "train": "launch"})
+__getattr__ = lazy_face(__name__, {"RunResult": "run.launch", "train": "run.launch"})

@@ -6,12 +6,12 @@ from raylens.config import RunConfig, dump_yaml, load_yaml, validated
 from raylens.errors import CheckpointError, NotFoundError, TrainingError
 from raylens.registry import Registry, Version
 from raylens.storage import Store
-from raylens.train.checkpoint import Checkpoints
-from raylens.train.export import publish
-from raylens.train.prepare import prepare
-from raylens.train.run_files import CONFIG
+from raylens.train.checkpoint.store import Checkpoints
+from raylens.train.run.prepare import prepare
+from raylens.train.run.publish import publish
+from raylens.train.runs.run_dir import CONFIG
 from raylens.tune.config import SweepConfig
-from raylens.tune.layout import BEST, RUNS
+from raylens.tune.paths import BEST, RUNS
 from raylens.tune.results import Configuration, ranked
 from raylens.tune.trials import SweepRecord, TrialRecord
 

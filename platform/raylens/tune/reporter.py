@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Any
 from raylens.config import RunConfig
 from raylens.errors import TrainingError
 from raylens.storage import Store
-from raylens.train.checkpoint import Checkpoints
-from raylens.train.metrics import EVALUATIONS, read_records
-from raylens.train.progress import Checkpointed, Evaluated, News, Started
-from raylens.train.run_files import finite
+from raylens.train.checkpoint.store import Checkpoints
+from raylens.train.loop.events import Checkpointed, Evaluated, News, Started
+from raylens.train.runs.jsonl import EVALUATIONS, read_records
+from raylens.train.runs.run_dir import finite
+from raylens.tune.checkpoint_ref import Pointer
 from raylens.tune.config import SweepConfig
-from raylens.tune.pointer import Pointer
 
 if TYPE_CHECKING:
     from queue import SimpleQueue

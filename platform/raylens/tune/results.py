@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from raylens.train.run_scores import lower_is_better
+from raylens.train.runs.scores import lower_is_better
 from raylens.tune.trials import TrialRecord
 
 __all__ = ["Configuration", "Verdict", "configurations", "ranked", "verdict"]

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from raylens.train.run_figure import short_text
-from raylens.train.run_files import finite
-from raylens.train.run_scores import figure_text
+from raylens.train.runs.run_dir import finite
+from raylens.train.runs.scores import figure_text
 from raylens.tune.domain import Domain
 
 __all__ = ["LONGEST", "Scale", "Tick", "metric_scale", "scale_of", "shortened", "trials_text", "value_text"]

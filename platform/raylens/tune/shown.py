@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 
 from raylens.train.run_figure import short_text
-from raylens.train.run_scores import figure_text, lower_is_better
+from raylens.train.runs.scores import figure_text, lower_is_better
 from raylens.tune.comparable import Point, newest
 from raylens.tune.domain import Domain
 from raylens.tune.results import ranked

@@ -12,20 +12,20 @@ from raylens.config import RunConfig
 from raylens.config.placement import Placement
 from raylens.data.build_plan import build_plan
 from raylens.storage import Store
-from raylens.train.pinned import manifests_of
-from raylens.train.room import asks_of, check_room, placement_of
+from raylens.train.ray.resources import asks_of, check_room, placement_of
+from raylens.train.run.data_lock import manifests_of
 from raylens.tune.best import write_best
 from raylens.tune.config import SweepConfig
 from raylens.tune.interruption import Interruption, quiet
-from raylens.tune.layout import REPORT, RUNS, TUNE, claim, sweep_store
-from raylens.tune.points import points, trials_of
+from raylens.tune.monitor import Ends, Listens, Watch, watch_with
+from raylens.tune.paths import REPORT, RUNS, TUNE, claim, sweep_store
 from raylens.tune.results import Configuration, ranked
-from raylens.tune.schedulers import scheduler_of
+from raylens.tune.search.candidates import points, trials_of
+from raylens.tune.search.schedulers import scheduler_of
 from raylens.tune.space import Space
 from raylens.tune.sweep_report import render_report
 from raylens.tune.trial import Trial
 from raylens.tune.trials import SweepRecord, name_of, sweep_so_far
-from raylens.tune.watch import Ends, Listens, Watch, watch_with
 
 __all__ = ["GUESSED_STEPS", "SweepResult", "concurrency", "sweep"]
 
@@ -192,7 +192,7 @@ def _tuner(
 def _search(config: SweepConfig, space: Space, uri: str) -> tuple[dict[str, Any], Any]:
     """What Ray Tune is given: all configurations, or something that chooses them."""
     if config.search.kind == "tpe":
-        from raylens.tune.searchers import tpe
+        from raylens.tune.search.searchers import tpe
 
         return {}, tpe(config, space, uri)
     return {"sweep": uri, "trial": tune.grid_search(trials_of(config, points(config, space)))}, None

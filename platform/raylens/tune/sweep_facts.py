@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from raylens.train.run_scores import count_text, duration_text, figure_text
+from raylens.train.runs.scores import count_text, duration_text, figure_text
 from raylens.tune.config import SweepConfig
 from raylens.tune.results import verdict
 from raylens.tune.shown import Shown

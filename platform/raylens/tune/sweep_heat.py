@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from raylens.train.run_pages import Panel
-from raylens.train.run_scores import count_text, figure_text
+from raylens.train.runs.scores import count_text, figure_text
 from raylens.tune.comparable import Point, comparable
 from raylens.tune.drawing import Box, Dot, Frame, Mark, Word, drawing
 from raylens.tune.importance import Importances

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from raylens.train.run_scores import count_text, figure_text
+from raylens.train.runs.scores import count_text, figure_text
 from raylens.tune.results import configurations, ranked
 from raylens.tune.scales import shortened, value_text
 from raylens.tune.shown import Shown

@@ -11,13 +11,13 @@ from ray import tune
 from raylens.config import RunConfig, load_yaml, validated
 from raylens.errors import ConfigError, NotFoundError, TrainingError, WorkersLostError
 from raylens.storage import Store, open_store
-from raylens.train.fork import fork, scale_shift
-from raylens.train.interrupt import Interrupts
-from raylens.train.launch import fit
-from raylens.train.run_files import CONFIG
+from raylens.train.ray.interrupts import Interrupts
+from raylens.train.run.fork import fork, scale_shift
+from raylens.train.run.launch import fit
+from raylens.train.runs.run_dir import CONFIG
+from raylens.tune.checkpoint_ref import Pointer
 from raylens.tune.config import SweepConfig
-from raylens.tune.layout import RUNS, read_config
-from raylens.tune.pointer import Pointer
+from raylens.tune.paths import RUNS, read_config
 from raylens.tune.reporter import Reporter, Result
 
 __all__ = ["Trial", "trial_config"]

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 from raylens.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from raylens.serve.client import AsyncEmbeddingClient, EmbeddingClient
-    from raylens.serve.launch import RunningService, serve_model, serve_service
-    from raylens.serve.service import ServiceConfig
+    from raylens.serve.client.client import AsyncEmbeddingClient, EmbeddingClient
+    from raylens.serve.config import ServiceConfig
+    from raylens.serve.deploy.launch import RunningService, serve_model, serve_service
     from raylens.serve.settings import ServeSettings
 
 __all__ = [
@@ -24,12 +24,12 @@ __all__ = [
 __getattr__ = lazy_face(
     __name__,
     {
-        "AsyncEmbeddingClient": "client",
-        "EmbeddingClient": "client",
-        "RunningService": "launch",
+        "AsyncEmbeddingClient": "client.client",
+        "EmbeddingClient": "client.client",
+        "RunningService": "deploy.launch",
         "ServeSettings": "settings",
-        "ServiceConfig": "service",
-        "serve_model": "launch",
-        "serve_service": "launch",
+        "ServiceConfig": "config",
+        "serve_model": "deploy.launch",
+        "serve_service": "deploy.launch",
     },
 )

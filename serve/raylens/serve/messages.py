@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from raylens.serve.tally import Measure, Tally
+from raylens.serve.histograms import Measure, Tally
 
 __all__ = [
     "Condition",
@@ -32,7 +32,7 @@ __all__ = [
 
 Tower = Literal["text", "image"]
 Precision = Literal["auto", "fp32", "bf16"]
-"""What towers are asked to compute with; see `raylens.serve.precision.settle`."""
+"""What towers are asked to compute with; see `raylens.serve.replica.precision.settle`."""
 
 
 @dataclass(frozen=True)

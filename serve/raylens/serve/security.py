@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from raylens.config import Node
-from raylens.serve.fetch import UrlConfig
+from raylens.serve.gateway.fetch import UrlConfig
 
 __all__ = ["SecurityConfig"]
 

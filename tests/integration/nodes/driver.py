@@ -10,7 +10,7 @@ import ray
 from raylens.cluster import session
 from raylens.config import RunConfig, load_yaml, validated
 from raylens.train import train
-from raylens.train.progress import Checkpointed, Metrics, News, Restarting, Started, Warned
+from raylens.train.loop.events import Checkpointed, Metrics, News, Restarting, Started, Warned
 
 
 def say(event: str, step: int | None = None, text: str = "") -> None:

@@ -18,8 +18,8 @@ from raylens.config import RunConfig, apply_overrides, dump_yaml, validated
 from raylens.data.pack import pack
 from raylens.registry import Registry
 from raylens.storage import Store, open_store
-from raylens.train.checkpoint import Checkpoints
-from raylens.train.metrics import read_metrics
+from raylens.train.checkpoint.store import Checkpoints
+from raylens.train.runs.jsonl import read_metrics
 from tests.conftest import samples
 from tests.integration.nodes.monkey import KINDS, NODE, Kill, Monkey
 from tests.integration.nodes.outage import Outage

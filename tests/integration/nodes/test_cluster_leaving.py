@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import ray
 
+from raylens.cluster.description import ClusterSpec
 from raylens.cluster.kuberay import render
-from raylens.cluster.spec import ClusterSpec
 from raylens.config import validated
 from raylens.ports import free_port
 from tests.integration.nodes.conftest import raylets_with

@@ -18,10 +18,11 @@ from raylens.cluster import session
 from raylens.config import RunConfig, validated
 from raylens.data.verify import Topology, verify
 from raylens.storage import Store, open_store
-from raylens.train import launch, train
-from raylens.train.metrics import read_metrics
-from raylens.train.prepare import prepare
-from raylens.train.progress import Metrics, News, Started
+from raylens.train import train
+from raylens.train.loop.events import Metrics, News, Started
+from raylens.train.run import launch
+from raylens.train.run.prepare import prepare
+from raylens.train.runs.jsonl import read_metrics
 from tests.integration.nodes.monkey import NODE
 from tests.integration.test_training import reference_losses
 

@@ -22,15 +22,15 @@ import psutil
 import pytest
 import yaml
 
-from raylens.cluster.local import LocalCluster, LocalNode
-from raylens.cluster.local_start import NodeShape
-from raylens.cluster.profiles import Profile, Profiles, update_profiles
+from raylens.cluster.contexts import Profile, Profiles, update_profiles
+from raylens.cluster.local.cluster import LocalCluster, LocalNode
+from raylens.cluster.local.commands import NodeShape
 from raylens.config import validated
 from raylens.ports import free_port
 from raylens.registry import Registry
 from raylens.serve import EmbeddingClient
 from raylens.storage import open_store
-from raylens.workloads.digits import pack_digits
+from raylens.workloads.quickstart.digits import pack_digits
 from tests.integration.nodes.conftest import OURS, RAYS, survivors
 
 HEAD = NodeShape(cpus=1, store_bytes=150_000_000)
@@ -389,5 +389,5 @@ def test_a_cluster_in_the_background_ends_with_its_command_however_that_ends(sit
     assert raylet.environ()["RAY_worker_niceness"] == "7"  # which its workers inherit
     command.kill()
     command.wait(30)
-    assert not survivors(before, (*RAYS, "local_keeper"))
+    assert not survivors(before, (*RAYS, "supervisor"))
     assert "no local cluster 'small' runs" in site.fails("cluster", "local", "--name", "small", "--stop")

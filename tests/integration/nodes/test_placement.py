@@ -16,13 +16,13 @@ from raylens.capacity import placement
 from raylens.cluster import session
 from raylens.config import RunConfig, validated
 from raylens.config.placement import Group, GroupSize, node_labels
+from raylens.data.block import UnitMaker
 from raylens.data.stream import execution_options, ray_map, training_stream
-from raylens.data.unit import UnitMaker
 from raylens.errors import ClusterError
 from raylens.storage import Store
 from raylens.train import train
-from raylens.train.prepare import prepare
-from raylens.train.progress import Metrics, News, Started
+from raylens.train.loop.events import Metrics, News, Started
+from raylens.train.run.prepare import prepare
 from tests.integration.nodes.conftest import HEAD, raylets_with
 from tests.integration.nodes.monkey import NODE
 from tests.integration.nodes.test_elastic import config_of

@@ -18,14 +18,14 @@ from raylens.registry import Registry
 from raylens.serve import ServiceConfig, serve_service
 from raylens.storage import Store
 from raylens.train import train
-from raylens.train.progress import News, Warned
+from raylens.train.loop.events import News, Warned
+from tests.helpers.serving import random_bundle
 from tests.integration.nodes.autoscaled import autoscaled
 from tests.integration.nodes.conftest import HEAD, raylets_with
 from tests.integration.nodes.monkey import NODE
 from tests.integration.nodes.test_elastic import config_of
 from tests.integration.nodes.test_placement import GROUPS, group_of, smaller
 from tests.integration.nodes.test_serve_nodes import nodes_of
-from tests.integration.serving import random_bundle
 
 pytestmark = pytest.mark.slow
 

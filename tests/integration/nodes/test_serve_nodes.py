@@ -14,8 +14,8 @@ from raylens.config import validated
 from raylens.ports import free_port
 from raylens.registry import Registry
 from raylens.serve import RunningService, ServiceConfig, serve_service
+from tests.helpers.serving import Callers, random_bundle
 from tests.integration.nodes.monkey import NODE
-from tests.integration.serving import Callers, random_bundle
 
 CALLERS = 4
 # Of 2 CPUs a node and one of the head: each node has room for one text replica, and the head for none.

@@ -7,8 +7,8 @@ from rich.table import Table
 from raylens.config import CheckpointConfig, apply_overrides, load_yaml, validated
 from raylens.errors import ConfigError, NotFoundError, RaylensError
 from raylens.storage import open_store
-from raylens.train.checkpoint import Checkpoints
-from raylens.train.retention import kept, prune
+from raylens.train.checkpoint.retention import kept, prune
+from raylens.train.checkpoint.store import Checkpoints
 
 __all__ = ["checkpoints_of", "delete_unkept", "listing", "verified"]
 

@@ -6,9 +6,9 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from raylens.workloads.costing import Cost
-from raylens.workloads.costing_terms import Figure
-from raylens.workloads.tables import Page
+from raylens.workloads.cost.cost import Cost
+from raylens.workloads.cost.terms import Figure
+from raylens.workloads.pages.tables import Page
 
 __all__ = ["cost_page"]
 

@@ -15,13 +15,13 @@ from raylens.data.bijection import permute
 from raylens.data.build_plan import build_plan
 from raylens.data.index import manifest_for
 from raylens.data.manifest import fingerprint
-from raylens.data.opened import open_data
+from raylens.data.reader import open_data
 from raylens.data.stream import ray_map
 from raylens.errors import DataError
 from raylens.storage import Store, open_store
-from raylens.train.metrics import read_metrics
-from raylens.train.prepare import check_claim, run_store
-from raylens.workloads.lines import Lines
+from raylens.train.run.prepare import check_claim, run_store
+from raylens.train.runs.jsonl import read_metrics
+from raylens.workloads.pages.lines import Lines
 
 __all__ = [
     "Cluster",

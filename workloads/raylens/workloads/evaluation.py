@@ -22,7 +22,7 @@ from raylens.evaluate import (
 )
 from raylens.registry import Encoder, Registry, Version
 from raylens.storage import Store, open_store
-from raylens.train.metrics import read_metrics
+from raylens.train.runs.jsonl import read_metrics
 
 __all__ = ["Evaluation", "evaluate_model"]
 

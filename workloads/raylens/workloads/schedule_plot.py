@@ -11,9 +11,9 @@ from raylens.data.manifest import fingerprint
 from raylens.errors import ConfigError
 from raylens.models import DualEncoder, unfilled
 from raylens.storage import open_store
-from raylens.train.forward import forward_of
-from raylens.train.optimizer import parameter_groups
-from raylens.train.schedule import Moment, learning_rate, log_scale_at
+from raylens.train.engine.forward import forward_of
+from raylens.train.engine.optimizer import parameter_groups
+from raylens.train.loop.schedule import Moment, learning_rate, log_scale_at
 
 __all__ = ["plot_schedule", "schedule_figure"]
 

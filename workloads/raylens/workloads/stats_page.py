@@ -5,9 +5,9 @@ from itertools import zip_longest
 
 from rich.cells import cell_len, set_cell_size
 
-from raylens.data.bins import QUANTILE_ERROR, Summary
-from raylens.data.stats import ASPECTS, SMALL_EDGE, Stats
-from raylens.data.tally import Duplicates
+from raylens.data.stats.collect import ASPECTS, SMALL_EDGE, Stats
+from raylens.data.stats.histogram import QUANTILE_ERROR, Summary
+from raylens.data.stats.sketches import Duplicates
 
 __all__ = ["WIDTH", "stats_page"]
 

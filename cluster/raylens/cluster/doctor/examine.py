@@ -23,7 +23,7 @@ from raylens.cluster.doctor.machine import judge_disk, judge_files, judge_shared
 from raylens.cluster.doctor.probes import Probes, Silent, probes
 from raylens.cluster.doctor.store import judge_store
 from raylens.cluster.doctor.versions import judge_versions
-from raylens.cluster.last_line import last_line
+from raylens.cluster.text import last_line
 from raylens.storage import open_store
 
 __all__ = ["Limits", "examine"]

@@ -11,7 +11,7 @@ from ray import cloudpickle
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raylens.cluster.doctor import probe
-from raylens.cluster.last_line import last_line
+from raylens.cluster.text import last_line
 
 __all__ = ["Probes", "Silent", "probes"]
 

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from raylens.cluster.spec import GroupSpec, KubernetesSpec, MachineSpec
-from raylens.cluster.spec.kubernetes import Cloud
+from raylens.cluster.description import GroupSpec, KubernetesSpec, MachineSpec
+from raylens.cluster.description.kubernetes import Cloud
 from raylens.config.placement import Group
 from raylens.errors import ConfigError
 

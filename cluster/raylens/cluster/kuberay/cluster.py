@@ -2,10 +2,10 @@
 
 import math
 
+from raylens.cluster.description import GroupSpec
 from raylens.cluster.kuberay.container import CONTAINER_SECURITY
 from raylens.cluster.kuberay.names import HEAD, Manifest, Rendering
 from raylens.cluster.kuberay.pod import pod_template
-from raylens.cluster.spec import GroupSpec
 from raylens.config.placement import Group
 
 __all__ = ["cluster_spec"]

@@ -1,5 +1,6 @@
 """The container that runs Ray: its environment, resources, probes and end."""
 
+from raylens.cluster.description import CredentialsSpec, GroupSpec, MachineSpec
 from raylens.cluster.kuberay.clouds import grace_seconds
 from raylens.cluster.kuberay.names import (
     AGENT_PORT,
@@ -13,7 +14,6 @@ from raylens.cluster.kuberay.names import (
     Rendering,
 )
 from raylens.cluster.niceness import WORKER_NICENESS
-from raylens.cluster.spec import CredentialsSpec, GroupSpec, MachineSpec
 
 __all__ = ["CONTAINER_SECURITY", "environment", "ray_container"]
 

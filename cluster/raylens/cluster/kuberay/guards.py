@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable
 
+from raylens.cluster.description import GroupSpec, PeerSpec
 from raylens.cluster.kuberay.names import DASHBOARD_PORT, HEAD, METRICS_PORT, Manifest, Rendering
-from raylens.cluster.spec import GroupSpec, PeerSpec
 from raylens.config.placement import GROUP_LABEL, Group
 
 __all__ = ["disruption_budgets", "job_files", "network_policies", "service_account"]

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from raylens.cluster.spec import ClusterSpec, GroupSpec, MachineSpec
+from raylens.cluster.description import ClusterSpec, GroupSpec, MachineSpec
 from raylens.config import dump_yaml
 from raylens.config.placement import Group, node_labels
 

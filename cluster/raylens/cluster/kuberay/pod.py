@@ -2,10 +2,10 @@
 
 from typing import Any
 
+from raylens.cluster.description import MachineSpec, VolumeSpec
 from raylens.cluster.kuberay import clouds
 from raylens.cluster.kuberay.container import FILES, SCRATCH, SHARED_MEMORY, ray_container
 from raylens.cluster.kuberay.names import HEAD, Manifest, Rendering
-from raylens.cluster.spec import MachineSpec, VolumeSpec
 from raylens.config.placement import GROUP_LABEL
 from raylens.errors import ConfigError
 

@@ -7,11 +7,11 @@ from typing import Any, Literal
 
 import yaml
 
+from raylens.cluster.description import ClusterSpec, GroupSpec
 from raylens.cluster.kuberay.guards import disruption_budgets, job_files, network_policies, service_account
 from raylens.cluster.kuberay.names import Manifest, Rendering, Serving
 from raylens.cluster.kuberay.workload import ray_cluster, ray_job, ray_service
 from raylens.cluster.plain_yaml import PlainDumper
-from raylens.cluster.spec import ClusterSpec, GroupSpec
 from raylens.config.placement import Group
 from raylens.errors import ConfigError
 

@@ -3,11 +3,11 @@
 import shlex
 from collections.abc import Sequence
 
+from raylens.cluster.description import JobSpec
 from raylens.cluster.kuberay.cluster import cluster_spec
 from raylens.cluster.kuberay.container import CONTAINER_SECURITY
 from raylens.cluster.kuberay.names import HEAD, RAY_API, Manifest, Rendering
 from raylens.cluster.kuberay.pod import POD_SECURITY, scheduling
-from raylens.cluster.spec import JobSpec
 from raylens.errors import ConfigError
 
 __all__ = ["ray_cluster", "ray_job", "ray_service"]

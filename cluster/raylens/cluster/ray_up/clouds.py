@@ -3,9 +3,9 @@
 import math
 from typing import Any
 
+from raylens.cluster.description import ClusterSpec, GroupSpec, MachineSpec, bytes_of
+from raylens.cluster.description.launcher import AwsSpec, GcpSpec
 from raylens.cluster.ray_up.docker import machine_options
-from raylens.cluster.spec import ClusterSpec, GroupSpec, MachineSpec, bytes_of
-from raylens.cluster.spec.launcher import AwsSpec, GcpSpec
 from raylens.config.placement import Group, node_labels
 from raylens.errors import ConfigError
 

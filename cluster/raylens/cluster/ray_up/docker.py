@@ -3,8 +3,8 @@
 import shlex
 from collections.abc import Mapping
 
+from raylens.cluster.description import ClusterSpec, LauncherSpec, MachineSpec, VolumeSpec
 from raylens.cluster.niceness import WORKER_NICENESS
-from raylens.cluster.spec import ClusterSpec, LauncherSpec, MachineSpec, VolumeSpec
 from raylens.errors import ConfigError
 
 __all__ = ["STORE", "TOKEN", "common_options", "machine_options", "settings"]

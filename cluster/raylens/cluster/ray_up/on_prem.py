@@ -3,8 +3,8 @@
 import shlex
 from typing import Any
 
+from raylens.cluster.description import ClusterSpec, GroupSpec
 from raylens.cluster.ray_up.docker import STORE, machine_options
-from raylens.cluster.spec import ClusterSpec, GroupSpec
 from raylens.config.placement import Group, node_labels
 from raylens.errors import ConfigError
 

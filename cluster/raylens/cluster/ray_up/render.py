@@ -4,10 +4,10 @@ from typing import Any
 
 import yaml
 
+from raylens.cluster.description import ClusterSpec, LauncherSpec
 from raylens.cluster.plain_yaml import PlainDumper
 from raylens.cluster.ray_up import clouds, on_prem
 from raylens.cluster.ray_up.docker import STORE, TOKEN, settings
-from raylens.cluster.spec import ClusterSpec, LauncherSpec
 from raylens.errors import ConfigError
 
 __all__ = ["render", "to_yaml"]

@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from raylens.train.evaluation.figures import Rows
-from raylens.train.evaluation.held import Held
-from raylens.train.forward import Forward, PairForward
+from raylens.train.engine.forward import Forward, PairForward
+from raylens.train.evaluation.eval_data import Held
+from raylens.train.evaluation.metrics import Rows
 
 __all__ = ["Embedding", "embed_images", "embed_pairs", "embed_texts"]
 

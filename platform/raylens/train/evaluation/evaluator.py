@@ -9,13 +9,13 @@ import numpy as np
 import torch
 
 from raylens.errors import RaylensError
-from raylens.train.control import Control
+from raylens.train.collective.coordinator import Control
+from raylens.train.engine.forward import Forward
 from raylens.train.evaluation.embed import Embedding, embed_images, embed_pairs, embed_texts
-from raylens.train.evaluation.figures import Rows, pair_figures, zero_shot_figure
-from raylens.train.evaluation.held import HeldSets, Share, held_labelled, held_pairs, held_prompts
-from raylens.train.evaluation.working import Finding, Working
-from raylens.train.forward import Forward
-from raylens.train.job import WorkerJob
+from raylens.train.evaluation.eval_data import HeldSets, Share, held_labelled, held_pairs, held_prompts
+from raylens.train.evaluation.metrics import Rows, pair_figures, zero_shot_figure
+from raylens.train.evaluation.pending import Finding, Working
+from raylens.train.run.worker_spec import WorkerJob
 
 __all__ = ["Evaluator"]
 

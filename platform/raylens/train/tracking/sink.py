@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from raylens.train.progress import Evaluated, Metrics, News
+from raylens.train.loop.events import Evaluated, Metrics, News
 
 __all__ = ["HISTOGRAMS", "Outcome", "Point", "Sink", "point_of"]
 

@@ -8,12 +8,12 @@ from typing import Self
 from raylens.config import RunConfig
 from raylens.config.tracking import TrackingConfig
 from raylens.storage import Store
-from raylens.train.progress import News, Started
+from raylens.train.loop.events import News, Started
 from raylens.train.tracking.ids import Ids
-from raylens.train.tracking.lane import Lane
 from raylens.train.tracking.mlflow_run import MlflowRun
 from raylens.train.tracking.prometheus import Prometheus
 from raylens.train.tracking.sink import Outcome, Sink, point_of
+from raylens.train.tracking.sink_thread import Lane
 from raylens.train.tracking.tensorboard import TensorBoard
 from raylens.train.tracking.wandb_run import WandbRun
 

@@ -11,13 +11,13 @@ from rich.markup import escape
 
 from raylens.errors import ConfigError, RaylensError
 from raylens.workloads.cli import (
-    budget,
     checkpoints,
     cluster,
-    clusters,
+    contexts,
     cost,
     data,
     doctor,
+    estimate,
     evaluate,
     jobs,
     models,
@@ -43,7 +43,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-for module in (quickstart, train, budget, cost, evaluate, doctor):
+for module in (quickstart, train, estimate, cost, evaluate, doctor):
     module.add_to(app)
 app.add_typer(serve.app, name="serve")
 app.add_typer(models.app, name="models")
@@ -52,7 +52,7 @@ app.add_typer(runs.app, name="runs")
 app.add_typer(checkpoints.app, name="checkpoints")
 app.add_typer(data.app, name="data")
 app.add_typer(jobs.app, name="jobs")
-app.add_typer(clusters.app, name="clusters")
+app.add_typer(contexts.app, name="clusters")
 app.add_typer(cluster.app, name="cluster")
 app.add_typer(tokenizer.app, name="tokenizer")
 

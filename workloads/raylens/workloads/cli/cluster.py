@@ -14,8 +14,8 @@ from raylens.workloads.cli.options import check_file
 from raylens.workloads.cli.runs import print_page
 
 if TYPE_CHECKING:
+    from raylens.cluster.description import ClusterSpec
     from raylens.cluster.kuberay import Kind, Manifest
-    from raylens.cluster.spec import ClusterSpec
 
 __all__ = ["app"]
 
@@ -46,7 +46,7 @@ def init(
     """
     from importlib.resources import files
 
-    example = files("raylens.cluster.spec").joinpath("example.yaml").read_text(encoding="utf-8")
+    example = files("raylens.cluster.description").joinpath("example.yaml").read_text(encoding="utf-8")
     with _writing("CLUSTER.yaml", file):
         check_file(file, "CLUSTER.yaml")
         try:
@@ -65,8 +65,8 @@ def check(file: Description) -> None:
 
         raylens cluster check pets.yaml
     """
-    from raylens.cluster.spec import load_spec
-    from raylens.workloads.cluster_table import check_page
+    from raylens.cluster.description import load_spec
+    from raylens.workloads.pages.cluster import check_page
 
     print_page(check_page(load_spec(file)))
 
@@ -109,9 +109,9 @@ def kuberay(
 
         raylens cluster render kuberay pets.yaml --serve-config serve.yaml --out manifests -- train mine.yaml
     """
+    from raylens.cluster.description import load_spec
     from raylens.cluster.kuberay import render, to_yaml
-    from raylens.cluster.spec import load_spec
-    from raylens.workloads.cluster_service import service_for
+    from raylens.workloads.submit.service_config import service_for
 
     spec = load_spec(file)
     kinds = _kinds(kind, bool(command), serve_config, everything=out is not None)
@@ -147,8 +147,8 @@ def ray_up(
 
         raylens cluster render ray-up pets.yaml --out pets-up.yaml && RAY_AUTH_MODE=token ray up pets-up.yaml
     """
+    from raylens.cluster.description import load_spec
     from raylens.cluster.ray_up import render, to_yaml
-    from raylens.cluster.spec import load_spec
 
     if out is not None:
         with _writing("--out", out):
@@ -190,8 +190,8 @@ def _job(spec: "ClusterSpec", command: list[str]) -> tuple[list[str], dict[str, 
     It is checked as if it were run, and for secrets of this machine.
     """
     from raylens.cluster.kuberay import JOB_FILES
-    from raylens.cluster.leaks import check_text
-    from raylens.workloads.job_command import FILES, job_command
+    from raylens.cluster.secret_scan import check_text
+    from raylens.workloads.submit.command import FILES, job_command
 
     check_text("the command", command, os.environ)
     checked = job_command(command[command[:1] == ["raylens"] :], spec.env | spec.head.env)

@@ -11,7 +11,7 @@ import typer
 from raylens.errors import ClusterError, ConfigError
 
 if TYPE_CHECKING:
-    from raylens.cluster.local_start import NodeShape
+    from raylens.cluster.local.commands import NodeShape
     from raylens.config.placement import Group
 
 __all__ = ["add_to"]
@@ -50,13 +50,13 @@ def local(
 
         raylens cluster local --decode 2 --train 2 --detach && raylens cluster local --stop
     """
-    from raylens.cluster import local_state
+    from raylens.cluster.local import state
 
     if stop:
-        local_state.stop(name)
+        state.stop(name)
         typer.echo(f"stopped: {name}", err=True)
         return
-    pid = local_state.running(name)
+    pid = state.running(name)
     if pid is not None:
         raise ClusterError(f"local cluster {name!r} is running (pid {pid}): --stop ends it, --name starts another")
     if detach:
@@ -69,7 +69,7 @@ def local(
 
 def _shapes(nodes: int, groups: "dict[Group, int]", cpus: int, gpus: int) -> "list[NodeShape]":
     """The head and the others; where there are groups, the head has no CPUs, so that nothing of a run is on it."""
-    from raylens.cluster.local_start import NodeShape
+    from raylens.cluster.local.commands import NodeShape
     from raylens.cluster.session import store_bytes
     from raylens.config.placement import GroupSize, node_labels
 
@@ -89,11 +89,11 @@ def _shapes(nodes: int, groups: "dict[Group, int]", cpus: int, gpus: int) -> "li
 
 
 def _run(name: str, shapes: "list[NodeShape]", port: int) -> None:
-    from raylens.cluster import local_state
-    from raylens.cluster.local import LocalCluster
-    from raylens.cluster.profiles import update_profiles
+    from raylens.cluster.contexts import update_profiles
+    from raylens.cluster.local import state
+    from raylens.cluster.local.cluster import LocalCluster
     from raylens.cluster.session import sigterm_interrupts
-    from raylens.workloads.terminal import Terminal
+    from raylens.workloads.pages.terminal import Terminal
 
     _check_profile(name)
     with Terminal() as terminal, sigterm_interrupts(), contextlib.suppress(KeyboardInterrupt):
@@ -101,7 +101,7 @@ def _run(name: str, shapes: "list[NodeShape]", port: int) -> None:
         terminal.title(f"cluster {name}: {len(shapes)} nodes on this machine")
         with cluster:
             update_profiles(lambda profiles: profiles.replaced(name, cluster.profile))
-            local_state.record(name, cluster.profile.address)
+            state.record(name, cluster.profile.address)
             try:
                 terminal.say(f"ready: {cluster.profile.address}, profile {name!r}, logs in {cluster.folder}")
                 terminal.say(f"submit with `raylens jobs submit --cluster {name} -- ...`; stop with Ctrl-C")
@@ -112,13 +112,13 @@ def _run(name: str, shapes: "list[NodeShape]", port: int) -> None:
                 _forget_profile(name, cluster.profile.address)
                 terminal.say("stopping")
     # Last: who waits for the cluster to be gone looks at this.
-    local_state.forget(name)
+    state.forget(name)
     typer.echo("stopped", err=True)
 
 
 def _check_profile(name: str) -> None:
     """A profile of somebody else's cluster is not written over."""
-    from raylens.cluster.profiles import read_profiles
+    from raylens.cluster.contexts import read_profiles
 
     profile = read_profiles().clusters.get(name)
     if profile is not None and not profile.address.startswith("http://127.0.0.1:"):
@@ -126,7 +126,7 @@ def _check_profile(name: str) -> None:
 
 
 def _forget_profile(name: str, address: str) -> None:
-    from raylens.cluster.profiles import Profiles, update_profiles
+    from raylens.cluster.contexts import Profiles, update_profiles
 
     def without(profiles: Profiles) -> Profiles:
         profile = profiles.clusters.get(name)
@@ -137,9 +137,9 @@ def _forget_profile(name: str, address: str) -> None:
 
 def _in_background(name: str) -> None:
     """The same command without --detach, in a session of its own; returns when its cluster is up."""
-    from raylens.cluster import local_state
+    from raylens.cluster.local import state
 
-    folder = local_state.state_folder()
+    folder = state.state_folder()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     log = folder / f"{name}.log"
     words = [word for word in sys.argv[1:] if word != "--detach"]
@@ -153,7 +153,7 @@ def _in_background(name: str) -> None:
         )
     typer.echo(f"starting in the background, log {log}", err=True)
     try:
-        while local_state.running(name) != process.pid:
+        while state.running(name) != process.pid:
             if process.poll() is not None:
                 said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
                 raise ClusterError(said[-1].removeprefix("error: ") if said else f"it ended with {process.returncode}")

@@ -57,11 +57,11 @@ def cost(
 
         raylens cost vit_l14 --spec spot.yaml --pairs 400000000 --pairs-per-second 21000 --interruptions 2 --json
     """
-    from raylens.cluster.spec import load_spec
+    from raylens.cluster.description import load_spec
+    from raylens.workloads.cost.cost import cost as of
+    from raylens.workloads.cost.inputs import Given, data_of, rate_of
+    from raylens.workloads.cost.terms import Spot
     from raylens.workloads.cost_page import cost_page
-    from raylens.workloads.costing import cost as of
-    from raylens.workloads.costing_inputs import Given, data_of, rate_of
-    from raylens.workloads.costing_terms import Spot
     from raylens.workloads.recipes import configure
 
     config, cluster = configure(source, changes or ()), load_spec(spec)

@@ -52,7 +52,7 @@ def index(
         raylens data index photos.parquet --image-column img --caption-column alt
     """
     from raylens.workloads.data_sets import Cluster, manifests_for
-    from raylens.workloads.data_text import manifest_lines, shard_progress, source_config
+    from raylens.workloads.pages.data import manifest_lines, shard_progress, source_config
 
     source = source_config(uri, kind, image_column, caption_column)
     from raylens.storage import open_store
@@ -84,11 +84,11 @@ def stats(
         raylens data stats quickstart/data/train --sheet digits.png
     """
     from raylens.data.contact_sheet import contact_sheet
-    from raylens.data.stats import collect
+    from raylens.data.stats.collect import collect
     from raylens.storage import open_store
     from raylens.workloads.cli.options import check_file
     from raylens.workloads.data_sets import Cluster, manifests_for, sample_pairs
-    from raylens.workloads.data_text import shard_progress, source_config
+    from raylens.workloads.pages.data import shard_progress, source_config
     from raylens.workloads.stats_page import stats_page
 
     source = source_config(uri, kind, image_column, caption_column)
@@ -137,7 +137,7 @@ def verify(
 
         raylens data verify digits --workers 4 --workers 4,100:2 --epochs 2
     """
-    from raylens.workloads.data_text import verify_text
+    from raylens.workloads.pages.data import verify_text
     from raylens.workloads.recipes import configure
 
     for line in verify_text(configure(source, changes or ()), workers or [], epochs, address, num_cpus):
@@ -162,7 +162,7 @@ def explain(
 
         raylens data explain digits --step 100 --rank 1
     """
-    from raylens.workloads.data_text import explain_text
+    from raylens.workloads.pages.data import explain_text
     from raylens.workloads.recipes import configure
 
     config = configure(source, changes or ())
@@ -195,7 +195,7 @@ def pack(
 
         raylens data pack captions.csv s3://bucket/shards --shorter-edge 512
     """
-    from raylens.workloads.data_text import pack_text, source_config
+    from raylens.workloads.pages.data import pack_text, source_config
 
     source = source_config(uri, kind, image_column, caption_column)
     for line in pack_text(source, out, manifests, per_shard, shorter_edge, address, num_cpus):

@@ -57,7 +57,7 @@ def doctor(
     from raylens.cluster import session
     from raylens.cluster.doctor import Limits, examine
     from raylens.workloads.doctor_page import doctor_page
-    from raylens.workloads.terminal import Terminal
+    from raylens.workloads.pages.terminal import Terminal
 
     with Terminal() as terminal, session(cluster, num_cpus, say=terminal.say):
         report = examine(storage, Limits(seconds=seconds, megabytes=megabytes), terminal.say)
@@ -72,7 +72,7 @@ def _is_submitted(cluster: str) -> bool:
     Raises:
         ConfigError: it is neither an address nor a known name.
     """
-    from raylens.cluster.profiles import read_profiles
+    from raylens.cluster.contexts import read_profiles
 
     if cluster.startswith(("http://", "https://")):
         return True

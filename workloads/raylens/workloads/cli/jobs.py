@@ -13,7 +13,7 @@ from raylens.workloads.cli.options import FAILED, INTERRUPTED, ClusterName, Ende
 from raylens.workloads.cli.runs import AsJson, print_page
 
 if TYPE_CHECKING:
-    from raylens.cluster.jobs import Job, Jobs
+    from raylens.cluster.jobs.api import Job, Jobs
 
 __all__ = ["app"]
 
@@ -76,11 +76,11 @@ def submit(
 
         raylens jobs submit --secret AWS_SECRET_ACCESS_KEY=file:/etc/aws/key -- sweep mine.yaml
     """
-    from raylens.cluster.jobs import Jobs
-    from raylens.cluster.profiles import profile_of
-    from raylens.workloads.job_command import job_command
-    from raylens.workloads.job_options import pairs, resources_of, secrets_of
-    from raylens.workloads.jobs import Order, submit_order
+    from raylens.cluster.contexts import profile_of
+    from raylens.cluster.jobs.api import Jobs
+    from raylens.workloads.submit.command import job_command
+    from raylens.workloads.submit.jobs import Order, submit_order
+    from raylens.workloads.submit.options import pairs, resources_of, secrets_of
 
     name, profile = profile_of(cluster)
     variables = {**profile.env, **pairs(env, "--env")}
@@ -106,7 +106,7 @@ def submit(
 @app.command("list")
 def list_jobs(cluster: ClusterName = None, as_json: AsJson = False) -> None:
     """List the jobs of a cluster, the newest first. A cluster forgets them when its head ends."""
-    from raylens.workloads.jobs import list_page
+    from raylens.workloads.submit.jobs import list_page
 
     with _of(cluster) as jobs:
         print_page(list_page(jobs.all(), as_json))
@@ -115,7 +115,7 @@ def list_jobs(cluster: ClusterName = None, as_json: AsJson = False) -> None:
 @app.command("show")
 def show(submission_id: Id, cluster: ClusterName = None, as_json: AsJson = False) -> None:
     """Show a job: its status and why, where its driver is, what it runs, of whom, from which revision."""
-    from raylens.workloads.jobs import show_page
+    from raylens.workloads.submit.jobs import show_page
 
     with _of(cluster) as jobs:
         print_page(show_page(jobs.get(submission_id), as_json))
@@ -144,7 +144,7 @@ def logs(
 @app.command("stop")
 def stop(submission_id: Id, cluster: ClusterName = None) -> None:
     """Stop a job, and return when it has stopped. A run saves first, and goes on from there with `jobs retry`."""
-    from raylens.cluster.logs import wait
+    from raylens.cluster.jobs.logs import wait
 
     with _of(cluster) as jobs:
         job = jobs.get(submission_id)
@@ -160,7 +160,7 @@ def retry(submission_id: Id, cluster: ClusterName = None, follow: Follow = True)
 
     A run goes on from its newest checkpoint, a sweep where it was.
     """
-    from raylens.cluster.submit import retry as again
+    from raylens.cluster.jobs.submit import retry as again
 
     with _of(cluster) as jobs:
         outcome = again(jobs, submission_id)
@@ -178,7 +178,7 @@ def wait_for(
     timeout: Annotated[float | None, typer.Option(min=0, help="Seconds; then end with status 124.")] = None,
 ) -> None:
     """Wait until a job has ended, and end with its exit status."""
-    from raylens.cluster.logs import wait
+    from raylens.cluster.jobs.logs import wait
 
     with _of(cluster) as jobs, _leaving(submission_id):
         jobs.get(submission_id)  # a cluster that was never there is not waited for
@@ -191,15 +191,15 @@ def wait_for(
 
 @contextmanager
 def _of(cluster: str | None) -> "Iterator[Jobs]":
-    from raylens.cluster.jobs import Jobs
-    from raylens.cluster.profiles import profile_of
+    from raylens.cluster.contexts import profile_of
+    from raylens.cluster.jobs.api import Jobs
 
     with Jobs(*profile_of(cluster)) as jobs:
         yield jobs
 
 
 def _follow(jobs: "Jobs", submission_id: str) -> None:
-    from raylens.cluster.logs import follow
+    from raylens.cluster.jobs.logs import follow
 
     with _leaving(submission_id):
         job = follow(jobs, submission_id, _write, _say)

@@ -86,7 +86,7 @@ def import_model(
 
         raylens models import laion2b_s34b_b79k/ laion --registry s3://bucket/registry
     """
-    from raylens.workloads.foreign import import_text
+    from raylens.workloads.interop import import_text
 
     for line in import_text(source, name, registry, tokenizer, activation, image_size):
         typer.echo(line)
@@ -105,7 +105,7 @@ def export_model(
 
         raylens models export b32 b32-hf/ --format hf
     """
-    from raylens.workloads.foreign import export_text
+    from raylens.workloads.interop import export_text
 
     typer.echo(export_text(model, target, form, registry))
 
@@ -129,7 +129,7 @@ def interpolate_models(
 
         raylens models interpolate b32@1 birds@latest birds-wise --alpha 0.25 --alpha 0.5 --alpha 0.75
     """
-    from raylens.workloads.interpolating import interpolation_text
+    from raylens.workloads.interpolation import interpolation_text
 
     for line in interpolation_text(base, tuned, alpha or [0.5], name, registry):
         typer.echo(line)
@@ -151,7 +151,7 @@ def profile(
 
         raylens models profile rn50x64 --no-measure
     """
-    from raylens.workloads.profile import profile_text
+    from raylens.workloads.pages.model_profile import profile_text
 
     for line in profile_text(name, batch, tokens, measure, as_json):
         typer.echo(line)

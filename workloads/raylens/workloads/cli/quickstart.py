@@ -11,7 +11,7 @@ from rich.table import Table
 from raylens.workloads.cli.options import Address, NumCpus, Set
 
 if TYPE_CHECKING:
-    from raylens.workloads.quickstart import QuickstartResult
+    from raylens.workloads.quickstart.quickstart import QuickstartResult
 
 __all__ = ["add_to"]
 
@@ -46,16 +46,20 @@ def quickstart(
         raylens quickstart --storage "s3://bucket/try?endpoint_override=http://127.0.0.1:9000" --json
     """
     from raylens.cluster import session
-    from raylens.serve.environment import environment, own_ports
-    from raylens.workloads.terminal import Terminal
+    from raylens.serve.deploy.environment import environment, own_ports
+    from raylens.workloads.pages.terminal import Terminal
 
     with (
         Terminal() as terminal,
         session(
-            address, num_cpus, environment() | own_ports(), say=terminal.say, meanwhile=["raylens.workloads.quickstart"]
+            address,
+            num_cpus,
+            environment() | own_ports(),
+            say=terminal.say,
+            meanwhile=["raylens.workloads.quickstart.quickstart"],
         ) as inherited,
     ):
-        from raylens.workloads.quickstart import quickstart as run
+        from raylens.workloads.quickstart.quickstart import quickstart as run
 
         result = run(storage, terminal, assignments=changes or (), inherited=inherited)
     if as_json:

@@ -38,7 +38,7 @@ def list_runs(
 
         raylens runs list s3://bucket/runs --json
     """
-    from raylens.workloads.runs import list_page
+    from raylens.workloads.pages.runs import list_page
 
     print_page(list_page(storage, as_json))
 
@@ -62,7 +62,7 @@ def show(
 
         raylens runs show s3://bucket/runs digits --out digits.html
     """
-    from raylens.workloads.runs import open_run, show_page, write_page
+    from raylens.workloads.pages.runs import open_run, show_page, write_page
 
     if out is not None:
         check_file(out, "--out")
@@ -85,7 +85,7 @@ def compare(
 
         raylens runs compare runs/digits runs/hotter --out compare.html
     """
-    from raylens.workloads.runs import compare as pages
+    from raylens.workloads.pages.runs import compare as pages
 
     check_file(out, "--out")
     print_page(pages(runs, out, as_json))

@@ -76,11 +76,11 @@ def run(
 
         raylens serve digits --registry quickstart/registry --set models.0.image.cpus=4
     """
-    from raylens.workloads.lines import Lines
+    from raylens.workloads.pages.lines import Lines
 
     lines = Lines()
-    from raylens.serve.environment import environment, own_ports
-    from raylens.workloads.serving import logical_cpus, service_config
+    from raylens.serve.deploy.environment import environment, own_ports
+    from raylens.workloads.services import logical_cpus, service_config
 
     settings = service_config(
         config, models, changes, registry=registry, host=host, port=port, replicas=replicas, keys=keys
@@ -122,8 +122,8 @@ def build(
 
         raylens serve build pets@prod --registry s3://models --replicas 2:8 --host 0.0.0.0 --out service.yaml
     """
-    from raylens.serve.declared import declaration
-    from raylens.workloads.serving import service_config
+    from raylens.serve.deploy.serve_config import declaration
+    from raylens.workloads.services import service_config
 
     if out is not None:
         check_file(out, "--out")
@@ -150,9 +150,9 @@ def deploy(
 
         raylens serve deploy service.yaml --cluster team
     """
-    from raylens.cluster.jobs import Jobs
-    from raylens.cluster.profiles import profile_of
-    from raylens.workloads.deploying import deploy as bring
+    from raylens.cluster.contexts import profile_of
+    from raylens.cluster.jobs.api import Jobs
+    from raylens.workloads.submit.services import deploy as bring
 
     with Jobs(*profile_of(cluster)) as jobs:
         url = bring(jobs, file, timeout, lambda text: typer.echo(text, err=True))
@@ -162,9 +162,9 @@ def deploy(
 @app.command("undeploy")
 def undeploy(cluster: ClusterName = None) -> None:
     """End what a cluster serves."""
-    from raylens.cluster.jobs import Jobs
-    from raylens.cluster.profiles import profile_of
-    from raylens.workloads.deploying import undeploy as end
+    from raylens.cluster.contexts import profile_of
+    from raylens.cluster.jobs.api import Jobs
+    from raylens.workloads.submit.services import undeploy as end
 
     with Jobs(*profile_of(cluster)) as jobs:
         end(jobs)
@@ -182,7 +182,7 @@ def key(
         raylens serve key search-team --keys keys.json
     """
     from raylens.cluster.private_file import replace_private
-    from raylens.serve.keys import new_key
+    from raylens.serve.gateway.keys import new_key
 
     check_file(file, "--keys")
     secret, entry = new_key(name)

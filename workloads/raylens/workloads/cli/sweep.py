@@ -54,7 +54,7 @@ def run(
 
         raylens sweep mine.yaml --set name=longer --set budget.trials=100 --set scheduler.kind=fifo
     """
-    from raylens.workloads.sweeping import configure_sweep
+    from raylens.workloads.sweeps import configure_sweep
 
     config = configure_sweep(source, changes or ())
     if print_config:
@@ -72,7 +72,7 @@ def resume(uri: Uri, address: Address = None, num_cpus: NumCpus = None) -> None:
     Ray Tune's own state in the folder is read by pickle: resume only sweeps whose storage nobody else writes to.
     """
     from raylens.storage import open_store
-    from raylens.tune.layout import parent_of, read_config
+    from raylens.tune.paths import parent_of, read_config
 
     config = read_config(open_store(uri))
     _search(config.model_copy(update={"storage": parent_of(uri, config.name)}), address, num_cpus)
@@ -82,12 +82,12 @@ def _search(config: "SweepConfig", address: str | None, num_cpus: int | None) ->
     from raylens.cluster import session
     from raylens.storage import open_store
     from raylens.tune import sweep
-    from raylens.tune.layout import BEST, REPORT
+    from raylens.tune.paths import BEST, REPORT
     from raylens.tune.results import verdict
     from raylens.tune.sweep import GUESSED_STEPS
 
     config.check(GUESSED_STEPS)  # before Ray starts
-    from raylens.workloads.sweep_table import SweepTerminal
+    from raylens.workloads.pages.sweep_terminal import SweepTerminal
 
     with SweepTerminal(config) as terminal, session(address, num_cpus, say=terminal.say):
         result = sweep(config, say=terminal.say, tell=terminal.tell)
@@ -108,7 +108,7 @@ def list_sweeps(
     as_json: AsJson = False,
 ) -> None:
     """List the sweeps of a storage, with the best value of each."""
-    from raylens.workloads.sweep_pages import list_page
+    from raylens.workloads.pages.sweeps import list_page
 
     print_page(list_page(storage, as_json))
 
@@ -121,10 +121,10 @@ def show(
 ) -> None:
     """Show a sweep: its trials, the best first. Its folder has the page with plots, report.html, when it has ended."""
     from raylens.storage import open_store
-    from raylens.tune.layout import read_config
+    from raylens.tune.paths import read_config
     from raylens.tune.sweep_report import render_report
     from raylens.tune.trials import read_sweep
-    from raylens.workloads.sweep_pages import show_page
+    from raylens.workloads.pages.sweeps import show_page
 
     if out is not None:
         check_file(out, "--out")
@@ -141,7 +141,7 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Compare sweeps: what each used, and the best of each. Trials are runs, which `raylens runs compare` draws."""
-    from raylens.workloads.sweep_pages import compare_page
+    from raylens.workloads.pages.sweeps import compare_page
 
     print_page(compare_page(uris, as_json))
 
@@ -149,7 +149,7 @@ def compare(
 @app.command("stop")
 def stop(uri: Uri) -> None:
     """Ask a sweep to end, wherever it runs. What was trained stays, and so do report and best.yaml."""
-    from raylens.workloads.sweep_pages import request_stop
+    from raylens.workloads.pages.sweeps import request_stop
 
     typer.echo(request_stop(uri))
 
@@ -167,7 +167,7 @@ def promote(
     """
     from raylens.storage import open_store
     from raylens.tune.best import promote as register
-    from raylens.tune.layout import read_config
+    from raylens.tune.paths import read_config
     from raylens.tune.trials import read_sweep
 
     name, at, alias = model.partition("@")

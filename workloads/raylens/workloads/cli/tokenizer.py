@@ -35,7 +35,7 @@ def train(
         raylens train vit_b32 --set tokenizer=cc12m.json
     """
     from raylens.workloads.cli.options import check_file
-    from raylens.workloads.tokenizing import train_text
+    from raylens.workloads.tokenizers import train_text
 
     check_file(out, "--out")
     for line in train_text(uri, out, vocab, kind, caption_column, address, num_cpus):
@@ -56,7 +56,7 @@ def show(
 
         raylens tokenizer show tokenizer.json "a photo of a dog"
     """
-    from raylens.workloads.tokenizing import show_text
+    from raylens.workloads.tokenizers import show_text
 
     for line in show_text(tokenizer, texts, context):
         typer.echo(line)

@@ -10,7 +10,7 @@ from raylens.workloads.cli.options import Address, NumCpus, Set
 if TYPE_CHECKING:
     from raylens.config import RunConfig
     from raylens.train import RunResult
-    from raylens.workloads.terminal import Terminal
+    from raylens.workloads.pages.terminal import Terminal
 
 __all__ = ["add_to"]
 
@@ -60,11 +60,11 @@ def train(
         _plot(config, schedule)
         return
     from raylens.cluster import session
-    from raylens.workloads.terminal import Terminal
+    from raylens.workloads.pages.terminal import Terminal
 
     with Terminal() as terminal:
         terminal.title(f"train {config.name}")
-        with session(address, num_cpus, say=terminal.say, meanwhile=["raylens.train.launch"]):
+        with session(address, num_cpus, say=terminal.say, meanwhile=["raylens.train.run.launch"]):
             result = _train(config, terminal)
     typer.echo(f"{result.version} in {config.registry_uri}")
 

@@ -1,0 +1,201 @@
+"""Making a unit: the samples at a span of positions, read, decoded, cropped and tokenised."""
+
+import functools
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raylens.data.bijection import Ints, uniforms
+from raylens.data.draws import Draws
+from raylens.data.formats import Pair
+from raylens.data.plan import Plan
+from raylens.data.quarantine import Quarantined, write_records
+from raylens.data.reader import Opened, Request, open_data
+from raylens.errors import InputError, QuarantineError
+from raylens.inputs import Preprocess, Tokenizer
+from raylens.storage import open_store
+
+__all__ = ["UnitMaker"]
+
+Block = dict[str, NDArray[np.generic]]
+Pixels = NDArray[np.uint8]
+DECODE_THREADS = 2  # Pillow releases the interpreter while it decodes and resizes
+READ_THREADS = 8  # a store's answers take tens of milliseconds, during which nothing else is to be done
+TRIES = 64
+
+
+@dataclass(frozen=True)
+class _Slot:
+    """A position and what stands there."""
+
+    source: int
+    epoch: int
+    sample: int
+    position: int
+    draws: Draws
+
+
+@dataclass(frozen=True)
+class UnitMaker:
+    """Everything that a task needs to turn positions of the plan into arrays; small, and travels by pickle."""
+
+    plan: Plan
+    homes: tuple[str, ...]
+    """URI of the manifest of each data set of the plan."""
+    run_uri: str
+    preprocess: Preprocess
+    tokenizer_json: str
+    context: int
+    crop_min_scale: float
+    max_pixels: int
+    check_hashes: bool = False
+
+    def make(self, start: int, stop: int) -> Block:
+        """What stands at positions ``start .. stop-1``, in order.
+
+        Columns: ``image`` ``[n, S, S, 3]`` uint8, ``ids`` ``[n, T]`` int32, ``sample`` (counted over all data sets),
+        ``epoch`` and ``position`` ``[n]`` int64, ``substituted`` and ``truncated`` ``[n]`` bool; and, to tell what
+        bounds the stream, ``read_seconds`` and ``decode_seconds`` ``[n]`` float64 (a task's time shared by its
+        samples), ``made_at``.
+        """
+        slots = self._slots(np.arange(start, stop))
+        began = time.perf_counter()
+        raw = self._read(slots)
+        return self._block(raw, slots, (time.perf_counter() - began) / len(slots))
+
+    def _slots(self, positions: Ints) -> list[_Slot]:
+        located = self.plan.locate(positions)
+        values = uniforms(self.plan.draw_keys(located), 4)
+        columns = (located.source, located.epoch, located.sample, positions)
+        return [
+            _Slot(source, epoch, sample, position, Draws.of(draws))
+            for source, epoch, sample, position, draws in zip(*(c.tolist() for c in columns), values, strict=True)
+        ]
+
+    def _read(self, slots: list[_Slot]) -> dict[tuple[int, int], Pair]:
+        """All samples of a unit, each once, several requests at a time."""
+        tasks: list[tuple[int, Opened, Request]] = []
+        for number, home in enumerate(self.homes):
+            samples = np.unique(np.array([slot.sample for slot in slots if slot.source == number], dtype=np.int64))
+            if len(samples):
+                opened = open_data(home)
+                tasks += [(number, opened, request) for request in opened.requests(samples)]
+        found: dict[tuple[int, int], Pair] = {}
+        for number, pairs in _readers().map(self._answer, tasks):
+            found.update({(number, sample): pair for sample, pair in pairs})
+        return found
+
+    def _answer(self, task: tuple[int, Opened, Request]) -> tuple[int, list[tuple[int, Pair]]]:
+        number, opened, request = task
+        return number, list(opened.read(request, check_hashes=self.check_hashes))
+
+    def _block(self, raw: dict[tuple[int, int], Pair], slots: list[_Slot], reading: float) -> Block:
+        began = time.perf_counter()
+        image = np.empty((len(slots), self.preprocess.size, self.preprocess.size, 3), dtype=np.uint8)
+
+        def some(numbers: range) -> list[tuple[str, Quarantined | None]]:
+            return [self._one(slots[number], raw, image[number]) for number in numbers]
+
+        each = -(-len(slots) // DECODE_THREADS)
+        stripes = [range(first, min(first + each, len(slots))) for first in range(0, len(slots), each)]
+        made = [one for stripe in _decoders().map(some, stripes) for one in stripe]
+        ids_BT, truncated_B = _tokenizer(self.tokenizer_json)([text for text, _ in made], self.context)
+        self._write_down([record for _, record in made if record is not None])
+        columns = {name: np.array([getattr(slot, name) for slot in slots]) for name in ("epoch", "position")}
+        offsets = self.plan.offsets
+        return {
+            "image": image,
+            "ids": ids_BT,
+            "sample": np.array([offsets[slot.source] + slot.sample for slot in slots], dtype=np.int64),
+            **columns,
+            "substituted": np.array([record is not None for _, record in made]),
+            "truncated": truncated_B,
+            "read_seconds": np.full(len(slots), reading),
+            "decode_seconds": np.full(len(slots), (time.perf_counter() - began) / len(slots)),
+            "made_at": np.full(len(slots), time.time()),
+        }
+
+    def _write_down(self, bad: list[Quarantined]) -> None:
+        """Keys are looked up together: each look reads a part of the manifest."""
+        for number in {record.source for record in bad}:
+            records = [record for record in bad if record.source == number]
+            keys = open_data(self.homes[number]).keys([record.sample for record in records])
+            named = [replace(record, key=key) for record, key in zip(records, keys, strict=True)]
+            write_records(open_store(self.run_uri), named)
+
+    def _one(self, slot: _Slot, raw: dict[tuple[int, int], Pair], out: Pixels) -> tuple[str, Quarantined | None]:
+        """Fill a sample's place: putting images together afterwards takes a tenth of the time of decoding them."""
+        pair = raw[slot.source, slot.sample]
+        try:
+            self._pixels(pair.image, slot.draws, out)
+        except InputError as error:
+            substitute, caption = self._substitute(slot, out)
+            opened = open_data(self.homes[slot.source])
+            record = Quarantined(
+                shard=opened.shard_path(slot.sample),
+                offset=int(opened.places["offset"][slot.sample]),
+                key="",
+                source=slot.source,
+                sample=slot.sample,
+                position=slot.position,
+                reason=str(error),
+                substitute=substitute,
+            )
+            return caption, record
+        return pair.captions[slot.draws.choose(len(pair.captions))], None
+
+    def _substitute(self, slot: _Slot, out: Pixels) -> tuple[int, str]:
+        """The next sample in manifest order that can be used: the same for every worker and every resume."""
+        opened, samples = open_data(self.homes[slot.source]), self.plan.orders[slot.source].samples
+        reason: InputError | None = None
+        for step in range(1, TRIES + 1):
+            other = (slot.sample + step) % samples
+            (request,) = opened.requests(np.array([other]))
+            for _, pair in opened.read(request):
+                try:
+                    self._pixels(pair.image, slot.draws, out)
+                except InputError as error:
+                    reason = error
+                    continue
+                return other, pair.captions[slot.draws.choose(len(pair.captions))]
+        raise QuarantineError(
+            f"{TRIES} samples in a row cannot be used, from sample {slot.sample} of {opened.source.asked} on, in "
+            f"{opened.shard_path(slot.sample)}; the last: {reason}"
+        )
+
+    def _pixels(self, image: bytes, draws: Draws, out: Pixels) -> None:
+        if self.crop_min_scale == 1.0:
+            out[:] = self.preprocess(image, max_pixels=self.max_pixels)
+        else:
+            least, most = self.crop_min_scale, self.max_pixels
+            self.preprocess.random_crop(image, draws.crop, min_scale=least, max_pixels=most, out=out)
+
+
+@functools.lru_cache(maxsize=1)
+def _decoders() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(DECODE_THREADS, thread_name_prefix="decode", initializer=_load_torch)
+
+
+def _load_torch() -> None:
+    """Import torch in a thread of the pool, where nothing interrupts it.
+
+    Ray cancels a task by an interrupt in the main thread. One that comes while torch is imported leaves a part of it
+    behind, and every later task of that process, of other streams too, fails at its import.
+    """
+    import torch
+
+    # In these threads, not in threads of its own: a kernel that spreads over all cores takes them from other tasks.
+    torch.set_num_threads(1)
+
+
+@functools.lru_cache(maxsize=1)
+def _readers() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(READ_THREADS, thread_name_prefix="read")
+
+
+@functools.lru_cache(maxsize=4)
+def _tokenizer(text: str) -> Tokenizer:
+    return Tokenizer.from_json(text)

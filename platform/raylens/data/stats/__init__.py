@@ -1,0 +1,1 @@
+"""The statistics of a data set, in memory that does not grow with its samples."""

@@ -1,0 +1,171 @@
+"""What a manifest says of a data set, counted in one pass and in memory that does not grow with its samples."""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from raylens.data.bijection import Ints, Words
+from raylens.data.stats.histogram import QUANTILE_ERROR, Bar, Bins, Summary
+from raylens.data.stats.sketches import Contents, Duplicates, Size, Sizes, Tally
+from raylens.errors import ManifestError
+
+__all__ = ["ASPECTS", "SMALL_EDGE", "Stats", "collect"]
+
+SMALL_EDGE = 224
+"""Pixels; images whose shorter edge is below are enlarged for the usual image towers."""
+ASPECTS = {
+    "1:4": 1 / 4, "1:3": 1 / 3, "1:2": 1 / 2, "9:16": 9 / 16, "2:3": 2 / 3, "3:4": 3 / 4, "1:1": 1.0,
+    "4:3": 4 / 3, "3:2": 3 / 2, "16:9": 16 / 9, "2:1": 2.0, "3:1": 3.0, "4:1": 4.0,
+}  # fmt: skip
+"""Width to height: the ratios that the histogram counts at, each image at the nearest."""
+ASPECT_EDGES = np.sqrt(np.array(list(ASPECTS.values()))[1:] * np.array(list(ASPECTS.values()))[:-1])
+
+
+@dataclasses.dataclass(frozen=True)
+class Stats:
+    """A data set in numbers. What describes samples is ``None`` where there is no usable one."""
+
+    samples: int
+    rejected: int
+    reasons: dict[str, int]
+    """Of the rejected, most frequent first."""
+    shards: int
+    per_shard: tuple[int, float, int] | None
+    """Least, median and most usable samples of a shard; ``None`` without shards."""
+    image_bytes: Summary | None
+    width: Summary | None
+    height: Summary | None
+    pixels: Summary | None
+    aspect: Summary | None
+    """Width to height."""
+    caption_bytes: Summary | None
+    """UTF-8, of the first caption."""
+    captions: Summary | None
+    """Of a sample."""
+    small_share: float | None
+    """Of images whose shorter edge is below `SMALL_EDGE`."""
+    sizes: tuple[Size, ...]
+    """The most frequent; those that certainly are, so none where all sizes are about as rare."""
+    sizes_short: int
+    """How far at most the counts of ``sizes`` are too low; 0 where they are exact."""
+    duplicate_images: Duplicates | None
+    duplicate_captions: Duplicates | None
+    quantile_error: float = QUANTILE_ERROR
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return dataclasses.asdict(self)
+
+
+def collect(tables: Iterable[pa.Table]) -> Stats:
+    """Count the parts of a manifest, rows as in `raylens.data.manifest.SCHEMA`.
+
+    Raises:
+        ManifestError: a sample without a ``reason`` lacks a value.
+    """
+    found = _Found()
+    for table in tables:
+        found.add(table)
+    return found.stats()
+
+
+class _Found:
+    """All that is counted."""
+
+    def __init__(self) -> None:
+        self.samples, self.small = 0, 0
+        self.reasons: Counter[str] = Counter()
+        self.seen, self.shards, self.sizes = Tally(), Tally(), Sizes()
+        names = ("image_bytes", "width", "height", "pixels", "aspect", "caption_bytes", "captions")
+        self.bins = {name: Bins() for name in names}
+        self.aspects = np.zeros(len(ASPECTS), dtype=np.int64)
+        self.images, self.texts = Contents(), Contents()
+
+    def add(self, table: pa.Table) -> None:
+        """A part of the manifest."""
+        for pair in pc.value_counts(table["reason"].drop_null()).to_pylist():
+            self.reasons[pair["values"]] += pair["counts"]
+        self.seen.add(table["shard"].drop_null().unique().to_numpy().astype(np.int64))
+        rows = table.filter(table["reason"].is_null())
+        if not rows.num_rows:
+            return
+        self.samples += rows.num_rows
+        self.shards.add(_integers(rows, "shard"))
+        self._add_sizes(_integers(rows, "width"), _integers(rows, "height"))
+        self.bins["image_bytes"].add(_integers(rows, "image_length"))
+        self.bins["caption_bytes"].add(_integers(rows, "caption_length"))
+        self.bins["captions"].add(_integers(rows, "caption_count"))
+        self.images.offer(_hashes(rows, "image_sha256"))
+        self.texts.offer(_hashes(rows, "caption_hash"))
+
+    def _add_sizes(self, width: Ints, height: Ints) -> None:
+        self.bins["width"].add(width)
+        self.bins["height"].add(height)
+        self.bins["pixels"].add(width * height)
+        # A header may declare an edge of 0.
+        aspect = width / np.maximum(height, 1)
+        self.bins["aspect"].add(aspect)
+        nearest = np.searchsorted(ASPECT_EDGES, aspect, side="right")
+        self.aspects += np.bincount(nearest, minlength=len(ASPECTS))
+        self.small += int(np.count_nonzero(np.minimum(width, height) < SMALL_EDGE))
+        self.sizes.add(width << 32 | height)
+
+    def stats(self) -> Stats:
+        """What was found until now."""
+        per_shard = np.concatenate([self.shards.counts, np.zeros(len(self.seen.keys) - len(self.shards.keys))])
+        return Stats(
+            samples=self.samples,
+            rejected=self.reasons.total(),
+            reasons=dict(sorted(self.reasons.items(), key=lambda item: (-item[1], item[0]))),
+            shards=len(per_shard),
+            per_shard=_spread(per_shard) if len(per_shard) else None,
+            image_bytes=self.bins["image_bytes"].summary(),
+            width=self.bins["width"].summary(),
+            height=self.bins["height"].summary(),
+            pixels=self.bins["pixels"].summary(),
+            aspect=self.bins["aspect"].summary(self._aspect_bars()),
+            caption_bytes=self.bins["caption_bytes"].summary(),
+            captions=self.bins["captions"].summary(),
+            small_share=self.small / self.samples if self.samples else None,
+            sizes=self.sizes.top(),
+            sizes_short=self.sizes.short,
+            duplicate_images=self.images.duplicates(),
+            duplicate_captions=self.texts.duplicates(),
+        )
+
+    def _aspect_bars(self) -> tuple[Bar, ...]:
+        most = max(float(ASPECT_EDGES[-1]), self.bins["aspect"].most)
+        borders = [0.0, *ASPECT_EDGES.tolist(), most]
+        return tuple(Bar(*bar) for bar in zip(borders[:-1], borders[1:], self.aspects.tolist(), strict=True))
+
+
+def _spread(counts: NDArray[np.float64]) -> tuple[int, float, int]:
+    return int(counts.min()), float(np.median(counts)), int(counts.max())
+
+
+def _integers(rows: pa.Table, name: str) -> Ints:
+    return _present(rows, name).to_numpy().astype(np.int64)  # type: ignore[no-any-return]
+
+
+def _hashes(rows: pa.Table, name: str) -> Words:
+    """The first 8 bytes of each hash."""
+    return np.concatenate([_words(chunk) for chunk in _present(rows, name).chunks])
+
+
+def _words(chunk: pa.Array) -> Words:
+    width = chunk.type.byte_width
+    table = np.frombuffer(chunk.buffers()[1], dtype=np.uint8)[chunk.offset * width :][: len(chunk) * width]
+    return np.ascontiguousarray(table.reshape(-1, width)[:, :8]).view("<u8").ravel()
+
+
+def _present(rows: pa.Table, name: str) -> pa.ChunkedArray:
+    column = rows[name]
+    if column.null_count:
+        raise ManifestError(f"manifest: {column.null_count} usable samples have no {name}: index the data set again")
+    return column

@@ -1,0 +1,162 @@
+"""What a run's towers are and keep, counted on a model without memory ("meta"), so that any size can be asked for."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+from raylens.config import ModelConfig, RunConfig, TowersConfig
+from raylens.estimate.profile import costs
+from raylens.models import DualEncoder, unfilled
+from raylens.models.training import prepare_towers
+from raylens.models.transformer import Block
+
+__all__ = ["Counts", "counts_of"]
+
+END = 1
+PAIRS = (2, 4)
+"""Batches whose difference is what a pair keeps; what does not grow with the batch drops out."""
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Parameters of the model, and bytes and operations of one pair."""
+
+    parameters: int
+    learning: int
+    """Parameters that have a gradient."""
+    multiplied: int
+    """Parameters that autocast casts to bf16, once for each micro-batch; 0 without it."""
+    largest_module: int
+    """Parameters of the module that has most of its own."""
+    image_flops: float
+    """Forward; a multiplication and an addition are two."""
+    text_flops: float
+    kept_bytes: float
+    """What the forward pass keeps for the backward pass, blocks checkpointed or not, in the run's precision."""
+    inside_bytes: float
+    """Of that, without checkpointed blocks, the inside of the block that keeps most."""
+    largest_bytes: float
+    """The largest tensor among it."""
+
+
+def counts_of(config: RunConfig, tokens: int) -> Counts:
+    """Of the model as the run trains it: precision, locked towers, dropout and checkpointed blocks.
+
+    Args:
+        config: of the run.
+        tokens: of a caption, marks included.
+    """
+    towers = config.towers.model_copy(update={"compile": False})  # nothing is computed here
+    return _counts(config.model, towers, config.precision, config.objective.learn_scale, tokens)
+
+
+@lru_cache(maxsize=32)
+def _counts(config: ModelConfig, towers: TowersConfig, precision: str, learn_scale: bool, tokens: int) -> Counts:
+    model = _model(config, towers, precision)
+    model.logit_scale.requires_grad_(learn_scale)
+    plain = _model(config, towers.model_copy(update={"checkpoint_blocks": False}), precision)
+    few, many = (_kept(model, pairs, tokens).bytes for pairs in PAIRS)
+    whole = _kept(plain, PAIRS[0], tokens)
+    cost = costs(config, tokens)
+    return Counts(
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        learning=sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
+        multiplied=_multiplied(model) if precision == "amp_bf16" else 0,
+        largest_module=max(sum(own.numel() for own in module.parameters(recurse=False)) for module in model.modules()),
+        image_flops=1e9 * cost.image_gflops * (1.0 - towers.patch_dropout),
+        text_flops=1e9 * cost.text_gflops,
+        kept_bytes=(many - few) / (PAIRS[1] - PAIRS[0]),
+        inside_bytes=whole.inside / PAIRS[0],
+        largest_bytes=whole.largest / PAIRS[0],
+    )
+
+
+def _model(config: ModelConfig, towers: TowersConfig, precision: str) -> DualEncoder:
+    with unfilled():
+        model = DualEncoder(config, end_id=END, mean=(0.5,) * 3, std=(0.5,) * 3)
+    if precision in DTYPES:
+        model.to(DTYPES[precision])
+    if precision == "amp_bf16":
+        model.multiply_in(torch.bfloat16)  # keeps the same tensors as autocast, which does not know "meta"
+    return prepare_towers(model, towers)
+
+
+def _multiplied(model: DualEncoder) -> int:
+    """Parameters cast to bf16 by `DualEncoder.multiply_in`, and the projections, which autocast casts as well."""
+    return sum(
+        parameter.numel()
+        for name, parameter in model.named_parameters()
+        if parameter.dtype == torch.bfloat16 or name in ("visual.proj", "text.text_projection")
+    )
+
+
+@dataclass
+class _Kept:
+    """Bytes of storages that autograd holds, each counted once; and most of what a block holds."""
+
+    bytes: int = 0
+    largest: int = 0
+    inside: int = 0
+
+
+def _kept(model: DualEncoder, pairs: int, tokens: int) -> _Kept:
+    found, seen = _Kept(), {}
+    weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in weights and storage._cdata not in seen:
+            seen[storage._cdata] = tensor  # held, so that no other takes its place
+            found.bytes += storage.nbytes()
+            found.largest = max(found.largest, storage.nbytes())
+        return tensor
+
+    size = model.config.image.size
+    image_BCSS = torch.zeros(pairs, 3, size, size, device="meta", dtype=model.dtype)
+    ids_BT = torch.full((pairs, tokens), 5, device="meta")
+    key_B = torch.arange(pairs, device="meta")
+    with saved_tensors_hooks(keep, lambda tensor: tensor), _Fused(), _watched(model, found):
+        held = model.visual(image_BCSS, key_B), model.text(ids_BT, torch.full((pairs,), tokens - 1), key_B)
+    del held
+    return found
+
+
+@contextmanager
+def _watched(model: nn.Module, found: _Kept) -> Iterator[None]:
+    """Notes what each block adds to what is kept."""
+    before = [0]
+
+    def enter(*_: Any) -> None:
+        before[0] = found.bytes
+
+    def leave(*_: Any) -> None:
+        found.inside = max(found.inside, found.bytes - before[0])
+
+    blocks = [module for module in model.modules() if isinstance(module, Block)]
+    hooks = [block.register_forward_pre_hook(enter) for block in blocks]
+    hooks += [block.register_forward_hook(leave) for block in blocks]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+class _Fused(TorchFunctionMode):
+    """Attention as GPUs compute it: without a matrix of its weights, which "meta" would count."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = kwargs or {}
+        if func is not functional.scaled_dot_product_attention:
+            return func(*args, **given)
+        flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+        return flash(*args, 0.0, given.get("is_causal", False), attn_mask=given.get("attn_mask"))[0]

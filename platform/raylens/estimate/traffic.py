@@ -1,0 +1,92 @@
+"""Bytes that a GPU sends in a training step, by what they are for; as many come in.
+
+Collectives are rings: each of N workers passes on N-1 parts of N (Patarasuk and Yuan 2009). Which collectives there are
+is what DeepSpeed 0.19 and the loss call, and not what a stage could do with.
+"""
+
+from dataclasses import dataclass
+
+from raylens.config import RunConfig
+from raylens.estimate.counts import Counts
+from raylens.estimate.memory import FP32, weights_stay
+from raylens.train.engine.state import HALF
+
+__all__ = ["Traffic", "all_gather", "all_reduce", "reduce_scatter", "traffic_of"]
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Bytes that one GPU sends in a step."""
+
+    gradients: float
+    weights: float
+    """At ZeRO 1 and 2 after the update; at ZeRO 3 in each pass through the towers."""
+    embeddings: float
+    """Texts to all workers, and their gradients back."""
+    sums: float
+    """Of the loss, over columns."""
+
+    @property
+    def total(self) -> float:
+        """All of it."""
+        return self.gradients + self.weights + self.embeddings + self.sums
+
+
+def all_gather(size: float, workers: int) -> float:
+    """Bytes sent by one worker until each has all ``size`` bytes, of which each had a part."""
+    return size * (workers - 1) / workers
+
+
+def reduce_scatter(size: float, workers: int) -> float:
+    """Bytes sent by one worker until each has its part of the sum of ``size`` bytes."""
+    return size * (workers - 1) / workers
+
+
+def all_reduce(size: float, workers: int) -> float:
+    """Bytes sent by one worker until each has the sum of ``size`` bytes: both of the above."""
+    return reduce_scatter(size, workers) + all_gather(size, workers)
+
+
+def traffic_of(config: RunConfig, counts: Counts, workers: int, micro_batches: int) -> Traffic:
+    """What one GPU sends in a step.
+
+    Args:
+        config: of the run; its ``scale`` is not looked at.
+        counts: of its model.
+        workers: GPUs.
+        micro_batches: of a worker in a step.
+    """
+    B, D = config.global_batch, config.model.embed_dim
+    text_gradient = micro_batches > 1 or not config.towers.lock_text
+    sums = {"softmax": 8 * (2 * B + 2), "triplet": 8 * (B + 1), "sigmoid": 8}[config.objective.kind]
+    matches = all_gather(8 * B, workers) if config.objective.kind == "triplet" else 0.0
+    return Traffic(
+        gradients=_gradients(config, counts, workers, micro_batches),
+        weights=_weights(config, counts, workers, micro_batches),
+        embeddings=all_gather(FP32 * B * D, workers)
+        + (reduce_scatter(FP32 * B * D, workers) if text_gradient else 0.0),
+        sums=all_reduce(sums, workers) + matches,
+    )
+
+
+def _each(config: RunConfig) -> int:
+    return 2 if config.precision in HALF else FP32
+
+
+def _gradients(config: RunConfig, counts: Counts, workers: int, micro_batches: int) -> float:
+    """Stages 1 and 2 all-reduce too, as DeepSpeed has it; from stage 2 on in every micro-batch."""
+    size, stage = _each(config) * counts.learning, config.zero.stage
+    once = reduce_scatter(size, workers) if stage == 3 else all_reduce(size, workers)
+    return once * (micro_batches if stage > 1 else 1)
+
+
+def _weights(config: RunConfig, counts: Counts, workers: int, micro_batches: int) -> float:
+    if config.zero.stage == 0:
+        return 0.0
+    if config.zero.stage < 3:
+        return all_gather(_each(config) * counts.learning, workers)
+    single = micro_batches == 1
+    once = all_gather(_each(config) * counts.parameters, workers)
+    if single:
+        return once * (1 if weights_stay(config, counts, single=True) else 2)
+    return once * 3 * micro_batches  # forward without a graph, forward, backward

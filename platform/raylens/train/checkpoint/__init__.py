@@ -1,0 +1,1 @@
+"""Checkpoints: written beside training, complete or absent, readable by any number of workers."""

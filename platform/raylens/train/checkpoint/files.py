@@ -1,0 +1,92 @@
+"""A worker's part of a checkpoint as a file: pieces of parameters by name and place, and what is the worker's own."""
+
+import hashlib
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict
+
+from raylens.errors import CheckpointError, StorageError
+from raylens.train.checkpoint.fragments import named
+from raylens.train.checkpoint.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["SavedFile", "overlapping", "read_part", "sha256_of", "write_part"]
+
+OWN = "own|"
+PART = re.compile(r"worker-(\d+)\.safetensors")
+
+
+class SavedFile(BaseModel):
+    """A file of a checkpoint, relative to its folder."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: str
+    size: int
+    sha256: str
+    worker: int
+    pieces: dict[str, tuple[int, int]]
+    """Of each parameter that it has something of, the first element and the one behind the last."""
+
+
+def write_part(snapshot: Snapshot, folder: Path, worker: int) -> tuple[Path, dict[str, tuple[int, int]]]:
+    """Write a part into a folder.
+
+    Raises:
+        StorageError: the disk is full, or cannot be written to.
+    """
+    from safetensors.torch import save_file
+
+    path = folder / f"worker-{worker:05d}.safetensors"
+    try:
+        save_file(snapshot.tensors | {OWN + name: tensor for name, tensor in snapshot.own.items()}, path)
+    except Exception as error:  # noqa: BLE001 (safetensors has no class of its own for what the disk refuses)
+        raise StorageError(f"cannot write {path}: {error}; make room in the folder for temporary files") from None
+    pieces: dict[str, tuple[int, int]] = {}
+    for key, tensor in snapshot.tensors.items():
+        name, start, _ = named(key)
+        pieces[name] = (start, start + len(tensor))
+    return path, pieces
+
+
+def read_part(path: Path) -> "tuple[dict[str, Tensor], dict[str, Tensor]]":
+    """Pieces of parameters, and what was the worker's own.
+
+    Raises:
+        CheckpointError: it is no such file.
+    """
+    from safetensors.torch import load_file
+
+    try:
+        whole = load_file(path)
+    except Exception as error:  # noqa: BLE001 (likewise)
+        raise CheckpointError(f"{path.name} is no part of a checkpoint: {error}") from None
+    own = {name.removeprefix(OWN): tensor for name, tensor in whole.items() if name.startswith(OWN)}
+    return {name: tensor for name, tensor in whole.items() if not name.startswith(OWN)}, own
+
+
+def overlapping(files: Iterable[SavedFile], wanted: Iterable[tuple[str, int, int]]) -> list[SavedFile]:
+    """The files that have something of what is wanted: parameter, first element, and the one behind the last."""
+    spans: dict[str, list[tuple[int, int]]] = {}
+    for name, start, stop in wanted:
+        spans.setdefault(name, []).append((start, stop))
+
+    def has(file: SavedFile) -> bool:
+        return any(
+            start < high and low < stop
+            for name, (low, high) in file.pieces.items()
+            for start, stop in spans.get(name, ())
+        )
+
+    return [file for file in files if has(file)]
+
+
+def sha256_of(path: Path) -> str:
+    """Of a file's content, in hexadecimal digits."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

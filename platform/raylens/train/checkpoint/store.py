@@ -1,0 +1,184 @@
+"""Checkpoints in object storage: each worker uploads its part; a manifest of hashes, written last, makes them exist.
+
+checkpoints/step-00000100/<attempt>/...     files of one attempt to save; an interrupted one leaves only this
+checkpoints/step-00000100/checkpoint.json   step, place in the data, hash of every file
+"""
+
+import re
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from raylens.errors import AlreadyExistsError, CheckpointError
+from raylens.storage import Store
+from raylens.train.checkpoint.cursor import Cursor
+from raylens.train.checkpoint.files import SavedFile, overlapping, read_part, sha256_of, write_part
+from raylens.train.checkpoint.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["CheckpointManifest", "Checkpoints"]
+
+MANIFEST = "checkpoint.json"
+COMPLETE = re.compile(rf"step-(\d+)/{re.escape(MANIFEST)}")
+STEP = re.compile(r"step-(\d+)/")
+FORMAT = 2
+
+
+class CheckpointManifest(BaseModel):
+    """What a checkpoint is; without it, files are only leftovers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: int = FORMAT
+    step: int
+    attempt: str
+    workers: int
+    zero_stage: int
+    precision: str
+    micro_batch: int
+    """Pairs that went through the towers at a time."""
+    applied: int
+    """Steps that were not skipped."""
+    scaler: dict[str, float]
+    """State of loss scaling."""
+    cursor: Cursor
+    metrics: dict[str, float] = {}
+    """Of the evaluation before, by which the best checkpoints are kept."""
+    files: list[SavedFile] = []
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(file.size for file in self.files)
+
+
+class Checkpoints:
+    """The checkpoints of a run."""
+
+    def __init__(self, run: Store) -> None:
+        self.store = run / "checkpoints"
+
+    def steps(self) -> list[int]:
+        """Steps with a complete checkpoint, ascending."""
+        found = (COMPLETE.fullmatch(info.path) for info in self.store.list())
+        return sorted(int(match.group(1)) for match in found if match)
+
+    def newest(self) -> CheckpointManifest | None:
+        """The newest complete checkpoint, if there is one.
+
+        Raises:
+            CheckpointError: its manifest cannot be read.
+        """
+        steps = self.steps()
+        return self.manifest(steps[-1]) if steps else None
+
+    def manifest(self, step: int) -> CheckpointManifest:
+        """The manifest of a complete checkpoint.
+
+        Raises:
+            CheckpointError: it cannot be read, or is of a format that this version does not know.
+            NotFoundError: there is no complete checkpoint at this step.
+        """
+        try:
+            found = CheckpointManifest.model_validate_json(self.folder(step).read(MANIFEST))
+        except ValidationError as error:
+            raise CheckpointError(
+                f"{MANIFEST} of step {step} in {self.store.describe()} is damaged, or of another version of raylens "
+                f"({error.error_count()} fields differ): delete this step's folder to resume from the one before it"
+            ) from None
+        if found.format != FORMAT:
+            raise CheckpointError(
+                f"{MANIFEST} of step {step} in {self.store.describe()} has format {found.format}, this version of "
+                f"raylens reads {FORMAT}: use the version that wrote it"
+            )
+        return found
+
+    def upload(self, snapshot: Snapshot, step: int, attempt: str, worker: int) -> SavedFile:
+        """Write a worker's part; nothing exists by it yet.
+
+        Raises:
+            StorageError: the store, or the disk on the way to it, does not take it.
+        """
+        with tempfile.TemporaryDirectory(prefix="raylens-save-") as folder:
+            source, pieces = write_part(snapshot, Path(folder), worker)
+            path = f"{attempt}/{source.name}"
+            self.folder(step).upload(source, path)
+            return SavedFile(
+                path=path, size=source.stat().st_size, sha256=sha256_of(source), worker=worker, pieces=pieces
+            )
+
+    def publish(self, manifest: CheckpointManifest) -> None:
+        """Make a checkpoint exist whose files are all there."""
+        try:
+            self.folder(manifest.step).write_once(MANIFEST, manifest.model_dump_json(indent=1).encode())
+        except AlreadyExistsError:
+            # A restart from an older checkpoint came by this step again. The one there is complete and equal.
+            self.folder(manifest.step).delete_tree(manifest.attempt)
+
+    def pieces(
+        self, manifest: CheckpointManifest, wanted: Sequence[tuple[str, int, int]], worker: int | None
+    ) -> "tuple[dict[str, Tensor], dict[str, Tensor]]":
+        """What a worker needs of a checkpoint: pieces of parameters, and what was its own.
+
+        With another number of workers than it was written by, all take up what was the first one's own.
+
+        Raises:
+            CheckpointError: a file differs from its hash.
+            NotFoundError: a file is missing.
+        """
+        owner = worker if worker is not None and manifest.workers > worker else 0
+        files = {file.path: file for file in overlapping(manifest.files, wanted)}
+        files |= {file.path: file for file in manifest.files if file.worker == owner}
+        found: dict[str, Tensor] = {}
+        own: dict[str, Tensor] = {}
+        for file, part in self.parts(manifest, list(files.values())):
+            pieces, its_own = read_part(part)
+            found |= pieces
+            own = its_own if file.worker == owner else own
+        return found, own
+
+    def parts(self, manifest: CheckpointManifest, files: Sequence[SavedFile]) -> Iterator[tuple[SavedFile, Path]]:
+        """Files of a checkpoint on this machine, one after the other, each checked against its hash and then gone.
+
+        Raises:
+            CheckpointError: a file differs from its hash.
+            NotFoundError: a file is missing.
+        """
+        for file in files:
+            with tempfile.TemporaryDirectory(prefix="raylens-load-") as folder:
+                target = Path(folder) / Path(file.path).name
+                self.folder(manifest.step).download(file.path, target)
+                if sha256_of(target) != file.sha256:
+                    raise CheckpointError(
+                        f"{file.path} of step {manifest.step} in {self.store.describe()} differs from the hash it was "
+                        "saved with: delete this step's folder to resume from the checkpoint before it"
+                    )
+                yield file, target
+
+    def delete(self, step: int) -> None:
+        """Delete a checkpoint. Its manifest goes first: a part is never taken for a whole."""
+        self.folder(step).delete(MANIFEST)
+        self.store.delete_tree(_name(step))
+
+    def leftovers(self) -> dict[str, int]:
+        """Files that belong to no complete checkpoint, with the step of each: of attempts that were interrupted."""
+        named = set()
+        for step in self.steps():
+            named |= {
+                f"{_name(step)}/{path}" for path in (MANIFEST, *(file.path for file in self.manifest(step).files))
+            }
+        found = ((info.path, STEP.match(info.path)) for info in self.store.list())
+        return {path: int(match.group(1)) for path, match in found if match and path not in named}
+
+    def folder(self, step: int) -> Store:
+        """Of a step."""
+        return self.store / _name(step)
+
+
+def _name(step: int) -> str:
+    return f"step-{step:08d}"

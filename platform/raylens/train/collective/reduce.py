@@ -1,0 +1,74 @@
+"""One record for all workers from each worker's own."""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+from torch import Tensor
+
+from raylens.train.loop.metrics import Record
+
+__all__ = ["gathered", "mean_over_workers", "over_workers"]
+
+HALF = 32
+SHOWN = 16
+
+
+def mean_over_workers(value: Tensor) -> Tensor:
+    """The mean of a scalar. Collective."""
+    value = value.detach().clone()
+    dist.all_reduce(value)
+    return value / dist.get_world_size()
+
+
+def gathered(numbers: NDArray[np.int64]) -> tuple[int, ...]:
+    """The first numbers of all workers together, a few. Collective."""
+    parts: list[list[int]] = [[]] * dist.get_world_size()
+    dist.all_gather_object(parts, numbers[:SHOWN].tolist())
+    return tuple(number for part in parts for number in part)[:SHOWN]
+
+
+def over_workers(record: Record, device: torch.device) -> Record:
+    """Counts are added up, hashes modulo 2**64, norms averaged; of waits and memory the most counts. Collective."""
+    words = [int(text, 16) for text in record.sample_hashes]
+    # In halves: a sum of 64-bit words would overflow, and only unsigned ones may.
+    halves = [part for word in words for part in (word >> HALF, word & (1 << HALF) - 1)]
+    counts = torch.tensor([record.substituted, record.truncated, *halves], dtype=torch.int64, device=device)
+    dist.all_reduce(counts)
+    substituted, truncated, *sums = counts.tolist()
+    hashes = tuple(
+        f"{((high << HALF) + low) % (1 << 2 * HALF):016x}" for high, low in zip(sums[::2], sums[1::2], strict=True)
+    )
+    cores, image, text, tokens, *counted = _summed(record, device)
+    bins, workers = len(record.positive_cosines), dist.get_world_size()
+    memory = torch.tensor([record.memory_bytes], dtype=torch.int64, device=device)
+    dist.all_reduce(memory, op=dist.ReduceOp.MAX)
+    waits: list[tuple[float, str, float]] = [(0.0, "", 0.0)] * dist.get_world_size()
+    dist.all_gather_object(waits, (record.data_wait, record.bound, record.stood_still))
+    wait, bound, _ = max(waits)
+    return replace(
+        record,
+        substituted=substituted,
+        truncated=truncated,
+        sample_hashes=hashes,
+        data_cores=cores,
+        image_norm=None if record.image_norm is None else image / workers,
+        text_norm=None if record.text_norm is None else text / workers,
+        tokens=tokens / workers,
+        positive_cosines=tuple(map(int, counted[:bins])),
+        negative_cosines=tuple(map(int, counted[bins:])),
+        memory_bytes=int(memory),
+        data_wait=wait,
+        bound=bound,
+        stood_still=max(stood_still for _, _, stood_still in waits),
+    )
+
+
+def _summed(record: Record, device: torch.device) -> list[float]:
+    lengths = (record.image_norm or 0.0, record.text_norm or 0.0)
+    figures = (record.data_cores, *lengths, record.tokens, *record.positive_cosines, *record.negative_cosines)
+    sums = torch.tensor(figures, dtype=torch.float64, device=device)
+    dist.all_reduce(sums)
+    return [float(one) for one in sums.tolist()]

@@ -1,0 +1,101 @@
+"""From embeddings to figures: what the first worker works out beside training.
+
+Dense formulas in fp64 on the host, and not the losses that training computes with: those set switches of torch's that
+hold for all threads. Shapes: N pairs, B a batch, n rows of a chunk, D embedding.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from raylens.config import ObjectiveConfig
+from raylens.evaluate import ClassList, ImageFeatures, zero_shot_from_features
+from raylens.evaluate.retrieval import recalls
+from raylens.models import ZeroShotClassifier
+from raylens.train.evaluation.eval_data import Place
+
+__all__ = ["Rows", "loss_figure", "pair_figures", "zero_shot_figure"]
+
+CHUNK = 256
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What a worker embedded, or everything of all workers."""
+
+    places: tuple[Place, ...]
+    columns: dict[str, NDArray[np.generic]]
+    """Each of as many rows."""
+
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """Of all workers, in the order of places, so that it does not matter who had which."""
+        places = list(chain.from_iterable(part.places for part in parts))
+        order = sorted(range(len(places)), key=places.__getitem__)
+        columns = {name: np.concatenate([part.columns[name] for part in parts])[order] for name in parts[0].columns}
+        return cls(tuple(places[at] for at in order), columns)
+
+
+def pair_figures(
+    rows: Rows, objective: ObjectiveConfig, log_scale: float, bias: float | None, global_batch: int
+) -> dict[str, float]:
+    """The validation loss, a mean over whole batches as far as there is one, and recalls both ways."""
+    if not len(rows.places):
+        return {}
+    image_ND, text_ND = (torch.from_numpy(rows.columns[name]).double() for name in ("image", "text"))
+    batch = min(global_batch, len(rows.places))
+    starts = range(0, len(rows.places) - batch + 1, batch)
+    scale = min(float(np.exp(log_scale)), objective.max_logit_scale)
+    losses = [loss_figure(image_ND[at : at + batch], text_ND[at : at + batch], objective, scale, bias) for at in starts]
+    found = recalls(image_ND.numpy(), text_ND.numpy(), rows.columns["text_key"].astype(np.int64))
+    return {"validation_loss": float(np.mean(losses)), **found}
+
+
+def loss_figure(
+    image_BD: Tensor, text_BD: Tensor, objective: ObjectiveConfig, scale: float, bias: float | None
+) -> float:
+    """The objective on a batch: softmax, sigmoid or triplet; see `raylens.objectives` for the sources."""
+    total, column_B = 0.0, torch.full((len(image_BD),), -torch.inf, dtype=torch.float64)
+    match_B = (image_BD * text_BD).sum(dim=1)
+    for start in range(0, len(image_BD), CHUNK):
+        cosine_nB = image_BD[start : start + CHUNK] @ text_BD.T
+        match_n, own_n = match_B[start : start + CHUNK], torch.arange(len(cosine_nB))
+        if objective.kind == "softmax":
+            logit_nB = scale * cosine_nB
+            total += float((logit_nB.logsumexp(dim=1) - 2 * scale * match_n).sum())
+            column_B = torch.logaddexp(column_B, logit_nB.logsumexp(dim=0))
+        elif objective.kind == "sigmoid":
+            assert bias is not None
+            logit_nB = -(scale * cosine_nB + bias)
+            logit_nB[own_n, start + own_n] *= -1.0
+            total -= float(functional.logsigmoid(logit_nB).sum())
+        else:
+            hinges_nB = (objective.margin + cosine_nB - match_n[:, None]).clamp(min=0)
+            hinges_nB += (objective.margin + cosine_nB - match_B).clamp(min=0)
+            hinges_nB[own_n, start + own_n] = 0.0
+            total += float(hinges_nB.sum())
+    if objective.kind == "softmax":
+        total = (total + float(column_B.sum())) / 2
+    return total / len(image_BD)
+
+
+def zero_shot_figure(images: Rows, prompts: Rows, classes: ClassList) -> float | None:
+    """The accuracy; None where no image was readable."""
+    if not len(images.places):
+        return None
+    vectors = torch.from_numpy(prompts.columns["text"])
+    classifier = ZeroShotClassifier.build(classes.prompts(), lambda _: vectors, 1.0)
+    features = ImageFeatures(
+        uids=tuple(f"{shard}/{sample}" for shard, sample in images.places),
+        labels_N=images.columns["label"].astype(np.int64),
+        features_ND=images.columns["image"].astype(np.float32),
+        unreadable=(),
+    )
+    return zero_shot_from_features(features, classifier, classes).accuracy

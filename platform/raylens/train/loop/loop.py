@@ -1,0 +1,108 @@
+"""The training loop. It knows neither Ray nor DeepSpeed: batches and an engine come from outside."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from raylens.config import RunConfig
+from raylens.errors import CursorError, TrainingError
+from raylens.train.loop.batch import Batch
+from raylens.train.loop.data_wait import Waiting
+from raylens.train.loop.health import Watch
+from raylens.train.loop.metrics import Record, Since
+from raylens.train.loop.schedule import Moment, learning_rate
+from raylens.train.loop.stats import Figures, StepStats
+
+__all__ = ["Engine", "Hooks", "run"]
+
+
+class Engine(Protocol):
+    """What can take a training step."""
+
+    def train_step(self, batch: Batch, now: Moment) -> StepStats:
+        """Forward, backward and update, at the rates of this moment."""
+        ...
+
+    def figures(self) -> Figures:
+        """More about the last step, which costs time to look at."""
+        ...
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What the loop calls, the same number of times on every worker."""
+
+    log: Callable[[Record], None]
+    due: Callable[[int], bool]
+    """Whether a checkpoint is due after a step; asked after each."""
+    save: Callable[[int], None]
+    """Training stands still as long as it takes."""
+    stopping: Callable[[], bool]
+    """Whether the run is to end here, its state saved."""
+    warn: Callable[[str], None]
+    evaluate: Callable[[int, bool], float] = lambda step, saving: 0.0  # noqa: ARG005
+    """Called after each step, and told whether a checkpoint follows; gives the seconds that training stood still."""
+
+
+def run(
+    config: RunConfig, engine: Engine, batches: Iterable[Batch], hooks: Hooks, *, rank: int, start: int, steps: int
+) -> int:
+    """Train from step ``start`` to ``steps``; one batch is one step.
+
+    Returns:
+        The last step that was taken: ``steps``, or an earlier one if the run was asked to stop.
+
+    Raises:
+        CursorError: a batch is not the one that the plan has at this step.
+        TrainingError: too many steps in a row were skipped, or the batches end early.
+    """
+    step, since, watch = start, Since(start), Watch(config)
+    for step, (batch, waiting) in enumerate(_timed(batches), start + 1):
+        _check_place(config, batch, rank, step - 1)
+        now = Moment(step - 1, steps)
+        stats = engine.train_step(batch, now)
+        if warning := watch.see(stats, step, tuple(batch.sample_B.tolist())):
+            hooks.warn(warning)
+        since.add(batch, waiting, first=step == start + 1)
+        saving = hooks.due(step) or step == steps
+        # Before each checkpoint too: a resume must not leave a hole in what the records say of each step.
+        if saving or step % config.log_every_steps == 0:
+            lr = learning_rate(config.optim.peak_lr, config.optim.schedule, now)
+            hooks.log(since.record(step, config.global_batch, lr, stats, engine.figures(), watch.skipped))
+        # Behind the record, whose figures are those of the training step.
+        since.stood_still(hooks.evaluate(step, saving))
+        if saving:
+            began = time.monotonic()
+            hooks.save(step)
+            since.stood_still(time.monotonic() - began)
+        if hooks.stopping():
+            return step
+    if step != steps:
+        raise TrainingError(f"the data ended at step {step} of {steps}: the stream and the plan disagree")
+    return step
+
+
+def _timed(batches: Iterable[Batch]) -> Iterator[tuple[Batch, Waiting]]:
+    iterator = iter(batches)
+    while True:
+        asked = time.time()
+        batch = next(iterator, None)
+        if batch is None:
+            return
+        waiting = Waiting.for_batch(asked, time.time(), batch.made_at)
+        yield batch, waiting + Waiting(reading=batch.read_seconds, decoding=batch.decode_seconds)
+
+
+def _check_place(config: RunConfig, batch: Batch, rank: int, step: int) -> None:
+    """No sample lost, repeated or moved to another worker: each batch says where in the plan it stands."""
+    first = step * config.global_batch + rank * config.worker_batch
+    expected = np.arange(first, first + config.worker_batch)
+    if not np.array_equal(batch.position_B, expected):
+        found = f"{batch.position_B[0]} to {batch.position_B[-1]}" if len(batch.position_B) else "none"
+        raise CursorError(
+            f"step {step + 1}, worker {rank}: expected positions {first} to {first + config.worker_batch - 1} of the "
+            f"plan, got {found} ({len(batch.position_B)} samples)"
+        )

@@ -1,0 +1,83 @@
+"""Where the workers of a run and whoever started it leave word for each other."""
+
+from collections.abc import Callable
+from threading import Event, Thread
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from raylens.train.loop.events import News
+
+__all__ = ["board", "listening"]
+
+POLL_SECONDS = 0.5
+LOOK_SECONDS = 10
+
+
+class _Board:
+    """Keeps news until it is known that they arrived; and what the workers are to know."""
+
+    def __init__(self) -> None:
+        self._news: list[News] = []
+        self._first = 0
+        self._start = 0
+        self._stop = False
+
+    def begin_at(self, step: int) -> None:
+        """The stream of data was made to go on after this step, so this is where the workers must go on."""
+        self._start = step
+
+    def start(self) -> int:
+        return self._start
+
+    def stop(self) -> None:
+        self._stop = True
+
+    def is_to_stop(self) -> bool:
+        return self._stop
+
+    def post(self, news: News) -> None:
+        self._news.append(news)
+
+    def after(self, arrived: int) -> list[News]:
+        """All but the first ``arrived`` news, which are forgotten."""
+        self._news, self._first = self._news[arrived - self._first :], arrived
+        return self._news
+
+
+def board() -> Any:
+    """A board that workers post to; takes no CPU of the cluster, and lives on the node of whoever asks for it."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(num_cpus=0, scheduling_strategy=here)(_Board).remote()
+
+
+class listening:  # noqa: N801 (used as a statement: ``with listening(...)``)
+    """While inside, pass on news from a board to a function that never raises, in a thread of its own."""
+
+    def __init__(self, source: Any, tell: Callable[[News], None]) -> None:
+        self._source = source
+        self._tell = tell
+        self._done = Event()
+        self._thread = Thread(target=self._listen, name="raylens-progress", daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join(timeout=2 * LOOK_SECONDS)
+
+    def _listen(self) -> None:
+        last, arrived = False, 0
+        while not last:
+            last = self._done.wait(POLL_SECONDS)  # one more look after the end, for what came in between
+            try:
+                found = ray.get(self._source.after.remote(arrived), timeout=LOOK_SECONDS)
+            except ray.exceptions.GetTimeoutError:
+                continue  # a busy machine
+            except ray.exceptions.RayError:
+                return  # the cluster is gone; whoever waits for the run hears of it there
+            arrived += len(found)
+            for news in found:
+                self._tell(news)

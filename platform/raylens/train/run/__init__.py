@@ -1,0 +1,1 @@
+"""One run from its start to its registered model: launch, preparation, worker and event bus."""

@@ -1,0 +1,1 @@
+"""Training runs as their folders tell of them, read without Ray."""

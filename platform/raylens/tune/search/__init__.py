@@ -1,0 +1,1 @@
+"""How a sweep chooses its configurations: candidates, searchers and schedulers."""

@@ -1,0 +1,1 @@
+"""The HTTP schema of the embedding API: requests, responses, errors and OpenAPI."""

@@ -1,0 +1,1 @@
+"""Clients of the embedding API, synchronous and asynchronous."""

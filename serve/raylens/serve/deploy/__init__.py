@@ -1,0 +1,1 @@
+"""How a service starts on Ray Serve, is watched, and stops."""

@@ -1,0 +1,112 @@
+"""The deployments of a service: gateways, and for each model the replicas of its text and its image tower."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ray import serve
+from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
+from ray.serve.schema import LoggingConfig
+
+from raylens.registry import Version
+from raylens.serve.config import ModelConfig, ServiceConfig, TowerConfig
+from raylens.serve.deploy.environment import options
+from raylens.serve.messages import Tower
+from raylens.serve.settings import ServeSettings
+
+__all__ = ["LOGGING", "application"]
+
+LOGGING = LoggingConfig(log_level="INFO", enable_access_log=False)
+GATEWAY = "raylens.serve.gateway.ingress.Ingress"
+REPLICA = "raylens.serve.replica.replica.EncoderReplica"
+"""By name: their processes import them, and with them torch; who only deploys them need not."""
+POLICY = "raylens.serve.deploy.autoscale:replicas_for_items"
+SURGE_PERCENT = 25
+"""Of a deployment's replicas, and one at least."""
+
+
+def application(
+    config: ServiceConfig,
+    registry: str,
+    versions: Sequence[Version],
+    selector: Mapping[str, str] | None = None,
+    inherited: Mapping[str, str] | None = None,
+) -> serve.Application:
+    """All of them, bound to each other.
+
+    Args:
+        config: the service.
+        registry: its registry's URI, made absolute.
+        versions: which version each model begins with.
+        selector: labels of the nodes that they are on; any node by default.
+        inherited: variables that Ray was started with, see `raylens.serve.deploy.environment.options`.
+    """
+    actor = options(config, inherited or {})
+    if selector:
+        actor["label_selector"] = dict(selector)
+    handles = [
+        _tower(config, one, tower, registry, version, actor)
+        for one, version in zip(config.models, versions, strict=True)
+        for tower in ("text", "image")
+    ]
+    references = [
+        one.model if one.alias else str(version) for one, version in zip(config.models, versions, strict=True)
+    ]
+    # It waits more than it computes, so it reserves nothing, like Ray Serve's own proxy.
+    gateway = serve.deployment(name="Gateway", **_common(config.limits))(GATEWAY).options(
+        num_replicas=config.gateways,
+        ray_actor_options={"num_cpus": 0, **actor},
+    )
+    return gateway.bind(references, config.limits, config.security, *handles)
+
+
+def _tower(
+    config: ServiceConfig, model: ModelConfig, tower: Tower, registry: str, version: Version, actor: Mapping[str, Any]
+) -> serve.Application:
+    own: TowerConfig = getattr(model, tower)
+    deployment = serve.deployment(name=f"{version.name}-{tower}", **_common(config.limits))(REPLICA).options(
+        ray_actor_options={"num_cpus": own.cpus, "num_gpus": own.gpus, **actor},
+        health_check_period_s=15,
+        health_check_timeout_s=60,
+        **_replicas(own),
+    )
+    return deployment.bind(
+        registry,
+        str(version),
+        config.limits,
+        follow=model.model if model.alias and model.follow else None,
+        towers=(tower,),
+        precision=model.precision,
+        cpus=own.cpus,
+        device="cuda" if own.gpus else "cpu",
+    )
+
+
+def _replicas(own: TowerConfig) -> dict[str, Any]:
+    if own.min_replicas == own.max_replicas:
+        return {"num_replicas": own.min_replicas}
+    return {
+        "autoscaling_config": AutoscalingConfig(
+            min_replicas=own.min_replicas,
+            max_replicas=own.max_replicas,
+            target_ongoing_requests=own.items_per_replica,
+            look_back_period_s=own.look_back_s,
+            upscale_delay_s=own.upscale_delay_s,
+            downscale_delay_s=own.downscale_delay_s,
+            policy=AutoscalingPolicy(policy_function=POLICY),
+        )
+    }
+
+
+def _common(limits: ServeSettings) -> dict[str, Any]:
+    return {
+        "max_ongoing_requests": limits.max_ongoing_requests,
+        "max_queued_requests": limits.max_queued_requests,
+        "backpressure_config": {"retry_after_s": 1},
+        "graceful_shutdown_timeout_s": limits.drain_timeout_s,
+        "graceful_shutdown_wait_loop_s": 0.5,
+        # A new one is there before an old one goes, when a service is deployed again in place.
+        "max_surge_percent": SURGE_PERCENT,
+        # Once more, for a store that did not answer; a damaged bundle does not mend.
+        "max_constructor_retry_count": 2,
+        "logging_config": LOGGING,
+    }

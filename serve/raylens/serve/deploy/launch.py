@@ -1,0 +1,183 @@
+"""From a registry reference to a service that answers, or to an error that says why it does not."""
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import Self
+
+import ray
+from ray import serve
+
+from raylens.capacity import placement
+from raylens.config import validated
+from raylens.registry import Registry, Version
+from raylens.serve.config import ServiceConfig
+from raylens.serve.deploy.checks import check_port, check_ray
+from raylens.serve.deploy.deployments import LOGGING, application
+from raylens.serve.deploy.environment import options
+from raylens.serve.deploy.startup import base_url, wait_until_ready
+from raylens.serve.deploy.stop import controller_lives, stop
+from raylens.serve.gateway.keys import KeyRing
+from raylens.serve.messages import Precision
+from raylens.serve.settings import ServeSettings
+
+__all__ = ["RunningService", "serve_model", "serve_service"]
+
+APP = "raylens"
+LOOK_S = 0.02
+
+
+class RunningService:
+    """An embedding API that answers. Leaving its ``with`` block shuts it down."""
+
+    def __init__(self, host: str, port: int, versions: Sequence[Version]) -> None:
+        self._address = (host, port)
+        self._running = True
+        self.url = base_url(host, port)
+        self.versions = tuple(versions)
+        """Of each model, that it began with."""
+
+    @property
+    def model(self) -> Version:
+        """The first."""
+        return self.versions[0]
+
+    def shutdown(self) -> None:
+        """Let begun requests finish, stop Ray Serve, and return when the port is free. A second call does nothing.
+
+        Raises:
+            ServingError: something is left, on the cluster or at the port.
+        """
+        if self._running and ray.is_initialized():  # without Ray, the service has ended with it
+            stop(APP, *self._address)
+            self._running = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.shutdown()
+
+
+def serve_model(
+    *,
+    registry: str,
+    reference: str,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    replicas: int = 1,
+    cpus_per_replica: float = 1,
+    precision: Precision = "auto",
+    settings: ServeSettings | None = None,
+    inherited: Mapping[str, str] | None = None,
+    tell: Callable[[str], None] = lambda _: None,
+) -> RunningService:
+    """Serve one model without keys; see `serve_service`, which this calls with a small configuration.
+
+    Args:
+        registry: URI of the registry; every machine of the cluster must reach it.
+        reference: ``name``, ``name@3`` or ``name@alias``; an alias is followed.
+        host: where to listen; ``0.0.0.0`` is every interface of this machine.
+        port: where to listen.
+        replicas: of the text and of the image tower.
+        cpus_per_replica: what each reserves, and the threads that it computes with.
+        precision: what the towers compute with; see `raylens.serve.replica.precision.settle`.
+        settings: limits and batching.
+        inherited: see `serve_service`, as for ``tell``.
+        tell: is told what goes on, in a line each.
+
+    Raises:
+        ConfigError: a value is out of range.
+        NotFoundError, ServingError: see `serve_service`.
+    """
+    tower = {"min_replicas": replicas, "max_replicas": replicas, "cpus": cpus_per_replica}
+    tree = {
+        "models": [{"model": reference, "precision": precision, "text": tower, "image": tower}],
+        "registry": registry,
+        "host": host,
+        "port": port,
+        "limits": (settings or ServeSettings()).model_dump(),
+    }
+    return serve_service(validated(ServiceConfig, tree), inherited=inherited, tell=tell)
+
+
+def serve_service(
+    config: ServiceConfig,
+    *,
+    inherited: Mapping[str, str] | None = None,
+    tell: Callable[[str], None] = lambda _: None,
+) -> RunningService:
+    """Serve models on the Ray that this process is connected to, and return when all of them embed.
+
+    Args:
+        config: the service.
+        inherited: variables that Ray was started with; see `deploy.environment.options`.
+        tell: is told what goes on, in a line each.
+
+    Raises:
+        ConfigError: the file of keys cannot be read.
+        NotFoundError: the registry has no such model.
+        ServingError: Ray is not there or too small, the port is taken, or a replica fails to start.
+    """
+    check_ray(config)
+    config = config.with_absolute_places()
+    models = Registry(config.registry)
+    versions = [models.resolve(one.model) for one in config.models]
+    check_port(config.host, config.port)
+    if config.security.keys:
+        KeyRing(config.security.keys)  # said here, before anything starts
+    app = application(config, models.store.uri, versions, placement().selector("serve"), inherited)
+    service = RunningService(config.host, config.port, versions)
+    try:
+        tell("starting Ray Serve, and the replicas of " + ", ".join(map(str, versions)))
+        _deploy(app, config, inherited or {})
+        wait_until_ready(service.url, APP, config.limits.startup_timeout_s, tell)
+    except BaseException:  # an interrupt as well must not leave half a service behind
+        service.shutdown()
+        raise
+    return service
+
+
+def _deploy(app: serve.Application, config: ServiceConfig, inherited: Mapping[str, str]) -> None:
+    """Start Ray Serve and its proxies, and meanwhile the replicas: `serve.start` returns when the proxies are ready."""
+    # This process's own messages: "Started Serve in namespace ...", "Application 'raylens' is ready ...".
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
+    pool = ThreadPoolExecutor(1, thread_name_prefix="raylens-serve-start")
+    started = pool.submit(_start, config, inherited)
+    try:
+        # Without a controller to deploy on, `serve.run_many` would start another one, by its own settings.
+        _wait_for_controller(started)
+        serve.run_many([serve.RunTarget(app, name=APP)], wait_for_applications_running=False)
+        started.result()
+    except BaseException:
+        _wait_for_controller(started)  # so that whoever cleans up finds it
+        raise
+    finally:
+        pool.shutdown(wait=False)  # it ends when the controller does
+
+
+def _wait_for_controller(started: Future[None]) -> None:
+    """Until there is one, or none will come; raises what kept it from starting."""
+    while not controller_lives():
+        if started.done():
+            started.result()
+            return
+        time.sleep(LOOK_S)
+
+
+def _start(config: ServiceConfig, inherited: Mapping[str, str]) -> None:
+    serve.start(
+        proxy_location="HeadOnly",
+        # Longer than the gateway's own limit, whose answer is in the API's error form.
+        http_options={
+            "host": config.host,
+            "port": config.port,
+            "request_timeout_s": config.limits.request_timeout_s + 5,
+        },
+        logging_config=LOGGING,
+        controller_options=options(config, inherited) or None,
+    )

@@ -1,0 +1,59 @@
+"""A service for a cluster that Ray Serve's own tools run: the builder that they call, and the file that names it."""
+
+from typing import Any
+
+import yaml
+from ray import serve
+
+from raylens.capacity import placement
+from raylens.config import validated
+from raylens.registry import Registry
+from raylens.serve.config import ServiceConfig
+from raylens.serve.deploy.deployments import application
+from raylens.serve.deploy.environment import environment
+
+__all__ = ["build", "declaration"]
+
+
+def build(arguments: dict[str, Any]) -> serve.Application:
+    """The application of a service's settings; Ray Serve calls it on the cluster with the file's ``args``.
+
+    Raises:
+        ConfigError: they are no settings of a service.
+        NotFoundError: the registry has no such model.
+    """
+    config = validated(ServiceConfig, arguments)
+    models = Registry(config.registry)
+    versions = [models.resolve(one.model) for one in config.models]
+    return application(config, models.store.uri, versions, placement().selector("serve"))
+
+
+def declaration(config: ServiceConfig) -> str:
+    """The file for ``serve deploy``, and for a RayService of KubeRay under ``serveConfigV2``.
+
+    Paths are made absolute: the file is run elsewhere, where they must lead to the same things.
+    """
+    config = config.with_absolute_places()
+    tree = {
+        "proxy_location": "EveryNode",
+        "http_options": {
+            "host": config.host,
+            "port": config.port,
+            "request_timeout_s": config.limits.request_timeout_s + 5,
+        },
+        "controller_options": {"runtime_env": {"env_vars": environment(config.proxy)}},
+        "applications": [
+            {
+                "name": "raylens",
+                "import_path": "raylens.serve.deploy.serve_config:build",
+                "route_prefix": "/",
+                "runtime_env": {"env_vars": environment(config.proxy)},
+                "args": config.model_dump(mode="json"),
+            }
+        ],
+    }
+    head = (
+        "# For `serve deploy`, or under serveConfigV2 of a RayService; every node has raylens. Ray is started\n"
+        "# with RAY_SERVE_ENABLE_HA_PROXY=1 in its environment: without it, its Python proxy is what limits the rate.\n"
+    )
+    return head + yaml.safe_dump(tree, sort_keys=False, width=100)

@@ -1,0 +1,1 @@
+"""The ingress of a service: authentication, limits, routing to replicas, telemetry."""

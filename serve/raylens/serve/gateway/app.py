@@ -1,0 +1,217 @@
+"""The HTTP side: routes and limits, over whatever the models of a catalogue embed with."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from starlette.middleware.cors import CORSMiddleware
+
+from raylens.errors import ConfigError
+from raylens.inputs import CAPTION_TEMPLATES, check_class_names, fill_templates
+from raylens.serve.api.bodies import read_body, read_embedding_request
+from raylens.serve.api.convert import (
+    classify_response,
+    embedding_response,
+    is_url,
+    model_info,
+    similarity_response,
+    to_item,
+    to_picture,
+)
+from raylens.serve.api.errors import RefusedError, add_handlers
+from raylens.serve.api.openapi import describe, describe_app
+from raylens.serve.api.requests import ClassifyRequest, EmbeddingRequest, InputItem, SimilarityRequest
+from raylens.serve.api.responses import Answer, ModelList, json_of
+from raylens.serve.gateway.catalogue import Catalogue, Chosen
+from raylens.serve.gateway.fetch import Allowance, Fetcher
+from raylens.serve.gateway.guard import Guard
+from raylens.serve.gateway.keys import KeyRing
+from raylens.serve.gateway.readiness import Readiness
+from raylens.serve.gateway.telemetry import Telemetry
+from raylens.serve.messages import Embeddings, Failed, Item, Picture
+from raylens.serve.security import SecurityConfig
+from raylens.serve.settings import ServeSettings
+
+__all__ = ["build_app"]
+
+JSON = "application/json"
+NUMBERS_AT_ONCE = 16_384
+"""Of an answer that is encoded in the event loop: a few milliseconds."""
+
+
+def build_app(
+    catalogue: Catalogue,
+    settings: ServeSettings,
+    security: SecurityConfig | None = None,
+    fetcher: Fetcher | None = None,
+    *,
+    answers_with_id: bool = True,
+) -> FastAPI:
+    """The API as an ASGI application.
+
+    Args:
+        catalogue: its models.
+        settings: limits.
+        security: protection; none if None.
+        fetcher: of images by URL; made from ``security`` if None.
+        answers_with_id: give answers the request's id; Ray Serve does so itself.
+
+    Raises:
+        ConfigError: the file of keys cannot be read.
+    """
+    security = security or SecurityConfig()
+    api = _Api(catalogue, settings, fetcher or Fetcher(security.urls))
+    app = FastAPI(title="raylens", redoc_url=None)
+    add_handlers(app)
+    app.post("/v1/embeddings", **describe("embeddings"))(api.embeddings)
+    app.post("/v1/similarity", **describe("similarity"))(api.similarity)
+    app.post("/v1/classify", **describe("classify"))(api.classify)
+    app.get("/v1/models", **describe("models"))(api.models)
+    app.get("/healthz", **describe("healthz"))(api.healthz)
+    app.get("/readyz", **describe("readyz"))(api.readyz)
+    app.get("/metrics", **describe("metrics"))(api.metrics)
+    if security.origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=security.origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["authorization", "content-type", "x-request-id"],
+            expose_headers=["x-request-id", "retry-after"],
+        )
+    keys = KeyRing(security.keys) if security.keys else None
+    describe_app(app, keyed=keys is not None)
+    app.add_middleware(Guard, security=security, keys=keys, telemetry=api.telemetry, answers_with_id=answers_with_id)
+    return app
+
+
+class _Api:
+    """The routes."""
+
+    def __init__(self, catalogue: Catalogue, settings: ServeSettings, fetcher: Fetcher) -> None:
+        self._catalogue = catalogue
+        self._settings = settings
+        self._fetcher = fetcher
+        self._readiness = Readiness([one.model.probe for one in catalogue.served], settings.request_timeout_s)
+        self.telemetry = Telemetry()
+        for one in catalogue.served:
+            one.model.hear = partial(self.telemetry.hear, one.name)
+
+    async def embeddings(self, request: Request) -> Response:
+        body = await read_embedding_request(request, self._settings)
+        chosen = self._catalogue.choose(body.model)
+        answer = await self._embed(request, chosen, {"input": body.input}, bulk=body.priority == "bulk")
+        _check_dimensions(body, answer)
+        numbers = len(answer.results) * answer.model.embed_dim
+        return await _json(partial(embedding_response, answer, body), numbers)
+
+    async def similarity(self, request: Request) -> Response:
+        body = await read_body(request, SimilarityRequest, self._settings)
+        chosen = self._catalogue.choose(body.model)
+        parts = {"queries": body.queries, "documents": body.documents}
+        answer = await self._embed(request, chosen, parts, bulk=body.priority == "bulk")
+        numbers = len(body.queries) * len(body.documents)
+        return await _json(partial(similarity_response, answer, body), numbers)
+
+    async def classify(self, request: Request) -> Response:
+        body = await read_body(request, ClassifyRequest, self._settings)
+        chosen = self._catalogue.choose(body.model)
+        self._check_count("images", len(body.images))
+        prompts = _prompts(body)
+        self._check_count("classes times templates", len(prompts) * len(prompts[0]))
+        request.state.purse.pay(len(body.images))
+        allowance = self._fetcher.allowance()
+        async with asyncio.timeout(self._settings.request_timeout_s):
+            images = await asyncio.gather(*(self._picture(image, allowance) for image in body.images))
+            model = chosen.served.model
+            identity, results = await model.classify(images, prompts, bulk=body.priority == "bulk")
+        chosen.check(identity)
+        self._count(chosen, images, results)
+        numbers = len(results) * len(body.classes)
+        return await _json(partial(classify_response, identity, results, body.classes), numbers)
+
+    async def models(self) -> Response:
+        async with asyncio.timeout(self._settings.request_timeout_s):
+            found = await asyncio.gather(*(one.model.describe() for one in self._catalogue.served))
+        models = ModelList(data=[model_info(of_towers, self._settings) for of_towers in found])
+        return Response(models.model_dump_json(exclude_none=True), media_type=JSON)
+
+    async def healthz(self) -> dict[str, str]:
+        return {"status": "alive"}
+
+    async def readyz(self) -> dict[str, str]:
+        await self._readiness.check()
+        return {"status": "ready"}
+
+    async def metrics(self) -> Response:
+        return Response(self.telemetry.text(), media_type=self.telemetry.content_type)
+
+    async def _embed(
+        self, request: Request, chosen: Chosen, parts: dict[str, list[InputItem]], *, bulk: bool
+    ) -> Embeddings:
+        inputs = [item for part in parts.values() for item in part]
+        for name, part in parts.items():
+            self._check_count(name, len(part))
+        self._check_count(" and ".join(parts), len(inputs))
+        request.state.purse.pay(len(inputs))
+        allowance = self._fetcher.allowance()
+        async with asyncio.timeout(self._settings.request_timeout_s):
+            items = await asyncio.gather(*(self._item(one, allowance) for one in inputs))
+            answer = await chosen.served.model.embed(items, bulk=bulk)
+        chosen.check(answer.model)
+        self._count(chosen, items, answer.results)
+        return answer
+
+    async def _item(self, item: InputItem, allowance: Allowance) -> Item:
+        if item.image is not None:
+            return await self._picture(item.image, allowance)
+        return to_item(item, self._settings.max_text_chars)
+
+    async def _picture(self, uri: str, allowance: Allowance) -> Picture | Failed:
+        if self._fetcher.on and is_url(uri):
+            return await self._fetcher.picture(uri, allowance)
+        return to_picture(uri)
+
+    def _check_count(self, what: str, count: int) -> None:
+        if count > self._settings.max_items:
+            raise RefusedError(
+                f"{what}: {count} is over the limit of {self._settings.max_items} a request",
+                code="too_many_items",
+                param=what.split()[0],
+            )
+
+    def _count(self, chosen: Chosen, items: Sequence[Item], results: Sequence[Any]) -> None:
+        told: Counter[tuple[str, str]] = Counter()
+        for item, result in zip(items, results, strict=True):
+            kind = "image" if isinstance(item, Picture) else "none" if isinstance(item, Failed) else "text"
+            told[kind, result.code if isinstance(result, Failed) else "ok"] += 1
+        for (kind, outcome), count in told.items():
+            self.telemetry.items.labels(chosen.served.name, kind, outcome).inc(count)
+
+
+def _check_dimensions(body: EmbeddingRequest, answer: Embeddings) -> None:
+    if body.dimensions is not None and body.dimensions > answer.model.embed_dim:
+        raise RefusedError(
+            f"dimensions = {body.dimensions}: the model's embeddings have {answer.model.embed_dim}",
+            code="invalid_value",
+            param="dimensions",
+        )
+
+
+def _prompts(body: ClassifyRequest) -> list[list[str]]:
+    try:
+        check_class_names(body.classes)
+        return fill_templates(body.classes, body.templates or CAPTION_TEMPLATES)
+    except ConfigError as error:
+        raise RefusedError(str(error), code="invalid_value", param=str(error).split()[0].strip(":")) from None
+
+
+async def _json(make: Callable[[], Answer], numbers: int) -> Response:
+    """Where it has many numbers, made in a thread: a gateway has one loop for all its callers."""
+
+    def encoded() -> bytes:
+        return json_of(make())
+
+    return Response(await asyncio.to_thread(encoded) if numbers > NUMBERS_AT_ONCE else encoded(), media_type=JSON)

@@ -1,0 +1,133 @@
+"""What every request passes before the API sees it: an id, a key, a rate; and what is told of it afterwards."""
+
+import logging
+import re
+import time
+import uuid
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from raylens.serve.api.errors import RefusedError, error_response
+from raylens.serve.gateway.keys import Caller, KeyRing
+from raylens.serve.gateway.rate_limit import Buckets
+from raylens.serve.gateway.telemetry import Telemetry
+from raylens.serve.security import SecurityConfig
+from raylens.serve.tracing import Origin, working_for
+
+__all__ = ["OPEN", "Guard", "Purse"]
+
+logger = logging.getLogger("ray.serve")
+
+OPEN = frozenset({"/healthz", "/readyz", "/docs", "/openapi.json"})
+"""Paths that need no key: probes of a load balancer have none."""
+ROUTES = frozenset({*OPEN, "/v1/embeddings", "/v1/similarity", "/v1/classify", "/v1/models", "/metrics"})
+REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+ANYBODY = Caller("anybody")
+
+
+class Purse:
+    """What a caller may still ask for."""
+
+    def __init__(self, caller: Caller, buckets: Buckets, per_second: float | None) -> None:
+        self.caller = caller
+        self._buckets = buckets
+        self._per_second = per_second
+
+    def pay(self, items: int) -> None:
+        """For the items of a request.
+
+        Raises:
+            RefusedError: the caller has had more than its rate (status 429).
+        """
+        seconds = self._buckets.take(self.caller.name, items, self._per_second)
+        if seconds > 0:
+            raise RefusedError(
+                f"over the rate of {self._per_second:g} items per second: try again in {seconds:.1f} s",
+                status=429,
+                code="rate_limit_exceeded",
+                retry_after_s=seconds,
+            )
+
+
+class Guard:
+    """ASGI middleware."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        security: SecurityConfig,
+        keys: KeyRing | None,
+        telemetry: Telemetry,
+        *,
+        answers_with_id: bool = True,
+    ) -> None:
+        self._app = app
+        self._answers_with_id = answers_with_id
+        self._limit = security.items_per_second
+        self._keys = keys
+        self._buckets = Buckets()
+        self._telemetry = telemetry
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get("x-request-id", "")
+        identifier = given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        state = scope.setdefault("state", {})
+        state["request_id"] = identifier
+        began, status = time.perf_counter(), 500
+
+        async def named(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                if self._answers_with_id:
+                    MutableHeaders(scope=message)["x-request-id"] = identifier
+            await send(message)
+
+        caller: Caller | None = None
+        method, route = scope["method"], _route(scope)
+        traced = {"http.request.method": method, "http.route": route}
+        with working_for(Origin(identifier, _trace(scope)), f"{method} {route}", traced) as span:
+            try:
+                caller = await self._caller(scope)
+                if caller is None:
+                    await _unknown()(scope, receive, named)
+                    return
+                state["purse"] = Purse(caller, self._buckets, caller.items_per_second or self._limit)
+                await self._app(scope, receive, named)
+            finally:
+                span.set_attribute("http.response.status_code", status)
+                self._tell(scope, status, time.perf_counter() - began, caller)
+
+    async def _caller(self, scope: Scope) -> Caller | None:
+        # A browser asks without a key whether it may call (CORS); that question is answered inside.
+        if self._keys is None or scope["path"] in OPEN or scope["method"] == "OPTIONS":
+            return ANYBODY
+        return await self._keys.caller(Headers(scope=scope).get("authorization", ""))
+
+    def _tell(self, scope: Scope, status: int, seconds: float, caller: Caller | None) -> None:
+        route = _route(scope)
+        who = caller.name if caller else "unknown"
+        self._telemetry.requests.labels(route, str(status), who).inc()
+        self._telemetry.seconds.labels(route).observe(seconds)
+        if route not in OPEN:
+            logger.info("request %s %s %s %d %.1f ms", scope["state"]["request_id"], who, route, status, 1000 * seconds)
+
+
+def _route(scope: Scope) -> str:
+    path: str = scope["path"]
+    return path if path in ROUTES else "other"  # not what callers make up: there would be no end of them
+
+
+def _trace(scope: Scope) -> dict[str, str]:
+    headers = Headers(scope=scope)
+    return {name: headers[name] for name in ("traceparent", "tracestate") if name in headers}
+
+
+def _unknown() -> ASGIApp:
+    message = "no valid API key: send one as 'Authorization: Bearer rl-...'"
+    return error_response(401, message, "invalid_api_key")

@@ -1,0 +1,169 @@
+"""A model of which one set of replicas embeds texts and another images, as one: never two spaces in one answer.
+
+Shapes: B images, C classes, P prompts of a class, D embedding.
+"""
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raylens.errors import ServingError, UnavailableError
+from raylens.serve.api.errors import RefusedError
+from raylens.serve.gateway.classifier import Classifier
+from raylens.serve.messages import (
+    Description,
+    Embedded,
+    Embedder,
+    Embeddings,
+    Failed,
+    Identity,
+    Item,
+    Picture,
+    Refusal,
+    Report,
+    Text,
+)
+from raylens.serve.settings import ServeSettings
+
+__all__ = ["JoinedModel", "accepted"]
+
+Probabilities = NDArray[np.float32]
+Prompts = tuple[tuple[str, ...], ...]
+SWAP_PATIENCE_S = 20.0
+"""For the replicas of both towers to have a version in common, while they go over to another one."""
+PAUSE_S = 0.05
+
+
+class JoinedModel:
+    """What the API asks for a model. Knows replicas only as `Embedder`."""
+
+    def __init__(self, text: Embedder, image: Embedder, settings: ServeSettings) -> None:
+        self._text, self._image = text, image
+        self.hear: Callable[[Report], None] = lambda _: None
+        """Is told what replicas say of their work along with their answers."""
+        self._cached_classifiers = settings.cached_classifiers
+        self._digest = ""
+        """Of the version that classified last."""
+        self._classifiers: OrderedDict[tuple[str, Prompts], Classifier] = OrderedDict()
+
+    async def describe(self) -> list[Description]:
+        """Of the text and the image replicas."""
+        return list(await asyncio.gather(self._text.describe(), self._image.describe()))
+
+    async def probe(self) -> None:
+        """Both towers compute known inputs.
+
+        Raises:
+            UnavailableError: one does not.
+        """
+        for answer in await asyncio.gather(self._text.probe(), self._image.probe()):
+            if answer is not None:
+                raise UnavailableError(answer.message)
+
+    async def embed(self, items: Sequence[Item], *, bulk: bool = False) -> Embeddings:
+        """Embed items, each for itself, all with one version.
+
+        Raises:
+            RefusedError: there is no room for them (status 503).
+            UnavailableError: the towers' replicas found no version in common in time.
+        """
+        images = [item for item in items if isinstance(item, Picture)]
+        words = [item for item in items if not isinstance(item, Picture | Failed)]
+        if not (images and words):
+            return await self._embed_alone(items, self._image if images else self._text, bulk=bulk)
+        of_words, of_images = await self._embed_both(words, images, bulk=bulk)
+        from_words, from_images = iter(of_words.results), iter(of_images.results)
+        merged = [
+            item if isinstance(item, Failed) else next(from_images if isinstance(item, Picture) else from_words)
+            for item in items
+        ]
+        return Embeddings(of_words.model, merged)
+
+    async def _embed_alone(self, items: Sequence[Item], embedder: Embedder, *, bulk: bool) -> Embeddings:
+        return accepted(await self._ask(embedder, items, bulk=bulk))
+
+    async def _ask(
+        self, embedder: Embedder, items: Sequence[Item], wanted: str | None = None, *, bulk: bool
+    ) -> Embeddings | Refusal:
+        answer = await embedder.embed(items, wanted, bulk=bulk)
+        if answer.report is not None:
+            self.hear(answer.report)
+        return answer
+
+    async def _embed_both(
+        self, words: Sequence[Item], images: Sequence[Item], *, bulk: bool
+    ) -> tuple[Embeddings, Embeddings]:
+        """Of one version: where they differ, each is asked again for the version of the other, then both anew."""
+        until = time.monotonic() + SWAP_PATIENCE_S
+        while True:
+            of_words, of_images = (
+                accepted(answer)
+                for answer in await asyncio.gather(
+                    self._ask(self._text, words, bulk=bulk), self._ask(self._image, images, bulk=bulk)
+                )
+            )
+            if of_words.model.digest == of_images.model.digest:
+                return of_words, of_images
+            again = await self._ask(self._image, images, of_words.model.digest, bulk=bulk)
+            if isinstance(again, Embeddings):
+                return of_words, again
+            again = await self._ask(self._text, words, of_images.model.digest, bulk=bulk)
+            if isinstance(again, Embeddings):
+                return again, of_images
+            if time.monotonic() > until:
+                raise UnavailableError("the replicas are going over to another version; send the request again")
+            await asyncio.sleep(PAUSE_S)
+
+    async def classify(
+        self, images: Sequence[Picture | Failed], prompts: Sequence[Sequence[str]], *, bulk: bool = False
+    ) -> tuple[Identity, list[Probabilities | Failed]]:
+        """For each image probabilities ``[C]``, from each class's prompts and the scale that the model learned.
+
+        Raises:
+            RefusedError, UnavailableError: see `embed`.
+        """
+        key = tuple(map(tuple, prompts))
+        digest = self._digest  # of now: while this request waits, another may find a newer version
+        known = self._classifiers.get((digest, key))
+        if known is not None:
+            answer = await self._embed_alone(images, self._image, bulk=bulk)
+        if known is None or answer.model.digest != digest:
+            texts = [Text(prompt) for of_class in key for prompt in of_class]
+            of_prompts, answer = await self._embed_both(texts, images, bulk=bulk)
+            known = _classifier(key, of_prompts)
+        self._digest = answer.model.digest
+        self._keep((self._digest, key), known)
+        return answer.model, [_probabilities(known, one) for one in answer.results]
+
+    def _keep(self, key: tuple[str, Prompts], classifier: Classifier) -> None:
+        self._classifiers[key] = classifier
+        self._classifiers.move_to_end(key)
+        if len(self._classifiers) > self._cached_classifiers:
+            self._classifiers.popitem(last=False)
+
+
+def accepted(answer: Embeddings | Refusal) -> Embeddings:
+    """The answer, or the exception that a refusal means to the API."""
+    if isinstance(answer, Embeddings):
+        return answer
+    if answer.code == "overloaded":
+        raise RefusedError(answer.message, status=503, code=answer.code, retry_after_s=answer.retry_after_s)
+    raise UnavailableError(answer.message)
+
+
+def _classifier(prompts: Prompts, answer: Embeddings) -> Classifier:
+    failed = next((result for result in answer.results if isinstance(result, Failed)), None)
+    if failed and failed.code == "unsupported_input":
+        raise RefusedError(failed.message, code=failed.code, param="model")
+    if failed:
+        raise ServingError(f"a class prompt cannot be embedded: {failed.message}")
+    vectors = [one.vector_D for one in answer.results if isinstance(one, Embedded)]
+    return Classifier.build(prompts, vectors, answer.model.logit_scale)
+
+
+def _probabilities(classifier: Classifier, result: Embedded | Failed) -> Probabilities | Failed:
+    return result if isinstance(result, Failed) else classifier.probabilities(result.vector_D)

@@ -1,0 +1,203 @@
+"""The replica: a model's towers and their device, and the version that an alias points to. Knows no HTTP."""
+
+import asyncio
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import torch
+
+from raylens.errors import OverloadedError, RaylensError, ServingError
+from raylens.registry import Registry
+from raylens.serve.histograms import Meter
+from raylens.serve.messages import Description, Embeddings, Item, Precision, Refusal, Report, Tower
+from raylens.serve.replica.device import Device
+from raylens.serve.replica.loaded_model import Loaded
+from raylens.serve.settings import ServeSettings
+from raylens.serve.tracing import Origin, request_id, working_for
+from raylens.serve.tracing import origin as current_origin
+
+__all__ = ["EncoderReplica"]
+
+logger = logging.getLogger("ray.serve")
+
+FAILED_SECONDS = 60.0
+"""Until a version that could not be loaded is tried again."""
+LOADING_NICENESS = 4
+"""Over a replica's own, for the thread that loads its next version: two fifths of a core where both want it. With the
+highest there is, a version would not be loaded at all under a full load."""
+
+
+class EncoderReplica:
+    """Serves a version of a model; the `Embedder` that the gateway calls.
+
+    A replica that follows an alias looks where it points every ``settings.follow_s`` seconds, loads another version
+    beside the one that it serves, and goes over to it between two requests. The one before stays for as long as
+    requests ask for it by digest: the other tower's replicas go over at a moment of their own.
+
+    Args:
+        registry: URI of the registry.
+        reference: the version to serve where none is followed, ``name@3``.
+        follow: a reference to follow, ``name@prod``, from where it points now: a replica that is added or restarted
+            long after the deployment begins with what the others have gone over to.
+        towers: those that this replica holds.
+        precision: see `raylens.serve.replica.precision.settle`.
+        settings: limits and batching.
+        cpus: what Ray has reserved, and the cores that are computed on, so that replicas do not crowd each other.
+        device: torch's name of what the towers compute on.
+
+    Raises:
+        NotFoundError: there is no such model.
+        BundleError: it is damaged.
+        ServingError: it gives no unit vectors.
+    """
+
+    def __init__(
+        self,
+        registry: str,
+        reference: str,
+        settings: ServeSettings,
+        *,
+        follow: str | None = None,
+        towers: Sequence[Tower] = ("text", "image"),
+        precision: Precision = "fp32",
+        cpus: float = 1,
+        device: str = "cpu",
+    ) -> None:
+        # Of this thread, which loads: the lanes' threads compute, see `Device`.
+        torch.set_num_threads(1)
+        self._registry, self._settings = Registry(registry), settings
+        self._towers, self._precision, self._where = tuple(towers), precision, device
+        self._follow = follow
+        self._following: asyncio.Task[None] | None = None
+        self._pool = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="raylens-decode")
+        self._device = Device(max(1, int(cpus)) if device == "cpu" else 1)
+        self._meters: dict[Tower, Meter] = {tower: Meter() for tower in self._towers}
+        self._name = f"{socket.gethostname()}:{os.getpid()}"
+        self._current = self._attached(self._load(follow or reference))
+        self._previous: Loaded | None = None
+
+    def _load(self, reference: str) -> Loaded:
+        return Loaded(*self._registry.load(reference, self._where), self._towers, self._precision)
+
+    def _attached(self, loaded: Loaded) -> Loaded:
+        return loaded.attach(self._device, self._pool, self._settings, self._meters)
+
+    async def embed(
+        self, items: Sequence[Item], wanted: str | None = None, *, bulk: bool = False, origin: Origin | None = None
+    ) -> Embeddings | Refusal:
+        """See `Embedder`; ``origin`` says for which request, where that began in another process."""
+        self._begin_to_follow()
+        began = time.perf_counter()
+        attributes: dict[str, str | int] = {"raylens.towers": ",".join(self._towers), "raylens.items": len(items)}
+        with working_for(origin or current_origin(), "raylens.embed", attributes) as span:
+            answer = await self._embed(items, wanted, bulk=bulk)
+            outcome = answer.code if isinstance(answer, Refusal) else "ok"
+            span.set_attribute("raylens.outcome", outcome)
+            milliseconds = 1000 * (time.perf_counter() - began)
+            logger.info("request %s: %d items, %s, %.1f ms", request_id(), len(items), outcome, milliseconds)
+        return replace(answer, report=self._report())
+
+    async def _embed(self, items: Sequence[Item], wanted: str | None, *, bulk: bool) -> Embeddings | Refusal:
+        version = next((one for one in (self._current, self._previous) if one and _is(one, wanted)), None)
+        if version is None:
+            return Refusal("other_version", f"this replica has not the version of digest {wanted}")
+        try:
+            return Embeddings(version.identity, await version.embed(items, bulk=bulk))
+        except OverloadedError as error:
+            return Refusal("overloaded", str(error), retry_after_s=version.expected_wait_s)
+
+    def _report(self) -> Report:
+        measured = {
+            (tower, measure): tally for tower, meter in self._meters.items() for measure, tally in meter.drain().items()
+        }
+        return Report(self._name, self._held, measured)
+
+    @property
+    def _held(self) -> dict[Tower, int]:
+        versions = [one.held for one in (self._current, self._previous) if one is not None]
+        return {tower: sum(held.get(tower, 0) for held in versions) for tower in self._towers}
+
+    async def describe(self) -> Description:
+        """See `Embedder`."""
+        self._begin_to_follow()
+        return self._current.description
+
+    async def probe(self) -> Refusal | None:
+        """See `Embedder`."""
+        self._begin_to_follow()
+        try:
+            await self._current.probe()
+        except ServingError as error:
+            return Refusal("not_ready", str(error))
+        return None
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """What Ray Serve's autoscaler reads; see `raylens.serve.deploy.autoscale`."""
+        self._begin_to_follow()
+        return {"items": float(sum(self._held.values()))}
+
+    async def check_health(self) -> None:
+        """Ray Serve replaces the replica if this raises: where its device no longer answers, or its weights changed."""
+        if self._following is not None and self._following.done():
+            raise ServingError("the replica no longer follows its alias; see its log")
+        await self._current.probe()
+
+    def _begin_to_follow(self) -> None:
+        # At the first call: a constructor has no event loop yet.
+        if self._follow is not None and self._following is None:
+            self._following = asyncio.get_running_loop().create_task(self._keep_up(self._follow))
+
+    async def _keep_up(self, reference: str) -> None:
+        loop = asyncio.get_running_loop()
+        with ThreadPoolExecutor(1, thread_name_prefix="raylens-load", initializer=_stand_back) as apart:
+            while True:
+                await asyncio.sleep(self._settings.follow_s)
+                try:
+                    version = await loop.run_in_executor(apart, self._registry.resolve, reference)
+                    if version.digest != self._current.identity.digest:
+                        loaded = await loop.run_in_executor(apart, self._load, str(version))
+                        await self._go_over(self._attached(loaded))
+                except Exception as error:  # whatever it is, the version that is served goes on
+                    logger.warning("cannot follow %s: %s", reference, error, exc_info=not _ours(error))
+                    await asyncio.sleep(FAILED_SECONDS)
+
+    async def _go_over(self, loaded: Loaded) -> None:
+        before = self._current
+        logger.info("serving %s@%d from now on", loaded.identity.name, loaded.identity.number)
+        self._previous, self._current = before, loaded
+        # Requests that have begun, and the other tower's stragglers.
+        await asyncio.sleep(self._settings.overlap_s)
+        self._previous = None
+        while before.busy:
+            await asyncio.sleep(0.1)
+        before.detach()
+
+    async def close(self) -> None:
+        """Finish what runs and end the threads."""
+        if self._following is not None:
+            self._following.cancel()
+        await self._device.close()
+        self._pool.shutdown()
+
+
+def _ours(error: Exception) -> bool:
+    """One whose message says all that there is to know."""
+    return isinstance(error, RaylensError)
+
+
+def _is(version: Loaded, wanted: str | None) -> bool:
+    return wanted in (None, version.identity.digest)
+
+
+def _stand_back() -> None:
+    """Have the thread that loads give way to those that answer. Linux has priorities for threads."""
+    torch.set_num_threads(1)
+    if hasattr(os, "setpriority"):
+        own = os.getpriority(os.PRIO_PROCESS, 0)
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), min(19, own + LOADING_NICENESS))

@@ -1,0 +1,218 @@
+"""From texts and image files to embeddings: preparation on a pool of threads, then the batcher.
+
+Shapes: T tokens, S image size, D embedding.
+"""
+
+import asyncio
+import hashlib
+import logging
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raylens.errors import InputError
+from raylens.registry import Encoder
+from raylens.serve.histograms import Meter
+from raylens.serve.messages import Embedded, Failed, Picture, Text, Tokens
+from raylens.serve.replica.batcher import Batcher, Places
+from raylens.serve.replica.cache import EmbeddingCache
+from raylens.serve.replica.device import Device
+from raylens.serve.settings import ServeSettings
+from raylens.serve.tracing import request_id
+
+__all__ = ["ImageTower", "TextTower", "TowerQueue"]
+
+logger = logging.getLogger("ray.serve")
+
+Vector = NDArray[np.float32]
+Pixels = NDArray[np.uint8]
+Words = Text | Tokens
+
+
+class TowerQueue(Protocol):
+    """What a tower tells of its load."""
+
+    @property
+    def held(self) -> int:
+        """Items that wait or are computed."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Row:
+    ids_T: NDArray[np.int32]
+    tokens: int
+    truncated: bool
+
+
+class TextTower:
+    """Embeds texts."""
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        device: Device,
+        pool: ThreadPoolExecutor,
+        settings: ServeSettings,
+        meter: Meter | None = None,
+    ) -> None:
+        self._encoder = encoder
+        self._pool = pool
+        self._meter = meter or Meter()
+        self.batcher: Batcher[_Row, Vector] = Batcher(
+            device,
+            self._compute,
+            max_batch=settings.max_batch,
+            capacity=settings.capacity,
+            size=lambda row: row.tokens,
+            max_wait_s=settings.max_wait_s,
+            meter=self._meter,
+        )
+        self.cache: EmbeddingCache[tuple[Words, bool]] = EmbeddingCache(
+            self._embed, _key_of_words, settings.cache_bytes
+        )
+
+    async def embed(self, texts: Sequence[Words], *, bulk: bool = False) -> list[Embedded | Failed]:
+        """Texts to unit vectors, in order.
+
+        Raises:
+            OverloadedError: there is no room for them.
+        """
+        return await self.cache.embed([(text, bulk) for text in texts])
+
+    async def _embed(self, items: Sequence[tuple[Words, bool]]) -> list[Embedded | Failed]:
+        with self.batcher.reserve(len(items)) as places:
+            texts, began = [text for text, _ in items], time.perf_counter()
+            rows = await asyncio.get_running_loop().run_in_executor(self._pool, self._rows, texts)
+            self._meter.add("prepare", time.perf_counter() - began)
+            good = [row for row in rows if isinstance(row, _Row)]
+            outcomes = iter(await places.run(good, bulk=items[0][1]))
+        return [row if isinstance(row, Failed) else _embedded(row, next(outcomes)) for row in rows]
+
+    def _rows(self, texts: Sequence[Words]) -> list[_Row | Failed]:
+        tokenizer, context = self._encoder.tokenizer, self._encoder.context
+        ids_BT, truncated_B = tokenizer([text.text if isinstance(text, Text) else "" for text in texts], context)
+        tokens_B = (ids_BT == tokenizer.end_id).argmax(axis=1) + 1
+        return [
+            _Row(ids_BT[place], int(tokens_B[place]), bool(truncated_B[place]))
+            if isinstance(text, Text)
+            else self._row_of_ids(text.ids)
+            for place, text in enumerate(texts)
+        ]
+
+    def _row_of_ids(self, ids: Sequence[int]) -> _Row | Failed:
+        tokenizer, context = self._encoder.tokenizer, self._encoder.context
+        marks = (tokenizer.start_id, tokenizer.end_id)
+        words = list(ids)
+        if words and words[0] == marks[0]:
+            words = words[1:]
+        if words and words[-1] == marks[1]:
+            words = words[:-1]
+        bad = next((number for number in words if number in marks or not 0 <= number < tokenizer.vocab_size), None)
+        if bad is not None:
+            return Failed(
+                "invalid_tokens",
+                f"token id {bad}: ids are those of the model's own tokenizer, 0 to {tokenizer.vocab_size - 1}, and its "
+                f"marks {marks[0]} and {marks[1]} stand at the ends alone",
+            )
+        row_T = np.zeros(context, dtype=np.int32)
+        kept = [marks[0], *words[: context - 2], marks[1]]
+        row_T[: len(kept)] = kept
+        return _Row(row_T, len(kept), len(words) > context - 2)
+
+    def _compute(self, rows: list[_Row]) -> list[Vector]:
+        return list(self._encoder.encode_ids(np.stack([row.ids_T for row in rows])).numpy())
+
+
+class ImageTower:
+    """Embeds image files. Each image joins the line as soon as it is decoded: the device need not wait for all."""
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        device: Device,
+        pool: ThreadPoolExecutor,
+        settings: ServeSettings,
+        meter: Meter | None = None,
+    ) -> None:
+        self._encoder = encoder
+        self._pool = pool
+        self._meter = meter or Meter()
+        self._max_pixels, self._max_seconds = settings.max_pixels, settings.max_decode_s
+        # One request leaves a thread to the others: its images may all take as long as they are allowed to.
+        self._threads = max(1, settings.decode_threads - 1)
+        self.batcher: Batcher[Pixels, Vector] = Batcher(
+            device,
+            self._compute,
+            max_batch=settings.max_batch,
+            capacity=settings.capacity,
+            max_wait_s=settings.max_wait_s,
+            meter=self._meter,
+        )
+        self.cache: EmbeddingCache[tuple[Picture, bool]] = EmbeddingCache(
+            self._embed, _key_of_image, settings.cache_bytes
+        )
+
+    async def embed(self, pictures: Sequence[Picture], *, bulk: bool = False) -> list[Embedded | Failed]:
+        """Image files to unit vectors, in order.
+
+        Raises:
+            OverloadedError: there is no room for them.
+        """
+        return await self.cache.embed([(picture, bulk) for picture in pictures])
+
+    async def _embed(self, items: Sequence[tuple[Picture, bool]]) -> list[Embedded | Failed]:
+        with self.batcher.reserve(len(items)) as places:
+            turns = asyncio.Semaphore(self._threads)
+            return list(
+                await asyncio.gather(*(self._embed_one(picture, places, turns, bulk) for picture, bulk in items))
+            )
+
+    async def _embed_one(
+        self, picture: Picture, places: Places[Pixels, Vector], turns: asyncio.Semaphore, bulk: bool
+    ) -> Embedded | Failed:
+        began = time.perf_counter()
+        async with turns:
+            decoded = await asyncio.get_running_loop().run_in_executor(self._pool, self._decode, picture.file)
+        self._meter.add("prepare", time.perf_counter() - began)
+        if isinstance(decoded, Failed):
+            return decoded
+        [outcome] = await places.run([decoded], bulk=bulk)
+        return _failed(outcome) if isinstance(outcome, BaseException) else Embedded(outcome.copy())
+
+    def _decode(self, file: bytes) -> Pixels | Failed:
+        try:
+            return self._encoder.preprocess(file, max_pixels=self._max_pixels, max_seconds=self._max_seconds)
+        except InputError as error:
+            return Failed("invalid_image", str(error))
+
+    def _compute(self, images: list[Pixels]) -> list[Vector]:
+        return list(self._encoder.encode_pixels(np.stack(images)).numpy())
+
+
+def _embedded(row: _Row, outcome: Vector | BaseException) -> Embedded | Failed:
+    if isinstance(outcome, BaseException):
+        return _failed(outcome)
+    # A copy: the row of a batch would keep the whole batch in memory for as long as the cache has it.
+    return Embedded(outcome.copy(), tokens=row.tokens, truncated=row.truncated)
+
+
+def _key_of_words(item: tuple[Words, bool]) -> bytes:
+    text = item[0]
+    content = b"t" + text.text.encode("utf-8", "surrogatepass") if isinstance(text, Text) else repr(text.ids).encode()
+    return hashlib.blake2b(content, digest_size=16).digest()
+
+
+def _key_of_image(item: tuple[Picture, bool]) -> bytes:
+    return hashlib.blake2b(item[0].file, digest_size=16).digest()
+
+
+def _failed(error: BaseException) -> Failed:
+    """What the user learns of a failure of ours; the log has the rest."""
+    logger.error("request %s: a batch failed", request_id(), exc_info=error)
+    return Failed("internal_error", "the model failed on this item; the server's log says why")

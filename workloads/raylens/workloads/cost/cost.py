@@ -1,0 +1,172 @@
+"""What a run takes on a described cluster: machines and hours, data and checkpoints, requests, money."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from raylens.cluster.description import ClusterSpec
+from raylens.config import RunConfig
+from raylens.errors import ConfigError
+from raylens.workloads.cost.storage import storage_figures
+from raylens.workloads.cost.terms import Data, Figure, Rate, Spot
+from raylens.workloads.cost.time import Duration, duration_of
+
+__all__ = ["Cost", "Crew", "cost", "crews_of"]
+
+
+@dataclass(frozen=True)
+class Crew:
+    """The nodes of one kind that a run holds."""
+
+    group: str
+    nodes: int
+    gpus: int
+    """Of all its nodes."""
+    price: float | None
+    """Of a node and hour."""
+    how: str
+
+
+@dataclass(frozen=True)
+class Cost:
+    """All figures of a run, in the order in which they follow from each other."""
+
+    figures: tuple[Figure, ...] = ()
+    notes: tuple[str, ...] = field(default=())
+    """What is not counted, and what was assumed."""
+
+    def figure(self, name: str) -> Figure:
+        """By its name."""
+        return next(one for one in self.figures if one.name == name)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For programs: value, unit and origin of each."""
+        rows = {one.name: {"value": one.value, "unit": one.unit, "how": one.how} for one in self.figures}
+        return {"figures": rows, "notes": list(self.notes)}
+
+
+def cost(config: RunConfig, spec: ClusterSpec, rate: Rate, data: Data, spot: Spot, start_minutes: float) -> Cost:
+    """The figures of a run.
+
+    Args:
+        config: of the run.
+        spec: of the cluster.
+        rate: of training, and of a core that decodes.
+        data: how much there is.
+        spot: how often spot machines are taken away, and what that costs.
+        start_minutes: until the first step: machines, images, processes.
+
+    Raises:
+        ConfigError: the cluster has no nodes for the run, or spot machines are taken away faster than it gets on.
+    """
+    steps = config.length.steps(data.pairs, config.global_batch)
+    crews, limit = crews_of(config, spec, rate)
+    held_up = limit is not None and limit < rate.pairs_per_second
+    speed = limit if held_up and limit is not None else rate.pairs_per_second
+    train = next(crew for crew in crews if crew.group == "train")
+    time = duration_of(config, steps, speed, train.nodes if _is_spot(spec) else 0, spot, start_minutes)
+    seen = steps * config.global_batch
+    figures = [
+        Figure(
+            "steps",
+            steps,
+            "steps",
+            f"length, over {data.pairs:,} pairs an epoch in batches of {config.global_batch:,}",
+        ),
+        Figure("pairs seen", seen, "pairs", f"{steps:,} steps x {config.global_batch:,}"),
+        Figure("speed", speed, "pairs/s", _speed_text(rate, limit, held_up=held_up)),
+        *time.figures,
+        *_machines(crews, time),
+        *_money(crews, time),
+        *storage_figures(config, data, steps, time, {crew.group: crew.nodes for crew in crews}),
+    ]
+    return Cost(tuple(figures), _notes(spec, rate, data, crews))
+
+
+def crews_of(config: RunConfig, spec: ClusterSpec, rate: Rate) -> tuple[list[Crew], float | None]:
+    """The nodes that the run holds, and the pairs a second that its decoding nodes can make; None without a bound.
+
+    Raises:
+        ConfigError: the cluster cannot hold the workers.
+    """
+    scale, train = config.scale, spec.train
+    if train is None:
+        raise ConfigError("the cluster has no group train: describe one, with the machines that train")
+    each = train.cpus // scale.cpus_per_worker
+    if scale.gpus_per_worker:
+        each = min(each, train.gpus // scale.gpus_per_worker)
+    if each < 1 or each * train.max_nodes < scale.workers:
+        raise ConfigError(
+            f"scale.workers = {scale.workers} with {scale.cpus_per_worker} CPUs and {scale.gpus_per_worker} GPUs each: "
+            f"group train has room for {each * train.max_nodes} ({train.max_nodes} nodes of {train.cpus} CPUs and "
+            f"{train.gpus} GPUs): lower scale.workers, or raise train.max_nodes"
+        )
+    nodes = max(math.ceil(scale.workers / each), train.min_nodes)
+    workers = f"{scale.workers} workers, {each} on a node"
+    crews = [
+        Crew("head", 1, 0, spec.head.price_per_hour, "one, as long as the run"),
+        Crew("train", nodes, nodes * train.gpus, train.price_per_hour, workers),
+    ]
+    decode = spec.decode
+    if decode is None:
+        spare = nodes * train.cpus - scale.workers * scale.cpus_per_worker
+        if spare < 1:
+            raise ConfigError(
+                f"no CPU is left to decode: {nodes} nodes of {train.cpus} CPUs hold {scale.workers} workers of "
+                f"{scale.cpus_per_worker} CPUs each: describe a group decode, or lower scale.cpus_per_worker"
+            )
+        return crews, spare * rate.pairs_per_core
+    wanted = math.ceil(rate.pairs_per_second / rate.pairs_per_core / decode.cpus)
+    count = min(max(wanted, decode.min_nodes, 1), decode.max_nodes)
+    how = f"{rate.pairs_per_second:,.0f} pairs/s at {rate.pairs_per_core:,.0f} a core ({rate.core_how})"
+    crews.insert(1, Crew("decode", count, 0, decode.price_per_hour, how))
+    return crews, decode.max_nodes * decode.cpus * rate.pairs_per_core
+
+
+def _is_spot(spec: ClusterSpec) -> bool:
+    return spec.train is not None and spec.train.spot
+
+
+def _speed_text(rate: Rate, limit: float | None, *, held_up: bool) -> str:
+    if held_up:
+        return f"what the cores that decode make; training alone would take {rate.pairs_per_second:,.0f} ({rate.how})"
+    return rate.how if limit is None else f"{rate.how}; cores that decode could make {limit:,.0f}"
+
+
+def _machines(crews: Sequence[Crew], time: Duration) -> list[Figure]:
+    figures = []
+    for crew in crews:
+        figures.append(Figure(f"{crew.group} nodes", crew.nodes, "nodes", crew.how))
+        how = f"{crew.nodes} x {time.hours:,.2f} h"
+        figures.append(Figure(f"{crew.group} node-hours", crew.nodes * time.hours, "h", how))
+    gpus = sum(crew.gpus for crew in crews)
+    figures.append(
+        Figure("GPU-hours", gpus * time.hours, "h", f"{gpus} GPUs of the nodes that train x {time.hours:,.2f} h")
+    )
+    return figures
+
+
+def _money(crews: Sequence[Crew], time: Duration) -> list[Figure]:
+    priced = [crew for crew in crews if crew.price is not None]
+    if not priced:
+        return []
+    parts = [f"{crew.group} {crew.nodes} x {crew.price:g}" for crew in priced]
+    without = [crew.group for crew in crews if crew.price is None]
+    lacking = f"; without {', '.join(without)}, of no price" if without else ""
+    hourly = sum(crew.nodes * (crew.price or 0.0) for crew in priced)
+    return [
+        Figure("price an hour", hourly, "money/h", f"{' + '.join(parts)}{lacking}"),
+        Figure("price", hourly * time.hours, "money", f"{hourly:g} an hour x {time.hours:,.2f} h"),
+    ]
+
+
+def _notes(spec: ClusterSpec, rate: Rate, data: Data, crews: Sequence[Crew]) -> tuple[str, ...]:
+    assumed = [one for one in (rate.assumed, data.assumed) if one]
+    notes = [f"assumed, not measured: {one}" for one in assumed]
+    if not any(crew.price is not None for crew in crews):
+        notes.append("no money: give groups a price_per_hour in the cluster's description")
+    if spec.decode is not None and spec.decode.spot:
+        notes.append("spot nodes that decode: their tasks are made again elsewhere; what that costs is not counted")
+    notes.append("not counted: idle nodes before they go, evaluation, network between regions, prices of storage")
+    return tuple(notes)

@@ -1,0 +1,35 @@
+"""A record of a run in one line."""
+
+from raylens.train.loop.metrics import Record
+from raylens.train.runs.scores import duration_text
+
+__all__ = ["progress_line", "time_left"]
+
+GIB = 2**30
+
+
+def progress_line(record: Record) -> str:
+    """What a person follows: how well it learns, how fast, and what holds it up."""
+    parts = [f"loss {record.loss:.3f}", f"scale {record.logit_scale:.1f}", f"{record.samples_per_second:,.0f} pairs/s"]
+    if record.epoch is not None:
+        parts.insert(0, f"epoch {record.epoch:.2f}")
+    if record.mfu is not None:
+        parts.append(f"MFU {record.mfu:.0%}")
+    parts.append(f"{record.bound}-bound: {record.data_wait:.0%} data wait, {record.data_cores:.1f} data cores")
+    if record.memory_bytes:
+        parts.append(f"{record.memory_bytes / GIB:.1f} GiB a worker")
+    if record.substituted:
+        parts.append(f"{record.substituted} bad samples replaced (see quarantine/)")
+    if record.truncated:
+        parts.append(f"{record.truncated:,} captions cut at the context")
+    if record.skipped:
+        parts.append(f"{record.skipped:,} steps skipped")
+    return "  ".join(parts)
+
+
+def time_left(record: Record, steps: int) -> str:
+    """To the last step at the present speed; empty at the end."""
+    left = steps - record.step
+    if left <= 0 or record.samples_per_second <= 0:
+        return ""
+    return f"{duration_text(left * record.samples_seen / record.step / record.samples_per_second)} left"

@@ -1,0 +1,128 @@
+"""Training runs beside each other: the settings that differ, their figures, and a page with their curves."""
+
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from raylens.errors import ConfigError, TrainingError
+from raylens.train.run_figure import Line, lines_svg
+from raylens.train.run_pages import Panel, legend_of, render_page
+from raylens.train.runs.run_dir import RunFiles, finite
+from raylens.train.runs.scores import best_row, count_text, figure_text, last_row, lower_is_better
+from raylens.train.runs.settings import differing
+
+__all__ = ["Comparison"]
+
+SAMPLES = "samples seen"
+ABSENT = "–"
+CURVES = (
+    ("loss", "loss"),
+    ("logit scale", "logit_scale"),
+    ("learning rate", "lr"),
+    ("pairs per second", "samples_per_second"),
+)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """At least two runs that have records, none of them twice."""
+
+    runs: Sequence[RunFiles]
+
+    def __post_init__(self) -> None:
+        places = [run.place for run in self.runs]
+        if len(places) < 2:
+            raise ConfigError(f"{', '.join(places) or 'nothing'} cannot be compared alone: name two runs or more")
+        twice = next((place for place in places if places.count(place) > 1), None)
+        if twice is not None:
+            raise ConfigError(f"{twice} is named twice: name each run once")
+        for run in self.runs:
+            if not run.records:
+                raise TrainingError(
+                    f"run {run.place} has no records: it has not trained log_every_steps steps yet, or its "
+                    "metrics.jsonl is gone; leave it out"
+                )
+
+    @cached_property
+    def names(self) -> list[str]:
+        """Of the runs; where they are, if two have one name."""
+        names = [run.name for run in self.runs]
+        return names if len(set(names)) == len(names) else [run.place for run in self.runs]
+
+    @cached_property
+    def settings(self) -> dict[str, list[str]]:
+        """The settings that differ, and their value in each run; name and storage differ by themselves."""
+        rows = differing([run.config for run in self.runs])
+        return {
+            key: [ABSENT if value is None else value for value in values]
+            for key, values in rows.items()
+            if key not in ("name", "storage")
+        }
+
+    @cached_property
+    def figures(self) -> dict[str, list[str]]:
+        """Last and best values, a row a figure with a text for each run."""
+        return {name: [texts.get(name, ABSENT) for texts in self._texts] for name in self._figure_names()}
+
+    @property
+    def metrics(self) -> list[str]:
+        """What was evaluated in any of the runs."""
+        return sorted({metric for run in self.runs for metric in run.metrics})
+
+    def page(self) -> str:
+        """One self-contained HTML page; equal input gives equal bytes."""
+        return render_page(
+            "comparison.html.j2",
+            title=", ".join(self.names),
+            lines=legend_of(self.names),
+            values=self.figures,
+            settings=self.settings,
+            panels=list(self._panels()),
+        )
+
+    @cached_property
+    def _texts(self) -> list[dict[str, str]]:
+        return [dict(_figures(run)) for run in self.runs]
+
+    def _figure_names(self) -> list[str]:
+        return list(dict.fromkeys(name for texts in self._texts for name in texts))
+
+    def _panels(self) -> Iterator[Panel]:
+        for title, key in CURVES:
+            lines = [
+                Line(
+                    [run.samples_at(record) for record in run.records],
+                    [finite(record.get(key)) for record in run.records],
+                    number,
+                )
+                for number, run in enumerate(self.runs)
+            ]
+            yield Panel.of(title, lines_svg(lines, SAMPLES), f"{title} against {SAMPLES}")
+        for metric in self.metrics:
+            better = "lower" if lower_is_better(metric) else "higher"
+            svg = lines_svg([_evaluated(run, metric, number) for number, run in enumerate(self.runs)], SAMPLES)
+            yield Panel.of(metric, svg, f"{metric} against {SAMPLES}; {better} is better")
+
+
+def _figures(run: RunFiles) -> Iterator[tuple[str, str]]:
+    last, lowest = run.records[-1], best_row(run.records, "loss")
+    speeds = [speed for record in run.records if (speed := finite(record.get("samples_per_second"))) is not None]
+    yield "state", run.state
+    yield "steps", count_text(run.last_step)
+    yield SAMPLES, count_text(run.samples_at(last))
+    yield "last loss", figure_text(last.get("loss"))
+    if lowest is not None:
+        yield "lowest loss", f"{figure_text(lowest['loss'])} at step {lowest['step']:,}"
+    yield "last logit scale", figure_text(last.get("logit_scale"))
+    yield "pairs per second (median)", figure_text(statistics.median(speeds)) if speeds else ABSENT
+    for metric in run.metrics:
+        best, latest = best_row(run.evaluations, metric), last_row(run.evaluations, metric)
+        if best is not None and latest is not None:
+            yield f"last {metric}", figure_text(latest[metric])
+            yield f"best {metric}", f"{figure_text(best[metric])} at step {best['step']:,}"
+
+
+def _evaluated(run: RunFiles, metric: str, number: int) -> Line:
+    known = [row for row in run.evaluations if finite(row.get(metric)) is not None]
+    return Line([run.samples_at(row) for row in known], [finite(row[metric]) for row in known], number)

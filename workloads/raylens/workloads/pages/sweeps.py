@@ -1,0 +1,170 @@
+"""``raylens sweep list|show|compare``: what sweeps have found, as people and programs read it."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from raylens.errors import ConfigError, NotFoundError, StorageError, TrainingError
+from raylens.storage import Store, open_store
+from raylens.train.runs.scores import count_text, duration_text, figure_text
+from raylens.tune.config import SweepConfig
+from raylens.tune.paths import CONFIG, STOP, read_config
+from raylens.tune.results import Configuration, ranked, verdict
+from raylens.tune.scales import value_text
+from raylens.tune.trials import SweepRecord, TrialRecord, sweep_so_far
+from raylens.workloads.pages.tables import Page, add_row, pairs_table
+
+__all__ = ["compare_page", "list_page", "request_stop", "show_page", "values_text"]
+
+
+def list_page(uri: str, as_json: bool) -> Page:
+    """The sweeps of a storage, a row each.
+
+    Raises:
+        NotFoundError: there are none.
+    """
+    storage = open_store(uri)
+    names = sorted({info.path.split("/")[0] for info in storage.list() if _is_config(info.path)})
+    if not names:
+        raise NotFoundError(f"no sweeps in {storage.describe()}: name a folder that holds sweeps, e.g. sweeps")
+    rows = [_row(storage / name, name) for name in names]
+    if as_json:
+        yield json.dumps(rows)
+        return
+    table = Table(*rows[0])
+    for row in rows:
+        add_row(table, *(str(cell) for cell in row.values()))
+    yield table
+
+
+def _is_config(path: str) -> bool:
+    return path.count("/") == 1 and path.endswith(f"/{CONFIG}")
+
+
+def _row(store: Store, name: str) -> dict[str, Any]:
+    try:
+        config, record = read_config(store), sweep_so_far(store)
+    except (StorageError, TrainingError, ConfigError) as error:
+        # One damaged sweep must not hide the others.
+        return {"name": name, "state": "unreadable", "trials": "", "metric": "", "best": "", "news": str(error)}
+    order = ranked(record.trials, config.metric)
+    return {
+        "name": name,
+        "state": record.state,
+        "trials": len(record.trials),
+        "metric": config.metric,
+        "best": figure_text(order[0].mean) if order else "–",
+        "news": record.why or record.heard,
+    }
+
+
+def show_page(uri: str, as_json: bool) -> Page:
+    """All about a sweep but its curves.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    store = open_store(uri)
+    config, record = read_config(store), sweep_so_far(store)
+    order = ranked(record.trials, config.metric)
+    if as_json:
+        best = order[0].best_trial.name if order else None
+        yield json.dumps({"best": best, "metric": config.metric, **json.loads(record.model_dump_json())})
+        return
+    yield pairs_table(store.describe(), facts(config, record))
+    yield trials_table(config, record, order)
+    found = verdict(record.trials, config.metric)
+    if found is not None:
+        yield found.text
+
+
+def facts(config: SweepConfig, record: SweepRecord) -> dict[str, str]:
+    """The state of a sweep in a few lines."""
+    states = ", ".join(f"{count} {state}" for state, count in record.counts().items())
+    return {
+        "state": f"{record.state}{f': {record.why}' if record.why else ''}",
+        "trials": states or "none yet",
+        "search, scheduler": f"{config.search.kind}, {config.scheduler.kind}",
+        "clock": duration_text(record.seconds),
+        "samples trained on": count_text(record.samples),
+        "heard last": record.heard or "–",
+    }
+
+
+def trials_table(config: SweepConfig, record: SweepRecord, order: Sequence[Configuration], most: int = 1000) -> Table:
+    """Trials, the best configuration's first, then those without a value."""
+    table = Table("trial", "state", config.metric, "step", "values", "note")
+    placed = [trial for one in order for trial in one.trials]
+    others = [trial for trial in record.trials if trial not in placed]
+    for trial in [*placed, *others][:most]:
+        step = count_text(trial.last.step) if trial.last else "–"
+        add_row(
+            table,
+            trial.name,
+            trial.state,
+            figure_text(trial.value(config.metric)),
+            step,
+            values_text(trial),
+            trial.note,
+        )
+    return table
+
+
+def values_text(trial: TrialRecord) -> str:
+    """``peak_lr 0.0012, kind linear``: keys by their last part where that is enough."""
+    lasts = [key.rpartition(".")[2] for key in trial.values]
+    names = [last if lasts.count(last) == 1 else key for key, last in zip(trial.values, lasts, strict=True)]
+    return ", ".join(f"{name} {value_text(value)}" for name, value in zip(names, trial.values.values(), strict=True))
+
+
+def compare_page(uris: Sequence[str], as_json: bool) -> Page:
+    """Sweeps beside each other: what each used, and the best of each.
+
+    Raises:
+        ConfigError: there are less than two, or they measure different things.
+    """
+    if len(uris) < 2:
+        raise ConfigError(f"{', '.join(uris) or 'nothing'} cannot be compared alone: name two sweeps or more")
+    stores = [open_store(uri) for uri in uris]
+    sweeps = [(read_config(store), sweep_so_far(store)) for store in stores]
+    metrics = {config.metric for config, _ in sweeps}
+    if len(metrics) > 1:
+        raise ConfigError(f"the sweeps have different metrics, {', '.join(sorted(metrics))}: they cannot be compared")
+    columns = [_column(config, record) for config, record in sweeps]
+    if as_json:
+        yield json.dumps(dict(zip((store.uri for store in stores), columns, strict=True)))
+        return
+    table = Table("", *(escape(config.name) for config, _ in sweeps))
+    for key in columns[0]:
+        add_row(table, key, *(column[key] for column in columns))
+    yield table
+
+
+def _column(config: SweepConfig, record: SweepRecord) -> dict[str, str]:
+    order = ranked(record.trials, config.metric)
+    best = order[0] if order else None
+    interval = best.interval if best else None
+    return {
+        **facts(config, record),
+        f"best {config.metric}": figure_text(best.mean) if best else "–",
+        "interval (95%)": f"{figure_text(interval[0])} to {figure_text(interval[1])}" if interval else "–",
+        "its values": values_text(best.best_trial) if best else "–",
+    }
+
+
+def request_stop(uri: str) -> str:
+    """Ask a sweep to end, wherever it runs; what was said about it.
+
+    Raises:
+        NotFoundError: there is no sweep.
+    """
+    store = open_store(uri)
+    read_config(store)
+    record = sweep_so_far(store)
+    if record.state in ("finished", "stopped"):
+        return f"{store.describe()} has {record.state} already"
+    store.write(STOP, b"")
+    return f"{store.describe()} will end within seconds, if it runs; what was trained stays"

@@ -1,0 +1,1 @@
+"""The whole way on one machine, on real data that needs no download."""

@@ -1,0 +1,1 @@
+"""Commands that are submitted to a cluster as jobs or services."""

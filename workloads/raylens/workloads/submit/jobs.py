@@ -1,0 +1,174 @@
+"""From options and a profile to a submitted job, and from a job to what is shown of it."""
+
+import getpass
+import json
+import os
+import secrets
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from raylens.cluster.driver_resources import Resources
+from raylens.cluster.jobs.api import Job, Jobs
+from raylens.cluster.jobs.checkout import checkout, revision
+from raylens.cluster.jobs.extras import pinned
+from raylens.cluster.jobs.package import Package, file_package
+from raylens.cluster.jobs.submission import KEY, Submission, check_id, check_metadata
+from raylens.cluster.jobs.submit import Outcome, check_version, submit
+from raylens.cluster.jobs.wheel import Wheel, build_wheel
+from raylens.cluster.secret_scan import check_text, check_variables
+from raylens.errors import ConfigError
+from raylens.workloads.pages.tables import Page, add_row, pairs_table
+from raylens.workloads.submit.command import JobCommand
+
+__all__ = ["Order", "list_page", "show_page", "submit_order"]
+
+SHOWN_COMMAND = 60
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is asked for, of one cluster."""
+
+    command: JobCommand
+    submission_id: str | None = None
+    code: str = "wheel"
+    source: Path | None = None
+    extras: Sequence[str] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    secrets: Sequence[str] = ()
+    resources: Resources = field(default_factory=Resources)
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+def submit_order(jobs: Jobs, order: Order, say: Any) -> Outcome:
+    """Check what is left to check, build what travels, and submit it.
+
+    Raises:
+        ConfigError: something of the order cannot be.
+        ClusterError: the wheel does not build, or the cluster does not answer, refuses, or has another such job.
+    """
+    submission_id = check_id(order.submission_id or f"{order.command.name}-{secrets.token_hex(4)}")
+    check_metadata(order.metadata)
+    _check_leaks(order)
+    check_version(jobs, version("ray"))
+    folder, wheel = _code(order)
+    packages, submission = _packed(order, folder, wheel)
+    outcome = submit(jobs, submission_id, submission, packages, _metadata(order, folder, wheel))
+    brought = f"; brought {', '.join(outcome.uploaded)}" if outcome.uploaded else ""
+    say(f"{'submitted' if outcome.new else 'is there already'}: {submission_id} on {jobs}{brought}")
+    return outcome
+
+
+def _check_leaks(order: Order) -> None:
+    check_variables(order.env)
+    check_text("the command", order.command.words, os.environ)
+    check_text("--env", order.env.values(), os.environ)
+    check_text("--metadata", order.metadata.values(), os.environ)
+    for name, data in order.command.files.items():
+        check_text(name, [data.decode(errors="replace")], os.environ)
+
+
+def _code(order: Order) -> tuple[Path | None, Wheel | None]:
+    if order.code == "image":
+        if order.extras or order.source is not None:
+            raise ConfigError("--code image runs what the image has: --extra and --source go with --code wheel")
+        return None, None
+    if order.code != "wheel":
+        raise ConfigError(f"--code {order.code}: it must be wheel or image")
+    folder = checkout(order.source)
+    return folder, build_wheel(folder)
+
+
+def _packed(order: Order, folder: Path | None, wheel: Wheel | None) -> tuple[list[Package], Submission]:
+    files = file_package(order.command.files) if order.command.files else None
+    extras = pinned(folder, order.extras) if folder is not None else None
+    submission = Submission(
+        command=order.command.words,
+        code=wheel.package.name if wheel else None,
+        files=files.name if files else None,
+        constraints=extras.constraints.name if extras else None,
+        requirements=extras.requirements if extras else (),
+        env=dict(order.env),
+        secrets=tuple(order.secrets),
+        resources=order.resources,
+    )
+    packages = [wheel.package if wheel else None, files, extras.constraints if extras else None]
+    return [package for package in packages if package is not None], submission
+
+
+def _metadata(order: Order, folder: Path | None, wheel: Wheel | None) -> dict[str, str]:
+    """What is good to know of a job later, and all of it fit for everybody's eyes."""
+    facts = {
+        "raylens.command": shlex.join(["raylens", *order.command.words]),
+        "raylens.user": getpass.getuser(),
+        "raylens.version": wheel.version if wheel else "of the image",
+        "raylens.wheel": f"sha256:{wheel.package.digest}" if wheel else None,
+        "raylens.revision": revision(folder) if folder is not None else None,
+        "raylens.config": f"sha256:{order.command.config_hash}" if order.command.config_hash else None,
+    }
+    return {**order.metadata, **{name: value for name, value in facts.items() if value is not None}}
+
+
+def list_page(jobs: Sequence[Job], as_json: bool) -> Page:
+    """A line for each job."""
+    if as_json:
+        yield json.dumps([_plain(job) for job in jobs])
+        return
+    table = Table("id", "status", "began", "took", "user", "command")
+    for job in jobs:
+        facts = job.metadata or {}
+        command = facts.get("raylens.command", job.entrypoint)
+        short = command if len(command) <= SHOWN_COMMAND else f"{command[:SHOWN_COMMAND]}..."
+        add_row(
+            table,
+            str(job.submission_id),
+            job.status,
+            _time(job.start_time),
+            _took(job),
+            facts.get("raylens.user", ""),
+            short,
+        )
+    yield table
+
+
+def show_page(job: Job, as_json: bool) -> Page:
+    """All that is known of a job."""
+    if as_json:
+        yield json.dumps(_plain(job))
+        return
+    driver = job.driver_info or {}
+    rows = {
+        "status": job.status + (f", exit status {job.driver_exit_code}" if job.driver_exit_code is not None else ""),
+        "message": (job.message or "").strip(),
+        "began": _time(job.start_time),
+        "took": _took(job),
+        "driver": f"{driver.get('node_ip_address', '')} pid {driver.get('pid', '')}" if driver else "",
+        "node": job.driver_node_id or "",
+        "entrypoint": job.entrypoint,
+        **{name: value for name, value in sorted((job.metadata or {}).items()) if name != KEY},
+    }
+    yield pairs_table(str(job.submission_id), {name: value for name, value in rows.items() if value})
+
+
+def _plain(job: Job) -> dict[str, Any]:
+    return job.model_dump(mode="json", exclude={"metadata"}) | {"metadata": job.metadata or {}}
+
+
+def _time(milliseconds: int | None) -> str:
+    if not milliseconds:
+        return ""
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _took(job: Job) -> str:
+    if not job.start_time:
+        return ""
+    end = job.end_time / 1000 if job.end_time else datetime.now(UTC).timestamp()
+    return f"{end - job.start_time / 1000:.0f} s"
