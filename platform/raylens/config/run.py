@@ -96,6 +96,11 @@ class RunConfig(Node):
             raise ValueError("a name has letters, digits, '.', '_' and '-', and starts with a letter or digit")
         return name
 
+    @property
+    def half_weights(self) -> bool:
+        """Whether weights and activations are kept in 16 bits, beside a master copy of the weights in fp32."""
+        return self.precision in ("bf16", "fp16")
+
     @model_validator(mode="after")
     def _batch_divides(self) -> Self:
         if self.global_batch % self.scale.workers:
@@ -142,7 +147,7 @@ class RunConfig(Node):
 
     @model_validator(mode="after")
     def _masters_fit(self) -> Self:
-        if self.precision in ("bf16", "fp16") and self.zero.stage == 0:
+        if self.half_weights and self.zero.stage == 0:
             raise ValueError(
                 f"precision = {self.precision!r} with zero.stage = 0: master copies of the weights are part of what "
                 "ZeRO spreads; use zero.stage = 1 (the same with one worker), or amp_bf16"

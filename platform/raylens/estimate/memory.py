@@ -11,7 +11,6 @@ from raylens.config import RunConfig
 from raylens.estimate.counts import Counts
 from raylens.objectives.contrastive import DENSE_ENTRIES
 from raylens.objectives.tiles import FUSED_ENTRIES, TILE
-from raylens.train.engine.state import HALF
 
 __all__ = ["Memory", "is_dense", "memory_of", "weights_stay", "zero_key"]
 
@@ -114,7 +113,7 @@ def zero_key(config: RunConfig, name: str, otherwise: int) -> int:
 
 
 def _weights(config: RunConfig, counts: Counts, workers: int, *, single: bool) -> int:
-    each = 2 if config.precision in HALF else FP32
+    each = 2 if config.half_weights else FP32
     if config.zero.stage < 3:
         return each * counts.parameters
     at_a_time = counts.largest_module + zero_key(config, "stage3_prefetch_bucket_size", PREFETCH)
@@ -130,7 +129,7 @@ def _gradients(config: RunConfig, counts: Counts, workers: int) -> int:
 
 
 def _buckets(config: RunConfig) -> int:
-    stage, half = config.zero.stage, config.precision in HALF
+    stage, half = config.zero.stage, config.half_weights
     if stage == 0 or (stage == 1 and config.precision == "bf16"):
         return 0
     each = 2 if half and stage > 1 else FP32

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from raylens.config import RunConfig
 from raylens.estimate.counts import Counts
 from raylens.estimate.memory import FP32, weights_stay
-from raylens.train.engine.state import HALF
 
 __all__ = ["Traffic", "all_gather", "all_reduce", "reduce_scatter", "traffic_of"]
 
@@ -70,7 +69,7 @@ def traffic_of(config: RunConfig, counts: Counts, workers: int, micro_batches: i
 
 
 def _each(config: RunConfig) -> int:
-    return 2 if config.precision in HALF else FP32
+    return 2 if config.half_weights else FP32
 
 
 def _gradients(config: RunConfig, counts: Counts, workers: int, micro_batches: int) -> float:

@@ -19,9 +19,8 @@ from raylens.train.engine.forward import Forward
 from raylens.train.engine.rng_state import own_state, take_own_state
 from raylens.train.engine.zero_state import after_skip, ensure_state, fragments_of, push_weights, scaler_of, set_scaler
 
-__all__ = ["HALF", "TrainingState", "whole_weights"]
+__all__ = ["TrainingState", "whole_weights"]
 
-HALF = ("bf16", "fp16")
 """Precisions in which the module's weights are rounded copies of others in fp32."""
 
 
@@ -30,7 +29,7 @@ def whole_weights(forward: Forward, config: RunConfig) -> dict[str, Tensor]:
     return {
         name: parameter.detach().float().cpu().flatten().clone()
         for name, parameter in forward.named_parameters()
-        if config.precision in HALF or not parameter.requires_grad
+        if config.half_weights or not parameter.requires_grad
     }
 
 
@@ -53,7 +52,7 @@ class TrainingState:
         self._rank, self._workers = dist.get_rank(), dist.get_world_size()
         self.applied = 0
         """Steps that changed the weights."""
-        if config.precision in HALF:
+        if config.half_weights:
             # DeepSpeed makes master copies from weights that it has rounded.
             copy_into(self.learning(), {key_of(name, 0, WEIGHT): tensor for name, tensor in whole.items()})
             push_weights(engine, self._stage)

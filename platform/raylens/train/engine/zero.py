@@ -21,7 +21,7 @@ from raylens.train.engine.gradcache import Micro, over_pairs, over_samples
 from raylens.train.engine.keys import sample_keys
 from raylens.train.engine.optimizer import optimizer_of, take_rates
 from raylens.train.engine.skip_nonfinite import guard
-from raylens.train.engine.state import HALF, TrainingState, whole_weights
+from raylens.train.engine.state import TrainingState, whole_weights
 from raylens.train.engine.tower_stats import Watched
 from raylens.train.loop.batch import Batch
 from raylens.train.loop.schedule import Moment, log_scale_at
@@ -101,7 +101,7 @@ class ZeroEngine:
         scheduled = log_scale_at(self._config.objective, now)
         if scheduled is not None:
             return {"log_scale": scheduled}
-        if self._config.precision not in HALF:
+        if not self._config.half_weights:
             return {}
         found = torch.zeros(2, len(SCALARS), dtype=torch.float64, device=self._device)
         for fragment in self.state.learning():
