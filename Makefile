@@ -74,10 +74,10 @@ clean: ## remove the environment and caches; runs and data stay
 # torch first and pinned: an unpinned one brings gigabytes of CUDA libraries.
 .venv/.runtime: pyproject.toml constraints.txt | .venv/bin/python
 	$(BIN)/pip install -q -c constraints.txt torch
-	$(BIN)/pip install -q -c constraints.txt -e .
+	$(BIN)/pip install -q -c constraints.txt -e '.[train]'
 	$(BIN)/python -m compileall -q platform workloads serve cluster
 	touch $@
 
 .venv/.dev: .venv/.runtime
-	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
+	$(BIN)/pip install -q -c constraints.txt -e '.[train,dev]'
 	touch $@

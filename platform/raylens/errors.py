@@ -2,6 +2,7 @@
 
     RaylensError
     ├── ConfigError              a setting is unknown, mistyped or out of range
+    ├── MissingExtraError        a package of an extra of raylens is not installed
     ├── StorageError             an object store did not do what was asked
     │   ├── NotFoundError        no such object, folder or bucket
     │   ├── AlreadyExistsError   a write-once object is there already
@@ -41,6 +42,7 @@ __all__ = [
     "DataError",
     "InputError",
     "ManifestError",
+    "MissingExtraError",
     "NotFoundError",
     "OverloadedError",
     "QuarantineError",
@@ -81,6 +83,10 @@ def own_error(error: BaseException | None) -> RaylensError | None:
 
 class ConfigError(RaylensError):
     """A setting is unknown, of the wrong type, or out of range."""
+
+
+class MissingExtraError(RaylensError):
+    """A package that an extra of raylens brings is not installed; the message names the extra."""
 
 
 class StorageError(RaylensError):

@@ -11,6 +11,7 @@ from raylens.capacity import Ask, Node, live_nodes, possible_nodes
 from raylens.config import RunConfig
 from raylens.config.placement import Placement
 from raylens.data.build_plan import build_plan
+from raylens.extras import require_extra
 from raylens.storage import Store
 from raylens.train.ray.resources import asks_of, check_room, placement_of
 from raylens.train.run.data_lock import manifests_of
@@ -60,9 +61,11 @@ def sweep(
 
     Raises:
         ConfigError: the space is impossible; names the key.
+        MissingExtraError: ``raylens[train]`` is not installed.
         KeyboardInterrupt: it was interrupted; what was trained stays, and the same call goes on.
         RaylensError: bad input, or a cluster too small.
     """
+    require_extra("train", "a sweep")
     config.check(GUESSED_STEPS)
     check_room(config.run, say)
     store = sweep_store(config)

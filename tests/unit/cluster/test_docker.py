@@ -54,7 +54,7 @@ def compose() -> dict[str, Any]:
     return tree
 
 
-@pytest.mark.parametrize("target", ["cpu", "gpu"])
+@pytest.mark.parametrize("target", ["cpu", "gpu", "serve"])
 def test_an_image_runs_as_a_user_without_rights_under_a_small_init(target: str) -> None:
     assert of(target, "USER")[-1] == "1000:1000"  # as numbers: Kubernetes' runAsNonRoot looks at them
     assert yaml.safe_load(of(target, "ENTRYPOINT")[-1]) == ["tini", "--"]
@@ -69,7 +69,7 @@ def test_an_image_runs_as_a_user_without_rights_under_a_small_init(target: str) 
 def test_every_package_comes_under_the_constraints_and_from_no_named_index() -> None:
     text = (DOCKER / "Dockerfile").read_text()
     installs = re.findall(r"pip install[^;\n]*", "\n".join(step.text for step in steps() if step.name == "RUN"))
-    assert len(installs) == 4
+    assert len(installs) == 5
     assert all("constraints.txt" in install for install in installs)
     assert "find-links" not in text
     assert "extra-index" not in text
@@ -114,7 +114,15 @@ def test_stages_are_made_before_they_are_used() -> None:
             seen.add(step.stage)
         for source in re.findall(r"--from=(\S+)", step.text):
             assert source in seen
-    assert {"cpu", "gpu"} <= seen
+    assert {"cpu", "gpu", "serve"} <= seen
+
+
+def test_the_serving_image_has_no_extra_and_the_others_train() -> None:
+    [serving] = [text for text in of("serving", "RUN") if "/wheel/*.whl" in text]
+    assert "EXTRAS" not in serving
+    [training] = [text for text in of("environment", "RUN") if "/wheel/*.whl" in text]
+    assert "$EXTRAS" in training
+    assert 'EXTRAS="[train]"' in of("environment", "ARG")
 
 
 def test_a_laptops_ports_are_on_its_loopback() -> None:

@@ -19,7 +19,7 @@ from raylens.config import (
     VisionTransformerConfig,
     validated,
 )
-from raylens.errors import ConfigError
+from raylens.errors import MissingExtraError
 from raylens.models import DualEncoder
 from raylens.train.engine.forward import PairForward
 from raylens.train.engine.optimizer import optimizer_of, parameter_groups, take_rates
@@ -140,5 +140,5 @@ def test_lion_is_the_library_s() -> None:
 
 def test_lion_without_its_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "pytorch_optimizer", None)
-    with pytest.raises(ConfigError, match=r"optim\.kind = 'lion' needs .*raylens\[lion\]"):
+    with pytest.raises(MissingExtraError, match=r"optim\.kind = 'lion'.*raylens\[lion\]"):
         optimizer_of(small(), OptimConfig(kind="lion"))

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from raylens.config import GroupConfig, OptimConfig, ScheduleConfig
-from raylens.errors import ConfigError
+from raylens.extras import import_extra
 from raylens.models import DualEncoder
 from raylens.train.loop.schedule import Moment, learning_rate
 
@@ -88,17 +88,11 @@ def optimizer_of(model: nn.Module, optim: OptimConfig) -> torch.optim.Optimizer:
     """
     groups, betas = parameter_groups(model, optim), (optim.beta1, optim.beta2)
     if optim.kind == "lion":
-        lion: torch.optim.Optimizer = _lion()(groups, lr=optim.peak_lr, betas=betas, weight_decouple=True)
+        lion: torch.optim.Optimizer = import_extra("lion", "pytorch_optimizer", "optim.kind = 'lion'").Lion(
+            groups, lr=optim.peak_lr, betas=betas, weight_decouple=True
+        )
         return lion
     return torch.optim.AdamW(groups, lr=optim.peak_lr, betas=betas, eps=optim.eps)
-
-
-def _lion() -> Any:
-    try:
-        from pytorch_optimizer import Lion
-    except ImportError:
-        raise ConfigError("optim.kind = 'lion' needs the package pytorch-optimizer: install raylens[lion]") from None
-    return Lion
 
 
 def take_rates(optimizer: Any, optim: OptimConfig, now: Moment) -> None:

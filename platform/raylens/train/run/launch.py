@@ -11,6 +11,7 @@ from raylens.config import RunConfig
 from raylens.data.block import UnitMaker
 from raylens.data.stream import training_stream
 from raylens.errors import RaylensError, WorkersLostError, own_error
+from raylens.extras import require_extra
 from raylens.storage import Store
 from raylens.train.checkpoint.store import Checkpoints
 from raylens.train.loop.events import News
@@ -91,8 +92,10 @@ def fit(
         interrupts: ends the run from outside; by itself it listens to signals in the main thread.
 
     Raises:
+        MissingExtraError: ``raylens[train]`` is not installed.
         RaylensError: bad input, a cluster too small, or a diagnosis of what went wrong in training.
     """
+    require_extra("train", "training")
     check_room(config, say)
     audience = Audience(config, run_store(config), tell, say)
     prepared = prepare(config, say)

@@ -6,9 +6,9 @@ from typing import Any
 
 from raylens.config import RunConfig
 from raylens.config.tracking import MlflowConfig
+from raylens.extras import import_extra
 from raylens.storage import Store
 from raylens.train.tracking.ids import Ids
-from raylens.train.tracking.packages import optional
 from raylens.train.tracking.parameters import flat
 from raylens.train.tracking.sink import Outcome, Point
 
@@ -32,7 +32,7 @@ class MlflowRun:
         Raises:
             ConfigError: it is not installed.
         """
-        self._mlflow = optional("mlflow")
+        self._mlflow = import_extra("mlflow", "mlflow", "tracking.mlflow")
         self._config, self._run, self._store, self._ids = config, run, store, ids
         self._place = f"{config.tracking_uri} {config.experiment}"
         self._client: Any = None

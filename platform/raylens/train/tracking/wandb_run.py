@@ -7,10 +7,10 @@ from typing import Any
 from raylens.config import RunConfig
 from raylens.config.tracking import WandbConfig
 from raylens.errors import ConfigError
+from raylens.extras import import_extra
 from raylens.storage import Store
 from raylens.storage.local import LocalStore
 from raylens.train.tracking.ids import Ids
-from raylens.train.tracking.packages import optional
 from raylens.train.tracking.parameters import tree
 from raylens.train.tracking.sink import Outcome, Point
 
@@ -32,7 +32,7 @@ class WandbRun:
         Raises:
             ConfigError: it is not installed, or is to be online and nobody is.
         """
-        self._wandb = optional("wandb")
+        self._wandb = import_extra("wandb", "wandb", "tracking.wandb")
         if config.mode == "online":
             self._check_login()
         self._config, self._settings, self._run_name, self._ids = config, tree(run), run.name, ids

@@ -46,9 +46,11 @@ def quickstart(
         raylens quickstart --storage "s3://bucket/try?endpoint_override=http://127.0.0.1:9000" --json
     """
     from raylens.cluster import session
+    from raylens.extras import require_extra
     from raylens.serve.deploy.environment import environment, own_ports
     from raylens.workloads.pages.terminal import Terminal
 
+    require_extra("train", "raylens quickstart")
     with (
         Terminal() as terminal,
         session(

@@ -79,6 +79,9 @@ def resume(uri: Uri, address: Address = None, num_cpus: NumCpus = None) -> None:
 
 
 def _search(config: "SweepConfig", address: str | None, num_cpus: int | None) -> None:
+    from raylens.extras import require_extra
+
+    require_extra("train", "raylens sweep")  # before what it imports takes seconds
     from raylens.cluster import session
     from raylens.storage import open_store
     from raylens.tune import sweep

@@ -60,8 +60,10 @@ def train(
         _plot(config, schedule)
         return
     from raylens.cluster import session
+    from raylens.extras import require_extra
     from raylens.workloads.pages.terminal import Terminal
 
+    require_extra("train", "raylens train")
     with Terminal() as terminal:
         terminal.title(f"train {config.name}")
         with session(address, num_cpus, say=terminal.say, meanwhile=["raylens.train.run.launch"]):
