@@ -25,7 +25,7 @@ from raylens.config import (
 from raylens.models import DualEncoder
 from raylens.models.training import prepare_towers
 from raylens.train.checkpoint.consolidate import assembled
-from raylens.train.engine.keys import sample_keys
+from raylens.train.engine.forward import sample_keys
 from raylens.train.engine.optimizer import parameter_groups
 from raylens.train.loop.batch import Batch
 from raylens.train.loop.stats import StepStats

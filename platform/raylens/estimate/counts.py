@@ -13,7 +13,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from raylens.config import ModelConfig, RunConfig, TowersConfig
-from raylens.estimate.profile import costs
+from raylens.estimate.flops import costs
 from raylens.models import DualEncoder, unfilled
 from raylens.models.training import prepare_towers
 from raylens.models.transformer import Block

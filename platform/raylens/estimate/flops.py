@@ -1,10 +1,22 @@
-"""How much of a GPU a run makes use of: an estimate from the towers' operations (Chowdhery et al. 2022, appendix B)."""
+"""Floating-point operations and parameters of a model, and the share of a GPU's peak rate that a run reaches.
 
-from raylens.config import RunConfig
-from raylens.estimate.profile import Costs, costs
+The utilisation is that of Chowdhery et al. 2022, appendix B.
+"""
 
-__all__ = ["Flops", "peak_of"]
+from dataclasses import dataclass
 
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils.flop_counter import FlopCounterMode
+
+from raylens.config import ModelConfig, RunConfig
+from raylens.models.dual_encoder import DualEncoder
+from raylens.models.unfilled import unfilled
+
+__all__ = ["Costs", "Flops", "costs", "peak_of"]
+
+END = 1
 PEAKS = {
     "B200": 2250e12,
     "H200": 989e12,
@@ -17,6 +29,72 @@ PEAKS = {
     "V100": 125e12,
 }
 """Dense bf16 (V100: fp16) operations a second by the vendor's data sheets; the first name that a GPU's has counts."""
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What follows from the architecture alone."""
+
+    image_parameters: int
+    text_parameters: int
+    image_gflops: float
+    """Of one image, forward; a multiplication and an addition are two."""
+    text_gflops: float
+    """Of one text of so many tokens."""
+    training_bytes: int
+    """What a pair keeps for the backward pass, in fp32, without checkpointed blocks."""
+
+
+def costs(config: ModelConfig, tokens: int) -> Costs:
+    """Counted on a model without memory ("meta"), so that any size can be asked for.
+
+    Args:
+        config: the architecture.
+        tokens: of a text, marks included.
+    """
+    with unfilled():
+        model = DualEncoder(config, end_id=END, mean=(0.5,) * 3, std=(0.5,) * 3)
+    with torch.device("meta"):
+        # BatchNorm has no statistics of one image whose features are one by one.
+        images = 2 if config.image.kind == "resnet" else 1
+        pixels = torch.zeros(images, 3, config.image.size, config.image.size)
+    ids = torch.full((1, tokens), 5)
+    ids[0, -1] = END
+    device = torch.device("meta")
+    if config.text.kind == "cbow":
+        # It picks the words that count, and which those are nothing on "meta" says.
+        device = torch.device("cpu")
+        model.text.to_empty(device=device)
+    kept: dict[int, Tensor] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage()._cdata] = tensor
+        return tensor
+
+    with saved_tensors_hooks(keep, lambda tensor: tensor):
+        with FlopCounterMode(display=False) as of_image:
+            model.visual(pixels)
+        of_images = _saved(kept, model)
+        kept.clear()
+        with FlopCounterMode(display=False) as of_text:
+            model.text(ids.to(device), torch.tensor([tokens - 1]))
+    return Costs(
+        image_parameters=_count(model.visual),
+        text_parameters=_count(model.text),
+        image_gflops=of_image.get_total_flops() / images / 1e9,
+        text_gflops=of_text.get_total_flops() / 1e9,
+        training_bytes=of_images // images + _saved(kept, model),
+    )
+
+
+def _saved(kept: dict[int, Tensor], model: DualEncoder) -> int:
+    """Bytes that are kept for the way back, beside the parameters and views of them."""
+    own = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
+    return sum(tensor.untyped_storage().nbytes() for place, tensor in kept.items() if place not in own)
+
+
+def _count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def peak_of(device_name: str) -> float | None:

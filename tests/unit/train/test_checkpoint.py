@@ -25,7 +25,7 @@ from raylens.train.checkpoint.fragments import WEIGHT, Fragment, copy_into, key_
 from raylens.train.checkpoint.retention import kept, prune
 from raylens.train.checkpoint.snapshot import Snapshot
 from raylens.train.checkpoint.store import CheckpointManifest, Checkpoints
-from raylens.train.engine.rng_state import own_state, take_own_state
+from raylens.train.engine.rng_state import local_state, restore_local_state
 
 PLAN = Plan((EvenOrder(100, "a" * 64, 1, 4, 4, 100),), seed=1)
 
@@ -269,12 +269,12 @@ def test_generators_and_statistics_go_on() -> None:
     module = torch.nn.BatchNorm1d(3)
     module(torch.randn(8, 3))
     torch.manual_seed(3)
-    saved = own_state(module, torch.device("cpu"))
+    saved = local_state(module, torch.device("cpu"))
     expected, statistics = torch.rand(4), module.running_mean
     assert statistics is not None
     statistics = statistics.clone()
     module(torch.randn(8, 3) + 5)
-    take_own_state(saved, module, torch.device("cpu"))
+    restore_local_state(saved, module, torch.device("cpu"))
     assert torch.equal(torch.rand(4), expected)
     assert module.running_mean is not None
     assert torch.equal(module.running_mean, statistics)
@@ -300,7 +300,7 @@ def test_weights_are_put_together_and_what_is_missing_is_named() -> None:
         assembled(config, parts)
     assembly = Assembly(config, averaged=False)
     for part in parts:
-        assembly.add(part, own_state(torch.nn.ModuleDict({"model": model}), torch.device("cpu")))
+        assembly.add(part, local_state(torch.nn.ModuleDict({"model": model}), torch.device("cpu")))
     weights = assembly.weights()
     assert weights.keys() == model.state_dict().keys()
     assert all(torch.equal(weights[name], tensor) for name, tensor in model.state_dict().items())

@@ -1,13 +1,13 @@
 """When a run is evaluated, and that nobody waits for figures but who asks for them."""
 
 import threading
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 from raylens.config import RunConfig, apply_overrides, validated
+from raylens.inputs import Preprocess
 from raylens.train.evaluation.eval_data import HeldSets
 from raylens.train.evaluation.eval_sets import EvaluationSets
 from raylens.train.evaluation.evaluator import Embedded, Evaluator
@@ -49,9 +49,9 @@ class Slow(Evaluator):
 
 def evaluator(*changes: str, kind: type[Evaluator] = Slow) -> Any:
     config = validated(RunConfig, apply_overrides(TREE, changes))
-    job: Any = SimpleNamespace(config=config, steps=STEPS, evaluation=EvaluationSets("held", 2))
     control: Any = Control()
-    return kind(job, control)
+    tokenizer: Any = None  # there is nothing to embed
+    return kind(config, EvaluationSets("held", 2), tokenizer, Preprocess(size=8), control, steps=STEPS)
 
 
 @pytest.mark.parametrize("keep_best", [0, 1])

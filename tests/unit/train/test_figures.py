@@ -15,8 +15,7 @@ from raylens.config import (
     VisionTransformerConfig,
     validated,
 )
-from raylens.estimate.flops import Flops, peak_of
-from raylens.estimate.profile import costs
+from raylens.estimate.flops import Flops, costs, peak_of
 from raylens.evaluate import ClassList
 from raylens.models import DualEncoder
 from raylens.objectives import contrastive_loss, sigmoid_loss, triplet_loss

@@ -10,8 +10,7 @@ from raylens.config import RunConfig, validated
 from raylens.storage import open_store
 from raylens.train.loop.events import Checkpointed, News, Restarting, Warned
 from raylens.train.ray import driver_channel
-from raylens.train.run.audience import Audience
-from raylens.train.run.event_bus import Listeners
+from raylens.train.run.event_bus import Audience, Listeners
 from raylens.train.runs.jsonl import EVENTS, read_records
 
 

@@ -7,17 +7,19 @@ steps that follow, a few numbers each.
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from threading import Thread
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from raylens.errors import RaylensError
-from raylens.train.checkpoint.files import SavedFile
+from raylens.train.background import BackgroundTask, failure_text
 from raylens.train.checkpoint.snapshot import Snapshot
 from raylens.train.checkpoint.store import CheckpointManifest, Checkpoints
+
+if TYPE_CHECKING:
+    from raylens.train.checkpoint.files import SavedFile
 
 __all__ = ["Outcome", "Saver", "Together"]
 
 POLL_SECONDS = 0.05
+THREAD = "raylens-checkpoint"
 
 
 class Together(Protocol):
@@ -45,37 +47,12 @@ class Outcome:
     """On the first worker: why, once it existed, others could not be deleted that are not kept."""
 
 
-class _Work:
-    """Something that a thread does, and what came of it."""
-
-    def __init__(self, work: Callable[[], SavedFile | None]) -> None:
-        self.result: SavedFile | None = None
-        self.failure = ""
-        self._work = work
-        self._thread = Thread(target=self._run, name="raylens-checkpoint", daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        try:
-            self.result = self._work()
-        except Exception as error:  # noqa: BLE001 (whatever it is, training goes on and says it)
-            self.failure = _said(error)
-
-    @property
-    def busy(self) -> bool:
-        return self._thread.is_alive()
-
-
-def _said(error: Exception) -> str:
-    return str(error) if isinstance(error, RaylensError) else f"{type(error).__name__}: {error}"
-
-
 class Saver:
     """One attempt at a time. All methods are collective but `busy`."""
 
     def __init__(self, checkpoints: Checkpoints, together: Together) -> None:
         self._checkpoints, self._together = checkpoints, together
-        self._work: _Work | None = None
+        self._work: BackgroundTask[SavedFile | None] | None = None
         self._manifest: CheckpointManifest | None = None
         self._publishing = False
         self._metrics: Callable[[], dict[str, float]] = dict
@@ -105,8 +82,8 @@ class Saver:
         assert not self.busy
         self._manifest, self._metrics, self._clear = manifest, metrics, clear
         self._publishing, self._uncleared = False, ""
-        self._work = _Work(
-            lambda: self._checkpoints.upload(snapshot, manifest.step, manifest.attempt, self._together.rank)
+        self._work = BackgroundTask(
+            lambda: self._checkpoints.upload(snapshot, manifest.step, manifest.attempt, self._together.rank), THREAD
         )
 
     def poll(self) -> Outcome | None:
@@ -134,7 +111,8 @@ class Saver:
         complete = manifest.model_copy(update={"files": files})
         self._publishing = True
         # Only the first worker writes; the others wait for its word.
-        self._work = _Work(lambda: self._publish(complete)) if self._together.rank == 0 else None
+        is_first = self._together.rank == 0
+        self._work = BackgroundTask(lambda: self._publish(complete), THREAD) if is_first else None
         return None
 
     def _publish(self, complete: CheckpointManifest) -> None:
@@ -142,7 +120,7 @@ class Saver:
         try:
             self._clear()
         except Exception as error:  # noqa: BLE001 (the checkpoint exists, whatever became of older ones)
-            self._uncleared = _said(error)
+            self._uncleared = failure_text(error)
 
     def wait(self) -> Outcome | None:
         """Until the attempt that is under way has come to its end."""

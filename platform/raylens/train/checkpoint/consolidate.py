@@ -8,9 +8,7 @@ from torch import Tensor
 from raylens.config import ModelConfig
 from raylens.errors import CheckpointError
 from raylens.models import DualEncoder, unfilled
-from raylens.train.checkpoint.fragments import WEIGHT, named
-from raylens.train.engine.ema import AVERAGE
-from raylens.train.engine.rng_state import BUFFER
+from raylens.train.checkpoint.fragments import AVERAGE, BUFFER, WEIGHT, named
 
 __all__ = ["Assembly", "assembled"]
 

@@ -11,10 +11,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["WEIGHT", "Fragment", "copy_into", "key_of", "named", "slice_of"]
+__all__ = ["AVERAGE", "BUFFER", "WEIGHT", "Fragment", "copy_into", "key_of", "named", "slice_of"]
 
 WEIGHT = "weight"
 """Of the tensors of a fragment, the master weights; others have the optimiser's names, such as ``exp_avg``."""
+AVERAGE = "ema"
+"""The kind of tensor that holds a fragment's moving average."""
+BUFFER = "buffer:"
+"""The prefix of a module's buffers among the tensors that belong to one worker."""
 
 
 @dataclass(frozen=True)

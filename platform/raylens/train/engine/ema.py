@@ -7,10 +7,7 @@ from torch import Tensor
 
 from raylens.train.checkpoint.fragments import WEIGHT, Fragment
 
-__all__ = ["AVERAGE", "Average", "decay_at"]
-
-AVERAGE = "ema"
-"""Its kind among the tensors of a fragment."""
+__all__ = ["Average", "decay_at"]
 
 
 def decay_at(decay: float, step: int) -> float:

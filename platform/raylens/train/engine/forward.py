@@ -5,10 +5,13 @@ Shapes: b a worker's pairs or some of them, S image size, T tokens, D embedding.
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from raylens.config import ObjectiveConfig, RunConfig
+from raylens.data.bijection import key_of, mix
 from raylens.models import DualEncoder, Embedded
 from raylens.models.training import prepare_towers
 from raylens.objectives import (
@@ -20,7 +23,16 @@ from raylens.objectives import (
     triplet_loss,
 )
 
-__all__ = ["CaptionForward", "Forward", "Losses", "PairForward", "WordForward", "forward_of", "pair_loss"]
+__all__ = [
+    "CaptionForward",
+    "Forward",
+    "Losses",
+    "PairForward",
+    "WordForward",
+    "forward_of",
+    "pair_loss",
+    "sample_keys",
+]
 
 
 class Losses(NamedTuple):
@@ -111,3 +123,9 @@ def pair_loss(embedded: Embedded, objective: ObjectiveConfig) -> Tensor:
         assert bias is not None
         return sigmoid_loss(image_bD, text_bD, log_scale, bias, products=objective.products)
     return contrastive_loss(image_bD, text_bD, log_scale, products=objective.products)
+
+
+def sample_keys(seed: int, position_B: NDArray[np.int64]) -> NDArray[np.int64]:
+    """``[B]`` keys from the run's seed and the samples' positions in the plan, which no two of a run share."""
+    base = np.uint64(key_of(f"raylens dropout {seed}"))
+    return mix(base ^ mix(position_B.astype(np.uint64))).view(np.int64)

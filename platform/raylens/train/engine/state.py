@@ -11,17 +11,15 @@ from torch import Tensor
 
 from raylens.config import RunConfig
 from raylens.errors import CheckpointError
-from raylens.train.checkpoint.fragments import WEIGHT, Fragment, copy_into, key_of, slice_of
+from raylens.train.checkpoint.fragments import AVERAGE, WEIGHT, Fragment, copy_into, key_of, slice_of
 from raylens.train.checkpoint.snapshot import Snapshot
 from raylens.train.collective.reduce import mean_over_workers
-from raylens.train.engine.ema import AVERAGE, Average
+from raylens.train.engine.ema import Average
 from raylens.train.engine.forward import Forward
-from raylens.train.engine.rng_state import own_state, take_own_state
+from raylens.train.engine.rng_state import local_state, restore_local_state
 from raylens.train.engine.zero_state import after_skip, ensure_state, fragments_of, push_weights, scaler_of, set_scaler
 
 __all__ = ["TrainingState", "whole_weights"]
-
-"""Precisions in which the module's weights are rounded copies of others in fp32."""
 
 
 def whole_weights(forward: Forward, config: RunConfig) -> dict[str, Tensor]:
@@ -112,7 +110,7 @@ class TrainingState:
                 for one in (*self._shares(), *self._locked)
                 for kind, tensor in one.tensors.items()
             },
-            own=own_state(self._forward, self._device),
+            own=local_state(self._forward, self._device),
             scaler=scaler_of(self._engine),
             applied=self.applied,
         )
@@ -138,7 +136,7 @@ class TrainingState:
             )
         push_weights(self._engine, self._stage)
         set_scaler(self._engine, snapshot.scaler)
-        take_own_state(snapshot.own, self._forward, self._device)
+        restore_local_state(snapshot.own, self._forward, self._device)
         self.applied = snapshot.applied
 
     @contextmanager

@@ -16,9 +16,8 @@ from raylens.errors import ConfigError, TrainingError
 from raylens.train.checkpoint.fragments import WEIGHT
 from raylens.train.collective.reduce import gathered, mean_over_workers
 from raylens.train.engine.deepspeed_config import deepspeed_config
-from raylens.train.engine.forward import Forward, PairForward, pair_loss
+from raylens.train.engine.forward import Forward, PairForward, pair_loss, sample_keys
 from raylens.train.engine.gradcache import Micro, over_pairs, over_samples
-from raylens.train.engine.keys import sample_keys
 from raylens.train.engine.optimizer import optimizer_of, take_rates
 from raylens.train.engine.skip_nonfinite import guard
 from raylens.train.engine.state import TrainingState, whole_weights

@@ -3,19 +3,20 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from threading import Thread
 
 import numpy as np
 import torch
 
-from raylens.errors import RaylensError
+from raylens.config import RunConfig
+from raylens.inputs import Preprocess, Tokenizer
+from raylens.train.background import BackgroundTask
 from raylens.train.collective.coordinator import Control
 from raylens.train.engine.forward import Forward
 from raylens.train.evaluation.embed import Embedding, embed_images, embed_pairs, embed_texts
 from raylens.train.evaluation.eval_data import HeldSets, Share, held_labelled, held_pairs, held_prompts
+from raylens.train.evaluation.eval_sets import EvaluationSets
 from raylens.train.evaluation.metrics import Rows, pair_figures, zero_shot_figure
 from raylens.train.evaluation.pending import Finding, Working
-from raylens.train.run.worker_spec import WorkerJob
 
 __all__ = ["Evaluator"]
 
@@ -33,59 +34,56 @@ class Embedded:
     unreadable: int
 
 
-class _Loading:
-    """Reads what is evaluated on, in a thread, from the start of the run on."""
+class _Loader:
+    """Reads the evaluation data in a thread, from the start of the run on; a failed attempt is followed by another."""
 
     def __init__(self, load: Callable[[], HeldSets]) -> None:
         self._load = load
-        self._held: HeldSets | None = None
-        self._failure = ""
-        self._begin()
+        self._task = self._started()
 
-    def _begin(self) -> None:
-        self._thread = Thread(target=self._run, name="raylens-held", daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        try:
-            self._held, self._failure = self._load(), ""
-        except RaylensError as error:
-            self._failure = str(error)
-        except Exception as error:  # noqa: BLE001 (in a thread: it would be lost, and training goes on all the same)
-            self._failure = f"{type(error).__name__}: {error}"
+    def _started(self) -> BackgroundTask[HeldSets]:
+        return BackgroundTask(self._load, "raylens-eval-data")
 
     @property
     def busy(self) -> bool:
-        return self._thread.is_alive()
+        return self._task.busy
 
     def wait(self) -> tuple[HeldSets | None, str]:
-        """What was read, or why it was not; what failed is begun again, for the next time."""
-        self._thread.join()
-        if not self._failure:
-            return self._held, ""
-        failure = self._failure
-        self._begin()
-        return None, failure
+        """Return the data, or None and the reason of the failure; after a failure, start the next attempt."""
+        self._task.wait()
+        data, failure = self._task.result, self._task.failure
+        if failure:
+            self._task = self._started()
+        return data, failure
 
 
 class Evaluator:
     """Of one worker."""
 
-    def __init__(self, job: WorkerJob, control: Control) -> None:
-        self._job, self._control = job, control
-        self._sets = job.evaluation
-        self._loading = _Loading(self._read) if self._sets else None
+    def __init__(
+        self,
+        config: RunConfig,
+        sets: EvaluationSets,
+        tokenizer: Tokenizer,
+        preprocess: Preprocess,
+        control: Control,
+        *,
+        steps: int,
+    ) -> None:
+        self._config, self._sets, self._steps, self._control = config, sets, steps, control
+        self._tokenizer, self._preprocess = tokenizer, preprocess
+        self._loader = _Loader(self._read) if self._sets else None
         self._working: Working | None = None
         self._unheard: list[Working] = []
 
     def due(self, step: int, *, saving: bool) -> bool:
         """Whether there is an evaluation after this step, which a checkpoint follows or not."""
-        config = self._job.config
+        config = self._config
         if not self._sets:
             return False
         # A checkpoint that is to be compared with others needs figures of its own.
         compared = saving and config.checkpoint.keep_best > 0
-        return compared or step % config.evaluation.every_steps == 0 or step == self._job.steps
+        return compared or step % config.evaluation.every_steps == 0 or step == self._steps
 
     def begin(self, step: int, forward: Forward, batch: int, device: torch.device) -> float:
         """Embed everything; the first worker then works the figures out while training goes on. Collective.
@@ -101,11 +99,11 @@ class Evaluator:
         """
         began = time.monotonic()
         self.wait()  # embeddings of two evaluations at a time might not fit the memory
-        assert self._loading is not None
+        assert self._loader is not None
         # Asked again and again, because collectives have a time limit and reading has none.
-        while self._control.most([int(self._loading.busy)])[0]:
+        while self._control.most([int(self._loader.busy)])[0]:
             time.sleep(LOOK_SECONDS)
-        held, failure = self._loading.wait()
+        held, failure = self._loader.wait()
         failures = [str(one) for one in self._control.all_of(failure) if one]
         if failures:
             seconds = time.monotonic() - began
@@ -143,14 +141,14 @@ class Evaluator:
         return lambda: working.finding().metrics if working is not None and working.step == step else {}
 
     def _read(self) -> HeldSets:
-        job, sets, model = self._job, self._sets, self._job.config.model
+        sets, preprocess, tokenizer = self._sets, self._preprocess, self._tokenizer
+        context = self._config.model.text.context
         share = Share(self._control.rank, self._control.workers)
-        tokenizer = job.tokenizer
         pairs = None
         if sets.pairs_home is not None:
-            pairs = held_pairs(sets.pairs_home, sets.pairs, share, job.preprocess, tokenizer, model.text.context)
+            pairs = held_pairs(sets.pairs_home, sets.pairs, share, preprocess, tokenizer, context)
         labelled = tuple(
-            (held_labelled(one, share, job.preprocess), held_prompts(one, share, tokenizer, model.text.context))
+            (held_labelled(one, share, preprocess), held_prompts(one, share, tokenizer, context))
             for _, one in sets.labelled
         )
         return HeldSets(pairs, labelled)
@@ -167,7 +165,7 @@ class Evaluator:
         return Finding(step, finite, seconds, problem)
 
     def _metrics(self, parts: list[Embedded]) -> dict[str, float]:
-        config = self._job.config
+        config = self._config
         metrics: dict[str, float] = {}
         if parts[0].pairs is not None:
             rows = Rows.joined([part.pairs[0] for part in parts if part.pairs is not None])

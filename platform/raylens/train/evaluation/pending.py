@@ -1,46 +1,38 @@
-"""What an evaluation found, worked out in a thread beside training."""
+"""The result of an evaluation, which a thread computes while training continues."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from threading import Thread
+
+from raylens.train.background import BackgroundTask
 
 __all__ = ["Finding", "Working"]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Of one evaluation."""
+    """The result of one evaluation, after a step."""
 
     step: int
     metrics: dict[str, float]
     seconds: float
-    """That training stood still."""
+    """Seconds for which training was paused."""
     problem: str = ""
-    """Why metrics are missing, or on how many images they are not."""
+    """Why metrics are missing, or how many images they leave out."""
 
 
 class Working:
-    """A finding that is on its way; whoever wants it waits for it, in any thread."""
+    """An evaluation whose metrics are being computed; any thread may wait for its result."""
 
     def __init__(self, step: int, work: Callable[[], Finding]) -> None:
         self.step = step
-        self._finding = Finding(step, {}, 0.0)
-        self._work = work
-        self._thread = Thread(target=self._run, name="raylens-figures")
-        self._thread.start()
-
-    def _run(self) -> None:
-        try:
-            self._finding = self._work()
-        except Exception as error:  # noqa: BLE001 (in a thread: it would be lost, and training goes on all the same)
-            self._finding = Finding(self.step, {}, 0.0, f"{type(error).__name__}: {error}")
+        self._task = BackgroundTask(work, "raylens-eval", daemon=False)
 
     @property
     def busy(self) -> bool:
-        """Whether it is not there yet."""
-        return self._thread.is_alive()
+        """Whether the metrics are still being computed."""
+        return self._task.busy
 
     def finding(self) -> Finding:
-        """Once it is there."""
-        self._thread.join()
-        return self._finding
+        """Wait for the result and return it; a failure is a result without metrics."""
+        self._task.wait()
+        return self._task.result or Finding(self.step, {}, 0.0, self._task.failure)

@@ -1,10 +1,17 @@
 """Several who hear the news of a run, none of whom can keep it from the others."""
 
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Self
 
+from raylens.config import RunConfig
+from raylens.storage import Store
 from raylens.train.loop.events import News, Warned
+from raylens.train.run.event_log import Events
+from raylens.train.tracking import Trackers
 
-__all__ = ["Listeners"]
+__all__ = ["Audience", "Listeners"]
 
 
 class Listeners:
@@ -41,3 +48,34 @@ class Listeners:
         for name, listener in self._listeners.items():
             if name not in self._failing:
                 self._pass_on(name, listener, Warned(text))
+
+
+class Audience:
+    """Hears from the start of training to its end.
+
+    Raises:
+        ConfigError: a tool that the configuration names cannot be used.
+    """
+
+    def __init__(
+        self, config: RunConfig, run: Store, tell: Callable[[News], None] | None, say: Callable[[str], None]
+    ) -> None:
+        self._events = Events(run)
+        self._trackers = Trackers(config.tracking, config, run, lambda text: self.tell(Warned(f"warning: {text}")))
+        listeners = {"events.jsonl": self._events.tell, "tell": tell, "tracking": self._trackers.tell}
+        self._listeners = Listeners({name: one for name, one in listeners.items() if one is not None}, say)
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        self._stack.enter_context(self._events)
+        self._stack.enter_context(self._trackers)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    def tell(self, news: News) -> None:
+        """What the workers tell. Never raises what a listener does: see `Listeners`."""
+        self._listeners.tell(news)

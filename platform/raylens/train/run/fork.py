@@ -9,10 +9,9 @@ from torch import Tensor
 from raylens.config import RunConfig
 from raylens.storage import Store
 from raylens.train.checkpoint.files import SavedFile, read_part, sha256_of, write_part
-from raylens.train.checkpoint.fragments import WEIGHT, named
+from raylens.train.checkpoint.fragments import AVERAGE, WEIGHT, named
 from raylens.train.checkpoint.snapshot import Snapshot
 from raylens.train.checkpoint.store import Checkpoints
-from raylens.train.engine.ema import AVERAGE
 from raylens.train.run.data_lock import NAME as DATA
 from raylens.train.runs.jsonl import EVALUATIONS, METRICS, line_of, read_records
 

@@ -28,7 +28,7 @@ class WorkerHooks:
         checkpoints = Checkpoints(open_store(job.run_uri))
         self._saving = Saving(job.config.checkpoint, job.steps, checkpoints, control, self._state, self._tell)
         self._records = Records(job, control, start, ray.train.torch.get_device(), self._tell)
-        self._evaluator = Evaluator(job, control)
+        self._evaluator = Evaluator(job.config, job.evaluation, job.tokenizer, job.preprocess, control, steps=job.steps)
         self._problem = ""
 
     def as_hooks(self) -> loop.Hooks:

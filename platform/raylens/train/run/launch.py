@@ -21,7 +21,7 @@ from raylens.train.ray.process_group import ProcessGroupConfig
 from raylens.train.ray.resource_monitor import RoomWatch
 from raylens.train.ray.resources import check_room, placement_of
 from raylens.train.ray.trainer import Trainer, WorkerStart, workers_to_start
-from raylens.train.run.audience import Audience
+from raylens.train.run.event_bus import Audience
 from raylens.train.run.prepare import Prepared, prepare, run_store
 from raylens.train.run.worker_spec import WorkerJob, check_fits
 from raylens.train.runs.report import REPORT, write_training_report

@@ -20,7 +20,7 @@ from raylens.train.engine.forward import Forward, forward_of
 from raylens.train.engine.micro_batch import fitting, largest_divisor
 from raylens.train.engine.zero import ZeroEngine
 from raylens.train.loop import loop
-from raylens.train.loop.batches import batches
+from raylens.train.loop.batch import batches
 from raylens.train.loop.events import Started
 from raylens.train.run.hooks import WorkerHooks
 from raylens.train.run.pretrained import beginning

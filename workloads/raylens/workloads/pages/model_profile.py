@@ -1,10 +1,11 @@
-"""``raylens.estimate.profile``: what a model costs, as people read it."""
+"""The page of `raylens models profile`: what a model costs in parameters, operations, memory and time."""
 
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
 
-from raylens.estimate.profile import costs, throughput
+from raylens.estimate.flops import costs
+from raylens.estimate.throughput import throughput
 from raylens.workloads.recipes import configure
 
 __all__ = ["profile_text"]

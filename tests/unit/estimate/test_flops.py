@@ -5,7 +5,8 @@ import json
 import pytest
 
 from raylens.config import ModelConfig, TextTransformerConfig, VisionTransformerConfig
-from raylens.estimate.profile import costs, throughput
+from raylens.estimate.flops import costs
+from raylens.estimate.throughput import throughput
 from raylens.workloads.pages.model_profile import profile_text
 
 SMALL = ModelConfig(
