@@ -13,6 +13,7 @@ from torch import Tensor
 
 from raylens.config import RunConfig
 from raylens.errors import ConfigError, TrainingError
+from raylens.models import Embedded
 from raylens.train.checkpoint.fragments import WEIGHT
 from raylens.train.collective.reduce import gathered, mean_over_workers
 from raylens.train.engine.deepspeed_config import deepspeed_config
@@ -54,42 +55,54 @@ class ZeroEngine:
         self.state = TrainingState(config, forward, self._engine, whole, device)
 
     def train_step(self, batch: Batch, now: Moment) -> StepStats:
-        """Forward, backward and update on the worker's share of the global batch; no update by what is not finite.
+        """Take one step on the worker's share of the global batch; no weight changes where the gradient is not finite.
 
         Raises:
             TrainingError: the device has not enough memory.
         """
-        try:
-            return self._step(batch, now)
-        except torch.OutOfMemoryError as error:
-            raise TrainingError(
-                f"scale.micro_batch = {self.micro_batch}: so many pairs do not fit the device ({error}); set half of "
-                "it, or towers.checkpoint_blocks=true"
-            ) from None
-
-    def _step(self, batch: Batch, now: Moment) -> StepStats:
-        take_rates(self._engine.optimizer, self._config.optim, now)
-        self._forward.exact = self._exact(now)
-        micros = self._micros(batch)
-        self._watched.captions(batch.ids_BT)
-        if isinstance(self._forward, PairForward):
-            objective = self._config.objective
-            loss, embedded = over_pairs(self._engine, micros, lambda all_: pair_loss(all_, objective), self._backward)
-            self._watched.pairs(embedded)
-            log_scale, finite_b = embedded.log_scale, (embedded.image_BD + embedded.text_BD).isfinite().all(dim=1)
-        else:
-            loss_b, log_scale = over_samples(self._engine, micros, self._backward)
-            loss, finite_b = mean_over_workers(loss_b.mean()), loss_b.isfinite()
+        with self._memory_diagnosis():
+            take_rates(self._engine.optimizer, self._config.optim, now)
+            self._forward.exact = self._exact(now)
+            micro_batches = self._micro_batches(batch)
+            if isinstance(self._forward, PairForward):
+                # Two passes: the loss over all pairs comes before the first backward pass.
+                loss, embedded = over_pairs(self._engine, micro_batches, self._pair_loss, self._backward)
+                log_scale, finite_b = embedded.log_scale, (embedded.image_BD + embedded.text_BD).isfinite().all(dim=1)
+                self._watched.pairs(embedded)
+            else:
+                loss_b, log_scale = over_samples(self._engine, micro_batches, self._backward)
+                loss, finite_b = mean_over_workers(loss_b.mean()), loss_b.isfinite()
+            self._engine.step()
         skipped = not self._engine.was_step_applied()
         self.state.stepped(skipped=skipped)
+        self._watched.captions(batch.ids_BT)
         return StepStats(
             loss=float(loss),
-            logit_scale=self._scale_in_use(log_scale),
+            logit_scale=min(float(log_scale.exp()), self._config.objective.max_logit_scale),
             grad_norm=float(self._engine.get_global_grad_norm() or 0.0),
             skipped=skipped,
             broken=gathered(batch.sample_B[~finite_b.cpu().numpy()]) if skipped else (),
             weight_norm=self.state.weight_norm() if skipped else 0.0,
         )
+
+    def _pair_loss(self, embedded: Embedded) -> Tensor:
+        return pair_loss(embedded, self._config.objective)
+
+    def _backward(self, loss: Tensor, last: bool) -> None:
+        """Add the gradient of a part of the loss; at the last part of a step the workers' gradients are reduced."""
+        # Set each time, because DeepSpeed's own count would continue from a checkpoint with other micro-batches.
+        self._engine.set_gradient_accumulation_boundary(last)
+        self._engine.backward(loss, scale_wrt_gas=False)
+
+    @contextmanager
+    def _memory_diagnosis(self) -> Iterator[None]:
+        try:
+            yield
+        except torch.OutOfMemoryError as error:
+            raise TrainingError(
+                f"scale.micro_batch = {self.micro_batch}: the device has not enough memory for so many pairs at a time "
+                f"({error}); halve it, or set towers.checkpoint_blocks=true"
+            ) from None
 
     def figures(self) -> Figures:
         """See `loop.Engine`."""
@@ -112,20 +125,11 @@ class ZeroEngine:
             name: float(found[0, at] / found[1, at]) for at, name in enumerate(SCALARS.values()) if float(found[1, at])
         }
 
-    def _micros(self, batch: Batch) -> list[Micro]:
+    def _micro_batches(self, batch: Batch) -> list[Micro]:
         arrays = (batch.image_BSSC, batch.ids_BT, sample_keys(self._config.seed, batch.position_B))
         tensors = [torch.from_numpy(array).to(self._device, non_blocking=True) for array in arrays]
         parts = zip(*(tensor.split(self.micro_batch) for tensor in tensors), strict=True)
         return [Micro(*part) for part in parts]
-
-    def _backward(self, loss: Tensor, last: bool) -> None:
-        # Told each time, because DeepSpeed's own count would go on from a checkpoint with other micro-batches.
-        self._engine.set_gradient_accumulation_boundary(last)
-        self._engine.backward(loss, scale_wrt_gas=False)
-        self._engine.step()
-
-    def _scale_in_use(self, log_scale: Tensor) -> float:
-        return min(float(log_scale.exp()), self._config.objective.max_logit_scale)
 
     @contextmanager
     def averaged(self, now: Moment) -> Iterator[Forward]:
