@@ -11,9 +11,9 @@ from deepspeed.runtime.zero.offload_config import DeepSpeedZeroOffloadOptimizerC
 
 from raylens.models import DualEncoder
 from raylens.train.checkpoint.snapshot import Snapshot
-from raylens.train.engine.forward import forward_of
+from raylens.train.engine.forward import build_forward
 from raylens.train.engine.zero import ZeroEngine
-from raylens.train.loop.schedule import Moment
+from raylens.train.loop.schedule import TrainingProgress
 from tests.helpers.ranks import share
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def take_steps(case: dict[str, Any], rank: int, size: int) -> dict[str, Any]:
     model = DualEncoder(config.model, end_id=1, mean=(0.5,) * 3, std=(0.5,) * 3)
     model.load_state_dict(case["weights"])
     micro_batch = config.worker_batch // case["micro_batches"]
-    engine = ZeroEngine(config, forward_of(model, config), micro_batch, torch.device("cpu"))
+    engine = ZeroEngine(config, build_forward(model, config), micro_batch, torch.device("cpu"))
     if case["from"] is not None:
         saved: list[Snapshot] = case["from"]
         pieces = {key: tensor for state in saved for key, tensor in state.tensors.items()}
@@ -38,8 +38,8 @@ def take_steps(case: dict[str, Any], rank: int, size: int) -> dict[str, Any]:
     for step, batch in enumerate(case["batches"], case["first"]):
         if step == case["kept_at"]:
             half = engine.state.snapshot()
-        told.append(engine.train_step(share(batch, rank, size), Moment(step, case["steps"])))
-    with engine.averaged(Moment(0, 1)) as forward, torch.no_grad():
+        told.append(engine.train_step(share(batch, rank, size), TrainingProgress(step, case["steps"])))
+    with engine.averaged(TrainingProgress(0, 1)) as forward, torch.no_grad():
         mine = share(case["batches"][0], rank, size)
         image_BD = forward(torch.from_numpy(mine.image_BSSC), torch.from_numpy(mine.ids_BT), None).image_BD
     return {"told": told, "half": half, "state": engine.state.snapshot(), "image_BD": image_BD}

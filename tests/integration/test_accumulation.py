@@ -24,7 +24,7 @@ from raylens.config import (
 )
 from raylens.models import DualEncoder
 from raylens.models.training import prepare_towers
-from raylens.train.checkpoint.consolidate import assembled
+from raylens.train.checkpoint.consolidate import consolidate
 from raylens.train.engine.forward import sample_keys
 from raylens.train.engine.optimizer import parameter_groups
 from raylens.train.loop.batch import Batch
@@ -193,7 +193,7 @@ def told_and_weights(ranks: RankPool, key: Key) -> tuple[list[StepStats], dict[s
     case = case_of(*key)
     found = ranks.run(WORK, key[0], case)
     assert all(repr(one["told"]) == repr(found[0]["told"]) for one in found)  # NaN does not equal itself
-    return found[0]["told"], assembled(case["config"].model, [one["tensors"] for one in found])
+    return found[0]["told"], consolidate(case["config"].model, [one["tensors"] for one in found])
 
 
 @pytest.mark.parametrize("key", KEYS, ids=lambda key: "{}-workers-{}-micro-batches-zero-{}-{}".format(*key))

@@ -14,12 +14,12 @@ from torch.nn import functional
 from raylens.config import OptimConfig, RunConfig, ScheduleConfig, validated
 from raylens.config.deepspeed_keys import ALLOWED, OWN, UNFIT
 from raylens.models import DualEncoder
-from raylens.train.checkpoint.consolidate import assembled
+from raylens.train.checkpoint.consolidate import consolidate
 from raylens.train.checkpoint.snapshot import Snapshot
 from raylens.train.engine.ema import decay_at
-from raylens.train.engine.optimizer import optimizer_of, take_rates
+from raylens.train.engine.optimizer import build_optimizer, set_learning_rates
 from raylens.train.loop.batch import Batch
-from raylens.train.loop.schedule import Moment
+from raylens.train.loop.schedule import TrainingProgress
 from raylens.train.loop.stats import StepStats
 from tests.helpers.covering import covering
 from tests.helpers.ranks import RankPool
@@ -141,7 +141,7 @@ def reference(precision: str, kind: str, layer_decay: float) -> tuple[list[float
     masters.load_state_dict(weights_of())
     half = HALF.get(config.precision)
     model.to(half or torch.float32)
-    optimizer = optimizer_of(masters, config.optim)
+    optimizer = build_optimizer(masters, config.optim)
     average = {name: tensor.detach().clone() for name, tensor in masters.named_parameters()}
     scaling = 8.0 if config.precision == "fp16" else 1.0
     losses = []
@@ -160,7 +160,7 @@ def reference(precision: str, kind: str, layer_decay: float) -> tuple[list[float
             assert copy.grad is not None
             master.grad = copy.grad.float() / scaling
         torch.nn.utils.clip_grad_norm_(masters.parameters(), config.optim.clip_norm)
-        take_rates(optimizer, config.optim, Moment(step, STEPS))
+        set_learning_rates(optimizer, config.optim, TrainingProgress(step, STEPS))
         optimizer.step()
         for name, tensor in masters.named_parameters():
             average[name].lerp_(tensor.detach(), 1 - decay_at(config.optim.ema_decay, step))
@@ -216,7 +216,7 @@ def test_losses_and_averages_are_those_of_plain_torch(trained: Callable[[Setting
     assert [one.loss for one in told] == pytest.approx(losses, rel=rounding)
     assert min(losses) < 0.7 * max(losses)  # the weights move: the tolerance is not what hides a difference
     assert not any(one.skipped for one in told)
-    weights = assembled(setting.config().model, [one["state"].tensors for one in found], averaged=True)
+    weights = consolidate(setting.config().model, [one["state"].tensors for one in found], averaged=True)
     moved = math.sqrt(sum(float((average[n] - w).square().sum()) for n, w in weights_of().items()))
     apart = math.sqrt(sum(float((average[n] - weights[n]).square().sum()) for n in average))
     # Lion steps by a sign, which rounding turns where a gradient is next to nothing.
@@ -247,7 +247,7 @@ def test_layer_decay_holds_the_first_layers_back(trained: Callable[[Setting], Fo
     assert told_of(trained(slow))[0].loss == pytest.approx(told_of(trained(plain))[0].loss, rel=ROUNDING["fp32"])
     moved = []
     for setting in (plain, slow):
-        weights = assembled(setting.config().model, [one["state"].tensors for one in trained(setting)])
+        weights = consolidate(setting.config().model, [one["state"].tensors for one in trained(setting)])
         moved.append((weights[name] - weights_of()[name]).norm())
     assert 0 < moved[1] < 0.3 * moved[0]
 

@@ -13,7 +13,7 @@ from raylens.data.pack import pack
 from raylens.errors import ManifestError, QuarantineError, RaylensError, StorageError
 from raylens.storage import Store, open_store
 from raylens.train import train
-from raylens.train.loop.events import Metrics, News
+from raylens.train.loop.events import Metrics, RunEvent
 from raylens.train.runs.jsonl import read_metrics
 from tests.conftest import samples
 from tests.helpers.faulty_store import FAULTS, faulty_store
@@ -93,14 +93,14 @@ class TestAnObjectThatChanges:
     def run(self, config: RunConfig, change: Callable[[], None]) -> RaylensError:
         changed = False
 
-        def at_the_first_record(news: News) -> None:
+        def at_the_first_record(event: RunEvent) -> None:
             nonlocal changed
-            if isinstance(news, Metrics) and not changed:
+            if isinstance(event, Metrics) and not changed:
                 changed = True
                 change()
 
         with pytest.raises(RaylensError) as caught:
-            train(config, say=quiet, tell=at_the_first_record)
+            train(config, say=quiet, on_event=at_the_first_record)
         assert changed
         return caught.value
 

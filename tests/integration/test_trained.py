@@ -18,7 +18,7 @@ from raylens.errors import CheckpointError, ConfigError, ManifestError
 from raylens.storage import Store, open_store
 from raylens.train import RunResult, train
 from raylens.train.checkpoint.store import Checkpoints
-from raylens.train.loop.events import Checkpointed, Metrics, News, Preparing, Started
+from raylens.train.loop.events import Checkpointed, Metrics, Preparing, RunEvent, Started
 from raylens.train.runs.jsonl import read_metrics
 from tests.conftest import samples
 from tests.helpers.processes import TorchWatch
@@ -31,7 +31,7 @@ class Trained:
 
     config: RunConfig
     result: RunResult
-    heard: list[News]
+    heard: list[RunEvent]
     processes: TorchWatch
 
 
@@ -41,9 +41,9 @@ def trained(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     folder = tmp_path_factory.mktemp("trained")
     data = open_store(folder / "shards")
     pack(samples(40), data, per_shard=10)
-    config, heard = small(folder, data, **{"name": "trained", "zero.stage": 0}), list[News]()
+    config, heard = small(folder, data, **{"name": "trained", "zero.stage": 0}), list[RunEvent]()
     with TorchWatch() as processes:
-        result = train(config, say=quiet, tell=heard.append)
+        result = train(config, say=quiet, on_event=heard.append)
     return Trained(config, result, heard, processes)
 
 
@@ -73,11 +73,11 @@ def test_only_what_computes_loads_torch(trained: Trained) -> None:
 
 def test_news_checkpoints_and_a_second_start(trained: Trained) -> None:
     config, first, heard = trained.config, trained.result, trained.heard
-    assert [type(news) for news in heard[:2]] == [Preparing, Started]
+    assert [type(event) for event in heard[:2]] == [Preparing, Started]
     assert heard[1] == Started(0, 8, 2, config.worker_batch, 1)
-    assert [news.record.step for news in heard if isinstance(news, Metrics)] == list(range(1, 9))
-    assert [news for news in heard if isinstance(news, Checkpointed)] == [Checkpointed(4), Checkpointed(8)]
-    again = train(config, say=quiet, tell=heard.append)
+    assert [event.record.step for event in heard if isinstance(event, Metrics)] == list(range(1, 9))
+    assert [event for event in heard if isinstance(event, Checkpointed)] == [Checkpointed(4), Checkpointed(8)]
+    again = train(config, say=quiet, on_event=heard.append)
     assert (first.resumed_at, again.resumed_at) == (0, 8)
     assert again.version == first.version
     # Retention, and no leftovers of attempts.

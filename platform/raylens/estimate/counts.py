@@ -13,7 +13,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from raylens.config import ModelConfig, RunConfig, TowersConfig
-from raylens.estimate.flops import costs
+from raylens.estimate.flops import model_costs
 from raylens.models import DualEncoder, unfilled
 from raylens.models.training import prepare_towers
 from raylens.models.transformer import Block
@@ -66,7 +66,7 @@ def _counts(config: ModelConfig, towers: TowersConfig, precision: str, learn_sca
     plain = _model(config, towers.model_copy(update={"checkpoint_blocks": False}), precision)
     few, many = (_kept(model, pairs, tokens).bytes for pairs in PAIRS)
     whole = _kept(plain, PAIRS[0], tokens)
-    cost = costs(config, tokens)
+    cost = model_costs(config, tokens)
     return Counts(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         learning=sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),

@@ -14,7 +14,7 @@ from raylens.config import ModelConfig, RunConfig
 from raylens.models.dual_encoder import DualEncoder
 from raylens.models.unfilled import unfilled
 
-__all__ = ["Costs", "Flops", "costs", "peak_of"]
+__all__ = ["Costs", "ModelFlops", "model_costs", "peak_flops"]
 
 END = 1
 PEAKS = {
@@ -45,7 +45,7 @@ class Costs:
     """What a pair keeps for the backward pass, in fp32, without checkpointed blocks."""
 
 
-def costs(config: ModelConfig, tokens: int) -> Costs:
+def model_costs(config: ModelConfig, tokens: int) -> Costs:
     """Counted on a model without memory ("meta"), so that any size can be asked for.
 
     Args:
@@ -97,25 +97,25 @@ def _count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def peak_of(device_name: str) -> float | None:
+def peak_flops(device_name: str) -> float | None:
     """Operations a second that a GPU of this name can do; None if it is not known."""
     return next((peak for name, peak in PEAKS.items() if name in device_name), None)
 
 
-class Flops:
+class ModelFlops:
     """Operations that a run's model needs: forward once, backward twice as many. Those done over again do not count."""
 
     def __init__(self, config: RunConfig, device_name: str | None) -> None:
         """``device_name`` of the GPU; None on a CPU."""
         self._config = config
-        self.peak = None if device_name is None else peak_of(device_name)
+        self.peak = None if device_name is None else peak_flops(device_name)
         self._costs: Costs | None = None
 
     def of_pair(self, tokens: float) -> float:
         """A training step's share; captions are as long as at the first call, on average."""
         towers = self._config.towers
         if self._costs is None:
-            self._costs = costs(self._config.model, max(2, round(tokens)))
+            self._costs = model_costs(self._config.model, max(2, round(tokens)))
         image = self._costs.image_gflops * (1.0 - towers.patch_dropout) * (1 if towers.lock_image else 3)
         text = self._costs.text_gflops * (1 if towers.lock_text else 3)
         return 1e9 * (image + text)

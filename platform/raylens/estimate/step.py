@@ -10,7 +10,7 @@ from raylens.estimate.machine import Machine
 from raylens.estimate.memory import Memory, is_dense, memory_of
 from raylens.estimate.traffic import Traffic, traffic_of
 
-__all__ = ["PAPER_PAIRS", "Budget", "budget"]
+__all__ = ["PAPER_PAIRS", "Estimate", "estimate"]
 
 PAPER_PAIRS = 12.8e9
 """32 epochs of 400 million pairs (Radford et al. 2021, section 2.5)."""
@@ -18,7 +18,7 @@ DAY = 86_400.0
 
 
 @dataclass(frozen=True)
-class Budget:
+class Estimate:
     """A step of a run on some number of GPUs."""
 
     workers: int
@@ -99,14 +99,14 @@ class Budget:
         return asdict(self) | derived | totals | {"traffic_bytes": self.traffic.total}
 
 
-def budget(
+def estimate(
     config: RunConfig,
     machine: Machine | None = None,
     *,
     workers: int | None = None,
     micro_batch: int | None = None,
     tokens: int | None = None,
-) -> Budget:
+) -> Estimate:
     """The budget of a run's step; counted, but for what `Machine` assumes.
 
     Args:
@@ -158,14 +158,14 @@ def _powers(worker_batch: int) -> list[int]:
 
 def _timed(
     config: RunConfig, machine: Machine, counts: Counts, workers: int, micro_batch: int, memory: Memory, *, fits: bool
-) -> Budget:
+) -> Estimate:
     worker_batch, stage = config.global_batch // workers, config.zero.stage
     micro_batches = worker_batch // micro_batch
     forward, backward = _passes(config, counts, micro_batches)
     rate, bandwidth = machine.rate(config.precision), machine.ring_bandwidth(workers)
     per_logit = (6 if is_dense(config, worker_batch) else 8) * config.model.embed_dim
     traffic = traffic_of(config, counts, workers, micro_batches)
-    return Budget(
+    return Estimate(
         workers=workers,
         global_batch=config.global_batch,
         micro_batch=micro_batch,

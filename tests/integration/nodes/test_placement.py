@@ -21,7 +21,7 @@ from raylens.data.stream import execution_options, ray_map, training_stream
 from raylens.errors import ClusterError
 from raylens.storage import Store
 from raylens.train import train
-from raylens.train.loop.events import Metrics, News, Started
+from raylens.train.loop.events import Metrics, RunEvent, Started
 from raylens.train.run.prepare import prepare
 from tests.integration.nodes.conftest import HEAD, raylets_with
 from tests.integration.nodes.monkey import NODE
@@ -79,12 +79,12 @@ def test_decoding_and_training_are_on_nodes_of_their_own(
     seen: list[list[str]] = []
     said: list[str] = []
 
-    def tell(news: News) -> None:
-        if isinstance(news, Started | Metrics):
+    def on_event(event: RunEvent) -> None:
+        if isinstance(event, Started | Metrics):
             seen.append(raylets_of("RayTrainWorker", grouped))
 
     with session(grouped.address):
-        result = train(config, say=said.append, tell=tell)
+        result = train(config, say=said.append, on_event=on_event)
         tables = list(ray_map([{"item": number} for number in range(6)], node_here))
         nodes = [node for table in tables for node in table["node"].to_pylist()]
         assert {group_of(node) for node in nodes} == {"decode"}

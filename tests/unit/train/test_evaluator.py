@@ -8,8 +8,8 @@ import torch
 
 from raylens.config import RunConfig, apply_overrides, validated
 from raylens.inputs import Preprocess
-from raylens.train.evaluation.eval_data import HeldSets
-from raylens.train.evaluation.eval_sets import EvaluationSets
+from raylens.train.evaluation.eval_data import EvalData
+from raylens.train.evaluation.eval_sets import EvalSets
 from raylens.train.evaluation.evaluator import Embedded, Evaluator
 from tests.unit.train.test_checkpoint import Alone
 
@@ -25,7 +25,7 @@ TREE = {
 class Control(Alone):
     workers = 1
 
-    def to_first(self, thing: object) -> list[object]:
+    def gather(self, thing: object) -> list[object]:
         return [thing]
 
 
@@ -35,8 +35,8 @@ class Slow(Evaluator):
     may = threading.Event()
     figures: dict[str, float] = {"validation_loss": 0.5}  # noqa: RUF012 (of a test)
 
-    def _read(self) -> HeldSets:
-        return HeldSets(None, ())
+    def _read(self) -> EvalData:
+        return EvalData(None, ())
 
     def _metrics(self, _: list[Embedded]) -> dict[str, float]:
         assert self.may.wait(60)
@@ -51,7 +51,7 @@ def evaluator(*changes: str, kind: type[Evaluator] = Slow) -> Any:
     config = validated(RunConfig, apply_overrides(TREE, changes))
     control: Any = Control()
     tokenizer: Any = None  # there is nothing to embed
-    return kind(config, EvaluationSets("held", 2), tokenizer, Preprocess(size=8), control, steps=STEPS)
+    return kind(config, EvalSets("held", 2), tokenizer, Preprocess(size=8), control, steps=STEPS)
 
 
 @pytest.mark.parametrize("keep_best", [0, 1])
@@ -65,7 +65,7 @@ def test_every_checkpoint_that_is_compared_has_figures_of_its_own(keep_best: int
 
 def test_a_run_without_sets_is_never_evaluated() -> None:
     one = evaluator("checkpoint.keep_best=1")
-    one._sets = EvaluationSets()
+    one._sets = EvalSets()
     assert not any(one.due(step, saving=True) for step in range(1, STEPS + 1))
 
 

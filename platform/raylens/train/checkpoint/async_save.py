@@ -16,28 +16,28 @@ from raylens.train.checkpoint.store import CheckpointManifest, Checkpoints
 if TYPE_CHECKING:
     from raylens.train.checkpoint.files import SavedFile
 
-__all__ = ["Outcome", "Saver", "Together"]
+__all__ = ["AsyncSaver", "Collectives", "SaveOutcome"]
 
 POLL_SECONDS = 0.05
 THREAD = "raylens-checkpoint"
 
 
-class Together(Protocol):
+class Collectives(Protocol):
     """What workers do in common."""
 
     rank: int
 
-    def most(self, values: list[int]) -> list[int]:
+    def all_max(self, values: list[int]) -> list[int]:
         """Of each number, the largest over all workers. Collective."""
         ...
 
-    def all_of(self, thing: object) -> list[object]:
+    def all_gather(self, thing: object) -> list[object]:
         """Everybody's thing, in the order of ranks. Collective."""
         ...
 
 
 @dataclass(frozen=True)
-class Outcome:
+class SaveOutcome:
     """Of an attempt to save."""
 
     step: int
@@ -47,11 +47,11 @@ class Outcome:
     """On the first worker: why, once it existed, others could not be deleted that are not kept."""
 
 
-class Saver:
+class AsyncSaver:
     """One attempt at a time. All methods are collective but `busy`."""
 
-    def __init__(self, checkpoints: Checkpoints, together: Together) -> None:
-        self._checkpoints, self._together = checkpoints, together
+    def __init__(self, checkpoints: Checkpoints, collectives: Collectives) -> None:
+        self._checkpoints, self._collectives = checkpoints, collectives
         self._work: BackgroundTask[SavedFile | None] | None = None
         self._manifest: CheckpointManifest | None = None
         self._publishing = False
@@ -83,10 +83,10 @@ class Saver:
         self._manifest, self._metrics, self._clear = manifest, metrics, clear
         self._publishing, self._uncleared = False, ""
         self._work = BackgroundTask(
-            lambda: self._checkpoints.upload(snapshot, manifest.step, manifest.attempt, self._together.rank), THREAD
+            lambda: self._checkpoints.upload(snapshot, manifest.step, manifest.attempt, self._collectives.rank), THREAD
         )
 
-    def poll(self) -> Outcome | None:
+    def poll(self) -> SaveOutcome | None:
         """How it stands; the outcome once, when all is done."""
         if self._manifest is None:
             return None
@@ -94,24 +94,24 @@ class Saver:
         # In this order: once a thread has ended, whether it failed stays as it is.
         busy = mine is not None and mine.busy
         failed = mine is not None and bool(mine.failure)
-        any_busy, any_failed = self._together.most([int(busy), int(failed)])
+        any_busy, any_failed = self._collectives.all_max([int(busy), int(failed)])
         return None if any_busy else self._settle(failed=bool(any_failed))
 
-    def _settle(self, *, failed: bool) -> Outcome | None:
+    def _settle(self, *, failed: bool) -> SaveOutcome | None:
         assert self._manifest is not None
         manifest, mine = self._manifest, self._work
         if failed:
-            failures = self._together.all_of(mine.failure if mine else "")
+            failures = self._collectives.all_gather(mine.failure if mine else "")
             self._manifest = self._work = None
-            return Outcome(manifest.step, next(str(one) for one in failures if one))
+            return SaveOutcome(manifest.step, next(str(one) for one in failures if one))
         if self._publishing:
             self._manifest = self._work = None
-            return Outcome(manifest.step, uncleared=self._uncleared)
-        files = self._together.all_of(mine.result if mine else None)
+            return SaveOutcome(manifest.step, uncleared=self._uncleared)
+        files = self._collectives.all_gather(mine.result if mine else None)
         complete = manifest.model_copy(update={"files": files})
         self._publishing = True
         # Only the first worker writes; the others wait for its word.
-        is_first = self._together.rank == 0
+        is_first = self._collectives.rank == 0
         self._work = BackgroundTask(lambda: self._publish(complete), THREAD) if is_first else None
         return None
 
@@ -122,7 +122,7 @@ class Saver:
         except Exception as error:  # noqa: BLE001 (the checkpoint exists, whatever became of older ones)
             self._uncleared = failure_text(error)
 
-    def wait(self) -> Outcome | None:
+    def wait(self) -> SaveOutcome | None:
         """Until the attempt that is under way has come to its end."""
         outcome = None
         while self.busy:

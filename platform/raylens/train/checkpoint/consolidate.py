@@ -8,15 +8,15 @@ from torch import Tensor
 from raylens.config import ModelConfig
 from raylens.errors import CheckpointError
 from raylens.models import DualEncoder, unfilled
-from raylens.train.checkpoint.fragments import AVERAGE, BUFFER, WEIGHT, named
+from raylens.train.checkpoint.fragments import AVERAGE, BUFFER, WEIGHT, parse_key
 
-__all__ = ["Assembly", "assembled"]
+__all__ = ["Consolidator", "consolidate"]
 
 INSIDE = "model."
 """Of the module that a training step is, the part that is the model."""
 
 
-class Assembly:
+class Consolidator:
     """Takes pieces in any order."""
 
     def __init__(self, config: ModelConfig, *, averaged: bool) -> None:
@@ -32,7 +32,7 @@ class Assembly:
     def add(self, pieces: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
         """Pieces by `fragments.key_of`, and what one worker had for itself; the first one's counts."""
         for key, piece in pieces.items():
-            name, start, kind = named(key)
+            name, start, kind = parse_key(key)
             name = name.removeprefix(INSIDE)
             if kind in self._kinds and name in self._parameters:
                 self._put(name, kind, start, piece)
@@ -64,11 +64,11 @@ class Assembly:
         raise CheckpointError(f"the checkpoint lacks {name}, or a part of it: resume from the one before it")
 
 
-def assembled(
+def consolidate(
     config: ModelConfig, parts: Iterable[Mapping[str, Tensor]], *, averaged: bool = False
 ) -> dict[str, Tensor]:
-    """Of parts that are at hand; see `Assembly`."""
-    assembly = Assembly(config, averaged=averaged)
+    """Of parts that are at hand; see `Consolidator`."""
+    assembly = Consolidator(config, averaged=averaged)
     for part in parts:
         assembly.add(part, {})
     return assembly.weights()

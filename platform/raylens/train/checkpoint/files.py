@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict
 
 from raylens.errors import CheckpointError, StorageError
-from raylens.train.checkpoint.fragments import named
+from raylens.train.checkpoint.fragments import parse_key
 from raylens.train.checkpoint.snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def write_part(snapshot: Snapshot, folder: Path, worker: int) -> tuple[Path, dic
         raise StorageError(f"cannot write {path}: {error}; make room in the folder for temporary files") from None
     pieces: dict[str, tuple[int, int]] = {}
     for key, tensor in snapshot.tensors.items():
-        name, start, _ = named(key)
+        name, start, _ = parse_key(key)
         pieces[name] = (start, start + len(tensor))
     return path, pieces
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["AVERAGE", "BUFFER", "WEIGHT", "Fragment", "copy_into", "key_of", "named", "slice_of"]
+__all__ = ["AVERAGE", "BUFFER", "WEIGHT", "Fragment", "copy_into", "key_of", "parse_key", "worker_slice"]
 
 WEIGHT = "weight"
 """Of the tensors of a fragment, the master weights; others have the optimiser's names, such as ``exp_avg``."""
@@ -42,13 +42,13 @@ def key_of(name: str, start: int, kind: str) -> str:
     return f"{name}:{start}:{kind}"
 
 
-def named(key: str) -> tuple[str, int, str]:
+def parse_key(key: str) -> tuple[str, int, str]:
     """Parameter, first element and kind from a name in a file of fragments."""
     name, start, kind = key.rsplit(":", 2)
     return name, int(start), kind
 
 
-def slice_of(fragment: Fragment, rank: int, workers: int) -> Fragment:
+def worker_slice(fragment: Fragment, rank: int, workers: int) -> Fragment:
     """A worker's share of a fragment that all of them have, in equal parts."""
     count = fragment.stop - fragment.start
     return fragment.cut(fragment.start + rank * count // workers, fragment.start + (rank + 1) * count // workers)
@@ -65,7 +65,7 @@ def copy_into(fragments: Iterable[Fragment], pieces: "Mapping[str, Tensor]") -> 
 
     found: dict[tuple[str, str], list[tuple[int, Tensor]]] = {}
     for key, tensor in pieces.items():
-        name, start, kind = named(key)
+        name, start, kind = parse_key(key)
         found.setdefault((name, kind), []).append((start, tensor))
     with torch.no_grad():
         return sum(

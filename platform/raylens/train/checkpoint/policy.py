@@ -6,28 +6,28 @@ from typing import NamedTuple, Protocol
 
 from raylens.config import CheckpointConfig
 from raylens.errors import StorageError
-from raylens.train.checkpoint.async_save import Outcome, Saver, Together
+from raylens.train.checkpoint.async_save import AsyncSaver, Collectives, SaveOutcome
 from raylens.train.checkpoint.retention import prune
 from raylens.train.checkpoint.snapshot import Snapshot
 from raylens.train.checkpoint.store import CheckpointManifest, Checkpoints
-from raylens.train.collective.coordinator import Wishes
-from raylens.train.loop.events import Checkpointed, News, Stopping, Warned
+from raylens.train.collective.coordinator import StepDecision
+from raylens.train.loop.events import Checkpointed, RunEvent, Stopping, Warned
 
-__all__ = ["Deciding", "Saving", "State"]
+__all__ = ["CheckpointPolicy", "SaveRequest", "StepCoordinator"]
 
 PATIENCE_SECONDS = 600.0
 """So long is the last checkpoint of a run tried again; nothing else is left to do."""
 
 
-class Deciding(Together, Protocol):
+class StepCoordinator(Collectives, Protocol):
     """What workers decide in common."""
 
-    def wishes(self, *, late: bool) -> Wishes:
+    def decide(self, *, checkpoint_due: bool) -> StepDecision:
         """After a step. Collective."""
         ...
 
 
-class State(NamedTuple):
+class SaveRequest(NamedTuple):
     """What there is to save after a step."""
 
     snapshot: Snapshot
@@ -37,7 +37,7 @@ class State(NamedTuple):
     """May be waited for, in another thread than training's."""
 
 
-class Saving:
+class CheckpointPolicy:
     """Of one worker. All methods are collective.
 
     Args:
@@ -54,13 +54,13 @@ class Saving:
         config: CheckpointConfig,
         steps: int,
         checkpoints: Checkpoints,
-        control: Deciding,
-        state: Callable[[int], State],
-        tell: Callable[[News], None],
+        coordinator: StepCoordinator,
+        state: Callable[[int], SaveRequest],
+        on_event: Callable[[RunEvent], None],
     ) -> None:
-        self._config, self._steps, self._control = config, steps, control
-        self._checkpoints, self._saver = checkpoints, Saver(checkpoints, control)
-        self._state, self._tell = state, tell
+        self._config, self._steps, self._coordinator = config, steps, coordinator
+        self._checkpoints, self._saver = checkpoints, AsyncSaver(checkpoints, coordinator)
+        self._state, self._on_event = state, on_event
         self._saved_at, self._begun = time.monotonic(), 0
         self._failing = self._uncleared = self._skipping = False
         self.stopping = False
@@ -71,12 +71,14 @@ class Saving:
         if (outcome := self._saver.poll()) is not None:
             self._settled(outcome)
         config = self._config
-        late = config.every_minutes is not None and time.monotonic() - self._saved_at >= 60 * config.every_minutes
-        wishes = self._control.wishes(late=late)
+        checkpoint_due = (
+            config.every_minutes is not None and time.monotonic() - self._saved_at >= 60 * config.every_minutes
+        )
+        wishes = self._coordinator.decide(checkpoint_due=checkpoint_due)
         self.stopping = wishes.stop
-        if wishes.stop or wishes.leaving or step == self._steps:
+        if wishes.stop or wishes.node_leaving or step == self._steps:
             return True
-        due = wishes.late or (config.every_steps is not None and step % config.every_steps == 0)
+        due = wishes.checkpoint_due or (config.every_steps is not None and step % config.every_steps == 0)
         if due and self._saver.busy:
             self._skip(step)
             return False
@@ -105,19 +107,19 @@ class Saving:
         if step == self._steps or self.stopping:
             self._insist(step)
         if self.stopping and step < self._steps:
-            self._tell(Stopping(step))
+            self._on_event(Stopping(step))
 
     def _begin(self, step: int) -> None:
         state = self._state(step)
         self._saved_at, self._begun = time.monotonic(), step
         self._saver.begin(*state, lambda: prune(self._checkpoints, self._config))
 
-    def _settled(self, outcome: Outcome) -> None:
+    def _settled(self, outcome: SaveOutcome) -> None:
         if outcome.failure:
             self._failed(outcome)
             return
         self._failing = False
-        self._tell(Checkpointed(outcome.step))
+        self._on_event(Checkpointed(outcome.step))
         if outcome.uncleared and not self._uncleared:
             self._warn(
                 f"the checkpoint at step {outcome.step} is saved, but those that are not kept could not be deleted "
@@ -125,7 +127,7 @@ class Saving:
             )
         self._uncleared = bool(outcome.uncleared)
 
-    def _failed(self, outcome: Outcome) -> None:
+    def _failed(self, outcome: SaveOutcome) -> None:
         why = (
             "either" if self._failing else f"({outcome.failure}); training goes on, and the next one is tried as usual"
         )
@@ -133,7 +135,7 @@ class Saving:
         self._warn(f"the checkpoint at step {outcome.step} could not be saved {why}")
 
     def _warn(self, text: str) -> None:
-        self._tell(Warned(f"warning: {text}"))
+        self._on_event(Warned(f"warning: {text}"))
 
     def wait(self) -> str:
         """For the attempt that is under way; why it failed, or nothing."""
@@ -148,7 +150,7 @@ class Saving:
         began, pause = time.monotonic(), 1.0
         while failure := self.wait():
             over = int(time.monotonic() - began > PATIENCE_SECONDS)
-            if self._control.most([over])[0]:
+            if self._coordinator.all_max([over])[0]:
                 raise StorageError(
                     f"the checkpoint at step {step} could not be saved for {PATIENCE_SECONDS:.0f} s: {failure}. The "
                     "same command resumes from the newest one that could"

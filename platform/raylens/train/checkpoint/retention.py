@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from raylens.config import CheckpointConfig
 from raylens.train.checkpoint.store import Checkpoints
 
-__all__ = ["kept", "prune"]
+__all__ = ["prune", "steps_to_keep"]
 
 
-def kept(metrics: Mapping[int, Mapping[str, float]], config: CheckpointConfig) -> set[int]:
+def steps_to_keep(metrics: Mapping[int, Mapping[str, float]], config: CheckpointConfig) -> set[int]:
     """The steps to keep, of those with a complete checkpoint.
 
     Args:
@@ -33,7 +33,7 @@ def prune(checkpoints: Checkpoints, config: CheckpointConfig) -> tuple[list[int]
     """
     steps = checkpoints.steps()
     metrics = {step: checkpoints.manifest(step).metrics for step in steps}
-    gone = sorted(set(steps) - kept(metrics, config))
+    gone = sorted(set(steps) - steps_to_keep(metrics, config))
     # Attempts are made one at a time: what lies at or before the newest checkpoint is of none that is under way.
     left = [path for path, step in checkpoints.leftovers().items() if steps and step <= steps[-1]]
     for path in left:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from raylens.train.checkpoint.fragments import WEIGHT, Fragment
 
-__all__ = ["Average", "decay_at"]
+__all__ = ["Ema", "decay_at"]
 
 
 def decay_at(decay: float, step: int) -> float:
@@ -15,7 +15,7 @@ def decay_at(decay: float, step: int) -> float:
     return min(decay, (1.0 + step) / (10.0 + step))
 
 
-class Average:
+class Ema:
     """One tensor for each fragment, on its device."""
 
     def __init__(self, fragments: Sequence[Fragment], decay: float) -> None:

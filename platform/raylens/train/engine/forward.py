@@ -26,16 +26,16 @@ from raylens.objectives import (
 __all__ = [
     "CaptionForward",
     "Forward",
-    "Losses",
     "PairForward",
+    "SampleLosses",
     "WordForward",
-    "forward_of",
+    "build_forward",
     "pair_loss",
     "sample_keys",
 ]
 
 
-class Losses(NamedTuple):
+class SampleLosses(NamedTuple):
     """Of pairs that are no part of each other's loss."""
 
     loss_b: Tensor
@@ -89,25 +89,25 @@ class PairForward(Forward):
 class WordForward(Forward):
     """Pairs to the loss of each: its words from its image."""
 
-    def forward(self, image_bSSC: Tensor, ids_bT: Tensor, key_b: Tensor) -> Losses:
+    def forward(self, image_bSSC: Tensor, ids_bT: Tensor, key_b: Tensor) -> SampleLosses:
         """Each pair's loss."""
         with self._casting(image_bSSC):
             image_bD, word_VD, log_scale, end_b = self.model(image_bSSC, ids_bT, key_b, "words")
         log_scale = capped_log_scale(self._exactly("log_scale", log_scale), self.max_logit_scale)
-        return Losses(bag_of_words_loss(image_bD, word_VD, log_scale, ids_bT, end_b), log_scale)
+        return SampleLosses(bag_of_words_loss(image_bD, word_VD, log_scale, ids_bT, end_b), log_scale)
 
 
 class CaptionForward(Forward):
     """Pairs to the loss of each: its caption from its image."""
 
-    def forward(self, image_bSSC: Tensor, ids_bT: Tensor, key_b: Tensor) -> Losses:
+    def forward(self, image_bSSC: Tensor, ids_bT: Tensor, key_b: Tensor) -> SampleLosses:
         """Each pair's loss."""
         with self._casting(image_bSSC):
             logits_NV, next_N, row_N = self.model(image_bSSC, ids_bT, key_b, "caption")
-        return Losses(caption_loss(logits_NV, next_N, row_N, len(ids_bT)), logits_NV.new_zeros(()))
+        return SampleLosses(caption_loss(logits_NV, next_N, row_N, len(ids_bT)), logits_NV.new_zeros(()))
 
 
-def forward_of(model: DualEncoder, config: RunConfig) -> Forward:
+def build_forward(model: DualEncoder, config: RunConfig) -> Forward:
     """The module of the run's objective, over ``model`` itself."""
     kinds: dict[str, type[Forward]] = {"bag_of_words": WordForward, "caption": CaptionForward}
     return kinds.get(config.objective.kind, PairForward)(model, config)

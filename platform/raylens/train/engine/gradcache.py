@@ -15,16 +15,16 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from raylens.models import Embedded
-from raylens.train.engine.forward import Losses
+from raylens.train.engine.forward import SampleLosses
 from raylens.train.engine.rng_state import RngState
 
-__all__ = ["Backward", "Micro", "over_pairs", "over_samples", "statistics_kept"]
+__all__ = ["Backward", "MicroBatch", "accumulate_backward", "frozen_running_stats", "gradcache_backward"]
 
 Backward = Callable[[Tensor, bool], None]
 """Takes what to differentiate, and whether it is the last of the step."""
 
 
-class Micro(NamedTuple):
+class MicroBatch(NamedTuple):
     """Some of a worker's pairs."""
 
     image_bSSC: Tensor
@@ -32,8 +32,8 @@ class Micro(NamedTuple):
     key_b: Tensor
 
 
-def over_pairs(
-    forward: nn.Module, micros: Sequence[Micro], loss_of: Callable[[Embedded], Tensor], backward: Backward
+def gradcache_backward(
+    forward: nn.Module, micro_batches: Sequence[MicroBatch], loss_of: Callable[[Embedded], Tensor], backward: Backward
 ) -> tuple[Tensor, Embedded]:
     """The loss of a step and all embeddings, without graphs; its gradient goes to ``backward`` in parts.
 
@@ -43,39 +43,39 @@ def over_pairs(
         loss_of: the loss over the global batch, whose gradient is taken at the embeddings of all of the worker's pairs.
         backward: adds up the gradients of what it is given, once for each micro-batch.
     """
-    if len(micros) == 1:
-        embedded: Embedded = forward(*micros[0])
+    if len(micro_batches) == 1:
+        embedded: Embedded = forward(*micro_batches[0])
         loss = loss_of(embedded)
         backward(loss, True)
         return loss.detach(), _detached(embedded)
-    device = micros[0].image_bSSC.device
+    device = micro_batches[0].image_bSSC.device
     parts, states = [], []
-    with torch.no_grad(), statistics_kept(forward):
-        for micro in micros:
+    with torch.no_grad(), frozen_running_stats(forward):
+        for micro_batch in micro_batches:
             states.append(RngState.now(device))
-            parts.append(forward(*micro))
+            parts.append(forward(*micro_batch))
     leaves = _leaves(parts)
     loss = loss_of(leaves)
     loss.backward()
     after, first = RngState.now(device), 0
-    for number, (micro, state) in enumerate(zip(micros, states, strict=True), 1):
+    for number, (micro_batch, state) in enumerate(zip(micro_batches, states, strict=True), 1):
         state.restore(device)
-        rows, last = slice(first, first + len(micro.ids_bT)), number == len(micros)
-        backward(_surrogate(forward(*micro), leaves, rows, last=last), last)
+        rows, last = slice(first, first + len(micro_batch.ids_bT)), number == len(micro_batches)
+        backward(_surrogate(forward(*micro_batch), leaves, rows, last=last), last)
         first = rows.stop
     after.restore(device)
     return loss.detach(), _detached(leaves)
 
 
-def over_samples(forward: nn.Module, micros: Sequence[Micro], backward: Backward) -> Losses:
+def accumulate_backward(forward: nn.Module, micro_batches: Sequence[MicroBatch], backward: Backward) -> SampleLosses:
     """The losses of a worker's pairs where ``forward`` gives each a loss of its own; their mean is minimised."""
-    samples = sum(len(micro.ids_bT) for micro in micros)
+    samples = sum(len(micro_batch.ids_bT) for micro_batch in micro_batches)
     losses = []
-    for number, micro in enumerate(micros, 1):
-        loss_b, log_scale = forward(*micro)
-        backward(loss_b.sum() / samples, number == len(micros))
+    for number, micro_batch in enumerate(micro_batches, 1):
+        loss_b, log_scale = forward(*micro_batch)
+        backward(loss_b.sum() / samples, number == len(micro_batches))
         losses.append(loss_b.detach())
-    return Losses(torch.cat(losses), log_scale.detach())
+    return SampleLosses(torch.cat(losses), log_scale.detach())
 
 
 def _leaves(parts: Sequence[Embedded]) -> Embedded:
@@ -113,7 +113,7 @@ def _surrogate(embedded: Embedded, leaves: Embedded, rows: slice, *, last: bool)
 
 
 @contextmanager
-def statistics_kept(module: nn.Module) -> Iterator[None]:
+def frozen_running_stats(module: nn.Module) -> Iterator[None]:
     """Batch normalisation learns its running statistics in the second pass alone."""
     norms = [norm for norm in module.modules() if isinstance(norm, _BatchNorm) and norm.track_running_stats]
     for norm in norms:

@@ -10,9 +10,16 @@ from torch.autograd.graph import saved_tensors_hooks
 from raylens.config import RunConfig
 from raylens.errors import TrainingError
 from raylens.train.engine.forward import Forward
-from raylens.train.engine.gradcache import Micro, statistics_kept
+from raylens.train.engine.gradcache import MicroBatch, frozen_running_stats
 
-__all__ = ["available_bytes", "bytes_of_pair", "fitting", "free_memory", "largest_divisor", "random_micro"]
+__all__ = [
+    "available_bytes",
+    "bytes_per_pair",
+    "fitting_micro_batch",
+    "free_memory",
+    "largest_divisor",
+    "random_micro_batch",
+]
 
 PAIRS = (2, 6)
 """Batches whose difference tells what a pair costs; what does not grow with the batch drops out."""
@@ -25,7 +32,7 @@ STATE = 16
 """Bytes a parameter that DeepSpeed is yet to take, at most: gradient, two moments and a master copy in fp32."""
 
 
-def fitting(forward: Forward, config: RunConfig, device: torch.device, sharing: int) -> int:
+def fitting_micro_batch(forward: Forward, config: RunConfig, device: torch.device, sharing: int) -> int:
     """The largest micro-batch that fits on every worker. Collective.
 
     Args:
@@ -35,7 +42,7 @@ def fitting(forward: Forward, config: RunConfig, device: torch.device, sharing: 
         sharing: workers on this machine.
     """
     parameters = sum(parameter.numel() for parameter in forward.parameters() if parameter.requires_grad)
-    limit = available_bytes(device, parameters, sharing) / bytes_of_pair(forward, config, device)
+    limit = available_bytes(device, parameters, sharing) / bytes_per_pair(forward, config, device)
     agreed = torch.tensor([largest_divisor(config.worker_batch, limit)], device=device)
     if dist.is_initialized():
         dist.all_reduce(agreed, op=dist.ReduceOp.MIN)
@@ -47,11 +54,13 @@ def largest_divisor(batch: int, limit: float) -> int:
     return max((n for n in range(1, batch + 1) if batch % n == 0 and n <= limit), default=1)
 
 
-def bytes_of_pair(forward: Forward, config: RunConfig, device: torch.device) -> float:
+def bytes_per_pair(forward: Forward, config: RunConfig, device: torch.device) -> float:
     """What a pair of full length takes in both passes, measured; leaves no trace in the module or the generators."""
     devices = [device] if device.type == "cuda" else []
-    with statistics_kept(forward), torch.random.fork_rng(devices):
-        few, many = (_kept_bytes(forward, random_micro(config, pairs, forward.model.end_id, device)) for pairs in PAIRS)
+    with frozen_running_stats(forward), torch.random.fork_rng(devices):
+        few, many = (
+            _kept_bytes(forward, random_micro_batch(config, pairs, forward.model.end_id, device)) for pairs in PAIRS
+        )
     factor = CHECKPOINTED if config.towers.checkpoint_blocks else BACKWARD
     return max(1.0, factor * (many - few) / (PAIRS[1] - PAIRS[0]))
 
@@ -85,16 +94,16 @@ def free_memory(proc: Path = Path("/proc/meminfo"), cgroup: Path = Path("/sys/fs
     return free
 
 
-def random_micro(config: RunConfig, pairs: int, end_id: int, device: torch.device) -> Micro:
+def random_micro_batch(config: RunConfig, pairs: int, end_id: int, device: torch.device) -> MicroBatch:
     """Pairs of noise whose captions are as long as they may be."""
     size, text = config.model.image.size, config.model.text
     image_bSSC = torch.randint(0, 256, (pairs, size, size, 3), dtype=torch.uint8, device=device)
     ids_bT = torch.randint(0, 256, (pairs, text.context), device=device, dtype=torch.int32)
     ids_bT[:, -1] = end_id
-    return Micro(image_bSSC, ids_bT, torch.arange(pairs, device=device))
+    return MicroBatch(image_bSSC, ids_bT, torch.arange(pairs, device=device))
 
 
-def _kept_bytes(forward: nn.Module, micro: Micro) -> int:
+def _kept_bytes(forward: nn.Module, micro: MicroBatch) -> int:
     kept: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:

@@ -10,9 +10,9 @@ from torch import nn
 from raylens.config import GroupConfig, OptimConfig, ScheduleConfig
 from raylens.extras import import_extra
 from raylens.models import DualEncoder
-from raylens.train.loop.schedule import Moment, learning_rate
+from raylens.train.loop.schedule import TrainingProgress, learning_rate
 
-__all__ = ["optimizer_of", "parameter_groups", "take_rates"]
+__all__ = ["build_optimizer", "parameter_groups", "set_learning_rates"]
 
 Group = dict[str, Any]
 BLOCK = re.compile(r"(?:transformer\.|layer)(\d+)\.")
@@ -80,7 +80,7 @@ def _in_tower(names: list[str], prefix: str) -> dict[str, int]:
     }
 
 
-def optimizer_of(model: nn.Module, optim: OptimConfig) -> torch.optim.Optimizer:
+def build_optimizer(model: nn.Module, optim: OptimConfig) -> torch.optim.Optimizer:
     """AdamW with decoupled decay (Loshchilov and Hutter 2019), or Lion.
 
     Raises:
@@ -95,7 +95,7 @@ def optimizer_of(model: nn.Module, optim: OptimConfig) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=optim.peak_lr, betas=betas, eps=optim.eps)
 
 
-def take_rates(optimizer: Any, optim: OptimConfig, now: Moment) -> None:
+def set_learning_rates(optimizer: Any, optim: OptimConfig, progress: TrainingProgress) -> None:
     """Give each group the rate that it has at a step."""
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate(optim.peak_lr * group["lr_scale"], group["schedule"], now)
+        group["lr"] = learning_rate(optim.peak_lr * group["lr_scale"], group["schedule"], progress)

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-__all__ = ["guard"]
+__all__ = ["skip_nonfinite"]
 
 
-def guard(optimizer: torch.optim.Optimizer, clip_norm: float) -> torch.optim.Optimizer:
+def skip_nonfinite(optimizer: torch.optim.Optimizer, clip_norm: float) -> torch.optim.Optimizer:
     """The same optimiser, whose steps clip to ``clip_norm`` (0: not at all), and are skipped where they must be."""
     guarded: Any = optimizer
     guarded.__class__ = _guarded(type(optimizer))

@@ -11,18 +11,18 @@ from torch import Tensor
 
 from raylens.config import RunConfig
 from raylens.errors import CheckpointError
-from raylens.train.checkpoint.fragments import AVERAGE, WEIGHT, Fragment, copy_into, key_of, slice_of
+from raylens.train.checkpoint.fragments import AVERAGE, WEIGHT, Fragment, copy_into, key_of, worker_slice
 from raylens.train.checkpoint.snapshot import Snapshot
-from raylens.train.collective.reduce import mean_over_workers
-from raylens.train.engine.ema import Average
+from raylens.train.collective.reduce import all_mean
+from raylens.train.engine.ema import Ema
 from raylens.train.engine.forward import Forward
 from raylens.train.engine.rng_state import local_state, restore_local_state
 from raylens.train.engine.zero_state import after_skip, ensure_state, fragments_of, push_weights, scaler_of, set_scaler
 
-__all__ = ["TrainingState", "whole_weights"]
+__all__ = ["TrainingState", "fp32_weights"]
 
 
-def whole_weights(forward: Forward, config: RunConfig) -> dict[str, Tensor]:
+def fp32_weights(forward: Forward, config: RunConfig) -> dict[str, Tensor]:
     """Copies of all weights in fp32 where half precision is about to round them, else of those that stay locked."""
     return {
         name: parameter.detach().float().cpu().flatten().clone()
@@ -38,7 +38,7 @@ class TrainingState:
         config: of the run.
         forward: the module that was given to the engine.
         engine: DeepSpeed's.
-        whole: see `whole_weights`; before there was an engine.
+        whole: see `fp32_weights`; before there was an engine.
         device: of the module.
     """
 
@@ -55,13 +55,13 @@ class TrainingState:
             copy_into(self.learning(), {key_of(name, 0, WEIGHT): tensor for name, tensor in whole.items()})
             push_weights(engine, self._stage)
         self._locked = self._locked_of(whole)
-        self._average = Average(self.learning(), config.optim.ema_decay) if config.optim.ema_decay else None
+        self._average = Ema(self.learning(), config.optim.ema_decay) if config.optim.ema_decay else None
 
     def _locked_of(self, whole: dict[str, Tensor]) -> list[Fragment]:
         """This worker's share of what does not learn, which a checkpoint holds so that it is whole by itself."""
         names = {name for name, parameter in self._forward.named_parameters() if not parameter.requires_grad}
         return [
-            slice_of(Fragment(name, 0, len(tensor), {WEIGHT: tensor}), self._rank, self._workers)
+            worker_slice(Fragment(name, 0, len(tensor), {WEIGHT: tensor}), self._rank, self._workers)
             for name, tensor in whole.items()
             if name in names
         ]
@@ -84,7 +84,7 @@ class TrainingState:
         square = torch.zeros((), dtype=torch.float64)
         for fragment in self._shares():
             square += fragment.tensors[WEIGHT].double().square().sum().cpu()
-        return math.sqrt(float(mean_over_workers(square.to(self._device))) * self._workers)
+        return math.sqrt(float(all_mean(square.to(self._device))) * self._workers)
 
     def _with_averages(self) -> list[Fragment]:
         live = self.learning()
@@ -99,7 +99,7 @@ class TrainingState:
         """With averages, and each element on one worker only."""
         live = self._with_averages()
         if self._stage == 0:
-            live = [slice_of(one, self._rank, self._workers) for one in live]
+            live = [worker_slice(one, self._rank, self._workers) for one in live]
         return [one for one in live if one.stop > one.start]
 
     def snapshot(self) -> Snapshot:

@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from raylens.models import DualEncoder, Embedded
-from raylens.train.loop.stats import BINS, Figures
+from raylens.train.loop.stats import BINS, TowerStats
 
-__all__ = ["Watched"]
+__all__ = ["TowerMonitor"]
 
 MOST = 512
 """Pairs of which cosines are counted."""
 
 
-class Watched:
+class TowerMonitor:
     """Sees every forward pass of the towers."""
 
     def __init__(self, model: DualEncoder, device: torch.device) -> None:
@@ -44,11 +44,11 @@ class Watched:
         self._embedded = embedded
 
     @torch.no_grad()
-    def figures(self) -> Figures:
+    def tower_stats(self) -> TowerStats:
         """Of the last step."""
         norms = {name: float(output.float().norm(dim=1).mean()) for name, output in self._output.items()}
         positive, negative = ((), ()) if self._embedded is None else _histograms(self._embedded)
-        return Figures(norms.get("image"), norms.get("text"), positive, negative, self._tokens(), self._memory())
+        return TowerStats(norms.get("image"), norms.get("text"), positive, negative, self._tokens(), self._memory())
 
     def _tokens(self) -> float:
         return 0.0 if self._ids_bT is None else float((self._ids_bT == self._end).argmax(axis=1).mean()) + 1.0

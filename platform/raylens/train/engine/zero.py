@@ -15,17 +15,17 @@ from raylens.config import RunConfig
 from raylens.errors import ConfigError, TrainingError
 from raylens.models import Embedded
 from raylens.train.checkpoint.fragments import WEIGHT
-from raylens.train.collective.reduce import gathered, mean_over_workers
+from raylens.train.collective.reduce import all_mean, gather_numbers
 from raylens.train.engine.deepspeed_config import deepspeed_config
 from raylens.train.engine.forward import Forward, PairForward, pair_loss, sample_keys
-from raylens.train.engine.gradcache import Micro, over_pairs, over_samples
-from raylens.train.engine.optimizer import optimizer_of, take_rates
-from raylens.train.engine.skip_nonfinite import guard
-from raylens.train.engine.state import TrainingState, whole_weights
-from raylens.train.engine.tower_stats import Watched
+from raylens.train.engine.gradcache import MicroBatch, accumulate_backward, gradcache_backward
+from raylens.train.engine.optimizer import build_optimizer, set_learning_rates
+from raylens.train.engine.skip_nonfinite import skip_nonfinite
+from raylens.train.engine.state import TrainingState, fp32_weights
+from raylens.train.engine.tower_stats import TowerMonitor
 from raylens.train.loop.batch import Batch
-from raylens.train.loop.schedule import Moment, log_scale_at
-from raylens.train.loop.stats import Figures, StepStats
+from raylens.train.loop.schedule import TrainingProgress, log_scale_at
+from raylens.train.loop.stats import StepStats, TowerStats
 
 __all__ = ["ZeroEngine"]
 
@@ -44,44 +44,44 @@ class ZeroEngine:
         self._config, self._device, self._stage = config, device, config.zero.stage
         self.micro_batch = micro_batch
         self._forward = forward
-        self._watched = Watched(forward.model, device)
-        whole = whole_weights(forward, config)
-        optimizer = optimizer_of(forward, config.optim)
+        self._tower_monitor = TowerMonitor(forward.model, device)
+        whole = fp32_weights(forward, config)
+        optimizer = build_optimizer(forward, config.optim)
         self._engine: Any = deepspeed.initialize(
             model=forward,
-            optimizer=optimizer if config.zero.stage else guard(optimizer, config.optim.clip_norm),
+            optimizer=optimizer if config.zero.stage else skip_nonfinite(optimizer, config.optim.clip_norm),
             config=deepspeed_config(config, micro_batch, on_gpu=device.type == "cuda"),
         )[0]
         self.state = TrainingState(config, forward, self._engine, whole, device)
 
-    def train_step(self, batch: Batch, now: Moment) -> StepStats:
+    def train_step(self, batch: Batch, progress: TrainingProgress) -> StepStats:
         """Take one step on the worker's share of the global batch; no weight changes where the gradient is not finite.
 
         Raises:
             TrainingError: the device has not enough memory.
         """
         with self._memory_diagnosis():
-            take_rates(self._engine.optimizer, self._config.optim, now)
-            self._forward.exact = self._exact(now)
+            set_learning_rates(self._engine.optimizer, self._config.optim, progress)
+            self._forward.exact = self._exact(progress)
             micro_batches = self._micro_batches(batch)
             if isinstance(self._forward, PairForward):
                 # Two passes: the loss over all pairs comes before the first backward pass.
-                loss, embedded = over_pairs(self._engine, micro_batches, self._pair_loss, self._backward)
+                loss, embedded = gradcache_backward(self._engine, micro_batches, self._pair_loss, self._backward)
                 log_scale, finite_b = embedded.log_scale, (embedded.image_BD + embedded.text_BD).isfinite().all(dim=1)
-                self._watched.pairs(embedded)
+                self._tower_monitor.pairs(embedded)
             else:
-                loss_b, log_scale = over_samples(self._engine, micro_batches, self._backward)
-                loss, finite_b = mean_over_workers(loss_b.mean()), loss_b.isfinite()
+                loss_b, log_scale = accumulate_backward(self._engine, micro_batches, self._backward)
+                loss, finite_b = all_mean(loss_b.mean()), loss_b.isfinite()
             self._engine.step()
         skipped = not self._engine.was_step_applied()
         self.state.stepped(skipped=skipped)
-        self._watched.captions(batch.ids_BT)
+        self._tower_monitor.captions(batch.ids_BT)
         return StepStats(
             loss=float(loss),
             logit_scale=min(float(log_scale.exp()), self._config.objective.max_logit_scale),
             grad_norm=float(self._engine.get_global_grad_norm() or 0.0),
             skipped=skipped,
-            broken=gathered(batch.sample_B[~finite_b.cpu().numpy()]) if skipped else (),
+            broken=gather_numbers(batch.sample_B[~finite_b.cpu().numpy()]) if skipped else (),
             weight_norm=self.state.weight_norm() if skipped else 0.0,
         )
 
@@ -104,13 +104,13 @@ class ZeroEngine:
                 f"({error}); halve it, or set towers.checkpoint_blocks=true"
             ) from None
 
-    def figures(self) -> Figures:
+    def tower_stats(self) -> TowerStats:
         """See `loop.Engine`."""
-        return self._watched.figures()
+        return self._tower_monitor.tower_stats()
 
-    def _exact(self, now: Moment) -> dict[str, float]:
+    def _exact(self, progress: TrainingProgress) -> dict[str, float]:
         """Numbers to compute with in place of the module's own; see `Forward.exact`."""
-        scheduled = log_scale_at(self._config.objective, now)
+        scheduled = log_scale_at(self._config.objective, progress)
         if scheduled is not None:
             return {"log_scale": scheduled}
         if not self._config.half_weights:
@@ -125,18 +125,18 @@ class ZeroEngine:
             name: float(found[0, at] / found[1, at]) for at, name in enumerate(SCALARS.values()) if float(found[1, at])
         }
 
-    def _micro_batches(self, batch: Batch) -> list[Micro]:
+    def _micro_batches(self, batch: Batch) -> list[MicroBatch]:
         arrays = (batch.image_BSSC, batch.ids_BT, sample_keys(self._config.seed, batch.position_B))
         tensors = [torch.from_numpy(array).to(self._device, non_blocking=True) for array in arrays]
         parts = zip(*(tensor.split(self.micro_batch) for tensor in tensors), strict=True)
-        return [Micro(*part) for part in parts]
+        return [MicroBatch(*part) for part in parts]
 
     @contextmanager
-    def averaged(self, now: Moment) -> Iterator[Forward]:
+    def averaged(self, progress: TrainingProgress) -> Iterator[Forward]:
         """The module for evaluation after a step, inside with averaged weights if the run keeps an average."""
         was = self._forward.training
         with self.state.averaged():
-            self._forward.exact = self._exact(now)
+            self._forward.exact = self._exact(progress)
             self._forward.eval()
             try:
                 yield self._forward

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from raylens.train.engine.forward import Forward, PairForward
-from raylens.train.evaluation.eval_data import Held
+from raylens.train.evaluation.eval_data import EvalShard
 from raylens.train.evaluation.metrics import Rows
 
 __all__ = ["Embedding", "embed_images", "embed_pairs", "embed_texts"]
@@ -27,16 +27,16 @@ class Embedding:
         self, forward: Forward, batch: int, device: torch.device, most: Callable[[list[int]], list[int]]
     ) -> None:
         self.forward, self.batch, self.device = forward, batch, device
-        self._most = most
+        self._all_max = most
 
     @torch.no_grad()
-    def rows(self, held: Held, call: Callable[[Tensor, Tensor], Columns]) -> Rows:
+    def rows(self, held: EvalShard, call: Callable[[Tensor, Tensor], Columns]) -> Rows:
         """Of each sample what ``call`` gives for its pixels and ids.
 
         All workers call it equally often: ZeRO-3 gathers parameters in common. Who has no more samples takes one more
         of nothing.
         """
-        rounds = self._most([-(-len(held) // self.batch)])[0]
+        rounds = self._all_max([-(-len(held) // self.batch)])[0]
         size, context = self.forward.model.config.image.size, self.forward.model.config.text.context
         found: list[Columns] = []
         for number in range(max(1, rounds)):
@@ -56,7 +56,7 @@ def _part(array: NDArray[np.generic] | None, rows: slice, shape: tuple[int, ...]
     return torch.from_numpy(array[rows].copy())
 
 
-def embed_pairs(embedding: Embedding, held: Held) -> tuple[Rows, float, float | None]:
+def embed_pairs(embedding: Embedding, held: EvalShard) -> tuple[Rows, float, float | None]:
     """Both embeddings of each pair, the logarithm of the logit scale and the bias; or the loss of each pair alone."""
     scale: list[float] = []
     bias: list[float] = []
@@ -78,14 +78,14 @@ def embed_pairs(embedding: Embedding, held: Held) -> tuple[Rows, float, float | 
     return rows, scale[0], bias[0] if bias else None
 
 
-def embed_images(embedding: Embedding, held: Held) -> Rows:
+def embed_images(embedding: Embedding, held: EvalShard) -> Rows:
     """Of each labelled image its embedding and its label."""
     rows = embedding.rows(held, lambda image, _: {"image": embedding.forward.embed_images(image)})
     rows.columns["label"] = np.array(held.labels_n, dtype=np.int64)
     return rows
 
 
-def embed_texts(embedding: Embedding, held: Held) -> Rows:
+def embed_texts(embedding: Embedding, held: EvalShard) -> Rows:
     """Of each prompt its embedding."""
     return embedding.rows(held, lambda _, ids: {"text": embedding.forward.embed_texts(ids)})
 

@@ -17,13 +17,13 @@ from raylens.errors import DataError, InputError
 from raylens.inputs import Preprocess, Tokenizer
 from raylens.train.evaluation.eval_sets import LabelledShards
 
-__all__ = ["Held", "HeldSets", "Share", "held_labelled", "held_pairs", "held_prompts"]
+__all__ = ["EvalData", "EvalShard", "WorkerShare", "read_labelled", "read_pairs", "read_prompts"]
 
 THREADS = 2
 Place = tuple[int, int]
 
 
-class Share(NamedTuple):
+class WorkerShare(NamedTuple):
     """A worker among all."""
 
     rank: int
@@ -31,7 +31,7 @@ class Share(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Held:
+class EvalShard:
     """Rows that are embedded; those of all workers together are in the order of their places."""
 
     places: tuple[Place, ...]
@@ -47,11 +47,11 @@ class Held:
 
 
 @dataclass(frozen=True)
-class HeldSets:
+class EvalData:
     """Everything that a worker embeds in an evaluation."""
 
-    pairs: Held | None
-    labelled: tuple[tuple[Held, Held], ...]
+    pairs: EvalShard | None
+    labelled: tuple[tuple[EvalShard, EvalShard], ...]
     """Images and prompts."""
 
     @property
@@ -61,7 +61,9 @@ class HeldSets:
         return sum(len(one.unreadable) for one in sets)
 
 
-def held_pairs(home: str, used: int, share: Share, preprocess: Preprocess, tokenizer: Tokenizer, context: int) -> Held:
+def read_pairs(
+    home: str, used: int, share: WorkerShare, preprocess: Preprocess, tokenizer: Tokenizer, context: int
+) -> EvalShard:
     """The share of ``used`` evenly spaced pairs, each with the first of its captions.
 
     Raises:
@@ -82,7 +84,7 @@ def held_pairs(home: str, used: int, share: Share, preprocess: Preprocess, token
     return replace(_held([row for row, _ in rows], preprocess.size), ids_nT=ids_nT)
 
 
-def held_labelled(shards: LabelledShards, share: Share, preprocess: Preprocess) -> Held:
+def read_labelled(shards: LabelledShards, share: WorkerShare, preprocess: Preprocess) -> EvalShard:
     """The share of the images, whole shards of it.
 
     Raises:
@@ -100,12 +102,12 @@ def held_labelled(shards: LabelledShards, share: Share, preprocess: Preprocess) 
     return replace(_held(rows, preprocess.size), labels_n=kept)
 
 
-def held_prompts(shards: LabelledShards, share: Share, tokenizer: Tokenizer, context: int) -> Held:
+def read_prompts(shards: LabelledShards, share: WorkerShare, tokenizer: Tokenizer, context: int) -> EvalShard:
     """The share of all prompts of all classes."""
     flat = [(at, prompt) for at, prompt in enumerate(chain.from_iterable(shards.classes.prompts()))]
     mine = flat[share.rank :: share.workers]
     ids_nT, _ = tokenizer([prompt for _, prompt in mine], context)
-    return Held(tuple((0, at) for at, _ in mine), ids_nT=ids_nT)
+    return EvalShard(tuple((0, at) for at, _ in mine), ids_nT=ids_nT)
 
 
 class _Row(NamedTuple):
@@ -122,10 +124,10 @@ class _Row(NamedTuple):
             return cls(place, name, None, str(error))
 
 
-def _held(rows: Sequence[_Row], size: int) -> Held:
+def _held(rows: Sequence[_Row], size: int) -> EvalShard:
     good = [row for row in rows if row.pixels is not None]
     pixels = [row.pixels for row in good if row.pixels is not None]
-    return Held(
+    return EvalShard(
         places=tuple(row.place for row in good),
         names=tuple(row.name for row in good),
         image_nSSC=np.stack(pixels) if pixels else np.zeros((0, size, size, 3), dtype=np.uint8),

@@ -11,7 +11,7 @@ from raylens.errors import ConfigError, DataError, NotFoundError
 from raylens.evaluate import CLASSES_FILE, ClassList
 from raylens.storage import ObjectInfo, Store
 
-__all__ = ["EvaluationSets", "LabelledShards", "evaluation_sets"]
+__all__ = ["EvalSets", "LabelledShards", "open_eval_sets"]
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class LabelledShards:
 
 
 @dataclass(frozen=True)
-class EvaluationSets:
+class EvalSets:
     """Of a run; travels by pickle."""
 
     pairs_home: str | None = None
@@ -38,7 +38,7 @@ class EvaluationSets:
         return self.pairs_home is not None or bool(self.labelled)
 
 
-def evaluation_sets(config: EvaluationConfig, cache: Store, say: Callable[[str], None]) -> EvaluationSets:
+def open_eval_sets(config: EvaluationConfig, cache: Store, say: Callable[[str], None]) -> EvalSets:
     """Index the pairs, and read the classes of the labelled sets.
 
     Raises:
@@ -48,13 +48,13 @@ def evaluation_sets(config: EvaluationConfig, cache: Store, say: Callable[[str],
     """
     labelled = tuple((name, _labelled(name, source)) for name, source in config.zero_shot.items())
     if config.pairs is None:
-        return EvaluationSets(labelled=labelled)
+        return EvalSets(labelled=labelled)
     manifest = manifest_for(config.pairs, cache, ray_map)
     used = min(config.most_pairs, len(manifest))
     if used < 2:
         raise ConfigError(f"evaluation.pairs = {config.pairs.uri!r} has {used} usable samples: it needs two at least")
     say(f"evaluating every {config.every_steps} steps on {used:,} of {len(manifest):,} pairs of {config.pairs.uri}")
-    return EvaluationSets(manifest.home, used, labelled)
+    return EvalSets(manifest.home, used, labelled)
 
 
 def _labelled(name: str, config: SourceConfig) -> LabelledShards:

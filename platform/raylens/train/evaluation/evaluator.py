@@ -10,13 +10,13 @@ import torch
 from raylens.config import RunConfig
 from raylens.inputs import Preprocess, Tokenizer
 from raylens.train.background import BackgroundTask
-from raylens.train.collective.coordinator import Control
+from raylens.train.collective.coordinator import Coordinator
 from raylens.train.engine.forward import Forward
 from raylens.train.evaluation.embed import Embedding, embed_images, embed_pairs, embed_texts
-from raylens.train.evaluation.eval_data import HeldSets, Share, held_labelled, held_pairs, held_prompts
-from raylens.train.evaluation.eval_sets import EvaluationSets
+from raylens.train.evaluation.eval_data import EvalData, WorkerShare, read_labelled, read_pairs, read_prompts
+from raylens.train.evaluation.eval_sets import EvalSets
 from raylens.train.evaluation.metrics import Rows, pair_figures, zero_shot_figure
-from raylens.train.evaluation.pending import Finding, Working
+from raylens.train.evaluation.pending import EvalResult, PendingEval
 
 __all__ = ["Evaluator"]
 
@@ -37,18 +37,18 @@ class Embedded:
 class _Loader:
     """Reads the evaluation data in a thread, from the start of the run on; a failed attempt is followed by another."""
 
-    def __init__(self, load: Callable[[], HeldSets]) -> None:
+    def __init__(self, load: Callable[[], EvalData]) -> None:
         self._load = load
         self._task = self._started()
 
-    def _started(self) -> BackgroundTask[HeldSets]:
+    def _started(self) -> BackgroundTask[EvalData]:
         return BackgroundTask(self._load, "raylens-eval-data")
 
     @property
     def busy(self) -> bool:
         return self._task.busy
 
-    def wait(self) -> tuple[HeldSets | None, str]:
+    def wait(self) -> tuple[EvalData | None, str]:
         """Return the data, or None and the reason of the failure; after a failure, start the next attempt."""
         self._task.wait()
         data, failure = self._task.result, self._task.failure
@@ -63,18 +63,18 @@ class Evaluator:
     def __init__(
         self,
         config: RunConfig,
-        sets: EvaluationSets,
+        sets: EvalSets,
         tokenizer: Tokenizer,
         preprocess: Preprocess,
-        control: Control,
+        coordinator: Coordinator,
         *,
         steps: int,
     ) -> None:
-        self._config, self._sets, self._steps, self._control = config, sets, steps, control
+        self._config, self._sets, self._steps, self._coordinator = config, sets, steps, coordinator
         self._tokenizer, self._preprocess = tokenizer, preprocess
         self._loader = _Loader(self._read) if self._sets else None
-        self._working: Working | None = None
-        self._unheard: list[Working] = []
+        self._pending: PendingEval | None = None
+        self._unheard: list[PendingEval] = []
 
     def due(self, step: int, *, saving: bool) -> bool:
         """Whether there is an evaluation after this step, which a checkpoint follows or not."""
@@ -101,59 +101,59 @@ class Evaluator:
         self.wait()  # embeddings of two evaluations at a time might not fit the memory
         assert self._loader is not None
         # Asked again and again, because collectives have a time limit and reading has none.
-        while self._control.most([int(self._loader.busy)])[0]:
+        while self._coordinator.all_max([int(self._loader.busy)])[0]:
             time.sleep(LOOK_SECONDS)
         held, failure = self._loader.wait()
-        failures = [str(one) for one in self._control.all_of(failure) if one]
+        failures = [str(one) for one in self._coordinator.all_gather(failure) if one]
         if failures:
             seconds = time.monotonic() - began
-            self._work(step, lambda: Finding(step, {}, seconds, failures[0]))
+            self._work(step, lambda: EvalResult(step, {}, seconds, failures[0]))
             return seconds
         assert held is not None
-        embedding = Embedding(forward, batch, device, self._control.most)
+        embedding = Embedding(forward, batch, device, self._coordinator.all_max)
         pairs = None if held.pairs is None else embed_pairs(embedding, held.pairs)
         labelled = [(embed_images(embedding, images), embed_texts(embedding, texts)) for images, texts in held.labelled]
-        gathered = self._control.to_first(Embedded(pairs, labelled, held.unreadable))
+        gathered = self._coordinator.gather(Embedded(pairs, labelled, held.unreadable))
         seconds = time.monotonic() - began
         if gathered is not None:
             self._work(step, lambda: self._found(step, gathered, seconds))
         return seconds
 
-    def _work(self, step: int, work: Callable[[], Finding]) -> None:
-        if self._control.rank == 0:
-            self._working = Working(step, work)
-            self._unheard.append(self._working)
+    def _work(self, step: int, work: Callable[[], EvalResult]) -> None:
+        if self._coordinator.rank == 0:
+            self._pending = PendingEval(step, work)
+            self._unheard.append(self._pending)
 
-    def poll(self) -> Finding | None:
+    def poll(self) -> EvalResult | None:
         """On the first worker, what was found, once it is; then nothing more."""
         if not self._unheard or self._unheard[0].busy:
             return None
-        return self._unheard.pop(0).finding()
+        return self._unheard.pop(0).result()
 
     def wait(self) -> None:
         """Until what is under way is worked out."""
-        if self._working is not None:
-            self._working.finding()
+        if self._pending is not None:
+            self._pending.result()
 
     def later(self, step: int) -> Callable[[], dict[str, float]]:
         """For the first worker to ask in another thread: metrics after this step, once they are worked out, or none."""
-        working = self._working
-        return lambda: working.finding().metrics if working is not None and working.step == step else {}
+        pending = self._pending
+        return lambda: pending.result().metrics if pending is not None and pending.step == step else {}
 
-    def _read(self) -> HeldSets:
+    def _read(self) -> EvalData:
         sets, preprocess, tokenizer = self._sets, self._preprocess, self._tokenizer
         context = self._config.model.text.context
-        share = Share(self._control.rank, self._control.workers)
+        share = WorkerShare(self._coordinator.rank, self._coordinator.workers)
         pairs = None
         if sets.pairs_home is not None:
-            pairs = held_pairs(sets.pairs_home, sets.pairs, share, preprocess, tokenizer, context)
+            pairs = read_pairs(sets.pairs_home, sets.pairs, share, preprocess, tokenizer, context)
         labelled = tuple(
-            (held_labelled(one, share, preprocess), held_prompts(one, share, tokenizer, context))
+            (read_labelled(one, share, preprocess), read_prompts(one, share, tokenizer, context))
             for _, one in sets.labelled
         )
-        return HeldSets(pairs, labelled)
+        return EvalData(pairs, labelled)
 
-    def _found(self, step: int, parts: list[Embedded], seconds: float) -> Finding:
+    def _found(self, step: int, parts: list[Embedded], seconds: float) -> EvalResult:
         metrics, problem = self._metrics(parts), ""
         broken = [name for name, value in metrics.items() if not np.isfinite(value)]
         unreadable = sum(part.unreadable for part in parts)
@@ -162,7 +162,7 @@ class Evaluator:
         elif unreadable:
             problem = f"{unreadable} images cannot be read and are left out"
         finite = {name: value for name, value in metrics.items() if name not in broken}
-        return Finding(step, finite, seconds, problem)
+        return EvalResult(step, finite, seconds, problem)
 
     def _metrics(self, parts: list[Embedded]) -> dict[str, float]:
         config = self._config

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 from raylens.train.background import BackgroundTask
 
-__all__ = ["Finding", "Working"]
+__all__ = ["EvalResult", "PendingEval"]
 
 
 @dataclass(frozen=True)
-class Finding:
+class EvalResult:
     """The result of one evaluation, after a step."""
 
     step: int
@@ -20,10 +20,10 @@ class Finding:
     """Why metrics are missing, or how many images they leave out."""
 
 
-class Working:
+class PendingEval:
     """An evaluation whose metrics are being computed; any thread may wait for its result."""
 
-    def __init__(self, step: int, work: Callable[[], Finding]) -> None:
+    def __init__(self, step: int, work: Callable[[], EvalResult]) -> None:
         self.step = step
         self._task = BackgroundTask(work, "raylens-eval", daemon=False)
 
@@ -32,7 +32,7 @@ class Working:
         """Whether the metrics are still being computed."""
         return self._task.busy
 
-    def finding(self) -> Finding:
+    def result(self) -> EvalResult:
         """Wait for the result and return it; a failure is a result without metrics."""
         self._task.wait()
-        return self._task.result or Finding(self.step, {}, 0.0, self._task.failure)
+        return self._task.result or EvalResult(self.step, {}, 0.0, self._task.failure)

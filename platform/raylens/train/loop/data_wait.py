@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-__all__ = ["Bound", "Waiting"]
+__all__ = ["Bound", "DataWait"]
 
 Bound = str
 """``device``, ``storage``, ``decode`` or ``network``."""
@@ -11,7 +11,7 @@ FREE_SHARE = 0.05
 
 
 @dataclass(frozen=True)
-class Waiting:
+class DataWait:
     """Seconds of one worker over some steps; adds up."""
 
     seconds: float = 0.0
@@ -25,8 +25,8 @@ class Waiting:
     decoding: float = 0.0
     """What tasks spent on decoding, cropping and tokenising them."""
 
-    def __add__(self, other: "Waiting") -> "Waiting":
-        return Waiting(
+    def __add__(self, other: "DataWait") -> "DataWait":
+        return DataWait(
             self.seconds + other.seconds,
             self.made + other.made,
             self.sent + other.sent,
@@ -35,7 +35,7 @@ class Waiting:
         )
 
     @classmethod
-    def for_batch(cls, asked: float, came: float, made_at: float) -> "Waiting":
+    def for_batch(cls, asked: float, came: float, made_at: float) -> "DataWait":
         """The wait for one batch, from three readings of the clock in seconds: asked for, arrived, and made.
 
         Clocks of two machines differ; the split between making and sending is only as good as they agree.

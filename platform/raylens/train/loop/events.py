@@ -2,9 +2,19 @@
 
 from dataclasses import dataclass
 
-from raylens.train.loop.metrics import Record
+from raylens.train.loop.metrics import StepMetrics
 
-__all__ = ["Checkpointed", "Evaluated", "Metrics", "News", "Preparing", "Restarting", "Started", "Stopping", "Warned"]
+__all__ = [
+    "Checkpointed",
+    "Evaluated",
+    "Metrics",
+    "Preparing",
+    "Restarting",
+    "RunEvent",
+    "Started",
+    "Stopping",
+    "Warned",
+]
 
 
 @dataclass(frozen=True)
@@ -38,7 +48,7 @@ class Warned:
 class Metrics:
     """A record was logged."""
 
-    record: Record
+    record: StepMetrics
     steps: int
 
 
@@ -72,4 +82,4 @@ class Stopping:
     step: int
 
 
-News = Preparing | Started | Metrics | Checkpointed | Evaluated | Restarting | Stopping | Warned
+RunEvent = Preparing | Started | Metrics | Checkpointed | Evaluated | Restarting | Stopping | Warned

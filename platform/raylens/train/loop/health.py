@@ -6,7 +6,7 @@ from raylens.config import RunConfig
 from raylens.errors import TrainingError
 from raylens.train.loop.stats import StepStats
 
-__all__ = ["Watch"]
+__all__ = ["StepMonitor"]
 
 STUCK_STEPS = 300
 """So long may a loss be where it is when nothing is told apart; a warm-up of 2,000 steps leaves it well before."""
@@ -16,7 +16,7 @@ NEAR = 0.005
 """How near, relative to it."""
 
 
-class Watch:
+class StepMonitor:
     """Sees the figures of each step, in order."""
 
     def __init__(self, config: RunConfig) -> None:
@@ -25,7 +25,7 @@ class Watch:
         """Steps since the workers started."""
         self._skipped_in_row = self._stuck = 0
 
-    def see(self, stats: StepStats, step: int, samples: tuple[int, ...]) -> str | None:
+    def observe(self, stats: StepStats, step: int, samples: tuple[int, ...]) -> str | None:
         """Take a step's figures; a warning where there is something to be told, once.
 
         Args:

@@ -10,11 +10,11 @@ import numpy as np
 from raylens.config import RunConfig
 from raylens.errors import CursorError, TrainingError
 from raylens.train.loop.batch import Batch
-from raylens.train.loop.data_wait import Waiting
-from raylens.train.loop.health import Watch
-from raylens.train.loop.metrics import Record, Since
-from raylens.train.loop.schedule import Moment, learning_rate
-from raylens.train.loop.stats import Figures, StepStats
+from raylens.train.loop.data_wait import DataWait
+from raylens.train.loop.health import StepMonitor
+from raylens.train.loop.metrics import MetricsWindow, StepMetrics
+from raylens.train.loop.schedule import TrainingProgress, learning_rate
+from raylens.train.loop.stats import StepStats, TowerStats
 
 __all__ = ["Engine", "Hooks", "run"]
 
@@ -22,11 +22,11 @@ __all__ = ["Engine", "Hooks", "run"]
 class Engine(Protocol):
     """What can take a training step."""
 
-    def train_step(self, batch: Batch, now: Moment) -> StepStats:
+    def train_step(self, batch: Batch, progress: TrainingProgress) -> StepStats:
         """Forward, backward and update, at the rates of this moment."""
         ...
 
-    def figures(self) -> Figures:
+    def tower_stats(self) -> TowerStats:
         """More about the last step, which costs time to look at."""
         ...
 
@@ -35,7 +35,7 @@ class Engine(Protocol):
 class Hooks:
     """What the loop calls, the same number of times on every worker."""
 
-    log: Callable[[Record], None]
+    log: Callable[[StepMetrics], None]
     due: Callable[[int], bool]
     """Whether a checkpoint is due after a step; asked after each."""
     save: Callable[[int], None]
@@ -59,25 +59,25 @@ def run(
         CursorError: a batch is not the one that the plan has at this step.
         TrainingError: too many steps in a row were skipped, or the batches end early.
     """
-    step, since, watch = start, Since(start), Watch(config)
+    step, window, monitor = start, MetricsWindow(start), StepMonitor(config)
     for step, (batch, waiting) in enumerate(_timed(batches), start + 1):
         _check_place(config, batch, rank, step - 1)
-        now = Moment(step - 1, steps)
-        stats = engine.train_step(batch, now)
-        if warning := watch.see(stats, step, tuple(batch.sample_B.tolist())):
+        progress = TrainingProgress(step - 1, steps)
+        stats = engine.train_step(batch, progress)
+        if warning := monitor.observe(stats, step, tuple(batch.sample_B.tolist())):
             hooks.warn(warning)
-        since.add(batch, waiting, first=step == start + 1)
+        window.add(batch, waiting, first=step == start + 1)
         saving = hooks.due(step) or step == steps
         # Before each checkpoint too: a resume must not leave a hole in what the records say of each step.
         if saving or step % config.log_every_steps == 0:
-            lr = learning_rate(config.optim.peak_lr, config.optim.schedule, now)
-            hooks.log(since.record(step, config.global_batch, lr, stats, engine.figures(), watch.skipped))
+            lr = learning_rate(config.optim.peak_lr, config.optim.schedule, progress)
+            hooks.log(window.record(step, config.global_batch, lr, stats, engine.tower_stats(), monitor.skipped))
         # Behind the record, whose figures are those of the training step.
-        since.stood_still(hooks.evaluate(step, saving))
+        window.pause(hooks.evaluate(step, saving))
         if saving:
             began = time.monotonic()
             hooks.save(step)
-            since.stood_still(time.monotonic() - began)
+            window.pause(time.monotonic() - began)
         if hooks.stopping():
             return step
     if step != steps:
@@ -85,15 +85,15 @@ def run(
     return step
 
 
-def _timed(batches: Iterable[Batch]) -> Iterator[tuple[Batch, Waiting]]:
+def _timed(batches: Iterable[Batch]) -> Iterator[tuple[Batch, DataWait]]:
     iterator = iter(batches)
     while True:
         asked = time.time()
         batch = next(iterator, None)
         if batch is None:
             return
-        waiting = Waiting.for_batch(asked, time.time(), batch.made_at)
-        yield batch, waiting + Waiting(reading=batch.read_seconds, decoding=batch.decode_seconds)
+        waiting = DataWait.for_batch(asked, time.time(), batch.made_at)
+        yield batch, waiting + DataWait(reading=batch.read_seconds, decoding=batch.decode_seconds)
 
 
 def _check_place(config: RunConfig, batch: Batch, rank: int, step: int) -> None:

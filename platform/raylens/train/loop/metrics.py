@@ -7,14 +7,14 @@ from typing import Any
 
 from raylens.data.plan import step_hashes
 from raylens.train.loop.batch import Batch
-from raylens.train.loop.data_wait import Bound, Waiting
-from raylens.train.loop.stats import Figures, StepStats
+from raylens.train.loop.data_wait import Bound, DataWait
+from raylens.train.loop.stats import StepStats, TowerStats
 
-__all__ = ["Record", "Since"]
+__all__ = ["MetricsWindow", "StepMetrics"]
 
 
 @dataclass(frozen=True)
-class Record:
+class StepMetrics:
     """One line of ``metrics.jsonl``: the state after ``step`` steps."""
 
     step: int
@@ -24,7 +24,7 @@ class Record:
     grad_norm: float
     lr: float
     samples_per_second: float
-    """Since the previous record, over all workers, without the time of `stood_still`."""
+    """Since the previous record, over all workers, without the time of `pause`."""
     substituted: int
     """Samples since the workers started that stand in for unusable ones: of this worker, as the loop knows them."""
     truncated: int
@@ -40,7 +40,7 @@ class Record:
     first_batch_seconds: float | None
     """In the first record of a start, how long the first batch took to come."""
     image_norm: float | None
-    """This and what follows: see `Figures`. Of this worker, as the loop knows it."""
+    """This and what follows: see `TowerStats`. Of this worker, as the loop knows it."""
     text_norm: float | None
     positive_cosines: tuple[int, ...]
     negative_cosines: tuple[int, ...]
@@ -55,7 +55,7 @@ class Record:
     """That the model needed in a second, of each worker: multiplications and additions of its towers, in 1e12."""
     mfu: float | None = None
     """The same as a share of what the GPU can do in bf16; None where that is not known."""
-    stood_still: float = 0.0
+    paused_seconds: float = 0.0
     """Seconds since the previous record that training waited for evaluations and checkpoints."""
 
     def as_dict(self) -> dict[str, Any]:
@@ -66,7 +66,7 @@ class Record:
         }
 
 
-class Since:
+class MetricsWindow:
     """What gathers between two records of a worker."""
 
     def __init__(self, start: int) -> None:
@@ -76,11 +76,11 @@ class Since:
 
     def _begin(self, step: int) -> None:
         self._step, self._mark = step, time.monotonic()
-        self._stood_still = 0.0
-        self._waiting = Waiting()
+        self._paused_seconds = 0.0
+        self._waiting = DataWait()
         self._hashes: list[str] = []
 
-    def add(self, batch: Batch, waiting: Waiting, *, first: bool) -> None:
+    def add(self, batch: Batch, waiting: DataWait, *, first: bool) -> None:
         """Take a step's batch, and how it was waited for."""
         self._substituted += batch.substituted
         self._truncated += batch.truncated
@@ -92,18 +92,18 @@ class Since:
         self._waiting += waiting
         self._hashes.append(f"{int(step_hashes(batch.sample_B, batch.epoch_B, 1)[0]):016x}")
 
-    def stood_still(self, seconds: float) -> None:
+    def pause(self, seconds: float) -> None:
         """For so long, which says nothing about the speed of training."""
         self._mark += seconds
-        self._stood_still += seconds
+        self._paused_seconds += seconds
 
     def record(
-        self, step: int, global_batch: int, lr: float, stats: StepStats, figures: Figures, skipped: int
-    ) -> Record:
+        self, step: int, global_batch: int, lr: float, stats: StepStats, tower_stats: TowerStats, skipped: int
+    ) -> StepMetrics:
         """All since the record before; then everything begins anew."""
         seconds = max(1e-9, time.monotonic() - self._mark)
-        waiting = self._waiting + Waiting(seconds=seconds)
-        record = Record(
+        waiting = self._waiting + DataWait(seconds=seconds)
+        record = StepMetrics(
             step=step,
             samples_seen=step * global_batch,
             lr=lr,
@@ -119,8 +119,8 @@ class Since:
             loss=stats.loss,
             logit_scale=stats.logit_scale,
             grad_norm=stats.grad_norm,
-            stood_still=self._stood_still,
-            **asdict(figures),
+            paused_seconds=self._paused_seconds,
+            **asdict(tower_stats),
         )
         self._first_batch = None
         self._begin(step)

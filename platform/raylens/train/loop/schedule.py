@@ -5,10 +5,10 @@ from typing import NamedTuple
 
 from raylens.config import ObjectiveConfig, ScheduleConfig
 
-__all__ = ["Moment", "learning_rate", "log_scale_at", "share_of_peak"]
+__all__ = ["TrainingProgress", "learning_rate", "log_scale_at", "share_of_peak"]
 
 
-class Moment(NamedTuple):
+class TrainingProgress(NamedTuple):
     """How far a run is."""
 
     step: int
@@ -17,12 +17,12 @@ class Moment(NamedTuple):
     """Of the whole run."""
 
 
-def learning_rate(peak: float, schedule: ScheduleConfig, now: Moment) -> float:
+def learning_rate(peak: float, schedule: ScheduleConfig, now: TrainingProgress) -> float:
     """The rate of a step."""
     return peak * share_of_peak(schedule, now)
 
 
-def share_of_peak(schedule: ScheduleConfig, now: Moment) -> float:
+def share_of_peak(schedule: ScheduleConfig, now: TrainingProgress) -> float:
     """Up in a line, along the curve, and down in a line at the end; in [0, 1].
 
     Cosine to zero is the paper's (Radford et al. 2021, table 18; Loshchilov and Hutter 2017). A warm-up that does not
@@ -52,7 +52,7 @@ def _curve(schedule: ScheduleConfig, step: int, warmup: int, steps: int) -> floa
     return schedule.end + (1.0 - schedule.end) * left
 
 
-def log_scale_at(objective: ObjectiveConfig, now: Moment) -> float | None:
+def log_scale_at(objective: ObjectiveConfig, now: TrainingProgress) -> float | None:
     """The logarithm of the logit scale where it follows a schedule: half a cosine from its start to its end."""
     if objective.end_temperature is None:
         return None

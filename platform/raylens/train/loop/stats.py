@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-__all__ = ["Figures", "StepStats"]
+__all__ = ["StepStats", "TowerStats"]
 
 BINS = 40
 """Equal ones over [-1, 1]."""
@@ -27,7 +27,7 @@ class StepStats:
 
 
 @dataclass(frozen=True)
-class Figures:
+class TowerStats:
     """What is looked at now and then: of this worker's pairs of the last step, or a part of them."""
 
     image_norm: float | None = None

@@ -7,19 +7,19 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from raylens.train.loop.events import News
+from raylens.train.loop.events import RunEvent
 
-__all__ = ["board", "listening"]
+__all__ = ["EventForwarder", "open_channel"]
 
 POLL_SECONDS = 0.5
 LOOK_SECONDS = 10
 
 
-class _Board:
+class DriverChannel:
     """Keeps news until it is known that they arrived; and what the workers are to know."""
 
     def __init__(self) -> None:
-        self._news: list[News] = []
+        self._news: list[RunEvent] = []
         self._first = 0
         self._start = 0
         self._stop = False
@@ -37,27 +37,27 @@ class _Board:
     def is_to_stop(self) -> bool:
         return self._stop
 
-    def post(self, news: News) -> None:
-        self._news.append(news)
+    def post(self, event: RunEvent) -> None:
+        self._news.append(event)
 
-    def after(self, arrived: int) -> list[News]:
+    def after(self, arrived: int) -> list[RunEvent]:
         """All but the first ``arrived`` news, which are forgotten."""
         self._news, self._first = self._news[arrived - self._first :], arrived
         return self._news
 
 
-def board() -> Any:
+def open_channel() -> Any:
     """A board that workers post to; takes no CPU of the cluster, and lives on the node of whoever asks for it."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return ray.remote(num_cpus=0, scheduling_strategy=here)(_Board).remote()
+    return ray.remote(num_cpus=0, scheduling_strategy=here)(DriverChannel).remote()
 
 
-class listening:  # noqa: N801 (used as a statement: ``with listening(...)``)
+class EventForwarder:
     """While inside, pass on news from a board to a function that never raises, in a thread of its own."""
 
-    def __init__(self, source: Any, tell: Callable[[News], None]) -> None:
+    def __init__(self, source: Any, on_event: Callable[[RunEvent], None]) -> None:
         self._source = source
-        self._tell = tell
+        self._on_event = on_event
         self._done = Event()
         self._thread = Thread(target=self._listen, name="raylens-progress", daemon=True)
 
@@ -79,5 +79,5 @@ class listening:  # noqa: N801 (used as a statement: ``with listening(...)``)
             except ray.exceptions.RayError:
                 return  # the cluster is gone; whoever waits for the run hears of it there
             arrived += len(found)
-            for news in found:
-                self._tell(news)
+            for event in found:
+                self._on_event(event)

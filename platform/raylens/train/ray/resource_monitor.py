@@ -11,10 +11,10 @@ from ray.util.placement_group import placement_group_table
 
 from raylens.capacity.asking import autoscaler_status, launches
 from raylens.config import RunConfig
-from raylens.train.loop.events import News, Restarting, Started, Warned
-from raylens.train.ray.resources import asks_of, placement_of, shortage_text, wanting
+from raylens.train.loop.events import Restarting, RunEvent, Started, Warned
+from raylens.train.ray.resources import current_shortage, placement_of, resource_requests, shortage_text
 
-__all__ = ["RoomWatch"]
+__all__ = ["ResourceMonitor"]
 
 LOOK_SECONDS = 5.0
 END_SECONDS = 30.0
@@ -22,7 +22,7 @@ BUSY_SECONDS = 30.0
 """So long after the start, or a restart, workers that are not there are waiting for room."""
 
 
-class RoomWatch:
+class ResourceMonitor:
     """Inside, looks at the cluster every few seconds, in a thread of its own.
 
     Args:
@@ -30,8 +30,8 @@ class RoomWatch:
         tell: is given warnings; called in the thread.
     """
 
-    def __init__(self, config: RunConfig, tell: Callable[[News], object]) -> None:
-        self._config, self._tell = config, tell
+    def __init__(self, config: RunConfig, on_event: Callable[[RunEvent], object]) -> None:
+        self._config, self._on_event = config, on_event
         self._running, self._since = False, time.monotonic()
         self._told = ""
         self._done = threading.Event()
@@ -48,10 +48,10 @@ class RoomWatch:
         # It must ask nothing of Ray any more when the session ends.
         self._thread.join(timeout=END_SECONDS)
 
-    def hear(self, news: News) -> None:
+    def hear(self, event: RunEvent) -> None:
         """News of the run, which tell whether its workers are up."""
-        if isinstance(news, Started | Restarting):
-            self._running, self._since = isinstance(news, Started), time.monotonic()
+        if isinstance(event, Started | Restarting):
+            self._running, self._since = isinstance(event, Started), time.monotonic()
 
     def _look(self) -> None:
         while not self._done.wait(LOOK_SECONDS):
@@ -60,11 +60,11 @@ class RoomWatch:
             except (ray.exceptions.RayError, RuntimeError, OSError):
                 continue  # who waits for the run hears of it there
             if text and text != self._told:
-                self._tell(Warned(text))
+                self._on_event(Warned(text))
             self._told = text
 
     def _waiting_for(self) -> str:
-        missing = wanting(self._config)
+        missing = current_shortage(self._config)
         if missing is not None:
             return f"waiting for nodes: {shortage_text(self._config, missing)}{_launches()}"
         if self._running or time.monotonic() - self._since < BUSY_SECONDS or self._is_reserved():
@@ -76,7 +76,7 @@ class RoomWatch:
 
     def _is_reserved(self) -> bool:
         """Whether Ray has set room aside for as many workers: then they are starting."""
-        workers, _ = asks_of(self._config, placement_of(self._config))
+        workers, _ = resource_requests(self._config, placement_of(self._config))
         each = {name: float(size) for name, size in workers.each.items() if size}
         for group in placement_group_table().values():
             bundles = list(group["bundles"].values())

@@ -8,7 +8,15 @@ from raylens.config import RunConfig
 from raylens.config.placement import GROUP_LABEL, Placement
 from raylens.errors import ClusterError
 
-__all__ = ["DATA_CPUS", "asks_of", "check_room", "nodes_are_coming", "placement_of", "shortage_text", "wanting"]
+__all__ = [
+    "DATA_CPUS",
+    "check_resources",
+    "current_shortage",
+    "nodes_are_coming",
+    "placement_of",
+    "resource_requests",
+    "shortage_text",
+]
 
 DATA_CPUS = 1
 """CPUs that must be left for the stream; without one, training and data wait for each other for ever."""
@@ -24,7 +32,7 @@ def placement_of(config: RunConfig) -> Placement:
     return placement()
 
 
-def asks_of(config: RunConfig, placement: Placement) -> tuple[Ask, Ask]:
+def resource_requests(config: RunConfig, placement: Placement) -> tuple[Ask, Ask]:
     """What a run needs at the least: its fewest workers, and a task of the stream."""
     scale = config.scale
     each = {"CPU": scale.cpus_per_worker, "GPU": scale.gpus_per_worker}
@@ -34,7 +42,7 @@ def asks_of(config: RunConfig, placement: Placement) -> tuple[Ask, Ask]:
     )
 
 
-def check_room(config: RunConfig, say: Callable[[str], None]) -> None:
+def check_resources(config: RunConfig, say: Callable[[str], None]) -> None:
     """Say before the start what Ray would wait for for ever.
 
     Args:
@@ -44,19 +52,19 @@ def check_room(config: RunConfig, say: Callable[[str], None]) -> None:
     Raises:
         ClusterError: there is not enough for the fewest workers, and will not be; names the setting and the resource.
     """
-    found = lasting_shortage(asks_of(config, placement_of(config)), say)
+    found = lasting_shortage(resource_requests(config, placement_of(config)), say)
     if found is not None:
         raise ClusterError(f"{shortage_text(config, found)}: {_remedy(config, found)}")
 
 
-def wanting(config: RunConfig) -> Shortage | None:
+def current_shortage(config: RunConfig) -> Shortage | None:
     """What the nodes that are there now lack for the run."""
-    return shortage(asks_of(config, placement_of(config)), live_nodes())
+    return shortage(resource_requests(config, placement_of(config)), live_nodes())
 
 
 def nodes_are_coming(config: RunConfig) -> bool:
     """Whether the run has to wait for nodes which the cluster can still get."""
-    asks, live = asks_of(config, placement_of(config)), live_nodes()
+    asks, live = resource_requests(config, placement_of(config)), live_nodes()
     if shortage(asks, live) is None:
         return False
     state = autoscaler_status().autoscaling_state

@@ -28,7 +28,7 @@ from raylens.errors import RaylensError, StorageError, UnreachableError, own_err
 from raylens.train.checkpoint.store import Checkpoints
 from raylens.train.collective.signals import listen_for_term
 from raylens.train.loop.events import Preparing, Restarting
-from raylens.train.ray.resources import DATA_CPUS, asks_of, nodes_are_coming, placement_of
+from raylens.train.ray.resources import DATA_CPUS, nodes_are_coming, placement_of, resource_requests
 from raylens.train.ray.stream_callback import StreamCallback
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class Trainer(DataParallelTrainer):  # type: ignore[misc] # Ray is untyped here
         *args: Any,
         run: RunConfig,
         checkpoints: Checkpoints,
-        board: Any,
+        channel: Any,
         stream: "Callable[[], ray.data.Dataset]",
         decode_selector: dict[str, str],
         **others: Any,
@@ -63,12 +63,12 @@ class Trainer(DataParallelTrainer):  # type: ignore[misc] # Ray is untyped here
         super().__init__(*args, **others)
         self._run = run
         self._stream = StreamCallback(stream, decode_selector)
-        self._failures = PatientPolicy(run, checkpoints, board)
+        self._failures = RetryPolicy(run, checkpoints, channel)
         self.interrupts: Interrupts | None = None
 
     def _initialize_and_run_controller(self, **settings: Any) -> Any:
         if self.scaling_config.elasticity_enabled:
-            settings["scaling_policy"] = CountsPolicy(self.scaling_config, self._run)
+            settings["scaling_policy"] = DivisorScalingPolicy(self.scaling_config, self._run)
         settings["failure_policy"] = self._failures
         if not is_own_cluster():
             return super()._initialize_and_run_controller(**settings)
@@ -121,13 +121,13 @@ def workers_to_start(otherwise: int) -> int:
     return _starting.get("workers", otherwise)
 
 
-class CountsPolicy(ElasticScalingPolicy):  # type: ignore[misc]
+class DivisorScalingPolicy(ElasticScalingPolicy):  # type: ignore[misc]
     """As many workers as there is room for, of the numbers that share a global batch equally."""
 
     def __init__(self, scaling_config: Any, run: RunConfig) -> None:
         super().__init__(scaling_config)
         self._counts = run.worker_counts
-        self._workers, self._data = asks_of(run, placement_of(run))
+        self._workers, self._data = resource_requests(run, placement_of(run))
 
     def _get_resize_decision(self, num_workers: int) -> Any:
         # Policy and streams of data are in one process, the controller's; a stream is made for a number of workers.
@@ -145,12 +145,12 @@ class CountsPolicy(ElasticScalingPolicy):  # type: ignore[misc]
         return max((count for count in self._counts if count <= room and count * each <= cpus), default=0)
 
 
-class PatientPolicy(FailurePolicy):  # type: ignore[misc]
+class RetryPolicy(FailurePolicy):  # type: ignore[misc]
     """Try again, unless the same would only come again, or too many tries in a row brought no new checkpoint."""
 
-    def __init__(self, run: RunConfig, checkpoints: Checkpoints, board: Any) -> None:
+    def __init__(self, run: RunConfig, checkpoints: Checkpoints, channel: Any) -> None:
         super().__init__(ray.train.FailureConfig())
-        self._run, self._checkpoints, self._board = run, checkpoints, board
+        self._run, self._checkpoints, self._channel = run, checkpoints, channel
         self._failures, self._step = 0, -1
         self._unreachable_since: float | None = None
 
@@ -164,7 +164,7 @@ class PatientPolicy(FailurePolicy):  # type: ignore[misc]
         else:
             again = False  # bad input, bad settings, a diagnosis: it would only come again
         if again:
-            self._board.post.remote(Restarting(_reason(own, training_failed_error)))
+            self._channel.post.remote(Restarting(_reason(own, training_failed_error)))
         return FailureDecision.RETRY if again else FailureDecision.RAISE
 
     def _worth_it(self, error: Any, own: RaylensError | None) -> bool:
@@ -215,12 +215,12 @@ def _first_line(error: object) -> str:
 class WorkerStart(WorkerGroupCallback):  # type: ignore[misc]
     """Tells of workers that have begun to load, and has each note SIGTERM in its main thread before it trains."""
 
-    def __init__(self, board: Any) -> None:
-        self._board = board
+    def __init__(self, channel: Any) -> None:
+        self._channel = channel
 
     def before_init_train_context(self, workers: list[Any]) -> dict[str, list[Any]]:
         """See Ray Train."""
-        self._board.post.remote(Preparing(f"{len(workers)} worker processes up; loading torch and DeepSpeed"))
+        self._channel.post.remote(Preparing(f"{len(workers)} worker processes up; loading torch and DeepSpeed"))
         return {}
 
     def after_worker_group_start(self, worker_group: Any) -> None:

@@ -10,12 +10,12 @@ from raylens.data.stream import ray_map
 from raylens.errors import ManifestError, NotFoundError
 from raylens.storage import Store, open_store
 
-__all__ = ["manifests_of", "pin"]
+__all__ = ["load_manifests", "lock_manifests"]
 
 NAME = "data.json"
 
 
-def manifests_of(
+def load_manifests(
     run: Store, sources: Sequence[SourceConfig], cache: Store, say: Callable[[str], None]
 ) -> list[Manifest]:
     """The manifest of each data set; for a run that began before, of the very data that it began with.
@@ -34,7 +34,7 @@ def manifests_of(
     return found
 
 
-def pin(run: Store, manifests: Sequence[Manifest]) -> None:
+def lock_manifests(run: Store, manifests: Sequence[Manifest]) -> None:
     """Settle on the data of a run."""
     if not _pinned(run):
         rows = [{"manifest": manifest.home, "digest": manifest.digest} for manifest in manifests]

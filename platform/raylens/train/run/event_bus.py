@@ -7,14 +7,14 @@ from typing import Self
 
 from raylens.config import RunConfig
 from raylens.storage import Store
-from raylens.train.loop.events import News, Warned
-from raylens.train.run.event_log import Events
+from raylens.train.loop.events import RunEvent, Warned
+from raylens.train.run.event_log import EventLog
 from raylens.train.tracking import Trackers
 
-__all__ = ["Audience", "Listeners"]
+__all__ = ["EventBus", "RunObservers"]
 
 
-class Listeners:
+class EventBus:
     """Passes news on. Who raises is said of once, to everybody else, and is told of what comes next all the same.
 
     Args:
@@ -22,24 +22,24 @@ class Listeners:
         say: is given the warning as a line, too: whoever shows news may be the one who fails.
     """
 
-    def __init__(self, listeners: Mapping[str, Callable[[News], None]], say: Callable[[str], None]) -> None:
+    def __init__(self, listeners: Mapping[str, Callable[[RunEvent], None]], say: Callable[[str], None]) -> None:
         self._listeners = dict(listeners)
         self._say = say
         self._failing: set[str] = set()
 
-    def tell(self, news: News) -> None:
+    def on_event(self, event: RunEvent) -> None:
         """In the order of the listeners."""
         for name, listener in self._listeners.items():
-            self._pass_on(name, listener, news)
+            self._pass_on(name, listener, event)
 
-    def _pass_on(self, name: str, listener: Callable[[News], None], news: News) -> None:
+    def _pass_on(self, name: str, listener: Callable[[RunEvent], None], event: RunEvent) -> None:
         try:
-            listener(news)
+            listener(event)
         except Exception as error:  # noqa: BLE001 (theirs, whatever it is; the thread that brings news goes on)
             if name not in self._failing:
                 self._failing.add(name)  # first: what follows may come by here again
                 self._warn(
-                    f"warning: {name} failed at {type(news).__name__} ({type(error).__name__}: {error}); training and "
+                    f"warning: {name} failed at {type(event).__name__} ({type(error).__name__}: {error}); training and "
                     "the others go on, and it is told what comes next"
                 )
 
@@ -50,7 +50,7 @@ class Listeners:
                 self._pass_on(name, listener, Warned(text))
 
 
-class Audience:
+class RunObservers:
     """Hears from the start of training to its end.
 
     Raises:
@@ -58,12 +58,12 @@ class Audience:
     """
 
     def __init__(
-        self, config: RunConfig, run: Store, tell: Callable[[News], None] | None, say: Callable[[str], None]
+        self, config: RunConfig, run: Store, on_event: Callable[[RunEvent], None] | None, say: Callable[[str], None]
     ) -> None:
-        self._events = Events(run)
-        self._trackers = Trackers(config.tracking, config, run, lambda text: self.tell(Warned(f"warning: {text}")))
-        listeners = {"events.jsonl": self._events.tell, "tell": tell, "tracking": self._trackers.tell}
-        self._listeners = Listeners({name: one for name, one in listeners.items() if one is not None}, say)
+        self._events = EventLog(run)
+        self._trackers = Trackers(config.tracking, config, run, lambda text: self.on_event(Warned(f"warning: {text}")))
+        listeners = {"events.jsonl": self._events.on_event, "tell": on_event, "tracking": self._trackers.on_event}
+        self._listeners = EventBus({name: one for name, one in listeners.items() if one is not None}, say)
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -76,6 +76,6 @@ class Audience:
     ) -> None:
         self._stack.__exit__(kind, error, trace)
 
-    def tell(self, news: News) -> None:
-        """What the workers tell. Never raises what a listener does: see `Listeners`."""
-        self._listeners.tell(news)
+    def on_event(self, event: RunEvent) -> None:
+        """What the workers tell. Never raises what a listener does: see `EventBus`."""
+        self._listeners.on_event(event)

@@ -9,11 +9,11 @@ from torch import Tensor
 from raylens.config import RunConfig
 from raylens.storage import Store
 from raylens.train.checkpoint.files import SavedFile, read_part, sha256_of, write_part
-from raylens.train.checkpoint.fragments import AVERAGE, WEIGHT, named
+from raylens.train.checkpoint.fragments import AVERAGE, WEIGHT, parse_key
 from raylens.train.checkpoint.snapshot import Snapshot
 from raylens.train.checkpoint.store import Checkpoints
 from raylens.train.run.data_lock import NAME as DATA
-from raylens.train.runs.jsonl import EVALUATIONS, METRICS, line_of, read_records
+from raylens.train.runs.jsonl import EVALUATIONS, METRICS, json_line, read_records
 
 __all__ = ["fork", "scale_shift"]
 
@@ -52,7 +52,7 @@ def fork(source: Store, step: int, target: Store, *, shift: float = 0.0) -> None
         target.write(name, source.read(name))
     for name in (METRICS, EVALUATIONS):
         rows = [row for row in read_records(source, name) if row["step"] <= step]
-        target.write(name, b"".join(map(line_of, rows)))
+        target.write(name, b"".join(map(json_line, rows)))
     new.publish(manifest.model_copy(update={"attempt": ATTEMPT, "files": files, "metrics": {}}))
 
 
@@ -69,5 +69,5 @@ def _copy(part: Path, file: SavedFile, folder: Store, shift: float) -> SavedFile
 
 
 def _shifted(key: str, piece: Tensor, shift: float) -> Tensor:
-    name, _, kind = named(key)
+    name, _, kind = parse_key(key)
     return piece + shift if name.endswith(LOG_SCALE) and kind in (WEIGHT, AVERAGE) else piece

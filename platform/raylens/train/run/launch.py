@@ -14,22 +14,22 @@ from raylens.errors import RaylensError, WorkersLostError, own_error
 from raylens.extras import require_extra
 from raylens.storage import Store
 from raylens.train.checkpoint.store import Checkpoints
-from raylens.train.loop.events import News
-from raylens.train.ray.driver_channel import board, listening
+from raylens.train.loop.events import RunEvent
+from raylens.train.ray.driver_channel import EventForwarder, open_channel
 from raylens.train.ray.interrupts import Interrupts
 from raylens.train.ray.process_group import ProcessGroupConfig
-from raylens.train.ray.resource_monitor import RoomWatch
-from raylens.train.ray.resources import check_room, placement_of
+from raylens.train.ray.resource_monitor import ResourceMonitor
+from raylens.train.ray.resources import check_resources, placement_of
 from raylens.train.ray.trainer import Trainer, WorkerStart, workers_to_start
-from raylens.train.run.event_bus import Audience
-from raylens.train.run.prepare import Prepared, prepare, run_store
-from raylens.train.run.worker_spec import WorkerJob, check_fits
+from raylens.train.run.event_bus import RunObservers
+from raylens.train.run.prepare import PreparedRun, prepare, run_store
+from raylens.train.run.worker_spec import WorkerSpec, check_fits
 from raylens.train.runs.report import REPORT, write_training_report
 
 if TYPE_CHECKING:
     from raylens.registry import Version
 
-__all__ = ["Fitted", "RunResult", "fit", "train"]
+__all__ = ["FitResult", "RunResult", "fit", "train"]
 
 COLLECTIVE_TIMEOUT_SECONDS = 300
 RESIZE_SECONDS = 60.0
@@ -37,10 +37,10 @@ RESIZE_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
-class Fitted:
+class FitResult:
     """A run whose last step was taken."""
 
-    prepared: Prepared
+    prepared: PreparedRun
     checkpoints: Checkpoints
     resumed_at: int
     """The step that this start went on from; 0 for a fresh run, all steps if there was nothing left to do."""
@@ -59,14 +59,14 @@ class RunResult:
 
 
 def train(
-    config: RunConfig, *, say: Callable[[str], None] = print, tell: Callable[[News], None] | None = None
+    config: RunConfig, *, say: Callable[[str], None] = print, on_event: Callable[[RunEvent], None] | None = None
 ) -> RunResult:
     """`fit`, and register the encoder.
 
     Raises:
         RaylensError: bad input, a cluster too small, or a diagnosis of what went wrong in training.
     """
-    fitted = fit(config, say=say, tell=tell)
+    fitted = fit(config, say=say, on_event=on_event)
     from raylens.train.run.publish import publish  # with torch, of which this process makes no use before
 
     prepared = fitted.prepared
@@ -78,9 +78,9 @@ def fit(
     config: RunConfig,
     *,
     say: Callable[[str], None] = print,
-    tell: Callable[[News], None] | None = None,
+    on_event: Callable[[RunEvent], None] | None = None,
     interrupts: Interrupts | None = None,
-) -> Fitted:
+) -> FitResult:
     """Run to the last step, from the newest checkpoint if there is one.
 
     Ray must be initialised. The same call again resumes, or finds that nothing is left to do.
@@ -96,49 +96,49 @@ def fit(
         RaylensError: bad input, a cluster too small, or a diagnosis of what went wrong in training.
     """
     require_extra("train", "training")
-    check_room(config, say)
-    audience = Audience(config, run_store(config), tell, say)
+    check_resources(config, say)
+    observers = RunObservers(config, run_store(config), on_event, say)
     prepared = prepare(config, say)
     checkpoints = Checkpoints(prepared.store)
     newest = checkpoints.newest()
     resumed_at = newest.step if newest else 0
     if resumed_at >= prepared.steps:
         say(f"nothing left to train: all {prepared.steps} steps were taken before")
-        return Fitted(prepared, checkpoints, resumed_at)
-    job = _job(prepared)
+        return FitResult(prepared, checkpoints, resumed_at)
+    spec = _worker_spec(prepared)
     if newest is not None:
-        check_fits(job, newest)
+        check_fits(spec, newest)
     counts = " or ".join(map(str, config.worker_counts))
     say(f"starting {counts} workers: ZeRO {config.zero.stage}, global batch {config.global_batch}")
-    room = RoomWatch(config, job.board.post.remote)
+    room = ResourceMonitor(config, spec.channel.post.remote)
 
-    def hear(news: News) -> None:
-        room.hear(news)
-        audience.tell(news)
+    def hear(event: RunEvent) -> None:
+        room.hear(event)
+        observers.on_event(event)
 
     try:
-        with audience, listening(job.board, hear), room:
-            _run(job, prepared, interrupts or Interrupts(say))
+        with observers, EventForwarder(spec.channel, hear), room:
+            _run(spec, prepared, interrupts or Interrupts(say))
             _check_end(checkpoints, prepared)
     finally:
         _report(prepared.store, say)
-    return Fitted(prepared, checkpoints, resumed_at)
+    return FitResult(prepared, checkpoints, resumed_at)
 
 
-def _job(prepared: Prepared) -> WorkerJob:
-    return WorkerJob(
+def _worker_spec(prepared: PreparedRun) -> WorkerSpec:
+    return WorkerSpec(
         config=prepared.config,
         run_uri=prepared.store.uri,
         plan=prepared.plan,
         steps=prepared.steps,
         tokenizer_json=prepared.tokenizer.to_json(),
         preprocess=prepared.preprocess,
-        board=board(),
+        channel=open_channel(),
         evaluation=prepared.evaluation,
     )
 
 
-def _check_end(checkpoints: Checkpoints, prepared: Prepared) -> None:
+def _check_end(checkpoints: Checkpoints, prepared: PreparedRun) -> None:
     """Whether the last step was taken; a run that was asked to stop ends before it, with its state saved.
 
     Raises:
@@ -158,18 +158,18 @@ def _report(run: Store, say: Callable[[str], None]) -> None:
         say(f"report: {run.describe()}/{REPORT}")
 
 
-def _run(job: WorkerJob, prepared: Prepared, interrupts: Interrupts) -> None:
-    config, store = job.config, prepared.store
+def _run(spec: WorkerSpec, prepared: PreparedRun, interrupts: Interrupts) -> None:
+    config, store = spec.config, prepared.store
     filesystem, path = (store / "ray").arrow()
     counts, on_gpu, placement = config.worker_counts, config.scale.gpus_per_worker > 0, placement_of(config)
     trainer = Trainer(
         _run_worker,
         run=config,
         checkpoints=Checkpoints(store),
-        board=job.board,
-        stream=_stream_from_newest(job, prepared),
+        channel=spec.channel,
+        stream=_stream_from_newest(spec, prepared),
         decode_selector=placement.selector("decode"),
-        train_loop_config=job,
+        train_loop_config=spec,
         backend_config=ProcessGroupConfig(timeout_s=COLLECTIVE_TIMEOUT_SECONDS),
         scaling_config=ray.train.ScalingConfig(
             num_workers=counts[0] if len(counts) == 1 else (counts[0], counts[-1]),
@@ -182,10 +182,10 @@ def _run(job: WorkerJob, prepared: Prepared, interrupts: Interrupts) -> None:
             name=f"{config.name}-{ray.get_runtime_context().get_job_id()}",
             storage_path=path,
             storage_filesystem=filesystem,
-            callbacks=[WorkerStart(job.board)],
+            callbacks=[WorkerStart(spec.channel)],
         ),
     )
-    interrupts.stop = lambda: job.board.stop.remote()
+    interrupts.stop = lambda: spec.channel.stop.remote()
     with interrupts:
         trainer.interrupts = interrupts
         try:
@@ -194,21 +194,21 @@ def _run(job: WorkerJob, prepared: Prepared, interrupts: Interrupts) -> None:
             raise _diagnosis(error) from error
 
 
-def _run_worker(job: WorkerJob) -> None:
+def _run_worker(spec: WorkerSpec) -> None:
     """Stand for the training function, so that whoever passes it on imports neither torch nor DeepSpeed."""
     from raylens.train.run.worker import run_worker
 
-    run_worker(job)
+    run_worker(spec)
 
 
-def _stream_from_newest(job: WorkerJob, prepared: Prepared) -> Callable[[], Any]:
-    config = job.config
+def _stream_from_newest(spec: WorkerSpec, prepared: PreparedRun) -> Callable[[], Any]:
+    config = spec.config
     maker = UnitMaker(
-        plan=job.plan,
+        plan=spec.plan,
         homes=tuple(manifest.home for manifest in prepared.manifests),
-        run_uri=job.run_uri,
-        preprocess=job.preprocess,
-        tokenizer_json=job.tokenizer_json,
+        run_uri=spec.run_uri,
+        preprocess=spec.preprocess,
+        tokenizer_json=spec.tokenizer_json,
         context=config.model.text.context,
         crop_min_scale=config.data.crop_min_scale,
         max_pixels=config.data.max_pixels,
@@ -221,8 +221,8 @@ def _stream_from_newest(job: WorkerJob, prepared: Prepared) -> Callable[[], Any]
         # are told where it begins.
         newest = checkpoints.newest()
         start = newest.step if newest else 0
-        ray.get(job.board.begin_at.remote(start))
-        first, stop = start * config.global_batch, job.steps * config.global_batch
+        ray.get(spec.channel.begin_at.remote(start))
+        first, stop = start * config.global_batch, spec.steps * config.global_batch
         rows = config.global_batch // workers_to_start(config.scale.workers)
         return training_stream(maker, start=first, stop=stop, worker_batch=rows)
 

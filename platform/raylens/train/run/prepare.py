@@ -13,20 +13,20 @@ from raylens.data.quarantine import check_budget, write_rejected
 from raylens.errors import AlreadyExistsError, ConfigError, NotFoundError
 from raylens.inputs import Preprocess, Tokenizer
 from raylens.storage import Store, open_store
-from raylens.train.evaluation.eval_sets import EvaluationSets, evaluation_sets
-from raylens.train.run.data_lock import manifests_of, pin
+from raylens.train.evaluation.eval_sets import EvalSets, open_eval_sets
+from raylens.train.run.data_lock import load_manifests, lock_manifests
 
 if TYPE_CHECKING:
     from raylens.registry import Bundle
 
-__all__ = ["Prepared", "claim", "prepare", "run_store"]
+__all__ = ["PreparedRun", "claim", "prepare", "run_store"]
 
 # What may differ when a run is resumed: it does not change what is learned.
 FREE = ("storage", "registry", "scale", "zero", "checkpoint", "evaluation", "tracking", "log_every_steps")
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedRun:
     """A run that is ready to start or to go on."""
 
     config: RunConfig
@@ -37,7 +37,7 @@ class Prepared:
     tokenizer: Tokenizer
     preprocess: Preprocess
     steps: int
-    evaluation: EvaluationSets
+    evaluation: EvalSets
 
 
 def run_store(config: RunConfig) -> Store:
@@ -45,7 +45,7 @@ def run_store(config: RunConfig) -> Store:
     return open_store(config.storage) / config.name
 
 
-def prepare(config: RunConfig, say: Callable[[str], None]) -> Prepared:
+def prepare(config: RunConfig, say: Callable[[str], None]) -> PreparedRun:
     """Index the shards, train the tokenizer, write the configuration; each only once for a run.
 
     Raises:
@@ -57,7 +57,7 @@ def prepare(config: RunConfig, say: Callable[[str], None]) -> Prepared:
     """
     store = run_store(config)
     check_claim(store, config)
-    manifests = manifests_of(store, config.data.train, open_store(config.storage) / "manifests", say)
+    manifests = load_manifests(store, config.data.train, open_store(config.storage) / "manifests", say)
     for manifest in manifests:
         read, why = len(manifest) + manifest.rejected, manifest.rejected_summary()
         check_budget(manifest.rejected, read, config.data.quarantine_budget, why)
@@ -66,13 +66,13 @@ def prepare(config: RunConfig, say: Callable[[str], None]) -> Prepared:
         say(f"warning: {plan.samples:,} samples for global_batch = {config.global_batch}: every batch repeats some")
     begun = _begun(config)
     tokenizer = _tokenizer(store, manifests, config, begun)
-    evaluation = evaluation_sets(config.evaluation, open_store(config.storage) / "manifests", say)
+    evaluation = open_eval_sets(config.evaluation, open_store(config.storage) / "manifests", say)
     # Only now: what cannot start must not keep its name from another try.
     claim(store, config)
     store.write("tokenizer.json", tokenizer.to_json().encode())
     write_rejected(store, manifests)
-    pin(store, manifests)
-    return Prepared(
+    lock_manifests(store, manifests)
+    return PreparedRun(
         config=config,
         store=store,
         manifests=manifests,
@@ -88,9 +88,9 @@ def prepare(config: RunConfig, say: Callable[[str], None]) -> Prepared:
 def _begun(config: RunConfig) -> "Bundle | None":
     if config.start_from is None:
         return None
-    from raylens.train.run.pretrained import beginning  # with torch
+    from raylens.train.run.pretrained import load_pretrained  # with torch
 
-    return beginning(config)
+    return load_pretrained(config)
 
 
 def claim(store: Store, config: RunConfig) -> None:

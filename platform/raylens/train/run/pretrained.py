@@ -6,10 +6,10 @@ from raylens.errors import ConfigError
 from raylens.models.positions import at_resolution
 from raylens.registry import Bundle, Registry
 
-__all__ = ["beginning"]
+__all__ = ["load_pretrained"]
 
 
-def beginning(config: RunConfig) -> Bundle:
+def load_pretrained(config: RunConfig) -> Bundle:
     """The model of ``config.start_from``, brought to the run's image size where it is the only thing that differs.
 
     Raises:

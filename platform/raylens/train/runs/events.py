@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-__all__ = ["ENDS", "UNFINISHED", "UNKNOWN", "moment_text", "news_text", "state_of", "wall_seconds", "wanted_steps"]
+__all__ = ["ENDS", "UNFINISHED", "UNKNOWN", "event_text", "state_of", "time_text", "wall_seconds", "wanted_steps"]
 
 Event = Mapping[str, Any]
 
@@ -73,14 +73,14 @@ def wall_seconds(events: Sequence[Event]) -> float | None:
     return max(total, 0.0) if known else None
 
 
-def news_text(event: Event) -> str:
+def event_text(event: Event) -> str:
     """An event in a line: when, what, and why."""
     what, step, text = event.get("event"), event.get("step"), str(event.get("text") or "")
     at = f" at step {step}" if step is not None else ""
-    return f"{moment_text(event)} {what or 'event'}{at}{f': {text}' if text else ''}".strip()
+    return f"{time_text(event)} {what or 'event'}{at}{f': {text}' if text else ''}".strip()
 
 
-def moment_text(event: Event) -> str:
+def time_text(event: Event) -> str:
     """Time of an event, UTC, to the second; as it is written where it is no time."""
     now = _moment(event)
     return now.strftime("%Y-%m-%d %H:%M:%S") if now else str(event.get("time") or "")

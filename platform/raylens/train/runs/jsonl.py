@@ -8,7 +8,7 @@ from typing import Any
 from raylens.errors import NotFoundError, StorageError, TrainingError
 from raylens.storage import Store
 
-__all__ = ["EVALUATIONS", "EVENTS", "METRICS", "RecordLog", "line_of", "read_metrics", "read_records"]
+__all__ = ["EVALUATIONS", "EVENTS", "METRICS", "JsonlWriter", "json_line", "read_metrics", "read_records"]
 
 METRICS, EVALUATIONS, EVENTS = "metrics.jsonl", "evaluations.jsonl", "events.jsonl"
 FLUSH_SECONDS = 60.0
@@ -50,7 +50,7 @@ def _record(line: str, where: str) -> dict[str, Any]:
     return record
 
 
-class RecordLog:
+class JsonlWriter:
     """Collects records and publishes them every few seconds, in a thread of its own; one writer a file.
 
     A store that does not answer holds nobody up: what was not written is written later.
@@ -60,7 +60,7 @@ class RecordLog:
         """Go on behind step ``start``: later steps are trained again, and told again; None keeps all."""
         self._run, self._name, self._every = run, name, every_seconds
         # As text, a fifth of what dictionaries take: a run of weeks has a hundred thousand records.
-        self._lines = [line_of(one) for one in read_records(run, name) if start is None or one["step"] <= start]
+        self._lines = [json_line(one) for one in read_records(run, name) if start is None or one["step"] <= start]
         self._written = time.monotonic()
         self.failure = ""
         """Why the last writing did not work; empty if it did."""
@@ -69,7 +69,7 @@ class RecordLog:
 
     def add(self, record: dict[str, Any]) -> None:
         """Take a record; publish if the last time is long ago."""
-        self._lines.append(line_of(record))
+        self._lines.append(json_line(record))
         # All of it is written each time, so more seldom where it is much.
         if time.monotonic() - self._written >= self._every * (1 + len(self._lines) // 1000):
             self.publish()
@@ -101,6 +101,6 @@ class RecordLog:
                 self.failure = str(error)
 
 
-def line_of(record: dict[str, Any]) -> bytes:
+def json_line(record: dict[str, Any]) -> bytes:
     """A record as it stands in a file."""
     return json.dumps(record, allow_nan=False).encode() + b"\n"

@@ -39,7 +39,7 @@ def _summary(storage: Store, name: str, objects: Mapping[str, ObjectInfo]) -> Ru
         return RunFiles.of(run, {}, records, steps).summary()
     except (StorageError, TrainingError) as error:
         # One damaged run must not hide the others; what is wrong with it stands in its line.
-        return RunSummary(name, UNREADABLE, checkpoint=steps[-1] if steps else None, news=str(error))
+        return RunSummary(name, UNREADABLE, checkpoint=steps[-1] if steps else None, last_event=str(error))
 
 
 def _last_record(run: Store, info: ObjectInfo | None) -> Sequence[Row]:

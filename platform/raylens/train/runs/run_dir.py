@@ -10,7 +10,7 @@ from raylens.config import load_yaml
 from raylens.errors import NotFoundError, TrainingError
 from raylens.storage import Store
 from raylens.train.checkpoint.store import Checkpoints
-from raylens.train.runs.events import news_text, state_of, wanted_steps
+from raylens.train.runs.events import event_text, state_of, wanted_steps
 from raylens.train.runs.jsonl import EVALUATIONS, EVENTS, METRICS, read_metrics, read_records
 
 __all__ = ["CONFIG", "Row", "RunFiles", "RunSummary", "by_step", "finite"]
@@ -36,7 +36,7 @@ class RunSummary:
     pairs_per_second: float | None = None
     checkpoint: int | None = None
     """Step of the newest complete one."""
-    news: str = ""
+    last_event: str = ""
     """The last event."""
 
 
@@ -136,7 +136,7 @@ class RunFiles:
             loss=finite(last.get("loss")),
             pairs_per_second=finite(last.get("samples_per_second")),
             checkpoint=self.checkpoints[-1] if self.checkpoints else None,
-            news=news_text(self.events[-1]) if self.events else "",
+            last_event=event_text(self.events[-1]) if self.events else "",
         )
 
 

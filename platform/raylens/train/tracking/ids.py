@@ -7,12 +7,12 @@ from typing import Any
 from raylens.errors import NotFoundError, StorageError
 from raylens.storage import Store
 
-__all__ = ["Ids"]
+__all__ = ["TrackingIds"]
 
 FILE = "tracking.json"
 
 
-class Ids:
+class TrackingIds:
     """An id a tool, each valid for one place in it (a server and experiment, a project)."""
 
     def __init__(self, run: Store) -> None:

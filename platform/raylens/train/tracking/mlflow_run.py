@@ -8,7 +8,7 @@ from raylens.config import RunConfig
 from raylens.config.tracking import MlflowConfig
 from raylens.extras import import_extra
 from raylens.storage import Store
-from raylens.train.tracking.ids import Ids
+from raylens.train.tracking.ids import TrackingIds
 from raylens.train.tracking.parameters import flat
 from raylens.train.tracking.sink import Outcome, Point
 
@@ -26,7 +26,7 @@ class MlflowRun:
     name = "mlflow"
     every_seconds = 30.0
 
-    def __init__(self, config: MlflowConfig, run: RunConfig, store: Store, ids: Ids) -> None:
+    def __init__(self, config: MlflowConfig, run: RunConfig, store: Store, ids: TrackingIds) -> None:
         """Load the package.
 
         Raises:

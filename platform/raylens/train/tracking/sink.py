@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from raylens.train.loop.events import Evaluated, Metrics, News
+from raylens.train.loop.events import Evaluated, Metrics, RunEvent
 
 __all__ = ["HISTOGRAMS", "Outcome", "Point", "Sink", "point_of"]
 
@@ -48,16 +48,16 @@ class Sink(Protocol):
         ...
 
 
-def point_of(news: News) -> Point | None:
+def point_of(event: RunEvent) -> Point | None:
     """The figures in news, if there are any."""
-    if isinstance(news, Metrics):
-        record = news.record.as_dict()
+    if isinstance(event, Metrics):
+        record = event.record.as_dict()
         step = int(record.pop("step"))
         counts = {key: tuple(float(count) for count in record.get(key) or ()) for key in HISTOGRAMS}
         return Point(step, _finite(record), {key: each for key, each in counts.items() if any(each)})
-    if isinstance(news, Evaluated):
-        scores = {f"evaluation/{name}": value for name, value in news.metrics.items()}
-        return Point(news.step, _finite({**scores, "evaluation_seconds": news.seconds}))
+    if isinstance(event, Evaluated):
+        scores = {f"evaluation/{name}": value for name, value in event.metrics.items()}
+        return Point(event.step, _finite({**scores, "evaluation_seconds": event.seconds}))
     return None
 
 

@@ -8,13 +8,13 @@ from threading import Thread
 
 from raylens.train.tracking.sink import Outcome, Point, Sink
 
-__all__ = ["Lane"]
+__all__ = ["SinkThread"]
 
 MOST_WAITING = 10_000
 """Figures that are kept for a tool that is behind; more are left out."""
 
 
-class Lane:
+class SinkThread:
     """Tells a sink everything in order. What it failed at is not told again; what comes next is tried."""
 
     def __init__(self, sink: Sink) -> None:

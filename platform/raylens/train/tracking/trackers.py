@@ -8,12 +8,12 @@ from typing import Self
 from raylens.config import RunConfig
 from raylens.config.tracking import TrackingConfig
 from raylens.storage import Store
-from raylens.train.loop.events import News, Started
-from raylens.train.tracking.ids import Ids
+from raylens.train.loop.events import RunEvent, Started
+from raylens.train.tracking.ids import TrackingIds
 from raylens.train.tracking.mlflow_run import MlflowRun
 from raylens.train.tracking.prometheus import Prometheus
 from raylens.train.tracking.sink import Outcome, Sink, point_of
-from raylens.train.tracking.sink_thread import Lane
+from raylens.train.tracking.sink_thread import SinkThread
 from raylens.train.tracking.tensorboard import TensorBoard
 from raylens.train.tracking.wandb_run import WandbRun
 
@@ -36,13 +36,13 @@ class Trackers:
             config: which tools.
             run: its name and settings are told to tools that keep them.
             store: the run's folder.
-            warn: is given one line, in the thread that calls `tell` or leaves the block.
+            warn: is given one line, in the thread that calls `on_event` or leaves the block.
 
         Raises:
             ConfigError: a package is not installed, or W&B is to be online and nobody is logged in.
             StorageError: ``tracking.json`` of the run cannot be read.
         """
-        self._lanes = [Lane(sink) for sink in _sinks(config, run, store)]
+        self._lanes = [SinkThread(sink) for sink in _sinks(config, run, store)]
         self._warn = warn
         self._warned: set[str] = set()
 
@@ -62,12 +62,12 @@ class Trackers:
             lane.join(max(0.0, deadline - time.monotonic()))
         self._report()
 
-    def tell(self, news: News) -> None:
+    def on_event(self, event: RunEvent) -> None:
         """Pass on what is new; returns at once."""
-        point = point_of(news)
+        point = point_of(event)
         for lane in self._lanes:
-            if isinstance(news, Started):
-                lane.begin(news.start)
+            if isinstance(event, Started):
+                lane.begin(event.start)
             elif point is not None:
                 lane.add(point)
         self._report()
@@ -88,7 +88,7 @@ def _sinks(config: TrackingConfig, run: RunConfig, store: Store) -> Iterator[Sin
         yield Prometheus(run.name)
     if config.mlflow is None and config.wandb is None:
         return
-    ids = Ids(store)
+    ids = TrackingIds(store)
     if config.mlflow is not None:
         yield MlflowRun(config.mlflow, run, store, ids)
     if config.wandb is not None:

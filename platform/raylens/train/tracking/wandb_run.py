@@ -10,7 +10,7 @@ from raylens.errors import ConfigError
 from raylens.extras import import_extra
 from raylens.storage import Store
 from raylens.storage.local import LocalStore
-from raylens.train.tracking.ids import Ids
+from raylens.train.tracking.ids import TrackingIds
 from raylens.train.tracking.parameters import tree
 from raylens.train.tracking.sink import Outcome, Point
 
@@ -26,7 +26,7 @@ class WandbRun:
     name = "wandb"
     every_seconds = 30.0
 
-    def __init__(self, config: WandbConfig, run: RunConfig, store: Store, ids: Ids) -> None:
+    def __init__(self, config: WandbConfig, run: RunConfig, store: Store, ids: TrackingIds) -> None:
         """Load the package, and look whether anybody is logged in.
 
         Raises:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from raylens.config import CheckpointConfig, RunConfig
 from raylens.estimate.counts import counts_of
 from raylens.estimate.memory import FP32
-from raylens.train.checkpoint.retention import kept
+from raylens.train.checkpoint.retention import steps_to_keep
 from raylens.workloads.cost.terms import Data, Figure
 from raylens.workloads.cost.time import Duration
 
@@ -99,7 +99,7 @@ def checkpoints_kept(config: CheckpointConfig, steps: int, every: int) -> int:
     if not saved or saved[-1] != steps:
         saved.append(steps)
     plain = config.model_copy(update={"keep_best": 0})
-    return min(len(saved), len(kept({step: {} for step in saved}, plain)) + config.keep_best)
+    return min(len(saved), len(steps_to_keep({step: {} for step in saved}, plain)) + config.keep_best)
 
 
 def upload_requests(size: float) -> int:

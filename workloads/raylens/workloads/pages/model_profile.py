@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict
 
-from raylens.estimate.flops import costs
+from raylens.estimate.flops import model_costs
 from raylens.estimate.throughput import throughput
 from raylens.workloads.recipes import configure
 
@@ -19,7 +19,7 @@ def profile_text(name: str, batch: int, tokens: int, measure: bool, as_json: boo
     """
     model = configure(name).model
     tokens = min(tokens, model.text.context)
-    cost = costs(model, tokens)
+    cost = model_costs(model, tokens)
     speed = throughput(model, batch, tokens) if measure else None
     if as_json:
         yield json.dumps({**asdict(cost), "tokens": tokens, **({} if speed is None else asdict(speed))})

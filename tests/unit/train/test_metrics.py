@@ -15,11 +15,11 @@ from raylens.config import (
     VisionTransformerConfig,
     validated,
 )
-from raylens.estimate.flops import Flops, costs, peak_of
+from raylens.estimate.flops import ModelFlops, model_costs, peak_flops
 from raylens.evaluate import ClassList
 from raylens.models import DualEncoder
 from raylens.objectives import contrastive_loss, sigmoid_loss, triplet_loss
-from raylens.train.engine.tower_stats import Watched
+from raylens.train.engine.tower_stats import TowerMonitor
 from raylens.train.evaluation.metrics import Rows, loss_figure, pair_figures, zero_shot_figure
 
 MODEL = ModelConfig(
@@ -86,9 +86,9 @@ def test_operations_are_three_times_those_of_a_forward_pass() -> None:
         values = {"name": "r", "data": {"train": "x"}, "model": MODEL.model_dump(), "towers": towers}
         return validated(RunConfig, values)
 
-    counted = costs(MODEL, 5)
-    assert Flops(run(), None).of_pair(5.2) == pytest.approx(3e9 * (counted.image_gflops + counted.text_gflops))
-    locked = Flops(run(lock_image=True), None).of_pair(5.0)
+    counted = model_costs(MODEL, 5)
+    assert ModelFlops(run(), None).of_pair(5.2) == pytest.approx(3e9 * (counted.image_gflops + counted.text_gflops))
+    locked = ModelFlops(run(lock_image=True), None).of_pair(5.0)
     assert locked == pytest.approx(1e9 * (counted.image_gflops + 3 * counted.text_gflops))
 
 
@@ -96,12 +96,12 @@ def test_operations_are_three_times_those_of_a_forward_pass() -> None:
     ("name", "peak"), [("NVIDIA H100 80GB HBM3", 989e12), ("NVIDIA A100-SXM4-40GB", 312e12), ("GeForce", None)]
 )
 def test_peaks_are_known_by_name(name: str, peak: float | None) -> None:
-    assert peak_of(name) == peak
+    assert peak_flops(name) == peak
 
 
 def test_norms_and_cosines_are_those_of_the_step() -> None:
     model = DualEncoder(MODEL, end_id=1, mean=(0.5,) * 3, std=(0.5,) * 3)
-    watched = Watched(model, torch.device("cpu"))
+    watched = TowerMonitor(model, torch.device("cpu"))
     pixels = torch.randint(0, 256, (6, 16, 16, 3), dtype=torch.uint8)
     ids = torch.tensor([[5, 1, 0, 0]] * 3 + [[7, 8, 9, 1]] * 3)
     outputs = []
@@ -110,7 +110,7 @@ def test_norms_and_cosines_are_those_of_the_step() -> None:
         embedded = model(pixels, ids)
     watched.captions(ids.numpy().astype(np.int32))
     watched.pairs(embedded)
-    figures = watched.figures()
+    figures = watched.tower_stats()
     assert figures.image_norm == pytest.approx(float(outputs[0].norm(dim=1).mean()))
     assert figures.tokens == 3.0
     assert figures.memory_bytes > 10e6
