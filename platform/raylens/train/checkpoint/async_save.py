@@ -1,7 +1,7 @@
-"""Checkpoints beside training: it pauses for the copy to host memory; a thread of each worker writes and uploads.
+"""Checkpoints saved beside training: it pauses for the copy to host memory, and a thread of each worker uploads.
 
-What all workers must agree on (whether all parts are there, and so whether the checkpoint exists) is exchanged at the
-steps that follow, a few numbers each.
+Whether all parts have been uploaded, and so whether the checkpoint exists, is agreed on at the steps that follow, by
+exchanging a few numbers.
 """
 
 import time
@@ -23,32 +23,32 @@ THREAD = "raylens-checkpoint"
 
 
 class Collectives(Protocol):
-    """What workers do in common."""
+    """Protocol of the collective operations that saving needs."""
 
     rank: int
 
     def all_max(self, values: list[int]) -> list[int]:
-        """Of each number, the largest over all workers. Collective."""
+        """Return the largest of each number over all workers. Collective."""
         ...
 
     def all_gather(self, thing: object) -> list[object]:
-        """Everybody's thing, in the order of ranks. Collective."""
+        """Return the objects of all workers, in the order of their ranks. Collective."""
         ...
 
 
 @dataclass(frozen=True)
 class SaveOutcome:
-    """Of an attempt to save."""
+    """The outcome of an attempt to save a checkpoint."""
 
     step: int
     failure: str = ""
-    """Empty if the checkpoint exists."""
+    """Why the attempt failed; empty if the checkpoint exists."""
     uncleared: str = ""
-    """On the first worker: why, once it existed, others could not be deleted that are not kept."""
+    """Why the first worker could not delete older checkpoints once the new one existed; empty if it could."""
 
 
 class AsyncSaver:
-    """One attempt at a time. All methods are collective but `busy`."""
+    """Saves one checkpoint at a time; all methods are collective, except `busy`."""
 
     def __init__(self, checkpoints: Checkpoints, collectives: Collectives) -> None:
         self._checkpoints, self._collectives = checkpoints, collectives
@@ -61,7 +61,7 @@ class AsyncSaver:
 
     @property
     def busy(self) -> bool:
-        """Whether an attempt is under way; the same on all workers."""
+        """Whether an attempt is in progress; equal on all workers."""
         return self._manifest is not None
 
     def begin(
@@ -71,12 +71,12 @@ class AsyncSaver:
         metrics: Callable[[], dict[str, float]],
         clear: Callable[[], object],
     ) -> None:
-        """Start an attempt.
+        """Start an attempt to save a checkpoint.
 
         Args:
-            snapshot: this worker's.
-            manifest: complete but for the files and the metrics.
-            metrics: asked by the first worker in its thread, so that it may wait for them.
+            snapshot: the state of this worker.
+            manifest: the manifest, complete but for the files and the metrics.
+            metrics: returns the metrics; the first worker calls it in its thread, so that it may block.
             clear: what the first worker does once the checkpoint exists, in the same thread.
         """
         assert not self.busy
@@ -87,7 +87,7 @@ class AsyncSaver:
         )
 
     def poll(self) -> SaveOutcome | None:
-        """How it stands; the outcome once, when all is done."""
+        """Advance the attempt; return its outcome once, when it is done."""
         if self._manifest is None:
             return None
         mine = self._work
@@ -123,7 +123,7 @@ class AsyncSaver:
             self._uncleared = failure_text(error)
 
     def wait(self) -> SaveOutcome | None:
-        """Until the attempt that is under way has come to its end."""
+        """Wait for the end of the attempt that is in progress, and return its outcome."""
         outcome = None
         while self.busy:
             outcome = self.poll()

@@ -1,4 +1,4 @@
-"""A worker's part of a checkpoint as a file: pieces of parameters by name and place, and what is the worker's own."""
+"""A worker's part of a checkpoint as a file: pieces of parameters, and the state that belongs to the worker alone."""
 
 import hashlib
 import re
@@ -22,7 +22,7 @@ PART = re.compile(r"worker-(\d+)\.safetensors")
 
 
 class SavedFile(BaseModel):
-    """A file of a checkpoint, relative to its folder."""
+    """A file of a checkpoint, its path relative to the checkpoint's folder."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -31,11 +31,11 @@ class SavedFile(BaseModel):
     sha256: str
     worker: int
     pieces: dict[str, tuple[int, int]]
-    """Of each parameter that it has something of, the first element and the one behind the last."""
+    """First element, and the one after the last, of each parameter of which the file has a piece."""
 
 
 def write_part(snapshot: Snapshot, folder: Path, worker: int) -> tuple[Path, dict[str, tuple[int, int]]]:
-    """Write a part into a folder.
+    """Write a worker's part into a folder; return its path, and its pieces as in `SavedFile.pieces`.
 
     Raises:
         StorageError: the disk is full, or cannot be written to.
@@ -55,10 +55,10 @@ def write_part(snapshot: Snapshot, folder: Path, worker: int) -> tuple[Path, dic
 
 
 def read_part(path: Path) -> "tuple[dict[str, Tensor], dict[str, Tensor]]":
-    """Pieces of parameters, and what was the worker's own.
+    """Return the pieces of parameters in a file, and the state that belongs to its worker alone.
 
     Raises:
-        CheckpointError: it is no such file.
+        CheckpointError: the file is not part of a checkpoint.
     """
     from safetensors.torch import load_file
 
@@ -71,7 +71,7 @@ def read_part(path: Path) -> "tuple[dict[str, Tensor], dict[str, Tensor]]":
 
 
 def overlapping(files: Iterable[SavedFile], wanted: Iterable[tuple[str, int, int]]) -> list[SavedFile]:
-    """The files that have something of what is wanted: parameter, first element, and the one behind the last."""
+    """Return the files that overlap the ranges ``wanted``: parameter, first element, and the one after the last."""
     spans: dict[str, list[tuple[int, int]]] = {}
     for name, start, stop in wanted:
         spans.setdefault(name, []).append((start, stop))
@@ -87,6 +87,6 @@ def overlapping(files: Iterable[SavedFile], wanted: Iterable[tuple[str, int, int
 
 
 def sha256_of(path: Path) -> str:
-    """Of a file's content, in hexadecimal digits."""
+    """Return the SHA-256 of a file in hexadecimal digits."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

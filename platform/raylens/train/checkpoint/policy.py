@@ -1,4 +1,4 @@
-"""When a run saves its state, and what is said of it: in time, late, or not at all."""
+"""The policy of when a run saves its state, and of what it reports about it."""
 
 import time
 from collections.abc import Callable
@@ -16,37 +16,37 @@ from raylens.train.loop.events import Checkpointed, RunEvent, Stopping, Warned
 __all__ = ["CheckpointPolicy", "SaveRequest", "StepCoordinator"]
 
 PATIENCE_SECONDS = 600.0
-"""So long is the last checkpoint of a run tried again; nothing else is left to do."""
+"""Seconds for which the last checkpoint of a run is tried again; nothing else is left to do."""
 
 
 class StepCoordinator(Collectives, Protocol):
-    """What workers decide in common."""
+    """Protocol of the collective operations that the policy needs."""
 
     def decide(self, *, checkpoint_due: bool) -> StepDecision:
-        """After a step. Collective."""
+        """Agree on what happens after a step. Collective."""
         ...
 
 
 class SaveRequest(NamedTuple):
-    """What there is to save after a step."""
+    """The state after a step, ready to be saved."""
 
     snapshot: Snapshot
     manifest: CheckpointManifest
-    """Complete but for the files and the metrics."""
+    """The manifest, complete but for the files and the metrics."""
     metrics: Callable[[], dict[str, float]]
-    """May be waited for, in another thread than training's."""
+    """Returns the metrics; it may block, in another thread than that of training."""
 
 
 class CheckpointPolicy:
-    """Of one worker. All methods are collective.
+    """Decides when one worker saves; all methods are collective.
 
     Args:
-        config: of the run.
-        steps: of the whole run; the last one is saved in any case.
-        checkpoints: of the run.
-        control: the other workers.
-        state: copies the state after a step; training stands still for this alone. Collective.
-        tell: takes news.
+        config: the checkpoint settings of the run.
+        steps: the steps of the whole run; the state after the last one is always saved.
+        checkpoints: the checkpoints of the run.
+        coordinator: the connection to the other workers.
+        state: copies the state after a step, the only time for which training pauses. Collective.
+        on_event: receives the events of the run.
     """
 
     def __init__(
@@ -64,10 +64,10 @@ class CheckpointPolicy:
         self._saved_at, self._begun = time.monotonic(), 0
         self._failing = self._uncleared = self._skipping = False
         self.stopping = False
-        """Whether the run is to end here, its state saved."""
+        """Whether the run ends after this step, its state saved."""
 
     def due(self, step: int) -> bool:
-        """Whether the state after this step is to be saved."""
+        """Return whether the state after this step is to be saved."""
         if (outcome := self._saver.poll()) is not None:
             self._settled(outcome)
         config = self._config
@@ -85,7 +85,8 @@ class CheckpointPolicy:
         return due
 
     def _skip(self, step: int) -> None:
-        """Training does not wait for a store that is slower than checkpoints come; said once for a row of them."""
+        """Warn that no checkpoint is saved because the store is slower than checkpoints are due; once for a row of
+        them."""
         if not self._skipping:
             self._warn(
                 f"no checkpoint after step {step}: the one of step {self._begun} is still on its way to the store; "
@@ -95,10 +96,10 @@ class CheckpointPolicy:
         self._skipping = True
 
     def save(self, step: int) -> None:
-        """Begin to save; at the end, or where the run is to stop, until it is saved.
+        """Begin to save; at the last step, or if the run is to stop, wait until the checkpoint exists.
 
         Raises:
-            StorageError: for a long time it could not be.
+            StorageError: the state could not be saved for a long time.
         """
         # Still busy with another one only where this one cannot be left out: training has to wait.
         self.wait()
@@ -138,7 +139,7 @@ class CheckpointPolicy:
         self._on_event(Warned(f"warning: {text}"))
 
     def wait(self) -> str:
-        """For the attempt that is under way; why it failed, or nothing."""
+        """Wait for the attempt that is in progress; return why it failed, or an empty string."""
         outcome = self._saver.wait()
         if outcome is None:
             return ""
@@ -146,7 +147,7 @@ class CheckpointPolicy:
         return outcome.failure
 
     def _insist(self, step: int) -> None:
-        """Until the checkpoint exists."""
+        """Try again until the checkpoint exists."""
         began, pause = time.monotonic(), 1.0
         while failure := self.wait():
             over = int(time.monotonic() - began > PATIENCE_SECONDS)

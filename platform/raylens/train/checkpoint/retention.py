@@ -1,4 +1,4 @@
-"""Which checkpoints of a run are kept."""
+"""The rule that decides which checkpoints of a run are kept."""
 
 from collections.abc import Mapping
 
@@ -9,11 +9,11 @@ __all__ = ["prune", "steps_to_keep"]
 
 
 def steps_to_keep(metrics: Mapping[int, Mapping[str, float]], config: CheckpointConfig) -> set[int]:
-    """The steps to keep, of those with a complete checkpoint.
+    """Return the steps whose checkpoints are kept, of those that are complete.
 
     Args:
-        metrics: by step, what was evaluated before it was saved.
-        config: ``keep_last`` newest ones; those at multiples of ``keep_every``; and the ``keep_best`` by a metric.
+        metrics: by step, the metrics that were evaluated before the checkpoint was saved.
+        config: keeps the ``keep_last`` newest, the multiples of ``keep_every``, and the ``keep_best`` by a metric.
     """
     steps = sorted(metrics)
     keep = set(steps[-config.keep_last :])
@@ -26,10 +26,10 @@ def steps_to_keep(metrics: Mapping[int, Mapping[str, float]], config: Checkpoint
 
 
 def prune(checkpoints: Checkpoints, config: CheckpointConfig) -> tuple[list[int], list[str]]:
-    """Delete what is not kept, and the files of attempts that never became a checkpoint and cannot any more.
+    """Delete the checkpoints that are not kept, and the files of attempts that can no longer become a checkpoint.
 
     Returns:
-        The steps whose checkpoints are gone, and the leftover files.
+        The steps whose checkpoints were deleted, and the leftover files.
     """
     steps = checkpoints.steps()
     metrics = {step: checkpoints.manifest(step).metrics for step in steps}

@@ -1,7 +1,7 @@
-"""Checkpoints in object storage: each worker uploads its part; a manifest of hashes, written last, makes them exist.
+"""Checkpoints in object storage: each worker uploads its part; a manifest of hashes, written last, completes them.
 
-checkpoints/step-00000100/<attempt>/...     files of one attempt to save; an interrupted one leaves only this
-checkpoints/step-00000100/checkpoint.json   step, place in the data, hash of every file
+checkpoints/step-00000100/<attempt>/...     files of one attempt to save; an interrupted one leaves only these
+checkpoints/step-00000100/checkpoint.json   step, position in the data, hash of every file
 """
 
 import re
@@ -30,7 +30,7 @@ FORMAT = 2
 
 
 class CheckpointManifest(BaseModel):
-    """What a checkpoint is; without it, files are only leftovers."""
+    """The manifest of a checkpoint; without it, the files of a step are leftovers."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -41,47 +41,47 @@ class CheckpointManifest(BaseModel):
     zero_stage: int
     precision: str
     micro_batch: int
-    """Pairs that went through the towers at a time."""
+    """Number of pairs that passed through the towers at a time."""
     applied: int
-    """Steps that were not skipped."""
+    """Number of steps that were not skipped."""
     scaler: dict[str, float]
     """State of loss scaling."""
     cursor: Cursor
     metrics: dict[str, float] = {}
-    """Of the evaluation before, by which the best checkpoints are kept."""
+    """Metrics of the evaluation before the checkpoint, by which the best are kept."""
     files: list[SavedFile] = []
 
     @property
     def size(self) -> int:
-        """Bytes of all files."""
+        """Return the bytes of all files."""
         return sum(file.size for file in self.files)
 
 
 class Checkpoints:
-    """The checkpoints of a run."""
+    """The checkpoints of one run."""
 
     def __init__(self, run: Store) -> None:
         self.store = run / "checkpoints"
 
     def steps(self) -> list[int]:
-        """Steps with a complete checkpoint, ascending."""
+        """Return the steps with a complete checkpoint, ascending."""
         found = (COMPLETE.fullmatch(info.path) for info in self.store.list())
         return sorted(int(match.group(1)) for match in found if match)
 
     def newest(self) -> CheckpointManifest | None:
-        """The newest complete checkpoint, if there is one.
+        """Return the manifest of the newest complete checkpoint, or None.
 
         Raises:
-            CheckpointError: its manifest cannot be read.
+            CheckpointError: the manifest cannot be read.
         """
         steps = self.steps()
         return self.manifest(steps[-1]) if steps else None
 
     def manifest(self, step: int) -> CheckpointManifest:
-        """The manifest of a complete checkpoint.
+        """Return the manifest of a complete checkpoint.
 
         Raises:
-            CheckpointError: it cannot be read, or is of a format that this version does not know.
+            CheckpointError: the manifest cannot be read, or has a format that this version does not know.
             NotFoundError: there is no complete checkpoint at this step.
         """
         try:
@@ -99,10 +99,10 @@ class Checkpoints:
         return found
 
     def upload(self, snapshot: Snapshot, step: int, attempt: str, worker: int) -> SavedFile:
-        """Write a worker's part; nothing exists by it yet.
+        """Upload a worker's part; the checkpoint does not exist until it is published.
 
         Raises:
-            StorageError: the store, or the disk on the way to it, does not take it.
+            StorageError: the store, or the temporary folder on this machine, cannot be written to.
         """
         with tempfile.TemporaryDirectory(prefix="raylens-save-") as folder:
             source, pieces = write_part(snapshot, Path(folder), worker)
@@ -113,7 +113,7 @@ class Checkpoints:
             )
 
     def publish(self, manifest: CheckpointManifest) -> None:
-        """Make a checkpoint exist whose files are all there."""
+        """Make a checkpoint exist whose files have all been uploaded."""
         try:
             self.folder(manifest.step).write_once(MANIFEST, manifest.model_dump_json(indent=1).encode())
         except AlreadyExistsError:
@@ -123,9 +123,9 @@ class Checkpoints:
     def pieces(
         self, manifest: CheckpointManifest, wanted: Sequence[tuple[str, int, int]], worker: int | None
     ) -> "tuple[dict[str, Tensor], dict[str, Tensor]]":
-        """What a worker needs of a checkpoint: pieces of parameters, and what was its own.
+        """Return the pieces of parameters that a worker needs, and the state that belongs to it alone.
 
-        With another number of workers than it was written by, all take up what was the first one's own.
+        If the number of workers has changed, each worker gets the state that belonged to the first one.
 
         Raises:
             CheckpointError: a file differs from its hash.
@@ -143,7 +143,7 @@ class Checkpoints:
         return found, own
 
     def parts(self, manifest: CheckpointManifest, files: Sequence[SavedFile]) -> Iterator[tuple[SavedFile, Path]]:
-        """Files of a checkpoint on this machine, one after the other, each checked against its hash and then gone.
+        """Yield files of a checkpoint, downloaded one after the other, verified by hash, and deleted afterwards.
 
         Raises:
             CheckpointError: a file differs from its hash.
@@ -161,12 +161,12 @@ class Checkpoints:
                 yield file, target
 
     def delete(self, step: int) -> None:
-        """Delete a checkpoint. Its manifest goes first: a part is never taken for a whole."""
+        """Delete a checkpoint, its manifest first: an incomplete checkpoint is never taken for a complete one."""
         self.folder(step).delete(MANIFEST)
         self.store.delete_tree(_name(step))
 
     def leftovers(self) -> dict[str, int]:
-        """Files that belong to no complete checkpoint, with the step of each: of attempts that were interrupted."""
+        """Return the files of interrupted attempts, which belong to no complete checkpoint, with the step of each."""
         named = set()
         for step in self.steps():
             named |= {
@@ -176,7 +176,7 @@ class Checkpoints:
         return {path: int(match.group(1)) for path, match in found if match and path not in named}
 
     def folder(self, step: int) -> Store:
-        """Of a step."""
+        """Return the folder of a step's checkpoint."""
         return self.store / _name(step)
 
 

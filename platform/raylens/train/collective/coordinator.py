@@ -1,4 +1,4 @@
-"""What the workers of a run agree on from step to step: a few numbers, exchanged between their processors."""
+"""The decisions that the workers of a run share after each step, exchanged between their CPUs."""
 
 import threading
 import time
@@ -18,18 +18,18 @@ T = TypeVar("T")
 
 
 class StepDecision(NamedTuple):
-    """What is to be done after a step, the same on all workers."""
+    """The decision about what happens after a step, equal on all workers."""
 
     checkpoint_due: bool
-    """So much time is over that a checkpoint is due."""
+    """Whether enough time has passed for a checkpoint."""
     node_leaving: bool
-    """A machine is about to be taken away, which is news: save."""
+    """Whether a machine is about to be removed and this was not known before: the state is saved."""
     stop: bool
-    """Save, and end."""
+    """Whether the run saves its state and ends."""
 
 
 class Coordinator:
-    """This worker's end. Methods are collective unless they say otherwise."""
+    """One worker's connection to the others; its methods are collective unless they say otherwise."""
 
     def __init__(self, channel: Any) -> None:
         self.rank, self.workers = dist.get_rank(), dist.get_world_size()
@@ -41,25 +41,25 @@ class Coordinator:
             threading.Thread(target=self._watch, args=(channel,), name="raylens-wishes", daemon=True).start()
 
     def all_max(self, values: list[int]) -> list[int]:
-        """See `saver.Together`."""
+        """Implement `Collectives.all_max`."""
         numbers = torch.tensor(values, dtype=torch.int64)
         dist.all_reduce(numbers, op=dist.ReduceOp.MAX, group=self._group)
         return [int(number) for number in numbers]
 
     def all_gather(self, thing: object) -> list[object]:
-        """See `saver.Together`."""
+        """Implement `Collectives.all_gather`."""
         things: list[object] = [None] * self.workers
         dist.all_gather_object(things, thing, group=self._group)
         return things
 
     def gather(self, thing: T) -> list[T] | None:
-        """Everybody's thing to the first worker; None on the others. Collective."""
+        """Return the objects of all workers on the first worker, and None on the others. Collective."""
         things: list[Any] | None = [None] * self.workers if self.rank == 0 else None
         dist.gather_object(thing, things, dst=0, group=self._group)
         return things
 
     def decide(self, *, checkpoint_due: bool) -> StepDecision:
-        """After a step. The first worker says whether it is time for a checkpoint."""
+        """Agree on what happens after a step; the first worker decides whether a checkpoint is due. Collective."""
         node_leaving = _preempted() or terminated()
         event = node_leaving and not self._leaving  # one checkpoint for one warning
         self._leaving = node_leaving
@@ -67,7 +67,7 @@ class Coordinator:
         return StepDecision(*map(bool, found))
 
     def _watch(self, channel: Any) -> None:
-        """Not collective: ask for the wish of whoever started the run."""
+        """Poll the driver for a request to stop. Not collective."""
         while not self._stop.is_set():
             try:
                 if ray.get(channel.is_to_stop.remote(), timeout=30):
@@ -78,8 +78,8 @@ class Coordinator:
 
 
 def _preempted() -> bool:
-    """Whether Ray knows that a machine of the run is about to be taken away.
+    """Return whether Ray knows that a machine of the run is about to be removed.
 
-    Ray Train's own question is a barrier each time; this looks at what its watcher left with this worker (Ray 2.60).
+    Ray Train's own function is a barrier each time; this reads what its watcher left with this worker (Ray 2.60).
     """
     return get_train_context().preemption_context.preemption_info is not None

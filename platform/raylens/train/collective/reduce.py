@@ -1,4 +1,4 @@
-"""One record for all workers from each worker's own."""
+"""Reductions over the workers of a run: of scalars, of sample numbers, and of the metrics of a window."""
 
 from dataclasses import replace
 
@@ -17,21 +17,24 @@ SHOWN = 16
 
 
 def all_mean(value: Tensor) -> Tensor:
-    """The mean of a scalar. Collective."""
+    """Return the mean of a scalar over all workers. Collective."""
     value = value.detach().clone()
     dist.all_reduce(value)
     return value / dist.get_world_size()
 
 
 def gather_numbers(numbers: NDArray[np.int64]) -> tuple[int, ...]:
-    """The first numbers of all workers together, a few. Collective."""
+    """Return the first few numbers of all workers together. Collective."""
     parts: list[list[int]] = [[]] * dist.get_world_size()
     dist.all_gather_object(parts, numbers[:SHOWN].tolist())
     return tuple(number for part in parts for number in part)[:SHOWN]
 
 
 def reduce_metrics(record: StepMetrics, device: torch.device) -> StepMetrics:
-    """Counts are added up, hashes modulo 2**64, norms averaged; of waits and memory the most counts. Collective."""
+    """Return the metrics of all workers from those of each. Collective.
+
+    Counts are summed, hashes are summed modulo 2**64, norms are averaged, and of waits and memory the largest counts.
+    """
     words = [int(text, 16) for text in record.sample_hashes]
     # In halves: a sum of 64-bit words would overflow, and only unsigned ones may.
     halves = [part for word in words for part in (word >> HALF, word & (1 << HALF) - 1)]

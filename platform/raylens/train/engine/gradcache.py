@@ -1,9 +1,9 @@
-"""One step over micro-batches, with the gradient of the whole batch.
+"""Backward passes over micro-batches that add up to the gradient of the whole batch.
 
-The contrastive loss is no sum over micro-batches: each pair is told from all others. As in GradCache (Gao et al. 2021,
-"Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup", section 3) the embeddings are computed
-without a graph, the loss is differentiated with respect to them, and a second pass takes these gradients through the
-towers, a micro-batch at a time. Shapes: b a worker's pairs.
+The contrastive loss is not a sum over micro-batches: it compares each pair with all others. As in GradCache (Gao et al.
+2021, "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup", section 3), a first pass computes the
+embeddings without a graph, the loss is differentiated with respect to them, and a second pass takes these gradients
+through the towers, one micro-batch at a time. Shapes: b pairs of a worker.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -21,11 +21,11 @@ from raylens.train.engine.rng_state import RngState
 __all__ = ["Backward", "MicroBatch", "accumulate_backward", "frozen_running_stats", "gradcache_backward"]
 
 Backward = Callable[[Tensor, bool], None]
-"""Takes what to differentiate, and whether it is the last of the step."""
+"""Takes the scalar to differentiate, and whether it is the last of the step."""
 
 
 class MicroBatch(NamedTuple):
-    """Some of a worker's pairs."""
+    """Some of a worker's pairs, which pass through the towers together."""
 
     image_bSSC: Tensor
     ids_bT: Tensor
@@ -35,13 +35,13 @@ class MicroBatch(NamedTuple):
 def gradcache_backward(
     forward: nn.Module, micro_batches: Sequence[MicroBatch], loss_of: Callable[[Embedded], Tensor], backward: Backward
 ) -> tuple[Tensor, Embedded]:
-    """The loss of a step and all embeddings, without graphs; its gradient goes to ``backward`` in parts.
+    """Return the loss of a step and all embeddings, without graphs; ``backward`` receives the gradient in parts.
 
     Args:
-        forward: a micro-batch to the joint space.
-        micros: all of the worker's pairs.
-        loss_of: the loss over the global batch, whose gradient is taken at the embeddings of all of the worker's pairs.
-        backward: adds up the gradients of what it is given, once for each micro-batch.
+        forward: embeds a micro-batch in the joint space.
+        micro_batches: all pairs of the worker.
+        loss_of: returns the loss over the global batch from the embeddings of all pairs of the worker.
+        backward: accumulates the gradient of a scalar; called once for each micro-batch.
     """
     if len(micro_batches) == 1:
         embedded: Embedded = forward(*micro_batches[0])
@@ -68,7 +68,8 @@ def gradcache_backward(
 
 
 def accumulate_backward(forward: nn.Module, micro_batches: Sequence[MicroBatch], backward: Backward) -> SampleLosses:
-    """The losses of a worker's pairs where ``forward`` gives each a loss of its own; their mean is minimised."""
+    """Return the loss of each pair, for an objective whose loss is a mean over pairs; ``backward`` receives it in
+    parts."""
     samples = sum(len(micro_batch.ids_bT) for micro_batch in micro_batches)
     losses = []
     for number, micro_batch in enumerate(micro_batches, 1):
@@ -79,7 +80,7 @@ def accumulate_backward(forward: nn.Module, micro_batches: Sequence[MicroBatch],
 
 
 def _leaves(parts: Sequence[Embedded]) -> Embedded:
-    """The whole batch, from which the loss takes its gradients."""
+    """Return the embeddings of the whole batch as leaves, which receive the gradients of the loss."""
     whole = _detached(
         Embedded(
             torch.cat([part.image_BD for part in parts]),
@@ -100,7 +101,10 @@ def _detached(embedded: Embedded) -> Embedded:
 
 
 def _surrogate(embedded: Embedded, leaves: Embedded, rows: slice, *, last: bool) -> Tensor:
-    """What has, at the parameters, the gradient of the loss through these rows. The scale's is added once."""
+    """Return a scalar with the same gradient at the parameters as the loss has through these rows.
+
+    The gradients of scale and bias are added once, with the last micro-batch.
+    """
     total = torch.zeros((), device=embedded.image_BD.device)
     for part, leaf in ((embedded.image_BD, leaves.image_BD), (embedded.text_BD, leaves.text_BD)):
         assert leaf.grad is not None
@@ -114,7 +118,7 @@ def _surrogate(embedded: Embedded, leaves: Embedded, rows: slice, *, last: bool)
 
 @contextmanager
 def frozen_running_stats(module: nn.Module) -> Iterator[None]:
-    """Batch normalisation learns its running statistics in the second pass alone."""
+    """Keep batch normalisation from updating its running statistics, which only the second pass does."""
     norms = [norm for norm in module.modules() if isinstance(norm, _BatchNorm) and norm.track_running_stats]
     for norm in norms:
         norm.track_running_stats = False

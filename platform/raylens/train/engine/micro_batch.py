@@ -1,4 +1,4 @@
-"""How many pairs go through the towers at a time: what fits, measured before training begins."""
+"""The micro-batch size that fits into memory, measured before training begins."""
 
 from pathlib import Path
 
@@ -22,24 +22,24 @@ __all__ = [
 ]
 
 PAIRS = (2, 6)
-"""Batches whose difference tells what a pair costs; what does not grow with the batch drops out."""
+"""Two batch sizes whose difference in memory is the cost of the pairs between them, without constant terms."""
 BACKWARD, CHECKPOINTED = 1.5, 3.0
-"""Memory of both passes over that of what the forward pass keeps: gradients of activations, and temporaries; where
-blocks are checkpointed, the inside of one as well."""
+"""Peak memory of both passes relative to what the forward pass keeps: gradients of activations and temporaries, and
+with checkpointed blocks also the activations within one block."""
 SHARE = {"cuda": 0.8, "cpu": 0.4}
-"""Of the memory that is free. On a CPU, the stream and its object store live in it too."""
+"""Share of the free memory that activations may use; on a CPU, the stream and its object store need memory as well."""
 STATE = 16
-"""Bytes a parameter that DeepSpeed is yet to take, at most: gradient, two moments and a master copy in fp32."""
+"""Bytes per parameter that DeepSpeed will allocate, at most: gradient, two moments and a master copy in fp32."""
 
 
 def fitting_micro_batch(forward: Forward, config: RunConfig, device: torch.device, sharing: int) -> int:
-    """The largest micro-batch that fits on every worker. Collective.
+    """Return the largest micro-batch that fits on every worker. Collective.
 
     Args:
-        forward: the towers, on the device, before their training state is made.
-        config: of the run.
-        device: where the towers are.
-        sharing: workers on this machine.
+        forward: the towers, on the device, before their training state is allocated.
+        config: the configuration of the run.
+        device: the device of the towers.
+        sharing: the number of workers on this machine.
     """
     parameters = sum(parameter.numel() for parameter in forward.parameters() if parameter.requires_grad)
     limit = available_bytes(device, parameters, sharing) / bytes_per_pair(forward, config, device)
@@ -50,12 +50,12 @@ def fitting_micro_batch(forward: Forward, config: RunConfig, device: torch.devic
 
 
 def largest_divisor(batch: int, limit: float) -> int:
-    """The largest divisor of ``batch`` that is at most ``limit``, and 1 where even that is more."""
+    """Return the largest divisor of ``batch`` that is at most ``limit``, or 1 if there is none."""
     return max((n for n in range(1, batch + 1) if batch % n == 0 and n <= limit), default=1)
 
 
 def bytes_per_pair(forward: Forward, config: RunConfig, device: torch.device) -> float:
-    """What a pair of full length takes in both passes, measured; leaves no trace in the module or the generators."""
+    """Measure the bytes that a pair of full length needs in both passes; module and generators are left unchanged."""
     devices = [device] if device.type == "cuda" else []
     with frozen_running_stats(forward), torch.random.fork_rng(devices):
         few, many = (
@@ -66,22 +66,22 @@ def bytes_per_pair(forward: Forward, config: RunConfig, device: torch.device) ->
 
 
 def available_bytes(device: torch.device, parameters: int, sharing: int) -> float:
-    """Memory that activations may take, when the state of training has its part.
+    """Return the bytes that activations may use beside the training state.
 
     Args:
-        device: where the towers are.
-        parameters: of the model.
-        sharing: workers that have this machine's memory in common; on a GPU each has its own.
+        device: the device of the towers.
+        parameters: the number of parameters that are trained.
+        sharing: the number of workers that share this machine's memory; on a GPU each has its own.
     """
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory() / sharing
     return max(0.0, SHARE[device.type] * free - STATE * parameters)
 
 
 def free_memory(proc: Path = Path("/proc/meminfo"), cgroup: Path = Path("/sys/fs/cgroup")) -> int:
-    """Bytes that this machine, or the container that it pretends to be, can still give.
+    """Return the bytes that are available on this machine, or in the container that this process runs in.
 
     Raises:
-        TrainingError: the system does not tell.
+        TrainingError: the system does not report them.
     """
     try:
         lines = proc.read_text().splitlines()
@@ -95,7 +95,7 @@ def free_memory(proc: Path = Path("/proc/meminfo"), cgroup: Path = Path("/sys/fs
 
 
 def random_micro_batch(config: RunConfig, pairs: int, end_id: int, device: torch.device) -> MicroBatch:
-    """Pairs of noise whose captions are as long as they may be."""
+    """Return pairs of noise whose captions fill the context."""
     size, text = config.model.image.size, config.model.text
     image_bSSC = torch.randint(0, 256, (pairs, size, size, 3), dtype=torch.uint8, device=device)
     ids_bT = torch.randint(0, 256, (pairs, text.context), device=device, dtype=torch.int32)

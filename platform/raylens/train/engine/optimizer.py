@@ -1,4 +1,4 @@
-"""Which parameters decay and which learn more slowly, and the optimiser over them."""
+"""The optimiser and its parameter groups: weight decay and learning rate of each parameter."""
 
 import re
 from collections import defaultdict
@@ -19,10 +19,12 @@ BLOCK = re.compile(r"(?:transformer\.|layer)(\d+)\.")
 
 
 def parameter_groups(model: nn.Module, optim: OptimConfig) -> list[Group]:
-    """Decay on everything but gains, biases and the logit scale (Radford et al. 2021, section 2.5).
+    """Return the groups of the optimiser; gains, biases and the logit scale do not decay (Radford et al. 2021, section
+    2.5).
 
-    Each group has a ``schedule``, and an ``lr_scale`` on the peak: the factor of its part of the model, and with
-    ``layer_decay`` below 1 that factor once for every block of its tower behind it (Bao et al. 2022, section 3.1).
+    Each group has a ``schedule`` and an ``lr_scale``, a factor on the peak rate: that of its part of the model, and
+    with ``layer_decay`` below 1 also ``layer_decay`` once for every block of its tower behind it (Bao et al. 2022,
+    section 3.1).
     """
     found: defaultdict[tuple[float, float, str], list[nn.Parameter]] = defaultdict(list)
     schedules: dict[str, ScheduleConfig] = {}
@@ -52,7 +54,7 @@ def _part(name: str, optim: OptimConfig) -> GroupConfig:
 
 
 def _depths(model: nn.Module) -> dict[str, int]:
-    """Of each parameter, how many blocks of its tower lie behind its own."""
+    """Return the number of blocks of its tower behind each parameter."""
     depths = {name: 0 for name, _ in model.named_parameters()}
     for module_name, module in model.named_modules():
         if isinstance(module, DualEncoder):
@@ -81,7 +83,7 @@ def _in_tower(names: list[str], prefix: str) -> dict[str, int]:
 
 
 def build_optimizer(model: nn.Module, optim: OptimConfig) -> torch.optim.Optimizer:
-    """AdamW with decoupled decay (Loshchilov and Hutter 2019), or Lion.
+    """Return AdamW with decoupled weight decay (Loshchilov and Hutter 2019), or Lion.
 
     Raises:
         ConfigError: the library of the optimiser is not installed.
@@ -96,6 +98,6 @@ def build_optimizer(model: nn.Module, optim: OptimConfig) -> torch.optim.Optimiz
 
 
 def set_learning_rates(optimizer: Any, optim: OptimConfig, progress: TrainingProgress) -> None:
-    """Give each group the rate that it has at a step."""
+    """Set the learning rate of each group for a step."""
     for group in optimizer.param_groups:
         group["lr"] = learning_rate(optim.peak_lr * group["lr_scale"], group["schedule"], progress)

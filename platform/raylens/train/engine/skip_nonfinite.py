@@ -1,6 +1,6 @@
-"""Optimisers that do not step on a gradient that is not finite, for ZeRO 0; stages 1 to 3 have that of DeepSpeed.
+"""Optimisers that skip a step whose gradient is not finite, for ZeRO 0; DeepSpeed does so itself at stages 1 to 3.
 
-Attributes as DeepSpeed's own optimisers have them, by which its engine knows whether a step was taken.
+They have the attributes of DeepSpeed's own optimisers from which its engine learns whether a step was taken.
 """
 
 from typing import Any
@@ -12,7 +12,11 @@ __all__ = ["skip_nonfinite"]
 
 
 def skip_nonfinite(optimizer: torch.optim.Optimizer, clip_norm: float) -> torch.optim.Optimizer:
-    """The same optimiser, whose steps clip to ``clip_norm`` (0: not at all), and are skipped where they must be."""
+    """Make an optimiser skip steps with a gradient that is not finite, and clip to ``clip_norm`` (0 does not clip).
+
+    Returns:
+        The same object, whose class has changed.
+    """
     guarded: Any = optimizer
     guarded.__class__ = _guarded(type(optimizer))
     guarded.clip_norm, guarded.overflow = clip_norm, False
@@ -21,7 +25,8 @@ def skip_nonfinite(optimizer: torch.optim.Optimizer, clip_norm: float) -> torch.
 
 
 def _guarded(kind: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
-    """A subclass with ``kind`` as its only base, because an object takes no class of another layout (Lion has one)."""
+    """Return a subclass with ``kind`` as its only base: an object can only take a class of the same layout (as Lion
+    has)."""
 
     class Guarded(kind):  # type: ignore[valid-type, misc]
         clip_norm: float
@@ -30,7 +35,7 @@ def _guarded(kind: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
         _global_grad_norm: float
 
         def step(self, closure: Any = None) -> Any:
-            """See `torch.optim.Optimizer.step`."""
+            """Take a step as `torch.optim.Optimizer.step` does, if the gradient is finite."""
             parameters = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
             norm = get_total_norm([p.grad for p in parameters])
             self._global_grad_norm = float(norm)

@@ -1,4 +1,4 @@
-"""What a worker holds of a run's state, in a DeepSpeed engine and beside it: taken as a snapshot, and put back."""
+"""The part of the training state that a worker holds, in a DeepSpeed engine and beside it: saved and restored."""
 
 import math
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ __all__ = ["TrainingState", "fp32_weights"]
 
 
 def fp32_weights(forward: Forward, config: RunConfig) -> dict[str, Tensor]:
-    """Copies of all weights in fp32 where half precision is about to round them, else of those that stay locked."""
+    """Return fp32 copies of all weights that half precision is about to round, or else of those that are locked."""
     return {
         name: parameter.detach().float().cpu().flatten().clone()
         for name, parameter in forward.named_parameters()
@@ -32,14 +32,14 @@ def fp32_weights(forward: Forward, config: RunConfig) -> dict[str, Tensor]:
 
 
 class TrainingState:
-    """One worker's share of weights, moments of the optimiser and averages.
+    """One worker's share of the weights, the optimiser's moments and the moving averages.
 
     Args:
-        config: of the run.
+        config: the configuration of the run.
         forward: the module that was given to the engine.
-        engine: DeepSpeed's.
-        whole: see `fp32_weights`; before there was an engine.
-        device: of the module.
+        engine: DeepSpeed's engine.
+        whole: the result of `fp32_weights`, taken before the engine was created.
+        device: the device of the module.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class TrainingState:
         self._stage, self._kind = config.zero.stage, config.optim.kind
         self._rank, self._workers = dist.get_rank(), dist.get_world_size()
         self.applied = 0
-        """Steps that changed the weights."""
+        """Number of steps that changed the weights."""
         if config.half_weights:
             # DeepSpeed makes master copies from weights that it has rounded.
             copy_into(self.learning(), {key_of(name, 0, WEIGHT): tensor for name, tensor in whole.items()})
@@ -58,7 +58,7 @@ class TrainingState:
         self._average = Ema(self.learning(), config.optim.ema_decay) if config.optim.ema_decay else None
 
     def _locked_of(self, whole: dict[str, Tensor]) -> list[Fragment]:
-        """This worker's share of what does not learn, which a checkpoint holds so that it is whole by itself."""
+        """Return this worker's share of the locked weights, which make a checkpoint complete by itself."""
         names = {name for name, parameter in self._forward.named_parameters() if not parameter.requires_grad}
         return [
             worker_slice(Fragment(name, 0, len(tensor), {WEIGHT: tensor}), self._rank, self._workers)
@@ -67,11 +67,11 @@ class TrainingState:
         ]
 
     def learning(self) -> list[Fragment]:
-        """Views of what this worker has of the parameters that learn."""
+        """Return views of this worker's part of the parameters that are trained."""
         return list(fragments_of(self._engine, self._stage, self._kind))
 
     def stepped(self, *, skipped: bool) -> None:
-        """After the engine's step."""
+        """Update the moving average and the count of steps, after the engine's step."""
         if skipped:
             after_skip(self._engine, self._stage)
             return
@@ -80,7 +80,7 @@ class TrainingState:
         self.applied += 1
 
     def weight_norm(self) -> float:
-        """Over all weights that learn. Collective."""
+        """Return the norm of all weights that are trained. Collective."""
         square = torch.zeros((), dtype=torch.float64)
         for fragment in self._shares():
             square += fragment.tensors[WEIGHT].double().square().sum().cpu()
@@ -96,14 +96,14 @@ class TrainingState:
         ]
 
     def _shares(self) -> list[Fragment]:
-        """With averages, and each element on one worker only."""
+        """Return the fragments with their averages, each element on one worker only."""
         live = self._with_averages()
         if self._stage == 0:
             live = [worker_slice(one, self._rank, self._workers) for one in live]
         return [one for one in live if one.stop > one.start]
 
     def snapshot(self) -> Snapshot:
-        """A copy of this worker's share of the state; each element of it is one worker's."""
+        """Return a copy of this worker's share of the state; each element belongs to one worker."""
         return Snapshot(
             tensors={
                 key_of(one.name, one.start, kind): tensor.detach().to("cpu", copy=True)
@@ -116,14 +116,14 @@ class TrainingState:
         )
 
     def wanted(self) -> list[tuple[str, int, int]]:
-        """Parameter, first element and the one behind the last of all that `restore` needs."""
+        """Return the parts that `restore` needs: parameter, first element, and the one after the last."""
         return [(one.name, one.start, one.stop) for one in (*self.learning(), *self._locked)]
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Go on from a state, of which at least this worker's part is given. Collective.
+        """Restore a state, of which at least this worker's part is given. Collective.
 
         Raises:
-            CheckpointError: something of it is missing.
+            CheckpointError: a part of the state is missing.
         """
         ensure_state(self._engine, self._stage, self._kind, snapshot.applied)
         needed = [*self._with_averages(), *self._locked]
@@ -141,7 +141,7 @@ class TrainingState:
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """Inside, the module has averaged weights if the run keeps an average. Collective."""
+        """Give the module its averaged weights within the block, if the run keeps an average. Collective."""
         swapping = self._average if self._average is not None and self.applied else None
         if swapping is not None:
             swapping.swap()

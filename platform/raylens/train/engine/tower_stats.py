@@ -1,4 +1,4 @@
-"""What the towers gave in the last step: kept as it is, and looked at when a record is made.
+"""The statistics of the towers in the last step, computed only when they are logged.
 
 Shapes: b pairs, D embedding.
 """
@@ -16,11 +16,11 @@ from raylens.train.loop.stats import BINS, TowerStats
 __all__ = ["TowerMonitor"]
 
 MOST = 512
-"""Pairs of which cosines are counted."""
+"""Largest number of pairs whose cosines are counted."""
 
 
 class TowerMonitor:
-    """Sees every forward pass of the towers."""
+    """Records the output of every forward pass of the towers."""
 
     def __init__(self, model: DualEncoder, device: torch.device) -> None:
         self._device = device
@@ -36,16 +36,16 @@ class TowerMonitor:
             self._output[name] = output.detach()
 
     def captions(self, ids_bT: NDArray[np.int32]) -> None:
-        """The worker's captions of a step."""
+        """Record the worker's captions of a step."""
         self._ids_bT = ids_bT
 
     def pairs(self, embedded: Embedded) -> None:
-        """The worker's pairs of a step, without graphs."""
+        """Record the embeddings of the worker's pairs in a step, without graphs."""
         self._embedded = embedded
 
     @torch.no_grad()
     def tower_stats(self) -> TowerStats:
-        """Of the last step."""
+        """Compute the statistics of the last step."""
         norms = {name: float(output.float().norm(dim=1).mean()) for name, output in self._output.items()}
         positive, negative = ((), ()) if self._embedded is None else _histograms(self._embedded)
         return TowerStats(norms.get("image"), norms.get("text"), positive, negative, self._tokens(), self._memory())
@@ -60,7 +60,7 @@ class TowerMonitor:
 
 
 def _histograms(embedded: Embedded) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Of matching and of other pairs among the first of the worker's."""
+    """Return the histograms of matching and of other pairs among the first pairs of the worker."""
     image_bD, text_bD = embedded.image_BD[:MOST].float(), embedded.text_BD[:MOST].float()
     cosine_bb = (image_bD @ text_bD.T).nan_to_num(0.0).clamp(-1.0, 1.0)
     own_bb = torch.eye(len(cosine_bb), dtype=torch.bool, device=cosine_bb.device)

@@ -1,4 +1,4 @@
-"""DeepSpeed ZeRO behind a few calls: the only file that imports deepspeed."""
+"""The training engine on DeepSpeed ZeRO, in the only file that imports deepspeed."""
 
 import gc
 import os
@@ -30,11 +30,11 @@ from raylens.train.loop.stats import StepStats, TowerStats
 __all__ = ["ZeroEngine"]
 
 SCALARS = {"model.logit_scale": "log_scale", "model.logit_bias": "bias"}
-"""Parameters of one number, which half precision would round to steps of some percent."""
+"""Scalar parameters, which half precision would round to steps of some percent."""
 
 
 class ZeroEngine:
-    """One worker's share of the training state.
+    """One worker's part of the training engine.
 
     Every method is collective: all workers call it, in the same order.
     """
@@ -55,7 +55,7 @@ class ZeroEngine:
         self.state = TrainingState(config, forward, self._engine, whole, device)
 
     def train_step(self, batch: Batch, progress: TrainingProgress) -> StepStats:
-        """Take one step on the worker's share of the global batch; no weight changes where the gradient is not finite.
+        """Take one step on the worker's share of the global batch; a gradient that is not finite updates nothing.
 
         Raises:
             TrainingError: the device has not enough memory.
@@ -89,7 +89,7 @@ class ZeroEngine:
         return pair_loss(embedded, self._config.objective)
 
     def _backward(self, loss: Tensor, last: bool) -> None:
-        """Add the gradient of a part of the loss; at the last part of a step the workers' gradients are reduced."""
+        """Add the gradient of a part of the loss; with the last part of a step, the workers' gradients are reduced."""
         # Set each time, because DeepSpeed's own count would continue from a checkpoint with other micro-batches.
         self._engine.set_gradient_accumulation_boundary(last)
         self._engine.backward(loss, scale_wrt_gas=False)
@@ -105,11 +105,11 @@ class ZeroEngine:
             ) from None
 
     def tower_stats(self) -> TowerStats:
-        """See `loop.Engine`."""
+        """Implement `loop.Engine.tower_stats`: return the statistics of the towers in the last step."""
         return self._tower_monitor.tower_stats()
 
     def _exact(self, progress: TrainingProgress) -> dict[str, float]:
-        """Numbers to compute with in place of the module's own; see `Forward.exact`."""
+        """Return the values that replace the module's own in a step; see `Forward.exact`."""
         scheduled = log_scale_at(self._config.objective, progress)
         if scheduled is not None:
             return {"log_scale": scheduled}
@@ -133,7 +133,7 @@ class ZeroEngine:
 
     @contextmanager
     def averaged(self, progress: TrainingProgress) -> Iterator[Forward]:
-        """The module for evaluation after a step, inside with averaged weights if the run keeps an average."""
+        """Yield the module for evaluation after a step, with averaged weights if the run keeps an average."""
         was = self._forward.training
         with self.state.averaged():
             self._forward.exact = self._exact(progress)
@@ -146,7 +146,8 @@ class ZeroEngine:
 
 @contextmanager
 def _hidden(package: str) -> Iterator[None]:
-    """Have a package not be found inside: DeepSpeed's autotuner would import mlflow, 2 s of a core for nothing."""
+    """Hide a package from imports within the block: DeepSpeed's autotuner would import mlflow, 2 s of a core for
+    nothing."""
     absent = package not in sys.modules
     if absent:
         sys.modules[package] = None  # type: ignore[assignment] # an import of it fails, as documented
@@ -159,9 +160,9 @@ def _hidden(package: str) -> Iterator[None]:
 
 @contextmanager
 def _uncompiled() -> Iterator[None]:
-    """Have ``torch.compile`` leave functions as they are inside.
+    """Make ``torch.compile`` return functions unchanged within the block.
 
-    DeepSpeed decorates an optimiser with it that raylens does not use, and the decoration alone imports torch's
+    DeepSpeed decorates with it an optimiser that raylens does not use, and the decoration alone imports torch's
     compiler: 1.5 s of a core in each worker.
     """
     compiles: Any = torch.compile
@@ -173,7 +174,7 @@ def _uncompiled() -> Iterator[None]:
 
 
 def _deepspeed(config: RunConfig, device: torch.device) -> Any:
-    """Import DeepSpeed without its habit of compiling a CPU kernel at first use (a minute, and a compiler)."""
+    """Import DeepSpeed, and keep it from compiling a CPU kernel at first use, which takes a minute and a compiler."""
     on_cpu = device.type == "cpu"  # also on a machine with GPUs, where a run may do without
     if on_cpu:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")

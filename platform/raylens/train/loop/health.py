@@ -1,4 +1,4 @@
-"""What a run is watched for: steps that had to be skipped, and a loss that tells nothing apart."""
+"""The health checks of a run: skipped steps, and a loss that shows that nothing is learned."""
 
 import math
 
@@ -9,29 +9,29 @@ from raylens.train.loop.stats import StepStats
 __all__ = ["StepMonitor"]
 
 STUCK_STEPS = 300
-"""So long may a loss be where it is when nothing is told apart; a warm-up of 2,000 steps leaves it well before."""
+"""Steps the loss may stay at ln(batch) before a warning; after a warm-up of 2,000 steps it has left it long before."""
 SEARCH_STEPS = 16
-"""So many more may be skipped in a row in fp16, whose loss scale is found by halving it."""
+"""Additional steps that may be skipped in a row in fp16, while its loss scale is searched by halving."""
 NEAR = 0.005
-"""How near, relative to it."""
+"""Largest relative distance from ln(batch) at which the loss counts as equal to it."""
 
 
 class StepMonitor:
-    """Sees the figures of each step, in order."""
+    """Checks the statistics of each step, in order."""
 
     def __init__(self, config: RunConfig) -> None:
         self._config = config
         self.skipped = 0
-        """Steps since the workers started."""
+        """Number of skipped steps since the workers started."""
         self._skipped_in_row = self._stuck = 0
 
     def observe(self, stats: StepStats, step: int, samples: tuple[int, ...]) -> str | None:
-        """Take a step's figures; a warning where there is something to be told, once.
+        """Check the statistics of a step; return a warning, once for each problem, or None.
 
         Args:
-            stats: of the step.
-            step: its number.
-            samples: of the worker's batch.
+            stats: the statistics of the step.
+            step: the number of the step.
+            samples: the samples of the worker's batch.
 
         Raises:
             TrainingError: too many steps in a row were skipped.

@@ -1,4 +1,4 @@
-"""The training loop. It knows neither Ray nor DeepSpeed: batches and an engine come from outside."""
+"""The training loop, which knows neither Ray nor DeepSpeed: it is given batches and an engine."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -20,44 +20,44 @@ __all__ = ["Engine", "Hooks", "run"]
 
 
 class Engine(Protocol):
-    """What can take a training step."""
+    """Protocol of an object that takes training steps."""
 
     def train_step(self, batch: Batch, progress: TrainingProgress) -> StepStats:
-        """Forward, backward and update, at the rates of this moment."""
+        """Take one step: forward pass, backward pass and update, at the learning rates of this progress."""
         ...
 
     def tower_stats(self) -> TowerStats:
-        """More about the last step, which costs time to look at."""
+        """Return the statistics of the towers in the last step; computing them takes time."""
         ...
 
 
 @dataclass(frozen=True)
 class Hooks:
-    """What the loop calls, the same number of times on every worker."""
+    """The functions that the loop calls, equally often on every worker."""
 
     log: Callable[[StepMetrics], None]
     due: Callable[[int], bool]
-    """Whether a checkpoint is due after a step; asked after each."""
+    """Whether a checkpoint is due after a step; called after each step."""
     save: Callable[[int], None]
-    """Training stands still as long as it takes."""
+    """Save the state after a step; training is paused while it runs."""
     stopping: Callable[[], bool]
-    """Whether the run is to end here, its state saved."""
+    """Whether the run ends after this step, its state saved."""
     warn: Callable[[str], None]
     evaluate: Callable[[int, bool], float] = lambda step, saving: 0.0  # noqa: ARG005
-    """Called after each step, and told whether a checkpoint follows; gives the seconds that training stood still."""
+    """Called after each step with whether a checkpoint follows; returns the seconds for which training was paused."""
 
 
 def run(
     config: RunConfig, engine: Engine, batches: Iterable[Batch], hooks: Hooks, *, rank: int, start: int, steps: int
 ) -> int:
-    """Train from step ``start`` to ``steps``; one batch is one step.
+    """Train from step ``start`` to step ``steps``; each batch is one step.
 
     Returns:
         The last step that was taken: ``steps``, or an earlier one if the run was asked to stop.
 
     Raises:
         CursorError: a batch is not the one that the plan has at this step.
-        TrainingError: too many steps in a row were skipped, or the batches end early.
+        TrainingError: too many steps in a row were skipped, or the data ends early.
     """
     step, window, monitor = start, MetricsWindow(start), StepMonitor(config)
     for step, (batch, waiting) in enumerate(_timed(batches), start + 1):
@@ -97,7 +97,7 @@ def _timed(batches: Iterable[Batch]) -> Iterator[tuple[Batch, DataWait]]:
 
 
 def _check_place(config: RunConfig, batch: Batch, rank: int, step: int) -> None:
-    """No sample lost, repeated or moved to another worker: each batch says where in the plan it stands."""
+    """Check that a batch has the positions that the plan deals to this worker: none is lost, repeated or moved."""
     first = step * config.global_batch + rank * config.worker_batch
     expected = np.arange(first, first + config.worker_batch)
     if not np.array_equal(batch.position_B, expected):
