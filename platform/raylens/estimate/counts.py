@@ -1,4 +1,4 @@
-"""What a run's towers are and keep, counted on a model without memory ("meta"), so that any size can be asked for."""
+"""Parameters, activations and operations of a run's towers, counted on a model without memory (device "meta")."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +22,7 @@ __all__ = ["Counts", "counts_of"]
 
 END = 1
 PAIRS = (2, 4)
-"""Batches whose difference is what a pair keeps; what does not grow with the batch drops out."""
+"""Two batch sizes whose difference is what the pairs between them keep, without constant terms."""
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -32,28 +32,28 @@ class Counts:
 
     parameters: int
     learning: int
-    """Parameters that have a gradient."""
+    """Number of parameters that have a gradient."""
     multiplied: int
-    """Parameters that autocast casts to bf16, once for each micro-batch; 0 without it."""
+    """Number of parameters that autocast casts to bf16, once for each micro-batch; 0 without autocast."""
     largest_module: int
-    """Parameters of the module that has most of its own."""
+    """Number of parameters of the module that has most of its own."""
     image_flops: float
-    """Forward; a multiplication and an addition are two."""
+    """Operations of the forward pass; a multiplication and an addition are two."""
     text_flops: float
     kept_bytes: float
-    """What the forward pass keeps for the backward pass, blocks checkpointed or not, in the run's precision."""
+    """Bytes that the forward pass keeps for the backward pass in the run's precision, blocks checkpointed or not."""
     inside_bytes: float
-    """Of that, without checkpointed blocks, the inside of the block that keeps most."""
+    """Bytes kept within the block that keeps most, without checkpointed blocks."""
     largest_bytes: float
-    """The largest tensor among it."""
+    """Bytes of the largest tensor that is kept."""
 
 
 def counts_of(config: RunConfig, tokens: int) -> Counts:
-    """Of the model as the run trains it: precision, locked towers, dropout and checkpointed blocks.
+    """Count the model as the run trains it: with its precision, locked towers, dropout and checkpointed blocks.
 
     Args:
-        config: of the run.
-        tokens: of a caption, marks included.
+        config: the configuration of the run.
+        tokens: the tokens of a caption, start and end included.
     """
     towers = config.towers.model_copy(update={"compile": False})  # nothing is computed here
     return _counts(config.model, towers, config.precision, config.objective.learn_scale, tokens)
@@ -91,7 +91,8 @@ def _model(config: ModelConfig, towers: TowersConfig, precision: str) -> DualEnc
 
 
 def _multiplied(model: DualEncoder) -> int:
-    """Parameters cast to bf16 by `DualEncoder.multiply_in`, and the projections, which autocast casts as well."""
+    """Return the parameters that are cast to bf16 by `DualEncoder.multiply_in`, and the projections, which autocast
+    casts."""
     return sum(
         parameter.numel()
         for name, parameter in model.named_parameters()
@@ -101,7 +102,7 @@ def _multiplied(model: DualEncoder) -> int:
 
 @dataclass
 class _Kept:
-    """Bytes of storages that autograd holds, each counted once; and most of what a block holds."""
+    """Bytes of the storages that autograd keeps, each counted once, and the most that one block keeps."""
 
     bytes: int = 0
     largest: int = 0
@@ -132,7 +133,7 @@ def _kept(model: DualEncoder, pairs: int, tokens: int) -> _Kept:
 
 @contextmanager
 def _watched(model: nn.Module, found: _Kept) -> Iterator[None]:
-    """Notes what each block adds to what is kept."""
+    """Record how much each block adds to what is kept."""
     before = [0]
 
     def enter(*_: Any) -> None:
@@ -152,7 +153,7 @@ def _watched(model: nn.Module, found: _Kept) -> Iterator[None]:
 
 
 class _Fused(TorchFunctionMode):
-    """Attention as GPUs compute it: without a matrix of its weights, which "meta" would count."""
+    """Attention as GPUs compute it: without a matrix of its weights, which device "meta" would count."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         given = kwargs or {}

@@ -28,29 +28,30 @@ PEAKS = {
     "A10": 125e12,
     "V100": 125e12,
 }
-"""Dense bf16 (V100: fp16) operations a second by the vendor's data sheets; the first name that a GPU's has counts."""
+"""Dense bf16 (V100: fp16) operations per second from the vendors' data sheets; the first name that occurs in a GPU's
+applies."""
 
 
 @dataclass(frozen=True)
 class Costs:
-    """What follows from the architecture alone."""
+    """The costs of a model that depend on its architecture alone."""
 
     image_parameters: int
     text_parameters: int
     image_gflops: float
-    """Of one image, forward; a multiplication and an addition are two."""
+    """Operations of the forward pass of an image, in 1e9; a multiplication and an addition are two."""
     text_gflops: float
-    """Of one text of so many tokens."""
+    """Operations of the forward pass of a text, in 1e9."""
     training_bytes: int
-    """What a pair keeps for the backward pass, in fp32, without checkpointed blocks."""
+    """Bytes that a pair keeps for the backward pass, in fp32, without checkpointed blocks."""
 
 
 def model_costs(config: ModelConfig, tokens: int) -> Costs:
-    """Counted on a model without memory ("meta"), so that any size can be asked for.
+    """Count the costs of a model on a copy without memory (device "meta"), so that any size can be counted.
 
     Args:
         config: the architecture.
-        tokens: of a text, marks included.
+        tokens: the tokens of a text, start and end included.
     """
     with unfilled():
         model = DualEncoder(config, end_id=END, mean=(0.5,) * 3, std=(0.5,) * 3)
@@ -88,7 +89,7 @@ def model_costs(config: ModelConfig, tokens: int) -> Costs:
 
 
 def _saved(kept: dict[int, Tensor], model: DualEncoder) -> int:
-    """Bytes that are kept for the way back, beside the parameters and views of them."""
+    """Return the bytes kept for the backward pass, without parameters and views of them."""
     own = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
     return sum(tensor.untyped_storage().nbytes() for place, tensor in kept.items() if place not in own)
 
@@ -98,21 +99,21 @@ def _count(module: nn.Module) -> int:
 
 
 def peak_flops(device_name: str) -> float | None:
-    """Operations a second that a GPU of this name can do; None if it is not known."""
+    """Return the peak operations per second of a GPU by its name; None if it is not known."""
     return next((peak for name, peak in PEAKS.items() if name in device_name), None)
 
 
 class ModelFlops:
-    """Operations that a run's model needs: forward once, backward twice as many. Those done over again do not count."""
+    """The operations that a run's model needs: backward twice as many as forward. Recomputed ones do not count."""
 
     def __init__(self, config: RunConfig, device_name: str | None) -> None:
-        """``device_name`` of the GPU; None on a CPU."""
+        """Prepare for a GPU by its name, or for a CPU if the name is None."""
         self._config = config
         self.peak = None if device_name is None else peak_flops(device_name)
         self._costs: Costs | None = None
 
     def of_pair(self, tokens: float) -> float:
-        """A training step's share; captions are as long as at the first call, on average."""
+        """Return the operations of a training step per pair; captions are taken to be as long as at the first call."""
         towers = self._config.towers
         if self._costs is None:
             self._costs = model_costs(self._config.model, max(2, round(tokens)))

@@ -22,16 +22,16 @@ STEPS = 5
 
 @dataclass(frozen=True)
 class Throughput:
-    """Pairs a second on this machine, in fp32."""
+    """Pairs per second on this machine, in fp32."""
 
     device: str
     forward: float
     training: float
-    """Forward, backward and an optimiser's step."""
+    """Speed of the whole step: forward pass, backward pass and update."""
 
 
 def throughput(config: ModelConfig, batch: int, tokens: int) -> Throughput:
-    """Median of a few steps on random pairs, on the GPU if there is one."""
+    """Measure the median speed of a few steps on random pairs, on the GPU if there is one."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = DualEncoder(config, end_id=END, mean=(0.5,) * 3, std=(0.5,) * 3).to(device)
     image_BSSC = torch.randint(0, 256, (batch, config.image.size, config.image.size, 3), dtype=torch.uint8).to(device)

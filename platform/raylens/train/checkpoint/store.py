@@ -45,7 +45,7 @@ class CheckpointManifest(BaseModel):
     applied: int
     """Number of steps that were not skipped."""
     scaler: dict[str, float]
-    """State of loss scaling."""
+    """State of loss scaling in fp16."""
     cursor: Cursor
     metrics: dict[str, float] = {}
     """Metrics of the evaluation before the checkpoint, by which the best are kept."""

@@ -41,13 +41,13 @@ class Coordinator:
             threading.Thread(target=self._watch, args=(channel,), name="raylens-wishes", daemon=True).start()
 
     def all_max(self, values: list[int]) -> list[int]:
-        """Implement `Collectives.all_max`."""
+        """Implement `Collectives.all_max`: return the largest of each number over all workers."""
         numbers = torch.tensor(values, dtype=torch.int64)
         dist.all_reduce(numbers, op=dist.ReduceOp.MAX, group=self._group)
         return [int(number) for number in numbers]
 
     def all_gather(self, thing: object) -> list[object]:
-        """Implement `Collectives.all_gather`."""
+        """Implement `Collectives.all_gather`: return the objects of all workers by rank."""
         things: list[object] = [None] * self.workers
         dist.all_gather_object(things, thing, group=self._group)
         return things

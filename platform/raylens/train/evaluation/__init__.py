@@ -1,1 +1,2 @@
-"""Evaluation in the course of a run: all workers embed their share, the first works the figures out meanwhile."""
+"""Evaluation during a run: all workers embed their share, and the first computes the metrics while training
+continues."""

@@ -1,4 +1,4 @@
-"""A worker's share of an evaluation through its towers. Everything here is collective under ZeRO-3.
+"""The embeddings of a worker's share of an evaluation. Every function here is collective under ZeRO-3.
 
 Shapes: n samples of the share, b of a round, D embedding.
 """
@@ -21,7 +21,7 @@ Columns = dict[str, Tensor]
 
 
 class Embedding:
-    """The module, and how much goes through it at a time."""
+    """The module, the batch size for embedding, and the device."""
 
     def __init__(
         self, forward: Forward, batch: int, device: torch.device, most: Callable[[list[int]], list[int]]
@@ -31,10 +31,10 @@ class Embedding:
 
     @torch.no_grad()
     def rows(self, held: EvalShard, call: Callable[[Tensor, Tensor], Columns]) -> Rows:
-        """Of each sample what ``call`` gives for its pixels and ids.
+        """Return what ``call`` computes from the pixels and the ids of each sample.
 
-        All workers call it equally often: ZeRO-3 gathers parameters in common. Who has no more samples takes one more
-        of nothing.
+        All workers call the module equally often, because ZeRO-3 gathers parameters collectively; a worker without
+        samples left embeds one that is discarded.
         """
         rounds = self._all_max([-(-len(held) // self.batch)])[0]
         size, context = self.forward.model.config.image.size, self.forward.model.config.text.context
@@ -57,7 +57,8 @@ def _part(array: NDArray[np.generic] | None, rows: slice, shape: tuple[int, ...]
 
 
 def embed_pairs(embedding: Embedding, held: EvalShard) -> tuple[Rows, float, float | None]:
-    """Both embeddings of each pair, the logarithm of the logit scale and the bias; or the loss of each pair alone."""
+    """Return both embeddings of each pair, the logarithm of the logit scale, and the bias; or only the loss of each
+    pair."""
     scale: list[float] = []
     bias: list[float] = []
 
@@ -79,17 +80,17 @@ def embed_pairs(embedding: Embedding, held: EvalShard) -> tuple[Rows, float, flo
 
 
 def embed_images(embedding: Embedding, held: EvalShard) -> Rows:
-    """Of each labelled image its embedding and its label."""
+    """Return the embedding and the label of each labelled image."""
     rows = embedding.rows(held, lambda image, _: {"image": embedding.forward.embed_images(image)})
     rows.columns["label"] = np.array(held.labels_n, dtype=np.int64)
     return rows
 
 
 def embed_texts(embedding: Embedding, held: EvalShard) -> Rows:
-    """Of each prompt its embedding."""
+    """Return the embedding of each prompt."""
     return embedding.rows(held, lambda _, ids: {"text": embedding.forward.embed_texts(ids)})
 
 
 def _word(ids_T: NDArray[np.int32]) -> int:
-    """Equal for equal texts, on every machine."""
+    """Return a hash that is equal for equal texts, on every machine."""
     return int.from_bytes(hashlib.blake2b(ids_T.tobytes(), digest_size=8).digest(), "little", signed=True)

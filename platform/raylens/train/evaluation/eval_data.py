@@ -1,4 +1,4 @@
-"""A worker's share of what a run is evaluated on, read once and kept in its memory.
+"""A worker's share of the evaluation data, read once and kept in memory.
 
 Shapes: n samples of the share, S image size, T tokens.
 """
@@ -24,7 +24,7 @@ Place = tuple[int, int]
 
 
 class WorkerShare(NamedTuple):
-    """A worker among all."""
+    """The rank of a worker among all workers."""
 
     rank: int
     workers: int
@@ -32,7 +32,7 @@ class WorkerShare(NamedTuple):
 
 @dataclass(frozen=True)
 class EvalShard:
-    """Rows that are embedded; those of all workers together are in the order of their places."""
+    """The samples that one worker embeds; those of all workers together are ordered by their places."""
 
     places: tuple[Place, ...]
     names: tuple[str, ...] = ()
@@ -40,7 +40,7 @@ class EvalShard:
     ids_nT: NDArray[np.int32] | None = None
     labels_n: tuple[int, ...] = ()
     unreadable: tuple[tuple[str, str], ...] = ()
-    """Names and reasons; they have no row."""
+    """Names of the unreadable images, which have no row, and the reasons."""
 
     def __len__(self) -> int:
         return len(self.places)
@@ -48,15 +48,15 @@ class EvalShard:
 
 @dataclass(frozen=True)
 class EvalData:
-    """Everything that a worker embeds in an evaluation."""
+    """All data that one worker embeds in an evaluation."""
 
     pairs: EvalShard | None
     labelled: tuple[tuple[EvalShard, EvalShard], ...]
-    """Images and prompts."""
+    """The images and the prompts of each labelled set."""
 
     @property
     def unreadable(self) -> int:
-        """Images."""
+        """Return the number of unreadable images."""
         sets = [*(images for images, _ in self.labelled), *([self.pairs] if self.pairs else [])]
         return sum(len(one.unreadable) for one in sets)
 
@@ -64,7 +64,7 @@ class EvalData:
 def read_pairs(
     home: str, used: int, share: WorkerShare, preprocess: Preprocess, tokenizer: Tokenizer, context: int
 ) -> EvalShard:
-    """The share of ``used`` evenly spaced pairs, each with the first of its captions.
+    """Read the worker's share of ``used`` evenly spaced pairs, each with the first of its captions.
 
     Raises:
         StorageError: the store does not answer.
@@ -85,11 +85,11 @@ def read_pairs(
 
 
 def read_labelled(shards: LabelledShards, share: WorkerShare, preprocess: Preprocess) -> EvalShard:
-    """The share of the images, whole shards of it.
+    """Read the worker's share of the labelled images: whole shards of them.
 
     Raises:
         StorageError: the store does not answer.
-        DataError: a sample has no label, or one that is no class.
+        DataError: a sample has no label, or its label is not a class.
     """
     rows, labels, store = [], [], shards.source.store
     for at in range(share.rank, len(shards.shards), share.workers):
@@ -103,7 +103,7 @@ def read_labelled(shards: LabelledShards, share: WorkerShare, preprocess: Prepro
 
 
 def read_prompts(shards: LabelledShards, share: WorkerShare, tokenizer: Tokenizer, context: int) -> EvalShard:
-    """The share of all prompts of all classes."""
+    """Tokenise the worker's share of the prompts of all classes."""
     flat = [(at, prompt) for at, prompt in enumerate(chain.from_iterable(shards.classes.prompts()))]
     mine = flat[share.rank :: share.workers]
     ids_nT, _ = tokenizer([prompt for _, prompt in mine], context)

@@ -1,4 +1,4 @@
-"""What a run is evaluated on, found and looked at before it starts."""
+"""The evaluation sets of a run, located and checked before it starts."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ __all__ = ["EvalSets", "LabelledShards", "open_eval_sets"]
 
 @dataclass(frozen=True)
 class LabelledShards:
-    """A classification task; travels by pickle."""
+    """A classification task; instances are pickled."""
 
     source: Source
     shards: tuple[ObjectInfo, ...]
@@ -25,14 +25,14 @@ class LabelledShards:
 
 @dataclass(frozen=True)
 class EvalSets:
-    """Of a run; travels by pickle."""
+    """The evaluation sets of a run; instances are pickled."""
 
     pairs_home: str | None = None
     """URI of the manifest of the pairs."""
     pairs: int = 0
-    """How many of them are used."""
+    """Number of pairs that are used."""
     labelled: tuple[tuple[str, LabelledShards], ...] = ()
-    """By name."""
+    """The labelled sets with their names."""
 
     def __bool__(self) -> bool:
         return self.pairs_home is not None or bool(self.labelled)
@@ -42,7 +42,7 @@ def open_eval_sets(config: EvaluationConfig, cache: Store, say: Callable[[str], 
     """Index the pairs, and read the classes of the labelled sets.
 
     Raises:
-        ConfigError: the sets cannot be found or used; names the field.
+        ConfigError: a set cannot be read or used; names the field.
         ManifestError: there are no shards, or none is usable.
         DataError: the first sample of a labelled set has no label.
     """

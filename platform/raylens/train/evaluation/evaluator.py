@@ -1,4 +1,4 @@
-"""When a run is evaluated, and what is heard of it."""
+"""The evaluations of a run: when they are due, and their results."""
 
 import time
 from collections.abc import Callable
@@ -25,12 +25,12 @@ LOOK_SECONDS = 0.2
 
 @dataclass(frozen=True)
 class Embedded:
-    """What a worker sends to the first."""
+    """The embeddings that a worker sends to the first worker."""
 
     pairs: tuple[Rows, float, float | None] | None
-    """Rows, the logarithm of the logit scale, and the bias."""
+    """The rows, the logarithm of the logit scale, and the bias."""
     labelled: list[tuple[Rows, Rows]]
-    """Images and prompts."""
+    """The rows of images and of prompts of each labelled set."""
     unreadable: int
 
 
@@ -58,7 +58,16 @@ class _Loader:
 
 
 class Evaluator:
-    """Of one worker."""
+    """Evaluates the model on one worker, together with the others.
+
+    Args:
+        config: the configuration of the run.
+        sets: the evaluation sets.
+        tokenizer: the tokenizer of the run.
+        preprocess: the image preprocessing of the run.
+        coordinator: the connection to the other workers.
+        steps: the steps of the whole run.
+    """
 
     def __init__(
         self,
@@ -77,7 +86,7 @@ class Evaluator:
         self._unheard: list[PendingEval] = []
 
     def due(self, step: int, *, saving: bool) -> bool:
-        """Whether there is an evaluation after this step, which a checkpoint follows or not."""
+        """Return whether an evaluation is due after this step; ``saving`` tells whether a checkpoint follows."""
         config = self._config
         if not self._sets:
             return False
@@ -86,16 +95,16 @@ class Evaluator:
         return compared or step % config.evaluation.every_steps == 0 or step == self._steps
 
     def begin(self, step: int, forward: Forward, batch: int, device: torch.device) -> float:
-        """Embed everything; the first worker then works the figures out while training goes on. Collective.
+        """Embed all evaluation data; the first worker then computes the metrics while training continues. Collective.
 
         Args:
-            step: after which.
-            forward: the module, ready for evaluation.
-            batch: samples that go through it at a time.
-            device: of the module.
+            step: the step after which the model is evaluated.
+            forward: the module, in evaluation mode.
+            batch: the number of samples that pass through it at a time.
+            device: the device of the module.
 
         Returns:
-            Seconds that it took.
+            The seconds for which training was paused.
         """
         began = time.monotonic()
         self.wait()  # embeddings of two evaluations at a time might not fit the memory
@@ -125,18 +134,18 @@ class Evaluator:
             self._unheard.append(self._pending)
 
     def poll(self) -> EvalResult | None:
-        """On the first worker, what was found, once it is; then nothing more."""
+        """Return the next result on the first worker, once, when its metrics have been computed; otherwise None."""
         if not self._unheard or self._unheard[0].busy:
             return None
         return self._unheard.pop(0).result()
 
     def wait(self) -> None:
-        """Until what is under way is worked out."""
+        """Wait until the metrics of the last evaluation have been computed."""
         if self._pending is not None:
             self._pending.result()
 
     def later(self, step: int) -> Callable[[], dict[str, float]]:
-        """For the first worker to ask in another thread: metrics after this step, once they are worked out, or none."""
+        """Return a function that waits for the metrics after this step; the first worker calls it in another thread."""
         pending = self._pending
         return lambda: pending.result().metrics if pending is not None and pending.step == step else {}
 

@@ -15,7 +15,7 @@ class DataWait:
     """Seconds that one worker spent over some steps; instances can be added."""
 
     seconds: float = 0.0
-    """Total time, waiting included."""
+    """Total time of the steps, waiting included."""
     made: float = 0.0
     """Time spent waiting for a batch that had not been made yet."""
     sent: float = 0.0

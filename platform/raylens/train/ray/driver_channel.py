@@ -1,4 +1,4 @@
-"""Where the workers of a run and whoever started it leave word for each other."""
+"""The channel between a run's workers and its driver: events in one direction, requests in the other."""
 
 from collections.abc import Callable
 from threading import Event, Thread
@@ -16,7 +16,7 @@ LOOK_SECONDS = 10
 
 
 class DriverChannel:
-    """Keeps news until it is known that they arrived; and what the workers are to know."""
+    """An actor that keeps events until the driver has received them, and the driver's requests to the workers."""
 
     def __init__(self) -> None:
         self._news: list[RunEvent] = []
@@ -25,7 +25,7 @@ class DriverChannel:
         self._stop = False
 
     def begin_at(self, step: int) -> None:
-        """The stream of data was made to go on after this step, so this is where the workers must go on."""
+        """Set the step after which the stream of data begins, which is where the workers must begin."""
         self._start = step
 
     def start(self) -> int:
@@ -41,19 +41,19 @@ class DriverChannel:
         self._news.append(event)
 
     def after(self, arrived: int) -> list[RunEvent]:
-        """All but the first ``arrived`` news, which are forgotten."""
+        """Return all events but the first ``arrived``, and forget those."""
         self._news, self._first = self._news[arrived - self._first :], arrived
         return self._news
 
 
 def open_channel() -> Any:
-    """A board that workers post to; takes no CPU of the cluster, and lives on the node of whoever asks for it."""
+    """Create a channel for a run; it uses no CPU of the cluster and runs on the node of the caller."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     return ray.remote(num_cpus=0, scheduling_strategy=here)(DriverChannel).remote()
 
 
 class EventForwarder:
-    """While inside, pass on news from a board to a function that never raises, in a thread of its own."""
+    """Forwards the events of a channel to a function that never raises, in a thread, within a block."""
 
     def __init__(self, source: Any, on_event: Callable[[RunEvent], None]) -> None:
         self._source = source

@@ -1,4 +1,4 @@
-"""What a run waits for while it waits for machines: said as a warning, each thing once until it changes."""
+"""Warnings about the resources that a run waits for, each given once until it changes."""
 
 import threading
 import time
@@ -19,15 +19,15 @@ __all__ = ["ResourceMonitor"]
 LOOK_SECONDS = 5.0
 END_SECONDS = 30.0
 BUSY_SECONDS = 30.0
-"""So long after the start, or a restart, workers that are not there are waiting for room."""
+"""Seconds after a start or a restart, from which on missing workers count as waiting for resources."""
 
 
 class ResourceMonitor:
-    """Inside, looks at the cluster every few seconds, in a thread of its own.
+    """Checks the cluster every few seconds, in a thread, within a block.
 
     Args:
-        config: of the run.
-        tell: is given warnings; called in the thread.
+        config: the configuration of the run.
+        on_event: receives the warnings, in the thread.
     """
 
     def __init__(self, config: RunConfig, on_event: Callable[[RunEvent], object]) -> None:
@@ -49,7 +49,7 @@ class ResourceMonitor:
         self._thread.join(timeout=END_SECONDS)
 
     def hear(self, event: RunEvent) -> None:
-        """News of the run, which tell whether its workers are up."""
+        """Record from an event of the run whether its workers are up."""
         if isinstance(event, Started | Restarting):
             self._running, self._since = isinstance(event, Started), time.monotonic()
 
@@ -75,7 +75,7 @@ class ResourceMonitor:
         return f"waiting for room: the cluster is large enough, and other work holds it; free are {shown}"
 
     def _is_reserved(self) -> bool:
-        """Whether Ray has set room aside for as many workers: then they are starting."""
+        """Return whether Ray has reserved resources for all workers, which are then starting."""
         workers, _ = resource_requests(self._config, placement_of(self._config))
         each = {name: float(size) for name, size in workers.each.items() if size}
         for group in placement_group_table().values():
@@ -86,7 +86,7 @@ class ResourceMonitor:
 
 
 def _launches() -> str:
-    """What the autoscaler is about, if there is one."""
+    """Return what the autoscaler is launching and what it failed to launch; empty without an autoscaler."""
     coming, failed = launches(autoscaler_status().autoscaling_state)
     parts = [f"being made: {', '.join(coming)}"] if coming else []
     parts += [f"could not be made: {', '.join(failed)}"] if failed else []

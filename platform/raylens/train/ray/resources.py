@@ -1,4 +1,4 @@
-"""Whether a cluster has room for a run, and on which of its nodes."""
+"""The resources of a run: whether a cluster can hold it, and on which of its nodes."""
 
 from collections.abc import Callable
 
@@ -19,21 +19,21 @@ __all__ = [
 ]
 
 DATA_CPUS = 1
-"""CPUs that must be left for the stream; without one, training and data wait for each other for ever."""
+"""CPUs that are left for the stream of data; without any, training and data would wait for each other forever."""
 WORKER = "training worker"
 SHOWN = 4
-"""Nodes that a message lists."""
+"""Number of nodes that a message lists at most."""
 
 
 def placement_of(config: RunConfig) -> Placement:
-    """The groups of the cluster's nodes, as far as the run keeps to them."""
+    """Return the groups of the cluster's nodes, or none if the run may be placed anywhere."""
     if config.scale.placement == "anywhere":
         return Placement()
     return placement()
 
 
 def resource_requests(config: RunConfig, placement: Placement) -> tuple[Ask, Ask]:
-    """What a run needs at the least: its fewest workers, and a task of the stream."""
+    """Return what a run needs at least: its smallest number of workers, and one task of the stream."""
     scale = config.scale
     each = {"CPU": scale.cpus_per_worker, "GPU": scale.gpus_per_worker}
     return (
@@ -43,14 +43,14 @@ def resource_requests(config: RunConfig, placement: Placement) -> tuple[Ask, Ask
 
 
 def check_resources(config: RunConfig, say: Callable[[str], None]) -> None:
-    """Say before the start what Ray would wait for for ever.
+    """Fail fast when the cluster can never hold the run.
 
     Args:
-        config: of the run.
-        say: is told where nodes are waited for.
+        config: the configuration of the run.
+        say: receives a line if the run waits for nodes.
 
     Raises:
-        ClusterError: there is not enough for the fewest workers, and will not be; names the setting and the resource.
+        ClusterError: the smallest number of workers does not fit and never will; names the setting and the resource.
     """
     found = lasting_shortage(resource_requests(config, placement_of(config)), say)
     if found is not None:
@@ -58,12 +58,12 @@ def check_resources(config: RunConfig, say: Callable[[str], None]) -> None:
 
 
 def current_shortage(config: RunConfig) -> Shortage | None:
-    """What the nodes that are there now lack for the run."""
+    """Return what the present nodes lack for the run, or None."""
     return shortage(resource_requests(config, placement_of(config)), live_nodes())
 
 
 def nodes_are_coming(config: RunConfig) -> bool:
-    """Whether the run has to wait for nodes which the cluster can still get."""
+    """Return whether the run waits for nodes that the cluster can still add."""
     asks, live = resource_requests(config, placement_of(config)), live_nodes()
     if shortage(asks, live) is None:
         return False
@@ -72,7 +72,7 @@ def nodes_are_coming(config: RunConfig) -> bool:
 
 
 def shortage_text(config: RunConfig, found: Shortage) -> str:
-    """What is missing, and where."""
+    """Return a message that says what is missing, and where."""
     return f"{_need(config, found)}, {_have(found)}"
 
 
@@ -116,7 +116,7 @@ def _remedy(config: RunConfig, found: Shortage) -> str:
 
 
 def _group(found: Shortage) -> str | None:
-    """The group of nodes that what is missing has to be on, if it is one."""
+    """Return the group of nodes that must have the missing resource, or None if any node may."""
     groups = {ask.selector.get(GROUP_LABEL) for ask in found.asks}
     return groups.pop() if len(groups) == 1 else None
 

@@ -1,8 +1,8 @@
 """Deals the stream of data out to the workers of a run, beginning while they start.
 
-Ray Train's own callback has an actor that makes the stream when the first worker asks for its share, so that all of its
-start-up comes behind the workers'. Here the process that deals blocks out starts beside the workers, and makes the
-first blocks while they import torch. Both callbacks and iterators are Ray's internal interfaces, as of 2.60.
+Ray Train's own callback has an actor that creates the stream when the first worker asks for its share, so that the
+stream starts only after the workers. Here the process that deals blocks out starts beside the workers, and makes the
+first blocks while they import torch. Both callbacks and iterators are Ray's internal interfaces (2.60).
 """
 
 import atexit
@@ -27,10 +27,10 @@ SHUTDOWN_SECONDS = 5.0
 
 
 class StreamCallback(WorkerGroupCallback):  # type: ignore[misc] # Ray is untyped here
-    """Makes a stream for each start of the workers, also after a failure, and ends it with them.
+    """Creates a stream for each start of the workers, also after a failure, and ends it with them.
 
     Args:
-        make: returns the stream from where the workers will begin; called in Ray Train's controller.
+        make: returns the stream from the position at which the workers begin; called in Ray Train's controller.
         selector: labels of the nodes that make the data.
     """
 
@@ -51,18 +51,18 @@ class StreamCallback(WorkerGroupCallback):  # type: ignore[misc] # Ray is untype
         self._coordinator().__ray_call__.remote(_end_at_once)
 
     def before_init_train_context(self, workers: list[Any]) -> dict[str, list[Any]]:
-        """Have the first blocks made, now that the workers have their CPUs, and tell each worker its share."""
+        """Start the first blocks, now that the workers have their CPUs, and give each worker its share."""
         epochs = [self._coordinator().start_epoch.remote(rank) for rank in range(len(workers))]
         shares = zip(self._shares, epochs, strict=True)
         return {"dataset_shard_provider": [_Share(_begun(share, epoch)) for share, epoch in shares]}
 
     def after_worker_group_shutdown(self, worker_group_context: Any) -> None:
-        """End the stream and free what it holds."""
+        """End the stream, and free what it holds."""
         del worker_group_context
         self._end()
 
     def after_worker_group_abort(self, worker_group_context: Any) -> None:
-        """End the stream after the workers were ended at once."""
+        """End the stream after the workers were killed."""
         del worker_group_context
         self._end()
 
@@ -89,18 +89,18 @@ def _begun(share: StreamSplitDataIterator, epoch: Any) -> StreamSplitDataIterato
 
 @dataclass(frozen=True)
 class _Begun:
-    """A handle of the coordinator for an iterator whose only epoch has begun already."""
+    """A handle of the stream's coordinator, for an iterator whose only epoch has begun already."""
 
     actor: Any
     epoch: Any
-    """Reference to the epoch's number."""
+    """Reference to the number of the epoch."""
 
     @property
     def start_epoch(self) -> "_Begun":
         return self
 
     def remote(self, _: int) -> Any:
-        """Stand for the call that would begin an epoch, and wait for all workers to make it."""
+        """Replace the call that would begin an epoch and wait until all workers make it."""
         return self.epoch
 
     def __getattr__(self, name: str) -> Any:
@@ -111,7 +111,7 @@ class _Begun:
 
 @dataclass(frozen=True)
 class _Share:
-    """What `ray.train.get_dataset_shard` asks in a worker."""
+    """The object that `ray.train.get_dataset_shard` queries in a worker."""
 
     share: StreamSplitDataIterator
 

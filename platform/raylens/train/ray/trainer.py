@@ -1,6 +1,6 @@
-"""Ray Train, told which numbers of workers may be, and which failures are worth another try.
+"""Ray's trainer, with policies for the number of workers and for failures.
 
-Its policies for both are internal interfaces, as of Ray 2.60; the trainer takes ours in their place.
+Both policies are internal interfaces of Ray (2.60); the trainer replaces Ray's own by those of this file.
 """
 
 import contextlib
@@ -39,15 +39,15 @@ if TYPE_CHECKING:
 __all__ = ["Trainer", "WorkerStart", "workers_to_start"]
 
 OUTAGE_SECONDS = 1800.0
-"""So long may the store be away before a run gives up."""
+"""Seconds for which the store may be unreachable before a run gives up."""
 
 
 class Trainer(DataParallelTrainer):  # type: ignore[misc] # Ray is untyped here
     """Ray's trainer with raylens' own policies and stream of data.
 
-    On a cluster that this command started and will end, a run has fewer processes, and takes those that Ray started in
-    advance: everything in such a cluster has this process's environment, so that nothing needs a runtime environment
-    of its own; nobody else's node is taken away; and nothing that a lost driver leaves reserved outlives it.
+    On a cluster that this command started and will end, a run has fewer processes, and uses those that Ray started in
+    advance: everything in such a cluster has this process's environment, so that nothing needs a runtime environment of
+    its own; no other user's node is taken away; and nothing that a lost driver leaves reserved outlives the cluster.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Trainer(DataParallelTrainer):  # type: ignore[misc] # Ray is untyped here
         return [one for one in super()._create_default_callbacks() if not isinstance(one, unwanted)] + [self._stream]
 
     def _register_sigint_handler(self, controller: Any) -> None:
-        """Ray's own would end the run at the first Ctrl-C."""
+        """Register nothing: Ray's handler would end the run at the first Ctrl-C."""
 
         def abort() -> None:
             # The controller ends with its workers, and cannot answer.
@@ -97,7 +97,7 @@ class Trainer(DataParallelTrainer):  # type: ignore[misc] # Ray is untyped here
 
 
 class _Workers(WorkerGroup):  # type: ignore[misc]
-    """Workers in processes that Ray started in advance: these have no runtime environment of their own."""
+    """Workers in processes that Ray started in advance, which have no runtime environment of their own."""
 
     @staticmethod
     def _get_worker_runtime_env(custom_runtime_env: Any) -> dict[str, Any]:
@@ -117,12 +117,12 @@ _starting: dict[str, int] = {}
 
 
 def workers_to_start(otherwise: int) -> int:
-    """In the controller: how many workers were decided on, or a fixed number."""
+    """Return the number of workers that the policy chose, or ``otherwise`` if it is fixed; called in the controller."""
     return _starting.get("workers", otherwise)
 
 
 class DivisorScalingPolicy(ElasticScalingPolicy):  # type: ignore[misc]
-    """As many workers as there is room for, of the numbers that share a global batch equally."""
+    """Chooses the largest number of workers that fits, of those that share a global batch equally."""
 
     def __init__(self, scaling_config: Any, run: RunConfig) -> None:
         super().__init__(scaling_config)
@@ -146,7 +146,7 @@ class DivisorScalingPolicy(ElasticScalingPolicy):  # type: ignore[misc]
 
 
 class RetryPolicy(FailurePolicy):  # type: ignore[misc]
-    """Try again, unless the same would only come again, or too many tries in a row brought no new checkpoint."""
+    """Retries a run after a failure that may not recur, up to a number of failures without a new checkpoint."""
 
     def __init__(self, run: RunConfig, checkpoints: Checkpoints, channel: Any) -> None:
         super().__init__(ray.train.FailureConfig())
@@ -155,7 +155,7 @@ class RetryPolicy(FailurePolicy):  # type: ignore[misc]
         self._unreachable_since: float | None = None
 
     def make_decision(self, training_failed_error: Any) -> Any:
-        """Of what to do about an error."""
+        """Implement `FailurePolicy.make_decision`: retry or raise."""
         if _is_short_of_room(training_failed_error) and nodes_are_coming(self._run):
             return FailureDecision.RETRY  # machines take minutes to be made; nothing has failed
         own = _own(training_failed_error)
@@ -192,7 +192,7 @@ def _is_short_of_room(error: Any) -> bool:
 
 
 def _own(error: Any) -> RaylensError | None:
-    """The error raised on purpose that is behind a failure; of several the one that ends the run."""
+    """Return the error of raylens behind a failure; of several, the one that ends the run."""
     errors = (error, *getattr(error, "worker_failures", {}).values())
     found = [own for one in errors if (own := own_error(one)) is not None]
     return min(found, key=lambda own: isinstance(own, UnreachableError), default=None)
@@ -213,16 +213,16 @@ def _first_line(error: object) -> str:
 
 
 class WorkerStart(WorkerGroupCallback):  # type: ignore[misc]
-    """Tells of workers that have begun to load, and has each note SIGTERM in its main thread before it trains."""
+    """Reports workers that have started, and makes each record SIGTERM in its main thread before it trains."""
 
     def __init__(self, channel: Any) -> None:
         self._channel = channel
 
     def before_init_train_context(self, workers: list[Any]) -> dict[str, list[Any]]:
-        """See Ray Train."""
+        """Implement `WorkerGroupCallback.before_init_train_context`: report that the workers are up."""
         self._channel.post.remote(Preparing(f"{len(workers)} worker processes up; loading torch and DeepSpeed"))
         return {}
 
     def after_worker_group_start(self, worker_group: Any) -> None:
-        """See Ray Train."""
+        """Implement `WorkerGroupCallback.after_worker_group_start`: listen for SIGTERM."""
         worker_group.execute(listen_for_term)

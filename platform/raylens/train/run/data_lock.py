@@ -1,4 +1,4 @@
-"""The data that a run began with: settled at its first start, and checked at every later one."""
+"""The data of a run, recorded at its first start and verified at every later one."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -18,10 +18,10 @@ NAME = "data.json"
 def load_manifests(
     run: Store, sources: Sequence[SourceConfig], cache: Store, say: Callable[[str], None]
 ) -> list[Manifest]:
-    """The manifest of each data set; for a run that began before, of the very data that it began with.
+    """Return the manifest of each data set, and verify that a resumed run has the data that it began with.
 
     Raises:
-        ManifestError: no shards, none usable, or a shard is not what it was when the run began; names it.
+        ManifestError: there are no shards, none is usable, or a shard has changed since the run began; names it.
     """
     found = [_manifest(source, cache, say) for source in sources]
     for manifest, (home, digest) in zip(found, _pinned(run), strict=False):
@@ -35,7 +35,7 @@ def load_manifests(
 
 
 def lock_manifests(run: Store, manifests: Sequence[Manifest]) -> None:
-    """Settle on the data of a run."""
+    """Record the data of a run at its first start."""
     if not _pinned(run):
         rows = [{"manifest": manifest.home, "digest": manifest.digest} for manifest in manifests]
         run.write(NAME, json.dumps(rows, indent=1).encode())
@@ -65,7 +65,7 @@ def _manifest(config: SourceConfig, cache: Store, say: Callable[[str], None]) ->
 
 
 class _Progress:
-    """Says how far the index is, at every tenth."""
+    """Reports the progress of indexing at every tenth."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say, self._told = say, 0
@@ -77,7 +77,7 @@ class _Progress:
 
 
 def _changes(old: Manifest | None, new: Manifest) -> str:
-    """Which shards differ, the first few by name."""
+    """Return which shards differ, the first few by name."""
     if old is None:
         return "its shards changed, and the manifest of then is gone"
     before, after = (_shards(manifest) for manifest in (old, new))

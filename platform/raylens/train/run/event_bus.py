@@ -1,4 +1,4 @@
-"""Several who hear the news of a run, none of whom can keep it from the others."""
+"""The listeners of a run's events; none of them can keep an event from the others."""
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -15,11 +15,12 @@ __all__ = ["EventBus", "RunObservers"]
 
 
 class EventBus:
-    """Passes news on. Who raises is said of once, to everybody else, and is told of what comes next all the same.
+    """Forwards events to listeners. A listener that raises is reported once, and receives the following events all the
+    same.
 
     Args:
-        listeners: by the name that a warning calls them.
-        say: is given the warning as a line, too: whoever shows news may be the one who fails.
+        listeners: functions by the names that a warning uses.
+        say: receives the warning as a line as well, because the listener that shows events may be the one that fails.
     """
 
     def __init__(self, listeners: Mapping[str, Callable[[RunEvent], None]], say: Callable[[str], None]) -> None:
@@ -28,7 +29,7 @@ class EventBus:
         self._failing: set[str] = set()
 
     def on_event(self, event: RunEvent) -> None:
-        """In the order of the listeners."""
+        """Forward an event to all listeners, in their order."""
         for name, listener in self._listeners.items():
             self._pass_on(name, listener, event)
 
@@ -51,10 +52,10 @@ class EventBus:
 
 
 class RunObservers:
-    """Hears from the start of training to its end.
+    """The listeners of a run: its event log, its trackers, and the caller's function.
 
     Raises:
-        ConfigError: a tool that the configuration names cannot be used.
+        ConfigError: a tracker that the configuration names cannot be used.
     """
 
     def __init__(
@@ -77,5 +78,5 @@ class RunObservers:
         self._stack.__exit__(kind, error, trace)
 
     def on_event(self, event: RunEvent) -> None:
-        """What the workers tell. Never raises what a listener does: see `EventBus`."""
+        """Forward an event of the run; exceptions of listeners are handled as in `EventBus`."""
         self._listeners.on_event(event)

@@ -1,4 +1,4 @@
-"""``events.jsonl`` of a run: when it started, was restarted, saved and ended, as whoever started it heard."""
+"""``events.jsonl`` of a run: when it started, restarted, saved, evaluated, warned and ended."""
 
 from datetime import UTC, datetime
 from types import TracebackType
@@ -12,7 +12,7 @@ __all__ = ["EventLog"]
 
 
 class EventLog:
-    """Writes down news."""
+    """Writes the events of a run, and how it ended."""
 
     def __init__(self, run: Store) -> None:
         self._log = JsonlWriter(run, EVENTS, None, every_seconds=2.0)
@@ -33,7 +33,7 @@ class EventLog:
         self._log.flush()
 
     def on_event(self, event: RunEvent) -> None:
-        """News of the workers."""
+        """Write an event of the workers."""
         if isinstance(event, Metrics):
             self._step = event.record.step
         elif isinstance(event, Started):

@@ -1,4 +1,4 @@
-"""A run that goes on from the state of another, with other settings: what population-based training copies."""
+"""A run that continues from the state of another with other settings, as population-based training needs."""
 
 import math
 import tempfile
@@ -22,26 +22,26 @@ LOG_SCALE = "logit_scale"
 
 
 def scale_shift(before: RunConfig, after: RunConfig) -> float:
-    """What to add to the logarithm of the logit scale when a run's temperature is changed on the way.
+    """Return what to add to the logarithm of the logit scale when the temperature of a forked run changes.
 
-    A learned temperature is moved by the factor between the two settings and learned on from there; a fixed one is then
-    what the new setting says.
+    A learned temperature is scaled by the ratio of the two settings and learned from there; a fixed one becomes the new
+    setting.
     """
     return math.log(after.objective.initial_scale) - math.log(before.objective.initial_scale)
 
 
 def fork(source: Store, step: int, target: Store, *, shift: float = 0.0) -> None:
-    """Make a complete checkpoint of one run the first one of another, which then resumes from it.
+    """Copy a complete checkpoint of one run into another, which then resumes from it.
 
     Args:
-        source: folder of a run.
-        step: of a complete checkpoint there.
-        target: folder of the new run; a fork that was made before is left as it is.
-        shift: see `scale_shift`.
+        source: the folder of the existing run.
+        step: the step of a complete checkpoint there.
+        target: the folder of the new run; an existing fork is left unchanged.
+        shift: the result of `scale_shift`.
 
     Raises:
         NotFoundError: there is no such checkpoint.
-        CheckpointError: it is damaged.
+        CheckpointError: the checkpoint is damaged.
     """
     old, new = Checkpoints(source), Checkpoints(target)
     if step in new.steps():

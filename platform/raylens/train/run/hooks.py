@@ -1,4 +1,4 @@
-"""What the loop calls on a Ray Train worker: records, evaluations and checkpoints, brought together."""
+"""The hooks of the training loop on a Ray Train worker: metrics, evaluations and checkpoints."""
 
 import uuid
 
@@ -21,7 +21,7 @@ __all__ = ["WorkerHooks"]
 
 
 class WorkerHooks:
-    """Of one worker. All methods are collective."""
+    """The hooks of one worker; all methods are collective."""
 
     def __init__(self, spec: WorkerSpec, engine: ZeroEngine, coordinator: Coordinator, start: int) -> None:
         self._spec, self._engine, self._coordinator = spec, engine, coordinator
@@ -36,7 +36,7 @@ class WorkerHooks:
         self._problem = ""
 
     def as_hooks(self) -> loop.Hooks:
-        """For the loop."""
+        """Return the functions that the loop calls."""
         return loop.Hooks(
             log=self._records.add,
             due=self._saving.due,
@@ -61,7 +61,7 @@ class WorkerHooks:
             return self._evaluator.begin(step, forward, self._engine.micro_batch, ray.train.torch.get_device())
 
     def _hear(self) -> None:
-        """What evaluations found, once it is worked out. Not collective."""
+        """Log the evaluations whose metrics have been computed. Not collective."""
         while (found := self._evaluator.poll()) is not None:
             if found.problem and found.problem != self._problem:
                 self._warn(f"warning: evaluation after step {found.step}: {found.problem}")
@@ -92,7 +92,7 @@ class WorkerHooks:
         return SaveRequest(snapshot, manifest, self._evaluator.later(step))
 
     def finish(self) -> None:
-        """After the last step: what was recorded is written."""
+        """Wait for checkpoint and evaluation after the last step, and write what was recorded."""
         self._saving.wait()
         self._evaluator.wait()
         self._hear()

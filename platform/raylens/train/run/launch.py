@@ -33,27 +33,27 @@ __all__ = ["FitResult", "RunResult", "fit", "train"]
 
 COLLECTIVE_TIMEOUT_SECONDS = 300
 RESIZE_SECONDS = 60.0
-"""Between two looks at whether the cluster has room for more workers, or for as many."""
+"""Seconds between two checks of whether the cluster has resources for more workers."""
 
 
 @dataclass(frozen=True)
 class FitResult:
-    """A run whose last step was taken."""
+    """A run that has taken its last step."""
 
     prepared: PreparedRun
     checkpoints: Checkpoints
     resumed_at: int
-    """The step that this start went on from; 0 for a fresh run, all steps if there was nothing left to do."""
+    """The step from which this start resumed; 0 for a new run, and all steps if nothing was left to do."""
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """A finished run."""
+    """A finished run, with its registered model."""
 
     run_uri: str
     steps: int
     resumed_at: int
-    """The step that this start went on from; 0 for a fresh run, ``steps`` if there was nothing left to do."""
+    """The step from which this start resumed; 0 for a new run, and ``steps`` if nothing was left to do."""
     samples: int
     version: "Version"
 
@@ -61,10 +61,10 @@ class RunResult:
 def train(
     config: RunConfig, *, say: Callable[[str], None] = print, on_event: Callable[[RunEvent], None] | None = None
 ) -> RunResult:
-    """`fit`, and register the encoder.
+    """Train as `fit` does, and register the encoder.
 
     Raises:
-        RaylensError: bad input, a cluster too small, or a diagnosis of what went wrong in training.
+        RaylensError: the input is bad, the cluster is too small, or training failed; the message gives the diagnosis.
     """
     fitted = fit(config, say=say, on_event=on_event)
     from raylens.train.run.publish import publish  # with torch, of which this process makes no use before
@@ -81,19 +81,19 @@ def fit(
     on_event: Callable[[RunEvent], None] | None = None,
     interrupts: Interrupts | None = None,
 ) -> FitResult:
-    """Run to the last step, from the newest checkpoint if there is one.
+    """Train to the last step, from the newest checkpoint if there is one.
 
-    Ray must be initialised. The same call again resumes, or finds that nothing is left to do.
+    Ray must be initialised. A repeated call resumes the run, or finds that nothing is left to do.
 
     Args:
-        config: the run.
-        say: is given one line for each phase.
-        tell: is given news of the workers as it comes.
-        interrupts: ends the run from outside; by itself it listens to signals in the main thread.
+        config: the configuration of the run.
+        say: receives one line for each phase.
+        on_event: receives the events of the workers.
+        interrupts: ends the run from outside; by default, signals to the main thread do.
 
     Raises:
         MissingExtraError: ``raylens[train]`` is not installed.
-        RaylensError: bad input, a cluster too small, or a diagnosis of what went wrong in training.
+        RaylensError: the input is bad, the cluster is too small, or training failed; the message gives the diagnosis.
     """
     require_extra("train", "training")
     check_resources(config, say)
@@ -139,17 +139,17 @@ def _worker_spec(prepared: PreparedRun) -> WorkerSpec:
 
 
 def _check_end(checkpoints: Checkpoints, prepared: PreparedRun) -> None:
-    """Whether the last step was taken; a run that was asked to stop ends before it, with its state saved.
+    """Check that the last step was taken; a run that was asked to stop saves its state and ends before it.
 
     Raises:
-        KeyboardInterrupt: it was.
+        KeyboardInterrupt: the run was asked to stop.
     """
     if max(checkpoints.steps(), default=0) < prepared.steps:
         raise KeyboardInterrupt
 
 
 def _report(run: Store, say: Callable[[str], None]) -> None:
-    """However the run ended; nothing hangs on it."""
+    """Write the report, however the run ended; a failure is only a warning."""
     try:
         write_training_report(run)
     except RaylensError as error:
@@ -195,7 +195,7 @@ def _run(spec: WorkerSpec, prepared: PreparedRun, interrupts: Interrupts) -> Non
 
 
 def _run_worker(spec: WorkerSpec) -> None:
-    """Stand for the training function, so that whoever passes it on imports neither torch nor DeepSpeed."""
+    """Run the training function; whoever pickles this function imports neither torch nor DeepSpeed."""
     from raylens.train.run.worker import run_worker
 
     run_worker(spec)

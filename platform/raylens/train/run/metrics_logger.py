@@ -1,4 +1,4 @@
-"""The records of a run on its way from the workers to its folder, and to whoever watches."""
+"""The metrics of a run, reduced over the workers, written to its folder and sent to its listeners."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,14 +21,14 @@ __all__ = ["MetricsLogger"]
 
 
 class MetricsLogger:
-    """Of one worker; the first writes and tells.
+    """Logs the metrics on one worker; the first worker writes them and sends the events.
 
     Args:
-        job: the worker's.
-        control: says which worker this is.
-        start: the step that this start goes on from; what was recorded behind it is recorded again.
-        device: that the worker computes on.
-        tell: takes news of the first worker.
+        spec: the specification of the worker.
+        coordinator: the connection to the other workers.
+        start: the step from which this start resumed; later records are replaced.
+        device: the device of the worker.
+        on_event: receives the events of the first worker.
     """
 
     def __init__(
@@ -46,10 +46,10 @@ class MetricsLogger:
         self._flops = ModelFlops(spec.config, torch.cuda.get_device_name(device) if device.type == "cuda" else None)
         self._kept_back = False
         self.last: StepMetrics | None = None
-        """That of all workers which was added last."""
+        """The last metrics of all workers."""
 
     def add(self, record: StepMetrics) -> None:
-        """A worker's own. Collective.
+        """Reduce and log the metrics of a worker. Collective.
 
         Raises:
             QuarantineError: too many samples cannot be used.
@@ -61,7 +61,7 @@ class MetricsLogger:
         self._on_event(Metrics(record, self._spec.steps))
 
     def evaluated(self, found: EvalResult) -> None:
-        """Figures of an evaluation, on the first worker."""
+        """Log the result of an evaluation, on the first worker."""
         samples = found.step * self._spec.config.global_batch
         self._write(
             EVALUATIONS, {"step": found.step, "samples_seen": samples, "seconds": found.seconds, **found.metrics}
@@ -71,15 +71,15 @@ class MetricsLogger:
         self.publish()
 
     def publish(self) -> None:
-        """Write soon what was added."""
+        """Start to write what was logged."""
         for log in self._logs.values():
             log.publish()
 
     def flush(self) -> None:
-        """Write now what was added.
+        """Write what was logged, and wait for it.
 
         Raises:
-            StorageError: the store does not take it.
+            StorageError: the store cannot be written to.
         """
         for log in self._logs.values():
             if failure := log.flush():

@@ -1,4 +1,4 @@
-"""Before the workers start: what the run reads and how long it is, settled once and written down."""
+"""The preparation of a run: its data, tokenizer, length and configuration, determined and recorded once."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,12 +27,12 @@ FREE = ("storage", "registry", "scale", "zero", "checkpoint", "evaluation", "tra
 
 @dataclass(frozen=True)
 class PreparedRun:
-    """A run that is ready to start or to go on."""
+    """A run that is ready to start or to resume."""
 
     config: RunConfig
     store: Store
     manifests: list[Manifest]
-    """Of each data set of ``config.data.train``."""
+    """The manifest of each data set of ``config.data.train``."""
     plan: Plan
     tokenizer: Tokenizer
     preprocess: Preprocess
@@ -41,18 +41,18 @@ class PreparedRun:
 
 
 def run_store(config: RunConfig) -> Store:
-    """The folder of a run."""
+    """Return the folder of a run."""
     return open_store(config.storage) / config.name
 
 
 def prepare(config: RunConfig, say: Callable[[str], None]) -> PreparedRun:
-    """Index the shards, train the tokenizer, write the configuration; each only once for a run.
+    """Index the shards, train the tokenizer and write the configuration, each once in the life of a run.
 
     Raises:
-        ConfigError: the run exists with other settings, the vocabulary is too small for the tokenizer, or the model
-            to begin with is of another architecture.
-        NotFoundError: there is no such model to begin with.
-        ManifestError: no shards, or none usable.
+        ConfigError: the run exists with other settings, the tokenizer has more tokens than the vocabulary, or the
+            pretrained model has another architecture.
+        NotFoundError: the pretrained model does not exist.
+        ManifestError: there are no shards, or none is usable.
         QuarantineError: too many samples cannot be used.
     """
     store = run_store(config)
@@ -102,10 +102,10 @@ def claim(store: Store, config: RunConfig) -> None:
 
 
 def check_claim(store: Store, config: RunConfig) -> None:
-    """Refuse a run that exists with other settings.
+    """Refuse to continue a run that exists with other settings.
 
     Raises:
-        ConfigError: names each setting, with both values.
+        ConfigError: a setting differs; names each, with both values.
     """
     try:
         saved = load_yaml(store.read_text("config.yaml"), f"{store.describe()}/config.yaml")

@@ -1,4 +1,4 @@
-"""The model that a run begins with, in place of random weights."""
+"""The pretrained model from which a run starts, in place of random weights."""
 
 from raylens.config import RunConfig
 from raylens.config.differences import differences
@@ -10,11 +10,11 @@ __all__ = ["load_pretrained"]
 
 
 def load_pretrained(config: RunConfig) -> Bundle:
-    """The model of ``config.start_from``, brought to the run's image size where it is the only thing that differs.
+    """Load the model of ``config.start_from``, and resample its positions if only the image size differs.
 
     Raises:
         NotFoundError: there is no such model.
-        ConfigError: its architecture is another; names each setting, with both values.
+        ConfigError: its architecture differs; names each setting, with both values.
     """
     assert config.start_from is not None
     bundle = Registry(config.registry_uri).load(config.start_from)[1].bundle

@@ -1,4 +1,4 @@
-"""From the last checkpoint to a registered encoder."""
+"""The registration of a run's newest checkpoint as an encoder."""
 
 import math
 from collections.abc import Mapping
@@ -21,10 +21,10 @@ __all__ = ["checkpoint_weights", "publish"]
 def checkpoint_weights(
     checkpoints: Checkpoints, manifest: CheckpointManifest, config: RunConfig, steps: int
 ) -> dict[str, Tensor]:
-    """What a checkpoint's model computes with, in a run of so many steps: averaged weights if it keeps an average.
+    """Return the weights that a checkpoint's model uses, averaged if the run keeps an average.
 
     Raises:
-        CheckpointError: it is damaged.
+        CheckpointError: the checkpoint is damaged.
     """
     assembly = Consolidator(config.model, averaged=config.optim.ema_decay > 0)
     for _, part in checkpoints.parts(manifest, manifest.files):
@@ -49,9 +49,9 @@ def publish(
 
     Args:
         prepared: the run.
-        checkpoints: its own.
-        name: of the model; the run's by default.
-        lineage: what else is to be known of where it comes from.
+        checkpoints: its checkpoints.
+        name: the name of the model; that of the run by default.
+        lineage: additional facts about the origin of the model.
 
     Raises:
         CheckpointError: there is no checkpoint, or it is damaged.

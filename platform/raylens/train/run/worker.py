@@ -1,4 +1,4 @@
-"""What each Ray Train worker runs: build the engine, resume, loop."""
+"""The training function of a Ray Train worker: it builds the engine, resumes, and runs the loop."""
 
 import math
 from dataclasses import replace
@@ -30,7 +30,7 @@ __all__ = ["build_model", "run_worker"]
 
 
 def build_model(config: RunConfig, tokenizer: Tokenizer, preprocess: Preprocess) -> DualEncoder:
-    """The model that a run begins with: the same weights on every worker."""
+    """Build the model that a run begins with; its weights are equal on every worker."""
     torch.manual_seed(config.seed)
     model = DualEncoder(
         config.model,
@@ -46,7 +46,7 @@ def build_model(config: RunConfig, tokenizer: Tokenizer, preprocess: Preprocess)
 
 
 def run_worker(spec: WorkerSpec) -> None:
-    """Train from the checkpoint that the stream of data begins behind, to the last step."""
+    """Train from the checkpoint at which the stream of data begins, to the last step."""
     spec = _as_many(spec, ray.train.get_context().get_world_size())
     start = int(ray.get(spec.channel.start.remote()))
     checkpoints = Checkpoints(open_store(spec.run_uri))
@@ -68,13 +68,14 @@ def run_worker(spec: WorkerSpec) -> None:
 
 
 def _as_many(spec: WorkerSpec, workers: int) -> WorkerSpec:
-    """The job with as many workers as there are."""
+    """Return the specification with the actual number of workers."""
     scale = spec.config.scale.model_copy(update={"workers": workers})
     return replace(spec, config=spec.config.model_copy(update={"scale": scale}))
 
 
 def _micro_batch(config: RunConfig, forward: Forward, newest: CheckpointManifest | None, device: torch.device) -> int:
-    """As it is set; as it was, so that a resume rounds alike; or what fits. Collective."""
+    """Return the configured micro-batch, the one that rounds like the checkpoint's, or the one that fits.
+    Collective."""
     if config.scale.micro_batch is not None and config.worker_batch % config.scale.micro_batch == 0:
         return config.scale.micro_batch
     if newest is not None and newest.workers == config.scale.workers:

@@ -1,4 +1,4 @@
-"""What a training worker is told."""
+"""The specification of a training worker, which the driver sends to it."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +16,7 @@ __all__ = ["WorkerSpec", "check_fits"]
 
 @dataclass(frozen=True)
 class WorkerSpec:
-    """Everything that a worker is told; travels by pickle."""
+    """Everything that a worker needs to know; instances are pickled."""
 
     config: RunConfig
     run_uri: str
@@ -29,20 +29,20 @@ class WorkerSpec:
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """Of the run."""
+        """Return the tokenizer of the run."""
         return Tokenizer.from_json(self.tokenizer_json)
 
     def cursor(self, step: int) -> Cursor:
-        """The place in the data after a step."""
+        """Return the position in the data after a step."""
         return Cursor.at(step, self.plan, self.config.global_batch)
 
 
 def check_fits(spec: WorkerSpec, manifest: CheckpointManifest) -> None:
-    """Refuse a checkpoint that this run cannot go on from. The number of workers and the stage of ZeRO may differ.
+    """Refuse a checkpoint from which this run cannot continue; workers and ZeRO stage may differ.
 
     Raises:
-        CursorError: it stands in other data or another order.
-        CheckpointError: it was computed in another precision.
+        CursorError: the checkpoint belongs to other data or another order.
+        CheckpointError: the checkpoint was computed in another precision.
     """
     manifest.cursor.check(spec.cursor(manifest.step))
     if manifest.precision != spec.config.precision:

@@ -1,4 +1,4 @@
-"""All runs of a storage, a line each."""
+"""The runs of a storage, in one line each."""
 
 import contextlib
 import json
@@ -13,14 +13,14 @@ from raylens.train.runs.run_dir import CONFIG, Row, RunFiles, RunSummary, by_ste
 __all__ = ["UNREADABLE", "list_runs"]
 
 UNREADABLE = "unreadable"
-"""State of a run in a list whose files are damaged; its news say how."""
+"""State of a run whose files are damaged; its last event is the error."""
 
 TAIL = 256 * 1024
-"""Bytes at the end of ``metrics.jsonl`` that a list reads of a run."""
+"""Bytes at the end of ``metrics.jsonl`` that listing a run reads."""
 
 
 def list_runs(storage: Store) -> list[RunSummary]:
-    """All runs of a storage, by name. Of the records of a run only the end is read.
+    """Return all runs of a storage, by name; of a run's metrics only the end is read.
 
     Raises:
         StorageError: the storage does not answer.

@@ -1,4 +1,4 @@
-"""``tracking.json`` of a run: as which runs of other tools it goes on when it resumes."""
+"""``tracking.json`` of a run: the runs of other tools that it continues when it resumes."""
 
 import json
 import threading
@@ -13,10 +13,10 @@ FILE = "tracking.json"
 
 
 class TrackingIds:
-    """An id a tool, each valid for one place in it (a server and experiment, a project)."""
+    """The id of the run in each tool, valid for one place there (a server and an experiment, or a project)."""
 
     def __init__(self, run: Store) -> None:
-        """Read them.
+        """Read the ids of a run.
 
         Raises:
             StorageError: the file cannot be read or is damaged.
@@ -26,25 +26,25 @@ class TrackingIds:
         self._saved = self._known = _read(run)
 
     def get(self, tool: str, place: str) -> str | None:
-        """The id of this run in a place; None if it was never there."""
+        """Return the id of this run in a place of a tool, or None if it has none there."""
         entry = self._known.get(tool, {})
         return entry["id"] if entry.get("place") == place else None
 
     def put(self, tool: str, place: str, run_id: str) -> None:
-        """Remember an id; one in another place is forgotten.
+        """Record an id; an id in another place of the tool is forgotten.
 
         Raises:
-            StorageError: it is known, but not written; `save` tries again.
+            StorageError: the id is recorded, but could not be written; `save` tries again.
         """
         with self._lock:
             self._known = {**self._known, tool: {"place": place, "id": run_id}}
         self.save()
 
     def save(self) -> None:
-        """Write what is not written yet.
+        """Write the ids that have not been written.
 
         Raises:
-            StorageError: the store does not take it.
+            StorageError: the store cannot be written to.
         """
         with self._lock:
             if self._known != self._saved:

@@ -1,4 +1,4 @@
-"""What a tool is told of a run, and what each of them can do with it."""
+"""The interface of a tracker, and the values that it receives."""
 
 import math
 from dataclasses import dataclass, field
@@ -9,47 +9,47 @@ from raylens.train.loop.events import Evaluated, Metrics, RunEvent
 __all__ = ["HISTOGRAMS", "Outcome", "Point", "Sink", "point_of"]
 
 HISTOGRAMS = ("positive_cosines", "negative_cosines")
-"""Keys of a record that hold counts of bins of equal width over [-1, 1]."""
+"""Keys of a record that hold counts of equal bins over [-1, 1]."""
 
 Outcome = Literal["finished", "interrupted", "failed"]
 
 
 @dataclass(frozen=True)
 class Point:
-    """Figures after a step, all of them finite."""
+    """The values after a step; all of them are finite."""
 
     step: int
     scalars: dict[str, float]
     histograms: dict[str, tuple[float, ...]] = field(default_factory=dict)
-    """Counts of bins of equal width over [-1, 1]; none is without any count."""
+    """Counts of equal bins over [-1, 1]; no histogram is empty."""
 
 
 class Sink(Protocol):
-    """A tool. All methods are called in one thread of its own, and may take long and raise what they like."""
+    """Protocol of a tracker; its methods are called in one thread of its own, and may block or raise any exception."""
 
     name: str
     every_seconds: float
-    """How often `flush` is called."""
+    """Seconds between two calls of `flush`."""
 
     def begin(self, start: int) -> None:
-        """The steps after ``start`` follow, perhaps again."""
+        """Prepare for the steps after ``start``, some of which may have been recorded before."""
         ...
 
     def add(self, point: Point) -> None:
-        """Take figures."""
+        """Record the values of a step."""
         ...
 
     def flush(self) -> None:
-        """Bring everything where others can see it."""
+        """Make all recorded values visible to others."""
         ...
 
     def close(self, outcome: Outcome) -> None:
-        """Flush, say how the run ended, and let go of everything."""
+        """Flush, record how the run ended, and release all resources."""
         ...
 
 
 def point_of(event: RunEvent) -> Point | None:
-    """The figures in news, if there are any."""
+    """Return the values of an event, or None if it has none."""
     if isinstance(event, Metrics):
         record = event.record.as_dict()
         step = int(record.pop("step"))

@@ -1,4 +1,4 @@
-"""A thread in which one tool is told of a run, so that one that does not answer holds nobody up."""
+"""A thread for each tracker, so that one that does not answer delays nothing."""
 
 import time
 from collections.abc import Callable
@@ -11,43 +11,43 @@ from raylens.train.tracking.sink import Outcome, Point, Sink
 __all__ = ["SinkThread"]
 
 MOST_WAITING = 10_000
-"""Figures that are kept for a tool that is behind; more are left out."""
+"""Number of records that wait for a slow tracker at most; further ones are dropped."""
 
 
 class SinkThread:
-    """Tells a sink everything in order. What it failed at is not told again; what comes next is tried."""
+    """Calls a tracker in order; what fails is not repeated, and the next call is made all the same."""
 
     def __init__(self, sink: Sink) -> None:
         self.name = sink.name
         self.failure = ""
-        """The first thing that did not work, in one line; empty if there was none."""
+        """The first failure, in one line; empty if there was none."""
         self._sink = sink
         self._tasks: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._given_up = False
         self._thread = Thread(target=self._run, name=f"raylens-{sink.name}", daemon=True)
 
     def start(self) -> None:
-        """Begin to work."""
+        """Start the thread of the tracker."""
         self._thread.start()
 
     def begin(self, start: int) -> None:
-        """See `Sink.begin`; returns at once."""
+        """Queue a call of `Sink.begin`, and return at once."""
         self._tasks.put(lambda: self._sink.begin(start))
 
     def add(self, point: Point) -> None:
-        """See `Sink.add`; returns at once."""
+        """Queue a call of `Sink.add`, and return at once."""
         if self._tasks.qsize() < MOST_WAITING:
             self._tasks.put(lambda: self._sink.add(point))
         else:
             self._failed(f"{MOST_WAITING:,} records wait for it; those that come now are left out")
 
     def close(self, outcome: Outcome) -> None:
-        """See `Sink.close`; returns at once, to be followed by `join`."""
+        """Queue a call of `Sink.close`, and return at once; `join` must follow."""
         self._tasks.put(lambda: self._sink.close(outcome))
         self._tasks.put(None)
 
     def join(self, seconds: float) -> None:
-        """Wait for the end; after so many seconds what is left is left out."""
+        """Wait for the end of the thread; calls left after so many seconds are dropped."""
         self._thread.join(timeout=seconds)
         if self._thread.is_alive():
             self._given_up = True

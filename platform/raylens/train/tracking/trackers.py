@@ -1,4 +1,4 @@
-"""The tools that follow a run, told together."""
+"""All trackers of a run, behind one interface."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -20,23 +20,23 @@ from raylens.train.tracking.wandb_run import WandbRun
 __all__ = ["Trackers"]
 
 END_SECONDS = 60.0
-"""How long all tools together are waited for at the end of a run."""
+"""Seconds for which all trackers together are waited for at the end of a run."""
 
 
 class Trackers:
-    """Passes news on to all tools that a configuration names, each in a thread of its own.
+    """Forwards events to all trackers that a configuration names, each in a thread of its own.
 
-    None of them stops a run: what does not work is warned of once a tool, and the next record is tried again.
+    No tracker stops a run: a failure is reported once for each tracker, and the next record is sent all the same.
     """
 
     def __init__(self, config: TrackingConfig, run: RunConfig, store: Store, warn: Callable[[str], None]) -> None:
-        """Nothing is written, and nobody called, before the block is entered.
+        """Create the trackers; nothing is written or sent before the block is entered.
 
         Args:
-            config: which tools.
-            run: its name and settings are told to tools that keep them.
-            store: the run's folder.
-            warn: is given one line, in the thread that calls `on_event` or leaves the block.
+            config: which trackers the run has.
+            run: its name and settings, for trackers that keep them.
+            store: the folder of the run.
+            warn: receives one line, in the thread that calls `on_event` or leaves the block.
 
         Raises:
             ConfigError: a package is not installed, or W&B is to be online and nobody is logged in.
@@ -63,7 +63,7 @@ class Trackers:
         self._report()
 
     def on_event(self, event: RunEvent) -> None:
-        """Pass on what is new; returns at once."""
+        """Forward an event, and return at once."""
         point = point_of(event)
         for lane in self._lanes:
             if isinstance(event, Started):

@@ -1,4 +1,4 @@
-"""A run of W&B that follows a run of raylens."""
+"""A run of W&B that records a run of raylens."""
 
 import uuid
 from pathlib import Path
@@ -17,20 +17,20 @@ from raylens.train.tracking.sink import Outcome, Point
 __all__ = ["WandbRun"]
 
 EXIT_CODES = {"finished": 0, "interrupted": 255, "failed": 1}
-"""As W&B reads them; 255 is shown as killed."""
+"""Exit codes as W&B reads them; it shows 255 as killed."""
 
 
 class WandbRun:
-    """Begun when the first figures come; W&B sends them itself, in a process of its own."""
+    """Created when the first values come; W&B sends them from a process of its own."""
 
     name = "wandb"
     every_seconds = 30.0
 
     def __init__(self, config: WandbConfig, run: RunConfig, store: Store, ids: TrackingIds) -> None:
-        """Load the package, and look whether anybody is logged in.
+        """Import the package wandb, and check that somebody is logged in.
 
         Raises:
-            ConfigError: it is not installed, or is to be online and nobody is.
+            ConfigError: the package is not installed, or the run is to be online and nobody is logged in.
         """
         self._wandb = import_extra("wandb", "wandb", "tracking.wandb")
         if config.mode == "online":
@@ -42,10 +42,10 @@ class WandbRun:
         self._run: Any = None
 
     def begin(self, start: int) -> None:
-        """Nothing: steps that are taken again are told again, and W&B keeps both."""
+        """Do nothing: repeated steps are sent again, and W&B keeps both."""
 
     def add(self, point: Point) -> None:
-        """Hand over the figures of a step.
+        """Give the values of a step to W&B.
 
         Raises:
             wandb.Error: W&B's process is gone, or there is no such project.
@@ -64,15 +64,15 @@ class WandbRun:
         self._run.log(values, step=max(point.step, self._run.step), commit=True)
 
     def flush(self) -> None:
-        """Write the run's id, if that did not work before.
+        """Write the id of the run, if an earlier attempt failed.
 
         Raises:
-            StorageError: it does not work now.
+            StorageError: the id could not be written.
         """
         self._ids.save()
 
     def close(self, outcome: Outcome) -> None:
-        """Wait until W&B has sent everything, and say how the run ended."""
+        """Wait until W&B has sent everything, and set how the run ended."""
         self._ids.save()
         if self._run is not None:
             self._run.finish(exit_code=EXIT_CODES[outcome])
@@ -108,5 +108,5 @@ class WandbRun:
 
 
 def _edges(bins: int) -> list[float]:
-    """Of bins of equal width over [-1, 1]."""
+    """Return the edges of equal bins over [-1, 1]."""
     return [2.0 * place / bins - 1.0 for place in range(bins + 1)]
