@@ -32,8 +32,8 @@ def take_steps(case: dict[str, Any], rank: int, size: int) -> dict[str, Any]:
     if case["from"] is not None:
         saved: list[Snapshot] = case["from"]
         pieces = {key: tensor for state in saved for key, tensor in state.tensors.items()}
-        own = saved[rank if len(saved) == size else 0].own
-        engine.state.restore(Snapshot(pieces, own, saved[0].scaler, saved[0].applied))
+        local = saved[rank if len(saved) == size else 0].local
+        engine.state.restore(Snapshot(pieces, local, saved[0].scaler, saved[0].applied))
     told, half = [], None
     for step, batch in enumerate(case["batches"], case["first"]):
         if step == case["kept_at"]:

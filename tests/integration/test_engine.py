@@ -278,5 +278,5 @@ def test_the_lists_of_deepspeed_s_keys_are_those_of_the_installed_one(ranks: Ran
         known = {key for key in keys if f"{prefix}{key}" not in refused}
         # What cannot be asked of it by a dictionary alone: it reads this only with a mesh of devices.
         assert set(ALLOWED[section]) == known, section
-        own = {path.removeprefix(prefix) for path in refused if path.startswith(prefix)}
-        assert {key for key in own if "." not in key} - set(keys) <= {"sequence_parallel_size"}, section
+        local = {path.removeprefix(prefix) for path in refused if path.startswith(prefix)}
+        assert {key for key in local if "." not in key} - set(keys) <= {"sequence_parallel_size"}, section

@@ -31,9 +31,9 @@ class Counts:
     """Parameters of the model, and bytes and operations of one pair."""
 
     parameters: int
-    learning: int
+    trainable: int
     """Number of parameters that have a gradient."""
-    multiplied: int
+    cast: int
     """Number of parameters that autocast casts to bf16, once for each micro-batch; 0 without autocast."""
     largest_module: int
     """Number of parameters of the module that has most of its own."""
@@ -69,8 +69,8 @@ def _counts(config: ModelConfig, towers: TowersConfig, precision: str, learn_sca
     cost = model_costs(config, tokens)
     return Counts(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
-        learning=sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
-        multiplied=_multiplied(model) if precision == "amp_bf16" else 0,
+        trainable=sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
+        cast=_cast(model) if precision == "amp_bf16" else 0,
         largest_module=max(sum(own.numel() for own in module.parameters(recurse=False)) for module in model.modules()),
         image_flops=1e9 * cost.image_gflops * (1.0 - towers.patch_dropout),
         text_flops=1e9 * cost.text_gflops,
@@ -86,11 +86,11 @@ def _model(config: ModelConfig, towers: TowersConfig, precision: str) -> DualEnc
     if precision in DTYPES:
         model.to(DTYPES[precision])
     if precision == "amp_bf16":
-        model.multiply_in(torch.bfloat16)  # keeps the same tensors as autocast, which does not know "meta"
+        model.multiply_in(torch.bfloat16)  # keeps the same tensors as autocast, which does not support device "meta"
     return prepare_towers(model, towers)
 
 
-def _multiplied(model: DualEncoder) -> int:
+def _cast(model: DualEncoder) -> int:
     """Return the parameters that are cast to bf16 by `DualEncoder.multiply_in`, and the projections, which autocast
     casts."""
     return sum(
@@ -110,37 +110,37 @@ class _Kept:
 
 
 def _kept(model: DualEncoder, pairs: int, tokens: int) -> _Kept:
-    found, seen = _Kept(), {}
+    total, seen = _Kept(), {}
     weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage._cdata not in weights and storage._cdata not in seen:
-            seen[storage._cdata] = tensor  # held, so that no other takes its place
-            found.bytes += storage.nbytes()
-            found.largest = max(found.largest, storage.nbytes())
+            seen[storage._cdata] = tensor  # a reference, so that no other storage reuses its address
+            total.bytes += storage.nbytes()
+            total.largest = max(total.largest, storage.nbytes())
         return tensor
 
     size = model.config.image.size
     image_BCSS = torch.zeros(pairs, 3, size, size, device="meta", dtype=model.dtype)
     ids_BT = torch.full((pairs, tokens), 5, device="meta")
     key_B = torch.arange(pairs, device="meta")
-    with saved_tensors_hooks(keep, lambda tensor: tensor), _Fused(), _watched(model, found):
+    with saved_tensors_hooks(keep, lambda tensor: tensor), _Fused(), _blocks_counted(model, total):
         held = model.visual(image_BCSS, key_B), model.text(ids_BT, torch.full((pairs,), tokens - 1), key_B)
     del held
-    return found
+    return total
 
 
 @contextmanager
-def _watched(model: nn.Module, found: _Kept) -> Iterator[None]:
+def _blocks_counted(model: nn.Module, total: _Kept) -> Iterator[None]:
     """Record how much each block adds to what is kept."""
     before = [0]
 
     def enter(*_: Any) -> None:
-        before[0] = found.bytes
+        before[0] = total.bytes
 
     def leave(*_: Any) -> None:
-        found.inside = max(found.inside, found.bytes - before[0])
+        total.inside = max(total.inside, total.bytes - before[0])
 
     blocks = [module for module in model.modules() if isinstance(module, Block)]
     hooks = [block.register_forward_pre_hook(enter) for block in blocks]
@@ -156,8 +156,8 @@ class _Fused(TorchFunctionMode):
     """Attention as GPUs compute it: without a matrix of its weights, which device "meta" would count."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        given = kwargs or {}
+        options = kwargs or {}
         if func is not functional.scaled_dot_product_attention:
-            return func(*args, **given)
+            return func(*args, **options)
         flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-        return flash(*args, 0.0, given.get("is_causal", False), attn_mask=given.get("attn_mask"))[0]
+        return flash(*args, 0.0, options.get("is_causal", False), attn_mask=options.get("attn_mask"))[0]

@@ -56,14 +56,14 @@ def model_costs(config: ModelConfig, tokens: int) -> Costs:
     with unfilled():
         model = DualEncoder(config, end_id=END, mean=(0.5,) * 3, std=(0.5,) * 3)
     with torch.device("meta"):
-        # BatchNorm has no statistics of one image whose features are one by one.
+        # BatchNorm has no statistics for a single image whose feature maps have one element.
         images = 2 if config.image.kind == "resnet" else 1
         pixels = torch.zeros(images, 3, config.image.size, config.image.size)
     ids = torch.full((1, tokens), 5)
     ids[0, -1] = END
     device = torch.device("meta")
     if config.text.kind == "cbow":
-        # It picks the words that count, and which those are nothing on "meta" says.
+        # It selects words by their values, which device "meta" does not have.
         device = torch.device("cpu")
         model.text.to_empty(device=device)
     kept: dict[int, Tensor] = {}

@@ -45,7 +45,7 @@ class Memory:
     """What the forward pass of one micro-batch keeps, and what the backward pass adds at a time."""
     loss: int
     """Embeddings of all texts, their gradients, sums, and the logits that exist at a time."""
-    together: bool
+    simultaneous: bool
     """Whether activations exist while the loss is computed, as with one micro-batch."""
 
     @property
@@ -57,7 +57,7 @@ class Memory:
     @property
     def total(self) -> int:
         """Return the bytes at the peak of a step."""
-        both = self.activations + self.loss if self.together else max(self.activations, self.loss)
+        both = self.activations + self.loss if self.simultaneous else max(self.activations, self.loss)
         return self.state + self.inputs + self.embeddings + both
 
 
@@ -74,22 +74,22 @@ def memory_of(config: RunConfig, counts: Counts, tokens: int, workers: int, micr
     worker_batch = config.global_batch // workers
     single = micro_batch == worker_batch
     shared = 1 if config.zero.stage == 0 else workers
-    part = 0 if config.zero.offload_optimizer else FP32 * _ceil(counts.learning, shared)
+    part = 0 if config.zero.offload_optimizer else FP32 * _ceil(counts.trainable, shared)
     bed = FP32 * worker_batch * config.model.embed_dim
     return Memory(
         weights=_weights(config, counts, workers, single=single),
-        casts=2 * counts.multiplied,
+        casts=2 * counts.cast,
         gradients=_gradients(config, counts, workers),
         masters=part if config.zero.stage else 0,
         moments=part * (1 if config.optim.kind == "lion" else 2),
         average=part if config.optim.ema_decay else 0,
         buckets=_buckets(config),
         inputs=worker_batch * (3 * config.model.image.size**2 + FP32 * tokens + 8),
-        # In two passes: the parts, all of them in one tensor, and its gradient.
+        # With two passes: the parts, their concatenation, and its gradient.
         embeddings=2 * bed * (1 if single else 3),
         activations=_activations(config, counts, micro_batch),
         loss=_loss(config, worker_batch),
-        together=single,
+        simultaneous=single,
     )
 
 
@@ -107,10 +107,10 @@ def weights_stay(config: RunConfig, counts: Counts, *, single: bool) -> bool:
     return single and 2 * counts.parameters <= zero_key(config, "stage3_max_reuse_distance", REUSE)
 
 
-def zero_key(config: RunConfig, name: str, otherwise: int) -> int:
+def zero_key(config: RunConfig, name: str, default: int) -> int:
     """Return a number of ``zero.deepspeed``, or DeepSpeed's default."""
-    given: Any = config.zero.deepspeed.get("zero_optimization", {})
-    return int(given.get(name, otherwise))
+    settings: Any = config.zero.deepspeed.get("zero_optimization", {})
+    return int(settings.get(name, default))
 
 
 def _weights(config: RunConfig, counts: Counts, workers: int, *, single: bool) -> int:
@@ -124,9 +124,9 @@ def _weights(config: RunConfig, counts: Counts, workers: int, *, single: bool) -
 
 def _gradients(config: RunConfig, counts: Counts, workers: int) -> int:
     if config.zero.stage > 1:
-        return FP32 * _ceil(counts.learning, workers)
-    # DeepSpeed's optimiser for bf16 at stage 1 has those of the module beside the sum in fp32.
-    return (6 if config.precision == "bf16" else FP32) * counts.learning
+        return FP32 * _ceil(counts.trainable, workers)
+    # DeepSpeed's optimiser for bf16 at stage 1 keeps the module's gradients beside their sum in fp32.
+    return (6 if config.precision == "bf16" else FP32) * counts.trainable
 
 
 def _buckets(config: RunConfig) -> int:
@@ -134,13 +134,14 @@ def _buckets(config: RunConfig) -> int:
     if stage == 0 or (stage == 1 and config.precision == "bf16"):
         return 0
     each = 2 if half and stage > 1 else FP32
-    given = config.zero.deepspeed.get("zero_optimization", {})
-    double = 2 if stage < 3 and given.get("overlap_comm") else 1
+    settings = config.zero.deepspeed.get("zero_optimization", {})
+    double = 2 if stage < 3 and settings.get("overlap_comm") else 1
     return double * each * zero_key(config, "reduce_bucket_size", BUCKET)
 
 
 def _activations(config: RunConfig, counts: Counts, micro_batch: int) -> int:
-    # Backward, a gradient goes as an activation goes: at the peak one tensor more. Checkpointed, the inside of a block.
+    # The backward pass frees an activation for each gradient: its peak is one tensor more, and with checkpointed blocks
+    # also the activations within one block.
     beside = counts.largest_bytes
     if config.towers.checkpoint_blocks:
         beside = counts.inside_bytes + 2 * counts.largest_bytes
@@ -149,7 +150,7 @@ def _activations(config: RunConfig, counts: Counts, micro_batch: int) -> int:
 
 def _loss(config: RunConfig, b: int) -> int:
     B, D, products = config.global_batch, config.model.embed_dim, config.objective.products
-    gathered = 2 * FP32 * B * D + 2 * FP32 * b * D  # texts and their gradients; gradients of the worker's own
+    gathered = 2 * FP32 * B * D + 2 * FP32 * b * D  # all texts and their gradients; gradients of the worker's pairs
     rounded = 2 * (b + B) * D if products == "bf16" else 0
     sums = 8 * (3 * B + 2 * b) + FP32 * (2 * b + B)
     return gathered + rounded + sums + _logits(config, b)

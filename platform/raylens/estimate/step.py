@@ -138,7 +138,7 @@ def estimate(
 def _check(config: RunConfig, workers: int, micro_batch: int | None) -> None:
     if config.objective.kind in ("bag_of_words", "caption"):
         raise ConfigError(
-            f"objective.kind = {config.objective.kind!r}: only losses over all pairs of a batch are counted; use "
+            f"objective.kind = {config.objective.kind!r}: only losses over all pairs of a batch can be estimated: use "
             "softmax, sigmoid or triplet"
         )
     if workers < 1 or config.global_batch % workers:
@@ -148,8 +148,8 @@ def _check(config: RunConfig, workers: int, micro_batch: int | None) -> None:
     worker_batch = config.global_batch // workers
     if micro_batch is not None and (micro_batch < 1 or worker_batch % micro_batch):
         raise ConfigError(
-            f"micro_batch = {micro_batch} does not divide a worker's batch, {worker_batch}: choose a divisor, or leave "
-            "it out"
+            f"micro_batch = {micro_batch} does not divide a worker's batch, {worker_batch}: choose a divisor, or "
+            "omit it"
         )
 
 
@@ -175,7 +175,7 @@ def _timed(
         traffic=traffic,
         tower_seconds=worker_batch * (forward + backward) / rate,
         loss_seconds=per_logit * worker_batch * config.global_batch / machine.rate(config.objective.products),
-        # Below stage 2 gradients are sent once the last micro-batch gives them.
+        # Below stage 2 gradients are sent with the last micro-batch.
         backward_seconds=worker_batch * backward / rate / (1 if stage > 1 else micro_batches),
         gradient_seconds=traffic.gradients / bandwidth,
         weight_seconds=traffic.weights / bandwidth,

@@ -75,7 +75,7 @@ def _each(config: RunConfig) -> int:
 
 def _gradients(config: RunConfig, counts: Counts, workers: int, micro_batches: int) -> float:
     """Return the bytes of gradients: stages 1 and 2 all-reduce as well, and from stage 2 on in every micro-batch."""
-    size, stage = _each(config) * counts.learning, config.zero.stage
+    size, stage = _each(config) * counts.trainable, config.zero.stage
     once = reduce_scatter(size, workers) if stage == 3 else all_reduce(size, workers)
     return once * (micro_batches if stage > 1 else 1)
 
@@ -84,7 +84,7 @@ def _weights(config: RunConfig, counts: Counts, workers: int, micro_batches: int
     if config.zero.stage == 0:
         return 0.0
     if config.zero.stage < 3:
-        return all_gather(_each(config) * counts.learning, workers)
+        return all_gather(_each(config) * counts.trainable, workers)
     single = micro_batches == 1
     once = all_gather(_each(config) * counts.parameters, workers)
     if single:

@@ -104,7 +104,7 @@ def test_state_is_that_of_a_real_optimiser(kind: str, locked: bool) -> None:
 def test_each_stage_spreads_what_it_should() -> None:
     for_none = config(optim={"ema_decay": 0.9})
     counts = counts_of(for_none, TOKENS)
-    P, part = counts.learning, -(-counts.learning // 4)
+    P, part = counts.trainable, -(-counts.trainable // 4)
     found = {
         stage: memory_of(for_none.model_copy(update={"zero": zero}), counts, TOKENS, 4, 64)
         for stage, zero in ((stage, for_none.zero.model_copy(update={"stage": stage})) for stage in range(4))
@@ -138,7 +138,7 @@ def test_what_autocast_keeps_is_counted(checkpointed: bool) -> None:
     assert counts.kept_bytes < 0.9 * counts_of(config(towers=of.towers.model_dump()), TOKENS).kept_bytes
     if not checkpointed:  # else most of the casts are kept in autocast's cache alone
         saved = few - (many - few) / 2  # of biases the cast is made, but not kept
-        assert saved <= 2 * counts.multiplied <= 1.05 * saved
+        assert saved <= 2 * counts.cast <= 1.05 * saved
 
 
 def kept(forward: Forward, pairs: int) -> int:

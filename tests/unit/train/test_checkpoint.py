@@ -163,12 +163,12 @@ def test_two_workers_save_and_others_read(tmp_path: Path) -> None:
     newest = checkpoints.newest()
     assert newest is not None
     assert newest.metrics == {"rank": 0.0}
-    pieces, own = checkpoints.pieces(newest, [("model.w", 0, 10)], 1)
+    pieces, local = checkpoints.pieces(newest, [("model.w", 0, 10)], 1)
     assert sum(len(tensor) for key, tensor in pieces.items() if parse_key(key)[2] == WEIGHT) == 10
-    assert own["random:cpu"].tolist() == [1, 1, 1]
+    assert local["random:cpu"].tolist() == [1, 1, 1]
     # Of what a worker does not need, nothing is read; a third worker takes up what was the first one's.
-    pieces, own = checkpoints.pieces(newest, [("model.w", 7, 9)], None)
-    assert own["random:cpu"].tolist() == [0, 0, 0]
+    pieces, local = checkpoints.pieces(newest, [("model.w", 7, 9)], None)
+    assert local["random:cpu"].tolist() == [0, 0, 0]
     assert {parse_key(key)[1] for key in pieces} == {0, 5}
 
 

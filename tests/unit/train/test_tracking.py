@@ -324,7 +324,7 @@ class Slow:
 def drained(these: Trackers) -> bool:
     """Whether everything that was told so far has been tried: the tools' threads wait for more."""
     time.sleep(0.05)
-    return all(lane._tasks.empty() for lane in these._lanes)
+    return all(lane._tasks.empty() for lane in these._threads)
 
 
 class TestBucket:

@@ -136,7 +136,7 @@ class TestWandb:
             with Trackers(offline, run, store, warned.append) as these:
                 for step in steps:
                     these.on_event(point(step, step / 4))
-                    these._lanes[0].add(Point(step, {"lr": 0.5}, {"positive_cosines": COUNTS}))
+                    these._threads[0].add(Point(step, {"lr": 0.5}, {"positive_cosines": COUNTS}))
         assert warned == []
         known = json.loads(store.read_text("tracking.json"))["wandb"]["id"]
         rows: list[dict[str, Any]] = []

@@ -43,7 +43,7 @@ class SaveOutcome:
     step: int
     failure: str = ""
     """Why the attempt failed; empty if the checkpoint exists."""
-    uncleared: str = ""
+    prune_failure: str = ""
     """Why the first worker could not delete older checkpoints once the new one existed; empty if it could."""
 
 
@@ -56,8 +56,8 @@ class AsyncSaver:
         self._manifest: CheckpointManifest | None = None
         self._publishing = False
         self._metrics: Callable[[], dict[str, float]] = dict
-        self._clear: Callable[[], object] = lambda: None
-        self._uncleared = ""
+        self._prune: Callable[[], object] = lambda: None
+        self._prune_failure = ""
 
     @property
     def busy(self) -> bool:
@@ -69,7 +69,7 @@ class AsyncSaver:
         snapshot: Snapshot,
         manifest: CheckpointManifest,
         metrics: Callable[[], dict[str, float]],
-        clear: Callable[[], object],
+        prune: Callable[[], object],
     ) -> None:
         """Start an attempt to save a checkpoint.
 
@@ -80,8 +80,8 @@ class AsyncSaver:
             clear: what the first worker does once the checkpoint exists, in the same thread.
         """
         assert not self.busy
-        self._manifest, self._metrics, self._clear = manifest, metrics, clear
-        self._publishing, self._uncleared = False, ""
+        self._manifest, self._metrics, self._prune = manifest, metrics, prune
+        self._publishing, self._prune_failure = False, ""
         self._work = BackgroundTask(
             lambda: self._checkpoints.upload(snapshot, manifest.step, manifest.attempt, self._collectives.rank), THREAD
         )
@@ -91,7 +91,7 @@ class AsyncSaver:
         if self._manifest is None:
             return None
         mine = self._work
-        # In this order: once a thread has ended, whether it failed stays as it is.
+        # In this order, because the failure of a thread does not change once it has ended.
         busy = mine is not None and mine.busy
         failed = mine is not None and bool(mine.failure)
         any_busy, any_failed = self._collectives.all_max([int(busy), int(failed)])
@@ -103,14 +103,14 @@ class AsyncSaver:
         if failed:
             failures = self._collectives.all_gather(mine.failure if mine else "")
             self._manifest = self._work = None
-            return SaveOutcome(manifest.step, next(str(one) for one in failures if one))
+            return SaveOutcome(manifest.step, next(str(failure) for failure in failures if failure))
         if self._publishing:
             self._manifest = self._work = None
-            return SaveOutcome(manifest.step, uncleared=self._uncleared)
+            return SaveOutcome(manifest.step, prune_failure=self._prune_failure)
         files = self._collectives.all_gather(mine.result if mine else None)
         complete = manifest.model_copy(update={"files": files})
         self._publishing = True
-        # Only the first worker writes; the others wait for its word.
+        # Only the first worker writes; the others wait for it.
         is_first = self._collectives.rank == 0
         self._work = BackgroundTask(lambda: self._publish(complete), THREAD) if is_first else None
         return None
@@ -118,9 +118,9 @@ class AsyncSaver:
     def _publish(self, complete: CheckpointManifest) -> None:
         self._checkpoints.publish(complete.model_copy(update={"metrics": self._metrics()}))
         try:
-            self._clear()
+            self._prune()
         except Exception as error:  # noqa: BLE001 (the checkpoint exists, whatever became of older ones)
-            self._uncleared = failure_text(error)
+            self._prune_failure = failure_text(error)
 
     def wait(self) -> SaveOutcome | None:
         """Wait for the end of the attempt that is in progress, and return its outcome."""

@@ -29,7 +29,7 @@ class Consolidator:
         self._buffers: dict[str, Tensor] = {}
         self._kinds = (AVERAGE, WEIGHT) if averaged else (WEIGHT,)
 
-    def add(self, pieces: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
+    def add(self, pieces: Mapping[str, Tensor], local: Mapping[str, Tensor]) -> None:
         """Add the pieces of a file, by `fragments.key_of`, and its worker's own state, of which the first worker's
         counts."""
         for key, piece in pieces.items():
@@ -37,7 +37,7 @@ class Consolidator:
             name = name.removeprefix(INSIDE)
             if kind in self._kinds and name in self._parameters:
                 self._put(name, kind, start, piece)
-        for key, tensor in own.items():
+        for key, tensor in local.items():
             name = key.removeprefix(BUFFER + INSIDE)
             if key != name and name in self._shapes:
                 self._buffers.setdefault(name, tensor)

@@ -10,7 +10,7 @@ from raylens.errors import CursorError
 __all__ = ["Cursor"]
 
 REMEDY = {
-    "manifests": "the shards changed; start a new run with another name, or put the old shards back",
+    "manifests": "the shards changed: start a new run with another name, or restore the old shards",
     "plan_version": "this raylens orders samples differently; resume with the version that wrote the checkpoint",
 }
 
@@ -65,6 +65,6 @@ class Cursor(BaseModel):
 
 def _short(value: object) -> str:
     if isinstance(value, tuple):
-        return _short(value[0]) if len(value) == 1 else f"[{', '.join(_short(one) for one in value)}]"
+        return _short(value[0]) if len(value) == 1 else f"[{', '.join(_short(item) for item in value)}]"
     text = str(value)
     return text if len(text) <= 16 else f"{text[:12]}..."

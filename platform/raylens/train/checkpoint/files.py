@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SavedFile", "overlapping", "read_part", "sha256_of", "write_part"]
 
-OWN = "own|"
+LOCAL = "own|"
 PART = re.compile(r"worker-(\d+)\.safetensors")
 
 
@@ -44,9 +44,9 @@ def write_part(snapshot: Snapshot, folder: Path, worker: int) -> tuple[Path, dic
 
     path = folder / f"worker-{worker:05d}.safetensors"
     try:
-        save_file(snapshot.tensors | {OWN + name: tensor for name, tensor in snapshot.own.items()}, path)
+        save_file(snapshot.tensors | {LOCAL + name: tensor for name, tensor in snapshot.local.items()}, path)
     except Exception as error:  # noqa: BLE001 (safetensors has no class of its own for what the disk refuses)
-        raise StorageError(f"cannot write {path}: {error}; make room in the folder for temporary files") from None
+        raise StorageError(f"cannot write {path}: {error}; free space in the folder for temporary files") from None
     pieces: dict[str, tuple[int, int]] = {}
     for key, tensor in snapshot.tensors.items():
         name, start, _ = parse_key(key)
@@ -65,9 +65,9 @@ def read_part(path: Path) -> "tuple[dict[str, Tensor], dict[str, Tensor]]":
     try:
         whole = load_file(path)
     except Exception as error:  # noqa: BLE001 (likewise)
-        raise CheckpointError(f"{path.name} is no part of a checkpoint: {error}") from None
-    own = {name.removeprefix(OWN): tensor for name, tensor in whole.items() if name.startswith(OWN)}
-    return {name: tensor for name, tensor in whole.items() if not name.startswith(OWN)}, own
+        raise CheckpointError(f"{path.name} is not part of a checkpoint: {error}") from None
+    local = {name.removeprefix(LOCAL): tensor for name, tensor in whole.items() if name.startswith(LOCAL)}
+    return {name: tensor for name, tensor in whole.items() if not name.startswith(LOCAL)}, local
 
 
 def overlapping(files: Iterable[SavedFile], wanted: Iterable[tuple[str, int, int]]) -> list[SavedFile]:

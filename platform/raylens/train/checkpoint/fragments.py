@@ -63,16 +63,16 @@ def copy_into(fragments: Iterable[Fragment], pieces: "Mapping[str, Tensor]") -> 
     """
     import torch
 
-    found: dict[tuple[str, str], list[tuple[int, Tensor]]] = {}
+    by_kind: dict[tuple[str, str], list[tuple[int, Tensor]]] = {}
     for key, tensor in pieces.items():
         name, start, kind = parse_key(key)
-        found.setdefault((name, kind), []).append((start, tensor))
+        by_kind.setdefault((name, kind), []).append((start, tensor))
     with torch.no_grad():
         return sum(
             _copy(fragment, target, start, piece)
             for fragment in fragments
             for kind, target in fragment.tensors.items()
-            for start, piece in found.get((fragment.name, kind), ())
+            for start, piece in by_kind.get((fragment.name, kind), ())
         )
 
 

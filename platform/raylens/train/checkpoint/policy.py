@@ -62,7 +62,7 @@ class CheckpointPolicy:
         self._checkpoints, self._saver = checkpoints, AsyncSaver(checkpoints, coordinator)
         self._state, self._on_event = state, on_event
         self._saved_at, self._begun = time.monotonic(), 0
-        self._failing = self._uncleared = self._skipping = False
+        self._failing = self._prune_failure = self._skipping = False
         self.stopping = False
         """Whether the run ends after this step, its state saved."""
 
@@ -89,9 +89,9 @@ class CheckpointPolicy:
         them."""
         if not self._skipping:
             self._warn(
-                f"no checkpoint after step {step}: the one of step {self._begun} is still on its way to the store; "
-                "training goes on, and the next one is tried as usual. A larger checkpoint.every_steps (now "
-                f"{self._config.every_steps}) or every_minutes (now {self._config.every_minutes}) leaves it more time"
+                f"no checkpoint after step {step}: the one of step {self._begun} is still being uploaded; "
+                "training continues, and the next one is saved as usual. A larger checkpoint.every_steps (now "
+                f"{self._config.every_steps}) or every_minutes (now {self._config.every_minutes}) gives it more time"
             )
         self._skipping = True
 
@@ -101,7 +101,7 @@ class CheckpointPolicy:
         Raises:
             StorageError: the state could not be saved for a long time.
         """
-        # Still busy with another one only where this one cannot be left out: training has to wait.
+        # Another attempt is only in progress if this one must not be skipped: training waits.
         self.wait()
         self._skipping = False
         self._begin(step)
@@ -121,16 +121,16 @@ class CheckpointPolicy:
             return
         self._failing = False
         self._on_event(Checkpointed(outcome.step))
-        if outcome.uncleared and not self._uncleared:
+        if outcome.prune_failure and not self._prune_failure:
             self._warn(
-                f"the checkpoint at step {outcome.step} is saved, but those that are not kept could not be deleted "
-                f"({outcome.uncleared}); they take room until they can be, or raylens checkpoints prune is run"
+                f"the checkpoint at step {outcome.step} is saved, but older ones could not be deleted "
+                f"({outcome.prune_failure}); raylens checkpoints prune deletes them later"
             )
-        self._uncleared = bool(outcome.uncleared)
+        self._prune_failure = bool(outcome.prune_failure)
 
     def _failed(self, outcome: SaveOutcome) -> None:
         why = (
-            "either" if self._failing else f"({outcome.failure}); training goes on, and the next one is tried as usual"
+            "again" if self._failing else f"({outcome.failure}); training continues, and the next one is saved as usual"
         )
         self._failing = True
         self._warn(f"the checkpoint at step {outcome.step} could not be saved {why}")
@@ -154,7 +154,7 @@ class CheckpointPolicy:
             if self._coordinator.all_max([over])[0]:
                 raise StorageError(
                     f"the checkpoint at step {step} could not be saved for {PATIENCE_SECONDS:.0f} s: {failure}. The "
-                    "same command resumes from the newest one that could"
+                    "same command resumes from the newest complete one"
                 )
             time.sleep(pause)
             pause = min(30.0, 2 * pause)

@@ -20,8 +20,8 @@ def steps_to_keep(metrics: Mapping[int, Mapping[str, float]], config: Checkpoint
     if config.keep_every is not None:
         keep |= {step for step in steps if step % config.keep_every == 0}
     scored = [(values[config.best_by], step) for step, values in metrics.items() if config.best_by in values]
-    # Of equal ones the earlier: what came later did not improve.
-    ranked = sorted(scored, key=lambda one: (one[0] if config.lower_is_better else -one[0], one[1]))
+    # Of equal values the earlier step is kept: the later one did not improve.
+    ranked = sorted(scored, key=lambda pair: (pair[0] if config.lower_is_better else -pair[0], pair[1]))
     return keep | {step for _, step in ranked[: config.keep_best]}
 
 
@@ -34,7 +34,7 @@ def prune(checkpoints: Checkpoints, config: CheckpointConfig) -> tuple[list[int]
     steps = checkpoints.steps()
     metrics = {step: checkpoints.manifest(step).metrics for step in steps}
     gone = sorted(set(steps) - steps_to_keep(metrics, config))
-    # Attempts are made one at a time: what lies at or before the newest checkpoint is of none that is under way.
+    # Only one attempt is in progress at a time: files at or before the newest checkpoint belong to none.
     left = [path for path, step in checkpoints.leftovers().items() if steps and step <= steps[-1]]
     for path in left:
         checkpoints.store.delete(path)

@@ -15,7 +15,7 @@ class Snapshot:
 
     tensors: "dict[str, Tensor]"
     """Pieces of parameters, by `fragments.key_of`."""
-    own: "dict[str, Tensor]" = field(default_factory=dict)
+    local: "dict[str, Tensor]" = field(default_factory=dict)
     """State that belongs to this worker alone: its generators and running statistics."""
     scaler: dict[str, float] = field(default_factory=dict)
     """State of loss scaling, equal on all workers."""

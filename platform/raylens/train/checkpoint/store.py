@@ -65,8 +65,8 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Return the steps with a complete checkpoint, ascending."""
-        found = (COMPLETE.fullmatch(info.path) for info in self.store.list())
-        return sorted(int(match.group(1)) for match in found if match)
+        matches = (COMPLETE.fullmatch(info.path) for info in self.store.list())
+        return sorted(int(match.group(1)) for match in matches if match)
 
     def newest(self) -> CheckpointManifest | None:
         """Return the manifest of the newest complete checkpoint, or None.
@@ -85,18 +85,18 @@ class Checkpoints:
             NotFoundError: there is no complete checkpoint at this step.
         """
         try:
-            found = CheckpointManifest.model_validate_json(self.folder(step).read(MANIFEST))
+            manifest = CheckpointManifest.model_validate_json(self.folder(step).read(MANIFEST))
         except ValidationError as error:
             raise CheckpointError(
                 f"{MANIFEST} of step {step} in {self.store.describe()} is damaged, or of another version of raylens "
                 f"({error.error_count()} fields differ): delete this step's folder to resume from the one before it"
             ) from None
-        if found.format != FORMAT:
+        if manifest.format != FORMAT:
             raise CheckpointError(
-                f"{MANIFEST} of step {step} in {self.store.describe()} has format {found.format}, this version of "
+                f"{MANIFEST} of step {step} in {self.store.describe()} has format {manifest.format}, this version of "
                 f"raylens reads {FORMAT}: use the version that wrote it"
             )
-        return found
+        return manifest
 
     def upload(self, snapshot: Snapshot, step: int, attempt: str, worker: int) -> SavedFile:
         """Upload a worker's part; the checkpoint does not exist until it is published.
@@ -117,7 +117,7 @@ class Checkpoints:
         try:
             self.folder(manifest.step).write_once(MANIFEST, manifest.model_dump_json(indent=1).encode())
         except AlreadyExistsError:
-            # A restart from an older checkpoint came by this step again. The one there is complete and equal.
+            # A restart from an older checkpoint reached this step again. The existing checkpoint is complete and equal.
             self.folder(manifest.step).delete_tree(manifest.attempt)
 
     def pieces(
@@ -134,13 +134,13 @@ class Checkpoints:
         owner = worker if worker is not None and manifest.workers > worker else 0
         files = {file.path: file for file in overlapping(manifest.files, wanted)}
         files |= {file.path: file for file in manifest.files if file.worker == owner}
-        found: dict[str, Tensor] = {}
-        own: dict[str, Tensor] = {}
+        tensors: dict[str, Tensor] = {}
+        local: dict[str, Tensor] = {}
         for file, part in self.parts(manifest, list(files.values())):
-            pieces, its_own = read_part(part)
-            found |= pieces
-            own = its_own if file.worker == owner else own
-        return found, own
+            pieces, own = read_part(part)
+            tensors |= pieces
+            local = own if file.worker == owner else local
+        return tensors, local
 
     def parts(self, manifest: CheckpointManifest, files: Sequence[SavedFile]) -> Iterator[tuple[SavedFile, Path]]:
         """Yield files of a checkpoint, downloaded one after the other, verified by hash, and deleted afterwards.
@@ -172,8 +172,8 @@ class Checkpoints:
             named |= {
                 f"{_name(step)}/{path}" for path in (MANIFEST, *(file.path for file in self.manifest(step).files))
             }
-        found = ((info.path, STEP.match(info.path)) for info in self.store.list())
-        return {path: int(match.group(1)) for path, match in found if match and path not in named}
+        matches = ((info.path, STEP.match(info.path)) for info in self.store.list())
+        return {path: int(match.group(1)) for path, match in matches if match and path not in named}
 
     def folder(self, step: int) -> Store:
         """Return the folder of a step's checkpoint."""

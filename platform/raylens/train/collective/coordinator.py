@@ -33,7 +33,7 @@ class Coordinator:
 
     def __init__(self, channel: Any) -> None:
         self.rank, self.workers = dist.get_rank(), dist.get_world_size()
-        # Over the processors' network, so that a GPU is not made to wait for its queue.
+        # gloo communicates between CPUs, so that no GPU waits for its queue.
         self._group = dist.new_group(backend="gloo")
         self._stop = threading.Event()
         self._leaving = False
@@ -61,10 +61,10 @@ class Coordinator:
     def decide(self, *, checkpoint_due: bool) -> StepDecision:
         """Agree on what happens after a step; the first worker decides whether a checkpoint is due. Collective."""
         node_leaving = _preempted() or terminated()
-        event = node_leaving and not self._leaving  # one checkpoint for one warning
+        is_new = node_leaving and not self._leaving  # one checkpoint for each warning
         self._leaving = node_leaving
-        found = self.all_max([int(checkpoint_due and self.rank == 0), int(event), int(self._stop.is_set())])
-        return StepDecision(*map(bool, found))
+        decided = self.all_max([int(checkpoint_due and self.rank == 0), int(is_new), int(self._stop.is_set())])
+        return StepDecision(*map(bool, decided))
 
     def _watch(self, channel: Any) -> None:
         """Poll the driver for a request to stop. Not collective."""
@@ -73,7 +73,7 @@ class Coordinator:
                 if ray.get(channel.is_to_stop.remote(), timeout=30):
                     self._stop.set()
             except ray.exceptions.RayError:
-                return  # whoever started the run is gone, and this process is about to be
+                return  # the driver is gone, and this process is about to end
             time.sleep(LOOK_SECONDS)
 
 

@@ -36,7 +36,7 @@ def reduce_metrics(record: StepMetrics, device: torch.device) -> StepMetrics:
     Counts are summed, hashes are summed modulo 2**64, norms are averaged, and of waits and memory the largest counts.
     """
     words = [int(text, 16) for text in record.sample_hashes]
-    # In halves: a sum of 64-bit words would overflow, and only unsigned ones may.
+    # In halves, because a sum of signed 64-bit words would overflow.
     halves = [part for word in words for part in (word >> HALF, word & (1 << HALF) - 1)]
     counts = torch.tensor([record.substituted, record.truncated, *halves], dtype=torch.int64, device=device)
     dist.all_reduce(counts)
@@ -74,4 +74,4 @@ def _summed(record: StepMetrics, device: torch.device) -> list[float]:
     figures = (record.data_cores, *lengths, record.tokens, *record.positive_cosines, *record.negative_cosines)
     sums = torch.tensor(figures, dtype=torch.float64, device=device)
     dist.all_reduce(sums)
-    return [float(one) for one in sums.tolist()]
+    return [float(total) for total in sums.tolist()]

@@ -17,7 +17,7 @@ def deepspeed_config(config: RunConfig, micro_batch: int, *, on_gpu: bool) -> di
         "train_batch_size": config.global_batch,
         "train_micro_batch_size_per_gpu": micro_batch,
         "gradient_accumulation_steps": config.worker_batch // micro_batch,
-        # Always given: DeepSpeed's own default clips at 1.0. At stage 0 the optimiser does it.
+        # Always set, because DeepSpeed's default clips at 1.0. At stage 0 the optimiser clips.
         "gradient_clipping": config.optim.clip_norm if config.zero.stage else 0.0,
         "zero_optimization": zero,
         "zero_force_ds_cpu_optimizer": False,

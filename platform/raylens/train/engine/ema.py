@@ -23,16 +23,17 @@ class Ema:
         self._weights = [fragment.tensors[WEIGHT] for fragment in fragments]
         self._averages = [weight.detach().clone() for weight in self._weights]
 
-    def of(self, number: int) -> Tensor:
-        """Return the average of the fragment with this index."""
-        return self._averages[number]
+    @property
+    def tensors(self) -> Sequence[Tensor]:
+        """Return the averages, in the order of the fragments."""
+        return self._averages
 
     @torch.no_grad()
-    def take(self, step: int) -> None:
+    def update(self, step: int) -> None:
         """Move the averages towards the weights after a step, counted from 0."""
         if self._weights:
             weight = 1.0 - decay_at(self._decay, step)
-            torch._foreach_lerp_(self._averages, [one.detach() for one in self._weights], weight)
+            torch._foreach_lerp_(self._averages, [tensor.detach() for tensor in self._weights], weight)
 
     @torch.no_grad()
     def swap(self) -> None:

@@ -72,8 +72,8 @@ class Forward(nn.Module):
         """Return a value with its gradient, but with the exact number where there is one."""
         return value + (self.exact[name] - value).detach() if name in self.exact else value
 
-    def _casting(self, given: Tensor) -> torch.autocast:
-        return torch.autocast(given.device.type, dtype=torch.bfloat16, enabled=self.autocast)
+    def _casting(self, batch: Tensor) -> torch.autocast:
+        return torch.autocast(batch.device.type, dtype=torch.bfloat16, enabled=self.autocast)
 
 
 class PairForward(Forward):

@@ -111,7 +111,7 @@ def _surrogate(embedded: Embedded, leaves: Embedded, rows: slice, *, last: bool)
         total = total + (part * leaf.grad[rows]).sum()
     for value, of_value in ((embedded.log_scale, leaves.log_scale), (embedded.bias, leaves.bias)):
         if value is not None and of_value is not None and of_value.grad is not None:
-            # Each micro-batch touches the scale, so that it has a gradient in every backward pass, as ZeRO expects.
+            # Every micro-batch includes the scale, because ZeRO expects a gradient of it in every backward pass.
             total = total + value * of_value.grad * (1.0 if last else 0.0)
     return total
 

@@ -26,7 +26,7 @@ def parameter_groups(model: nn.Module, optim: OptimConfig) -> list[Group]:
     with ``layer_decay`` below 1 also ``layer_decay`` once for every block of its tower behind it (Bao et al. 2022,
     section 3.1).
     """
-    found: defaultdict[tuple[float, float, str], list[nn.Parameter]] = defaultdict(list)
+    members: defaultdict[tuple[float, float, str], list[nn.Parameter]] = defaultdict(list)
     schedules: dict[str, ScheduleConfig] = {}
     depths = _depths(model)
     for name, parameter in model.named_parameters():
@@ -38,10 +38,10 @@ def parameter_groups(model: nn.Module, optim: OptimConfig) -> list[Group]:
         schedule = part.schedule or optim.schedule
         key = (0.0 if spared else decay, part.lr_factor * optim.layer_decay ** depths[name], repr(schedule))
         schedules[key[2]] = schedule
-        found[key].append(parameter)
-    order = sorted(found, key=lambda key: (-key[0], -key[1], key[2]))
+        members[key].append(parameter)
+    order = sorted(members, key=lambda key: (-key[0], -key[1], key[2]))
     return [
-        {"params": found[key], "weight_decay": key[0], "lr_scale": key[1], "schedule": schedules[key[2]]}
+        {"params": members[key], "weight_decay": key[0], "lr_scale": key[1], "schedule": schedules[key[2]]}
         for key in order
     ]
 
@@ -49,7 +49,7 @@ def parameter_groups(model: nn.Module, optim: OptimConfig) -> list[Group]:
 def _part(name: str, optim: OptimConfig) -> GroupConfig:
     groups = optim.groups
     parts = {"visual": groups.image, "text": groups.text}
-    # Below the module that a training step is, the model has its name.
+    # The forward module holds the model under this name.
     return parts.get(name.removeprefix("model.").partition(".")[0], groups.logit_scale)
 
 
@@ -66,11 +66,11 @@ def _depths(model: nn.Module) -> dict[str, int]:
 
 
 def _in_tower(names: list[str], prefix: str) -> dict[str, int]:
-    blocks = {name: int(found[1]) for name in names if (found := BLOCK.match(name.removeprefix(prefix)))}
+    blocks = {name: int(match[1]) for name in names if (match := BLOCK.match(name.removeprefix(prefix)))}
     if not blocks:
         return dict.fromkeys(names, 0)
     first, last = min(blocks.values()), max(blocks.values())
-    # What stands behind the blocks learns at full speed, what stands before them more slowly than the first.
+    # Layers after the blocks learn at the full rate, those before them more slowly than the first block.
     behind = ("ln_post", "proj", "ln_final", "text_projection", "attnpool")
     return {
         name: last + 1 - blocks[name]

@@ -43,7 +43,7 @@ class TrainingState:
     """
 
     def __init__(
-        self, config: RunConfig, forward: Forward, engine: Any, whole: dict[str, Tensor], device: torch.device
+        self, config: RunConfig, forward: Forward, engine: Any, weights: dict[str, Tensor], device: torch.device
     ) -> None:
         self._engine, self._forward, self._device = engine, forward, device
         self._stage, self._kind = config.zero.stage, config.optim.kind
@@ -51,32 +51,32 @@ class TrainingState:
         self.applied = 0
         """Number of steps that changed the weights."""
         if config.half_weights:
-            # DeepSpeed makes master copies from weights that it has rounded.
-            copy_into(self.learning(), {key_of(name, 0, WEIGHT): tensor for name, tensor in whole.items()})
+            # DeepSpeed makes its master copies from weights that it has rounded.
+            copy_into(self.trainable(), {key_of(name, 0, WEIGHT): tensor for name, tensor in weights.items()})
             push_weights(engine, self._stage)
-        self._locked = self._locked_of(whole)
-        self._average = Ema(self.learning(), config.optim.ema_decay) if config.optim.ema_decay else None
+        self._locked = self._locked_of(weights)
+        self._average = Ema(self.trainable(), config.optim.ema_decay) if config.optim.ema_decay else None
 
-    def _locked_of(self, whole: dict[str, Tensor]) -> list[Fragment]:
+    def _locked_of(self, weights: dict[str, Tensor]) -> list[Fragment]:
         """Return this worker's share of the locked weights, which make a checkpoint complete by itself."""
         names = {name for name, parameter in self._forward.named_parameters() if not parameter.requires_grad}
         return [
             worker_slice(Fragment(name, 0, len(tensor), {WEIGHT: tensor}), self._rank, self._workers)
-            for name, tensor in whole.items()
+            for name, tensor in weights.items()
             if name in names
         ]
 
-    def learning(self) -> list[Fragment]:
+    def trainable(self) -> list[Fragment]:
         """Return views of this worker's part of the parameters that are trained."""
         return list(fragments_of(self._engine, self._stage, self._kind))
 
-    def stepped(self, *, skipped: bool) -> None:
+    def after_step(self, *, skipped: bool) -> None:
         """Update the moving average and the count of steps, after the engine's step."""
         if skipped:
             after_skip(self._engine, self._stage)
             return
         if self._average is not None:
-            self._average.take(self.applied)
+            self._average.update(self.applied)
         self.applied += 1
 
     def weight_norm(self) -> float:
@@ -87,37 +87,37 @@ class TrainingState:
         return math.sqrt(float(all_mean(square.to(self._device))) * self._workers)
 
     def _with_averages(self) -> list[Fragment]:
-        live = self.learning()
+        live = self.trainable()
         if self._average is None:
             return live
         return [
-            Fragment(one.name, one.start, one.stop, {**one.tensors, AVERAGE: self._average.of(number)})
-            for number, one in enumerate(live)
+            Fragment(part.name, part.start, part.stop, {**part.tensors, AVERAGE: average})
+            for part, average in zip(live, self._average.tensors, strict=True)
         ]
 
     def _shares(self) -> list[Fragment]:
         """Return the fragments with their averages, each element on one worker only."""
         live = self._with_averages()
         if self._stage == 0:
-            live = [worker_slice(one, self._rank, self._workers) for one in live]
-        return [one for one in live if one.stop > one.start]
+            live = [worker_slice(fragment, self._rank, self._workers) for fragment in live]
+        return [fragment for fragment in live if fragment.stop > fragment.start]
 
     def snapshot(self) -> Snapshot:
         """Return a copy of this worker's share of the state; each element belongs to one worker."""
         return Snapshot(
             tensors={
-                key_of(one.name, one.start, kind): tensor.detach().to("cpu", copy=True)
-                for one in (*self._shares(), *self._locked)
-                for kind, tensor in one.tensors.items()
+                key_of(fragment.name, fragment.start, kind): tensor.detach().to("cpu", copy=True)
+                for fragment in (*self._shares(), *self._locked)
+                for kind, tensor in fragment.tensors.items()
             },
-            own=local_state(self._forward, self._device),
+            local=local_state(self._forward, self._device),
             scaler=scaler_of(self._engine),
             applied=self.applied,
         )
 
     def wanted(self) -> list[tuple[str, int, int]]:
         """Return the parts that `restore` needs: parameter, first element, and the one after the last."""
-        return [(one.name, one.start, one.stop) for one in (*self.learning(), *self._locked)]
+        return [(fragment.name, fragment.start, fragment.stop) for fragment in (*self.trainable(), *self._locked)]
 
     def restore(self, snapshot: Snapshot) -> None:
         """Restore a state, of which at least this worker's part is given. Collective.
@@ -128,15 +128,15 @@ class TrainingState:
         ensure_state(self._engine, self._stage, self._kind, snapshot.applied)
         needed = [*self._with_averages(), *self._locked]
         filled = copy_into(needed, snapshot.tensors)
-        wanted = sum(len(tensor) for one in needed for tensor in one.tensors.values())
+        wanted = sum(len(tensor) for fragment in needed for tensor in fragment.tensors.values())
         if filled != wanted:
             raise CheckpointError(
-                f"the checkpoint has {filled:,} of the {wanted:,} numbers that worker {self._rank} needs: it was "
+                f"the checkpoint has {filled:,} of the {wanted:,} elements that worker {self._rank} needs: it was "
                 "written with another optim.kind, optim.ema_decay or model; start a new run with another name"
             )
         push_weights(self._engine, self._stage)
         set_scaler(self._engine, snapshot.scaler)
-        restore_local_state(snapshot.own, self._forward, self._device)
+        restore_local_state(snapshot.local, self._forward, self._device)
         self.applied = snapshot.applied
 
     @contextmanager

@@ -45,14 +45,14 @@ class ZeroEngine:
         self.micro_batch = micro_batch
         self._forward = forward
         self._tower_monitor = TowerMonitor(forward.model, device)
-        whole = fp32_weights(forward, config)
+        weights = fp32_weights(forward, config)
         optimizer = build_optimizer(forward, config.optim)
         self._engine: Any = deepspeed.initialize(
             model=forward,
             optimizer=optimizer if config.zero.stage else skip_nonfinite(optimizer, config.optim.clip_norm),
             config=deepspeed_config(config, micro_batch, on_gpu=device.type == "cuda"),
         )[0]
-        self.state = TrainingState(config, forward, self._engine, whole, device)
+        self.state = TrainingState(config, forward, self._engine, weights, device)
 
     def train_step(self, batch: Batch, progress: TrainingProgress) -> StepStats:
         """Take one step on the worker's share of the global batch; a gradient that is not finite updates nothing.
@@ -74,7 +74,7 @@ class ZeroEngine:
                 loss, finite_b = all_mean(loss_b.mean()), loss_b.isfinite()
             self._engine.step()
         skipped = not self._engine.was_step_applied()
-        self.state.stepped(skipped=skipped)
+        self.state.after_step(skipped=skipped)
         self._tower_monitor.captions(batch.ids_BT)
         return StepStats(
             loss=float(loss),
@@ -115,14 +115,16 @@ class ZeroEngine:
             return {"log_scale": scheduled}
         if not self._config.half_weights:
             return {}
-        found = torch.zeros(2, len(SCALARS), dtype=torch.float64, device=self._device)
-        for fragment in self.state.learning():
+        values = torch.zeros(2, len(SCALARS), dtype=torch.float64, device=self._device)
+        for fragment in self.state.trainable():
             if fragment.name in SCALARS and fragment.stop > fragment.start:
                 at = list(SCALARS).index(fragment.name)
-                found[0, at], found[1, at] = fragment.tensors[WEIGHT].double()[0], 1.0
-        dist.all_reduce(found)
+                values[0, at], values[1, at] = fragment.tensors[WEIGHT].double()[0], 1.0
+        dist.all_reduce(values)
         return {
-            name: float(found[0, at] / found[1, at]) for at, name in enumerate(SCALARS.values()) if float(found[1, at])
+            name: float(values[0, at] / values[1, at])
+            for at, name in enumerate(SCALARS.values())
+            if float(values[1, at])
         }
 
     def _micro_batches(self, batch: Batch) -> list[MicroBatch]:
@@ -166,7 +168,7 @@ def _uncompiled() -> Iterator[None]:
     compiler: 1.5 s of a core in each worker.
     """
     compiles: Any = torch.compile
-    setattr(torch, "compile", lambda function=None, **_: function or (lambda given: given))  # noqa: B010 (for mypy)
+    setattr(torch, "compile", lambda function=None, **_: function or (lambda target: target))  # noqa: B010 (for mypy)
     try:
         yield
     finally:
@@ -175,19 +177,19 @@ def _uncompiled() -> Iterator[None]:
 
 def _deepspeed(config: RunConfig, device: torch.device) -> Any:
     """Import DeepSpeed, and keep it from compiling a CPU kernel at first use, which takes a minute and a compiler."""
-    on_cpu = device.type == "cpu"  # also on a machine with GPUs, where a run may do without
+    on_cpu = device.type == "cpu"  # also on a machine with GPUs, where a run may use none
     if on_cpu:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     with _hidden("mlflow"), _uncompiled():
         import deepspeed
         import deepspeed.ops
-        import deepspeed.runtime.zero.muon.original_muon  # which `initialize` imports otherwise
-    # DeepSpeed collects garbage several times while it sets up; what was imported is none.
+        import deepspeed.runtime.zero.muon.original_muon  # otherwise `initialize` imports it later
+    # DeepSpeed collects garbage several times while it sets up; the imported modules need not be searched.
     gc.freeze()
     from deepspeed.accelerator import get_accelerator
 
     if config.precision == "fp16" and not get_accelerator().is_fp16_supported():
-        raise ConfigError("precision = 'fp16': this machine's processor does not compute in it; use bf16, or a GPU")
+        raise ConfigError("precision = 'fp16': this machine's CPU does not support it: use bf16, or a GPU")
     if on_cpu:
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     return deepspeed

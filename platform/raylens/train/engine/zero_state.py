@@ -46,9 +46,9 @@ def fragments_of(engine: Any, stage: int, kind: str) -> Iterator[Fragment]:
     """Yield this worker's part of each trained parameter: a view, with the optimiser's state if there is any."""
     for parameter, name in engine.param_names.items():
         if parameter.requires_grad:
-            found = _place(engine, stage, parameter)
-            if found is not None:
-                start, master, within = found
+            place = _place(engine, stage, parameter)
+            if place is not None:
+                start, master, within = place
                 state = _inner(engine).state.get(master, {})
                 tensors = {WEIGHT: master.detach().view(-1)[within]}
                 tensors |= {moment: state[moment].view(-1)[within] for moment in MOMENTS[kind] if moment in state}
@@ -66,7 +66,7 @@ def _place(engine: Any, stage: int, parameter: nn.Parameter) -> tuple[int, Tenso
         ds: Any = parameter
         each = ds.ds_tensor.ds_numel
         start = dist.get_rank() * each
-        count = min(each, ds.ds_numel - start)  # behind the last element there is padding
+        count = min(each, ds.ds_numel - start)  # the last element is followed by padding
         master = optimizer.fp32_partitioned_groups_flat[group]
         return None if count <= 0 else (start, master, slice(offset, offset + count))
     mapping = getattr(parameter, "_hp_mapping", None)
@@ -89,7 +89,7 @@ def push_weights(engine: Any, stage: int) -> None:
         optimizer._reassign_or_swap_out_partitioned_parameters(group)
     gathered = optimizer.persistent_parameters
     if gathered:
-        # Small parameters are kept whole on every worker; taken apart without writing back, they are read anew.
+        # Every worker keeps small parameters whole; partitioned without writing back, they are read again.
         gathered[0].partition(gathered)
         gathered[0].all_gather(gathered)
 
@@ -115,8 +115,8 @@ def set_scaler(engine: Any, values: dict[str, float]) -> None:
 
 def _scalers(engine: Any) -> list[Any]:
     optimizer = engine.optimizer
-    found = getattr(optimizer, "loss_scaler", None) or getattr(optimizer, "loss_scale_config", None)
-    return [] if found is None or isinstance(found, int | float) else [found]
+    scaler = getattr(optimizer, "loss_scaler", None) or getattr(optimizer, "loss_scale_config", None)
+    return [] if scaler is None or isinstance(scaler, int | float) else [scaler]
 
 
 def _inner(engine: Any) -> torch.optim.Optimizer:

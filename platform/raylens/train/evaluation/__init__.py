@@ -1,2 +1,1 @@
-"""Evaluation during a run: all workers embed their share, and the first computes the metrics while training
-continues."""
+"""Evaluation during a run: all workers embed their share; the first computes the metrics beside training."""

@@ -58,11 +58,11 @@ class EvalData:
     def unreadable(self) -> int:
         """Return the number of unreadable images."""
         sets = [*(images for images, _ in self.labelled), *([self.pairs] if self.pairs else [])]
-        return sum(len(one.unreadable) for one in sets)
+        return sum(len(shard.unreadable) for shard in sets)
 
 
 def read_pairs(
-    home: str, used: int, share: WorkerShare, preprocess: Preprocess, tokenizer: Tokenizer, context: int
+    uri: str, used: int, share: WorkerShare, preprocess: Preprocess, tokenizer: Tokenizer, context: int
 ) -> EvalShard:
     """Read the worker's share of ``used`` evenly spaced pairs, each with the first of its captions.
 
@@ -70,7 +70,7 @@ def read_pairs(
         StorageError: the store does not answer.
         ManifestError: an object is not what was indexed.
     """
-    opened = open_data(home)
+    opened = open_data(uri)
     chosen = np.arange(used, dtype=np.int64) * len(opened.manifest) // used
     mine = chosen[share.rank :: share.workers]
 
@@ -81,7 +81,7 @@ def read_pairs(
     with ThreadPoolExecutor(THREADS, thread_name_prefix="raylens-held") as threads:
         rows = list(chain.from_iterable(threads.map(read, opened.requests(mine))))
     ids_nT, _ = tokenizer([caption for row, caption in rows if row.pixels is not None], context)
-    return replace(_held([row for row, _ in rows], preprocess.size), ids_nT=ids_nT)
+    return replace(_shard_of([row for row, _ in rows], preprocess.size), ids_nT=ids_nT)
 
 
 def read_labelled(shards: LabelledShards, share: WorkerShare, preprocess: Preprocess) -> EvalShard:
@@ -99,7 +99,7 @@ def read_labelled(shards: LabelledShards, share: WorkerShare, preprocess: Prepro
             rows.append(_Row.of((at, number), name, sample.image or b"", preprocess))
             labels.append(_label(sample.meta.get("label"), shards, f"{store.describe()}/{name}"))
     kept = tuple(label for row, label in zip(rows, labels, strict=True) if row.pixels is not None)
-    return replace(_held(rows, preprocess.size), labels_n=kept)
+    return replace(_shard_of(rows, preprocess.size), labels_n=kept)
 
 
 def read_prompts(shards: LabelledShards, share: WorkerShare, tokenizer: Tokenizer, context: int) -> EvalShard:
@@ -124,7 +124,7 @@ class _Row(NamedTuple):
             return cls(place, name, None, str(error))
 
 
-def _held(rows: Sequence[_Row], size: int) -> EvalShard:
+def _shard_of(rows: Sequence[_Row], size: int) -> EvalShard:
     good = [row for row in rows if row.pixels is not None]
     pixels = [row.pixels for row in good if row.pixels is not None]
     return EvalShard(

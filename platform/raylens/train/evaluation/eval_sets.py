@@ -27,7 +27,7 @@ class LabelledShards:
 class EvalSets:
     """The evaluation sets of a run; instances are pickled."""
 
-    pairs_home: str | None = None
+    pairs_uri: str | None = None
     """URI of the manifest of the pairs."""
     pairs: int = 0
     """Number of pairs that are used."""
@@ -35,7 +35,7 @@ class EvalSets:
     """The labelled sets with their names."""
 
     def __bool__(self) -> bool:
-        return self.pairs_home is not None or bool(self.labelled)
+        return self.pairs_uri is not None or bool(self.labelled)
 
 
 def open_eval_sets(config: EvaluationConfig, cache: Store, say: Callable[[str], None]) -> EvalSets:

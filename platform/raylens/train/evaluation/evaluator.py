@@ -12,7 +12,7 @@ from raylens.inputs import Preprocess, Tokenizer
 from raylens.train.background import BackgroundTask
 from raylens.train.collective.coordinator import Coordinator
 from raylens.train.engine.forward import Forward
-from raylens.train.evaluation.embed import Embedding, embed_images, embed_pairs, embed_texts
+from raylens.train.evaluation.embed import Embedder, embed_images, embed_pairs, embed_texts
 from raylens.train.evaluation.eval_data import EvalData, WorkerShare, read_labelled, read_pairs, read_prompts
 from raylens.train.evaluation.eval_sets import EvalSets
 from raylens.train.evaluation.metrics import Rows, pair_figures, zero_shot_figure
@@ -83,14 +83,14 @@ class Evaluator:
         self._tokenizer, self._preprocess = tokenizer, preprocess
         self._loader = _Loader(self._read) if self._sets else None
         self._pending: PendingEval | None = None
-        self._unheard: list[PendingEval] = []
+        self._unreported: list[PendingEval] = []
 
     def due(self, step: int, *, saving: bool) -> bool:
         """Return whether an evaluation is due after this step; ``saving`` tells whether a checkpoint follows."""
         config = self._config
         if not self._sets:
             return False
-        # A checkpoint that is to be compared with others needs figures of its own.
+        # A checkpoint that is compared with others needs metrics of its own.
         compared = saving and config.checkpoint.keep_best > 0
         return compared or step % config.evaluation.every_steps == 0 or step == self._steps
 
@@ -107,37 +107,37 @@ class Evaluator:
             The seconds for which training was paused.
         """
         began = time.monotonic()
-        self.wait()  # embeddings of two evaluations at a time might not fit the memory
+        self.wait()  # the embeddings of two evaluations may not fit into memory
         assert self._loader is not None
-        # Asked again and again, because collectives have a time limit and reading has none.
+        # Polled, because a collective has a time limit and reading has none.
         while self._coordinator.all_max([int(self._loader.busy)])[0]:
             time.sleep(LOOK_SECONDS)
-        held, failure = self._loader.wait()
-        failures = [str(one) for one in self._coordinator.all_gather(failure) if one]
+        data, failure = self._loader.wait()
+        failures = [str(text) for text in self._coordinator.all_gather(failure) if text]
         if failures:
             seconds = time.monotonic() - began
-            self._work(step, lambda: EvalResult(step, {}, seconds, failures[0]))
+            self._compute(step, lambda: EvalResult(step, {}, seconds, failures[0]))
             return seconds
-        assert held is not None
-        embedding = Embedding(forward, batch, device, self._coordinator.all_max)
-        pairs = None if held.pairs is None else embed_pairs(embedding, held.pairs)
-        labelled = [(embed_images(embedding, images), embed_texts(embedding, texts)) for images, texts in held.labelled]
-        gathered = self._coordinator.gather(Embedded(pairs, labelled, held.unreadable))
+        assert data is not None
+        embedder = Embedder(forward, batch, device, self._coordinator.all_max)
+        pairs = None if data.pairs is None else embed_pairs(embedder, data.pairs)
+        labelled = [(embed_images(embedder, images), embed_texts(embedder, texts)) for images, texts in data.labelled]
+        gathered = self._coordinator.gather(Embedded(pairs, labelled, data.unreadable))
         seconds = time.monotonic() - began
         if gathered is not None:
-            self._work(step, lambda: self._found(step, gathered, seconds))
+            self._compute(step, lambda: self._result(step, gathered, seconds))
         return seconds
 
-    def _work(self, step: int, work: Callable[[], EvalResult]) -> None:
+    def _compute(self, step: int, work: Callable[[], EvalResult]) -> None:
         if self._coordinator.rank == 0:
             self._pending = PendingEval(step, work)
-            self._unheard.append(self._pending)
+            self._unreported.append(self._pending)
 
     def poll(self) -> EvalResult | None:
         """Return the next result on the first worker, once, when its metrics have been computed; otherwise None."""
-        if not self._unheard or self._unheard[0].busy:
+        if not self._unreported or self._unreported[0].busy:
             return None
-        return self._unheard.pop(0).result()
+        return self._unreported.pop(0).result()
 
     def wait(self) -> None:
         """Wait until the metrics of the last evaluation have been computed."""
@@ -154,22 +154,22 @@ class Evaluator:
         context = self._config.model.text.context
         share = WorkerShare(self._coordinator.rank, self._coordinator.workers)
         pairs = None
-        if sets.pairs_home is not None:
-            pairs = read_pairs(sets.pairs_home, sets.pairs, share, preprocess, tokenizer, context)
+        if sets.pairs_uri is not None:
+            pairs = read_pairs(sets.pairs_uri, sets.pairs, share, preprocess, tokenizer, context)
         labelled = tuple(
-            (read_labelled(one, share, preprocess), read_prompts(one, share, tokenizer, context))
-            for _, one in sets.labelled
+            (read_labelled(shards, share, preprocess), read_prompts(shards, share, tokenizer, context))
+            for _, shards in sets.labelled
         )
         return EvalData(pairs, labelled)
 
-    def _found(self, step: int, parts: list[Embedded], seconds: float) -> EvalResult:
+    def _result(self, step: int, parts: list[Embedded], seconds: float) -> EvalResult:
         metrics, problem = self._metrics(parts), ""
         broken = [name for name, value in metrics.items() if not np.isfinite(value)]
         unreadable = sum(part.unreadable for part in parts)
         if broken:
             problem = f"{', '.join(broken)}: not finite"
         elif unreadable:
-            problem = f"{unreadable} images cannot be read and are left out"
+            problem = f"{unreadable} images cannot be read and are not evaluated"
         finite = {name: value for name, value in metrics.items() if name not in broken}
         return EvalResult(step, finite, seconds, problem)
 
@@ -183,8 +183,8 @@ class Evaluator:
             else:
                 _, log_scale, bias = parts[0].pairs
                 metrics |= pair_figures(rows, config.objective, log_scale, bias, config.global_batch)
-        for at, (name, one) in enumerate(self._sets.labelled):
+        for at, (name, shards) in enumerate(self._sets.labelled):
             images, prompts = (Rows.joined([part.labelled[at][which] for part in parts]) for which in (0, 1))
-            accuracy = zero_shot_figure(images, prompts, one.classes)
+            accuracy = zero_shot_figure(images, prompts, shards.classes)
             metrics |= {} if accuracy is None else {f"zero_shot_{name}": accuracy}
         return metrics

@@ -43,7 +43,7 @@ def batches(shard: Any, worker_batch: int) -> Iterator[Batch]:
     """
     for columns in shard.iter_batches(batch_size=worker_batch, batch_format="numpy", prefetch_batches=2):
         yield Batch(
-            # Ray's arrays are read-only views of shared memory; torch wants to own what it holds.
+            # Ray's arrays are read-only views of shared memory; torch needs writable memory of its own.
             image_BSSC=np.array(columns["image"]),
             ids_BT=np.array(columns["ids"]),
             position_B=np.asarray(columns["position"]),

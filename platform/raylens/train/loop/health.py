@@ -46,16 +46,16 @@ class StepMonitor:
         if self._stuck != STUCK_STEPS:
             return None
         return (
-            f"warning: for {STUCK_STEPS} steps the loss has stayed at {alike:.3f}, which is ln(global_batch): no pair "
-            "is told from another. See whether captions fit their images (raylens data stats shows some), and whether "
-            "optim.peak_lr is too low, or so high that all embeddings became alike"
+            f"warning: for {STUCK_STEPS} steps the loss has stayed at {alike:.3f}, which is ln(global_batch): the "
+            "model separates no pair from the others. Check whether captions fit images (raylens data stats shows "
+            "some), and whether optim.peak_lr is too low or so high that all embeddings became equal"
         )
 
     def _skip(self, stats: StepStats, step: int, samples: tuple[int, ...]) -> str | None:
         self.skipped += 1
         self._skipped_in_row += 1
-        most = self._config.optim.max_skipped + (SEARCH_STEPS if self._config.precision == "fp16" else 0)
-        if self._skipped_in_row > most:
+        allowed = self._config.optim.max_skipped + (SEARCH_STEPS if self._config.precision == "fp16" else 0)
+        if self._skipped_in_row > allowed:
             raise TrainingError(f"{self._skipped_in_row} steps in a row {_diagnosis(stats, step, samples)}")
         if self._skipped_in_row > 1:
             return None
@@ -64,15 +64,15 @@ class StepMonitor:
 
 def _diagnosis(stats: StepStats, step: int, samples: tuple[int, ...]) -> str:
     if stats.broken:
-        where = f"embeddings are not finite for samples {_list(stats.broken)}"
+        where = f"the embeddings are not finite for samples {_list(stats.broken)}"
     elif math.isfinite(stats.loss):
-        where = f"the loss is finite, so the backward pass is where it broke; samples {_list(samples)}"
+        where = f"the loss is finite, so that the backward pass caused it; samples {_list(samples)}"
     else:
         where = f"all embeddings are finite; samples {_list(samples)}"
     return (
-        f"skipped for a loss or gradient that is not finite, the last at step {step}: loss {stats.loss:.4g}, "
-        f"logit scale {stats.logit_scale:.4g}, gradient norm {stats.grad_norm:.4g}, norm of the weights "
-        f"{stats.weight_norm:.4g}; {where} (raylens data explain CONFIG --step {step} tells their shards and keys). "
+        f"skipped because the loss or the gradient was not finite, the last at step {step}: loss {stats.loss:.4g}, "
+        f"logit scale {stats.logit_scale:.4g}, gradient norm {stats.grad_norm:.4g}, weight norm "
+        f"{stats.weight_norm:.4g}; {where} (raylens data explain CONFIG --step {step} lists their shards and keys). "
         "Lower optim.peak_lr, lengthen optim.schedule.warmup_steps, set optim.clip_norm=1, or train in fp32"
     )
 

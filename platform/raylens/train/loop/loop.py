@@ -61,18 +61,18 @@ def run(
     """
     step, window, monitor = start, MetricsWindow(start), StepMonitor(config)
     for step, (batch, waiting) in enumerate(_timed(batches), start + 1):
-        _check_place(config, batch, rank, step - 1)
+        _check_positions(config, batch, rank, step - 1)
         progress = TrainingProgress(step - 1, steps)
         stats = engine.train_step(batch, progress)
         if warning := monitor.observe(stats, step, tuple(batch.sample_B.tolist())):
             hooks.warn(warning)
         window.add(batch, waiting, first=step == start + 1)
         saving = hooks.due(step) or step == steps
-        # Before each checkpoint too: a resume must not leave a hole in what the records say of each step.
+        # Logged before each checkpoint too, so that the records of a resumed run have no gap.
         if saving or step % config.log_every_steps == 0:
             lr = learning_rate(config.optim.peak_lr, config.optim.schedule, progress)
             hooks.log(window.record(step, config.global_batch, lr, stats, engine.tower_stats(), monitor.skipped))
-        # Behind the record, whose figures are those of the training step.
+        # After the record, whose statistics are those of the training step.
         window.pause(hooks.evaluate(step, saving))
         if saving:
             began = time.monotonic()
@@ -81,7 +81,7 @@ def run(
         if hooks.stopping():
             return step
     if step != steps:
-        raise TrainingError(f"the data ended at step {step} of {steps}: the stream and the plan disagree")
+        raise TrainingError(f"the data ended at step {step} of {steps}: the stream has fewer batches than the plan")
     return step
 
 
@@ -96,13 +96,13 @@ def _timed(batches: Iterable[Batch]) -> Iterator[tuple[Batch, DataWait]]:
         yield batch, waiting + DataWait(reading=batch.read_seconds, decoding=batch.decode_seconds)
 
 
-def _check_place(config: RunConfig, batch: Batch, rank: int, step: int) -> None:
+def _check_positions(config: RunConfig, batch: Batch, rank: int, step: int) -> None:
     """Check that a batch has the positions that the plan deals to this worker: none is lost, repeated or moved."""
     first = step * config.global_batch + rank * config.worker_batch
     expected = np.arange(first, first + config.worker_batch)
     if not np.array_equal(batch.position_B, expected):
-        found = f"{batch.position_B[0]} to {batch.position_B[-1]}" if len(batch.position_B) else "none"
+        received = f"{batch.position_B[0]} to {batch.position_B[-1]}" if len(batch.position_B) else "none"
         raise CursorError(
             f"step {step + 1}, worker {rank}: expected positions {first} to {first + config.worker_batch - 1} of the "
-            f"plan, got {found} ({len(batch.position_B)} samples)"
+            f"plan, got {received} ({len(batch.position_B)} samples)"
         )

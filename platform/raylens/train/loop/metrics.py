@@ -87,7 +87,7 @@ class MetricsWindow:
         self._substituted += batch.substituted
         self._truncated += batch.truncated
         if first:
-            # It waits for everything to start, which says nothing about what comes: that time is told apart.
+            # The first batch waits for everything to start, which is not throughput: its wait is logged apart.
             self._first_batch = waiting.made + waiting.sent
             self._mark += self._first_batch
             waiting = replace(waiting, made=0.0, sent=0.0)

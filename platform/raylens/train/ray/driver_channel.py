@@ -71,13 +71,13 @@ class EventForwarder:
     def _listen(self) -> None:
         last, arrived = False, 0
         while not last:
-            last = self._done.wait(POLL_SECONDS)  # one more look after the end, for what came in between
+            last = self._done.wait(POLL_SECONDS)  # poll once more after the end, for the last events
             try:
-                found = ray.get(self._source.after.remote(arrived), timeout=LOOK_SECONDS)
+                events = ray.get(self._source.after.remote(arrived), timeout=LOOK_SECONDS)
             except ray.exceptions.GetTimeoutError:
-                continue  # a busy machine
+                continue  # the machine is busy
             except ray.exceptions.RayError:
-                return  # the cluster is gone; whoever waits for the run hears of it there
-            arrived += len(found)
-            for event in found:
+                return  # the cluster is gone, which the caller of the run learns elsewhere
+            arrived += len(events)
+            for event in events:
                 self._on_event(event)

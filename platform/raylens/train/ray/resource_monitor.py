@@ -33,7 +33,7 @@ class ResourceMonitor:
     def __init__(self, config: RunConfig, on_event: Callable[[RunEvent], object]) -> None:
         self._config, self._on_event = config, on_event
         self._running, self._since = False, time.monotonic()
-        self._told = ""
+        self._warned = ""
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._look, name="raylens-room", daemon=True)
 
@@ -45,10 +45,10 @@ class ResourceMonitor:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._done.set()
-        # It must ask nothing of Ray any more when the session ends.
+        # It must not call Ray any more when the session ends.
         self._thread.join(timeout=END_SECONDS)
 
-    def hear(self, event: RunEvent) -> None:
+    def on_event(self, event: RunEvent) -> None:
         """Record from an event of the run whether its workers are up."""
         if isinstance(event, Started | Restarting):
             self._running, self._since = isinstance(event, Started), time.monotonic()
@@ -58,10 +58,10 @@ class ResourceMonitor:
             try:
                 text = self._waiting_for()
             except (ray.exceptions.RayError, RuntimeError, OSError):
-                continue  # who waits for the run hears of it there
-            if text and text != self._told:
+                continue  # the caller of the run learns it elsewhere
+            if text and text != self._warned:
                 self._on_event(Warned(text))
-            self._told = text
+            self._warned = text
 
     def _waiting_for(self) -> str:
         missing = current_shortage(self._config)
@@ -72,7 +72,7 @@ class ResourceMonitor:
         free, total = ray.available_resources(), ray.cluster_resources()
         names = [name for name in ("CPU", "GPU") if total.get(name)]
         shown = " and ".join(f"{free.get(name, 0.0):g} of {total[name]:g} {name}s" for name in names)
-        return f"waiting for room: the cluster is large enough, and other work holds it; free are {shown}"
+        return f"waiting for resources: the cluster is large enough, but other work uses it; {shown} are free"
 
     def _is_reserved(self) -> bool:
         """Return whether Ray has reserved resources for all workers, which are then starting."""
@@ -80,7 +80,11 @@ class ResourceMonitor:
         each = {name: float(size) for name, size in workers.each.items() if size}
         for group in placement_group_table().values():
             bundles = list(group["bundles"].values())
-            if group["state"] == "CREATED" and len(bundles) >= workers.count and all(one == each for one in bundles):
+            if (
+                group["state"] == "CREATED"
+                and len(bundles) >= workers.count
+                and all(bundle == each for bundle in bundles)
+            ):
                 return True
         return False
 
@@ -88,6 +92,6 @@ class ResourceMonitor:
 def _launches() -> str:
     """Return what the autoscaler is launching and what it failed to launch; empty without an autoscaler."""
     coming, failed = launches(autoscaler_status().autoscaling_state)
-    parts = [f"being made: {', '.join(coming)}"] if coming else []
-    parts += [f"could not be made: {', '.join(failed)}"] if failed else []
+    parts = [f"launching: {', '.join(coming)}"] if coming else []
+    parts += [f"failed to launch: {', '.join(failed)}"] if failed else []
     return f" ({'; '.join(parts)})" if parts else ""

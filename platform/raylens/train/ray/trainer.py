@@ -88,7 +88,7 @@ class Trainer(DataParallelTrainer):  # type: ignore[misc] # Ray is untyped here
         """Register nothing: Ray's handler would end the run at the first Ctrl-C."""
 
         def abort() -> None:
-            # The controller ends with its workers, and cannot answer.
+            # The controller ends with its workers, and cannot respond.
             with contextlib.suppress(ray.exceptions.RayActorError):
                 ray.get(controller.abort.remote())
 
@@ -108,7 +108,7 @@ class _Controller(TrainController):  # type: ignore[misc]
     worker_group_cls = _Workers
 
     def __init__(self, **settings: Any) -> None:
-        # In a process of its own. Nobody takes this machine away with a notice, which Ray Train has another look for.
+        # In its own process. Nobody announces the removal of this machine, so that Ray Train need not watch for it.
         os.environ.setdefault(ENABLE_PREEMPTION_WATCHER_ENV_VAR, "0")
         super().__init__(**settings)
 
@@ -130,12 +130,12 @@ class DivisorScalingPolicy(ElasticScalingPolicy):  # type: ignore[misc]
         self._workers, self._data = resource_requests(run, placement_of(run))
 
     def _get_resize_decision(self, num_workers: int) -> Any:
-        # Policy and streams of data are in one process, the controller's; a stream is made for a number of workers.
+        # The policy and the stream share the controller's process; a stream is made for a number of workers.
         _starting["workers"] = num_workers
         return super()._get_resize_decision(num_workers)
 
     def _count_possible_workers(self, reserved_resources: Any) -> int:
-        # What Ray set aside for the run may be on any node (Ray 2.60).
+        # The resources that Ray reserved for the run may be on any node (Ray 2.60).
         own = {row["NodeID"] for row in ray.nodes() if self._workers.allows(row.get("Labels") or {})}
         room = super()._count_possible_workers({node: has for node, has in reserved_resources.items() if node in own})
         if self._data.selector:
@@ -157,12 +157,12 @@ class RetryPolicy(FailurePolicy):  # type: ignore[misc]
     def make_decision(self, training_failed_error: Any) -> Any:
         """Implement `FailurePolicy.make_decision`: retry or raise."""
         if _is_short_of_room(training_failed_error) and nodes_are_coming(self._run):
-            return FailureDecision.RETRY  # machines take minutes to be made; nothing has failed
+            return FailureDecision.RETRY  # machines take minutes to start; nothing has failed
         own = _own(training_failed_error)
         if own is None or isinstance(own, UnreachableError):
             again = self._worth_it(training_failed_error, own)
         else:
-            again = False  # bad input, bad settings, a diagnosis: it would only come again
+            again = False  # bad input, bad settings or a diagnosis would only recur
         if again:
             self._channel.post.remote(Restarting(_reason(own, training_failed_error)))
         return FailureDecision.RETRY if again else FailureDecision.RAISE
@@ -174,7 +174,7 @@ class RetryPolicy(FailurePolicy):  # type: ignore[misc]
         if step > self._step:
             self._step, self._failures, self._unreachable_since = step, 0, None
         if own is not None:
-            # A store that is away for a while uses up no tries.
+            # An unreachable store does not count as a failure of the run.
             self._unreachable_since = self._unreachable_since or time.monotonic()
             return time.monotonic() - self._unreachable_since < OUTAGE_SECONDS
         self._failures += 1

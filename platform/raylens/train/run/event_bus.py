@@ -36,12 +36,12 @@ class EventBus:
     def _pass_on(self, name: str, listener: Callable[[RunEvent], None], event: RunEvent) -> None:
         try:
             listener(event)
-        except Exception as error:  # noqa: BLE001 (theirs, whatever it is; the thread that brings news goes on)
+        except Exception as error:  # noqa: BLE001 (whatever a listener raises, the thread of events continues)
             if name not in self._failing:
-                self._failing.add(name)  # first: what follows may come by here again
+                self._failing.add(name)  # first, because the warning comes by here again
                 self._warn(
-                    f"warning: {name} failed at {type(event).__name__} ({type(error).__name__}: {error}); training and "
-                    "the others go on, and it is told what comes next"
+                    f"warning: {name} failed at {type(event).__name__} ({type(error).__name__}: {error}); training "
+                    "continues, and so do the other listeners; it receives the next events"
                 )
 
     def _warn(self, text: str) -> None:
@@ -64,7 +64,9 @@ class RunObservers:
         self._events = EventLog(run)
         self._trackers = Trackers(config.tracking, config, run, lambda text: self.on_event(Warned(f"warning: {text}")))
         listeners = {"events.jsonl": self._events.on_event, "tell": on_event, "tracking": self._trackers.on_event}
-        self._listeners = EventBus({name: one for name, one in listeners.items() if one is not None}, say)
+        self._listeners = EventBus(
+            {name: function for name, function in listeners.items() if function is not None}, say
+        )
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:

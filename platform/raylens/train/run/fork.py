@@ -57,8 +57,8 @@ def fork(source: Store, step: int, target: Store, *, shift: float = 0.0) -> None
 
 
 def _copy(part: Path, file: SavedFile, folder: Store, shift: float) -> SavedFile:
-    pieces, own = read_part(part)
-    snapshot = Snapshot({key: _shifted(key, piece, shift) for key, piece in pieces.items()}, own)
+    pieces, local = read_part(part)
+    snapshot = Snapshot({key: _shifted(key, piece, shift) for key, piece in pieces.items()}, local)
     with tempfile.TemporaryDirectory(prefix="raylens-fork-") as place:
         path, spans = write_part(snapshot, Path(place), file.worker)
         name = f"{ATTEMPT}/{path.name}"

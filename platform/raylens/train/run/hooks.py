@@ -29,7 +29,7 @@ class WorkerHooks:
         self._saving = CheckpointPolicy(
             spec.config.checkpoint, spec.steps, checkpoints, coordinator, self._state, self._on_event
         )
-        self._records = MetricsLogger(spec, coordinator, start, ray.train.torch.get_device(), self._on_event)
+        self._metrics = MetricsLogger(spec, coordinator, start, ray.train.torch.get_device(), self._on_event)
         self._evaluator = Evaluator(
             spec.config, spec.evaluation, spec.tokenizer, spec.preprocess, coordinator, steps=spec.steps
         )
@@ -38,7 +38,7 @@ class WorkerHooks:
     def as_hooks(self) -> loop.Hooks:
         """Return the functions that the loop calls."""
         return loop.Hooks(
-            log=self._records.add,
+            log=self._metrics.add,
             due=self._saving.due,
             save=self._save,
             stopping=lambda: self._saving.stopping,
@@ -54,25 +54,25 @@ class WorkerHooks:
         self._on_event(Warned(text))
 
     def _evaluate(self, step: int, saving: bool) -> float:
-        self._hear()
+        self._log_evaluations()
         if not self._evaluator.due(step, saving=saving):
             return 0.0
         with self._engine.averaged(TrainingProgress(step - 1, self._spec.steps)) as forward:
             return self._evaluator.begin(step, forward, self._engine.micro_batch, ray.train.torch.get_device())
 
-    def _hear(self) -> None:
+    def _log_evaluations(self) -> None:
         """Log the evaluations whose metrics have been computed. Not collective."""
-        while (found := self._evaluator.poll()) is not None:
-            if found.problem and found.problem != self._problem:
-                self._warn(f"warning: evaluation after step {found.step}: {found.problem}")
-            self._problem = found.problem
-            if found.metrics:
-                self._records.evaluated(found)
+        while (result := self._evaluator.poll()) is not None:
+            if result.problem and result.problem != self._problem:
+                self._warn(f"warning: evaluation after step {result.step}: {result.problem}")
+            self._problem = result.problem
+            if result.metrics:
+                self._metrics.evaluated(result)
 
     def _save(self, step: int) -> None:
         self._saving.save(step)
-        # Only here: a report waits for the controller's next look, which at every record would halve the speed.
-        ray.train.report(self._records.last.as_dict() if self._records.last else {})
+        # Only here: a report waits for the controller's next poll, which at every record would halve the speed.
+        ray.train.report(self._metrics.last.as_dict() if self._metrics.last else {})
 
     def _state(self, step: int) -> SaveRequest:
         config = self._spec.config
@@ -88,12 +88,12 @@ class WorkerHooks:
             scaler=snapshot.scaler,
             cursor=self._spec.cursor(step),
         )
-        self._records.publish()
+        self._metrics.publish()
         return SaveRequest(snapshot, manifest, self._evaluator.later(step))
 
     def finish(self) -> None:
         """Wait for checkpoint and evaluation after the last step, and write what was recorded."""
         self._saving.wait()
         self._evaluator.wait()
-        self._hear()
-        self._records.flush()
+        self._log_evaluations()
+        self._metrics.flush()

@@ -67,7 +67,7 @@ def train(
         RaylensError: the input is bad, the cluster is too small, or training failed; the message gives the diagnosis.
     """
     fitted = fit(config, say=say, on_event=on_event)
-    from raylens.train.run.publish import publish  # with torch, of which this process makes no use before
+    from raylens.train.run.publish import publish  # imports torch, which this process does not need before
 
     prepared = fitted.prepared
     version = publish(prepared, fitted.checkpoints)
@@ -103,21 +103,21 @@ def fit(
     newest = checkpoints.newest()
     resumed_at = newest.step if newest else 0
     if resumed_at >= prepared.steps:
-        say(f"nothing left to train: all {prepared.steps} steps were taken before")
+        say(f"nothing left to train: all {prepared.steps} steps have been taken")
         return FitResult(prepared, checkpoints, resumed_at)
     spec = _worker_spec(prepared)
     if newest is not None:
         check_fits(spec, newest)
     counts = " or ".join(map(str, config.worker_counts))
     say(f"starting {counts} workers: ZeRO {config.zero.stage}, global batch {config.global_batch}")
-    room = ResourceMonitor(config, spec.channel.post.remote)
+    monitor = ResourceMonitor(config, spec.channel.post.remote)
 
-    def hear(event: RunEvent) -> None:
-        room.hear(event)
+    def forward(event: RunEvent) -> None:
+        monitor.on_event(event)
         observers.on_event(event)
 
     try:
-        with observers, EventForwarder(spec.channel, hear), room:
+        with observers, EventForwarder(spec.channel, forward), monitor:
             _run(spec, prepared, interrupts or Interrupts(say))
             _check_end(checkpoints, prepared)
     finally:
@@ -217,8 +217,8 @@ def _stream_from_newest(spec: WorkerSpec, prepared: PreparedRun) -> Callable[[],
     checkpoints = Checkpoints(prepared.store)
 
     def stream() -> Any:
-        # Called whenever the workers start, also again after a failure: the stream begins where they do, because they
-        # are told where it begins.
+        # Called whenever the workers start, also after a failure. They begin where the stream does, because the
+        # channel tells them its first step.
         newest = checkpoints.newest()
         start = newest.step if newest else 0
         ray.get(spec.channel.begin_at.remote(start))
@@ -231,8 +231,8 @@ def _stream_from_newest(spec: WorkerSpec, prepared: PreparedRun) -> Callable[[],
 
 def _diagnosis(error: "ray.train.TrainingFailedError") -> RaylensError:
     failures = getattr(error, "worker_failures", {})
-    for one in (error, *failures.values()):
-        own = own_error(one)
+    for failure in (error, *failures.values()):
+        own = own_error(failure)
         if own is not None:
             return own
     lines = [line for line in str(error).splitlines() if line.strip()]

@@ -60,14 +60,14 @@ class MetricsLogger:
         self._write(METRICS, record.as_dict())
         self._on_event(Metrics(record, self._spec.steps))
 
-    def evaluated(self, found: EvalResult) -> None:
+    def evaluated(self, result: EvalResult) -> None:
         """Log the result of an evaluation, on the first worker."""
-        samples = found.step * self._spec.config.global_batch
+        samples = result.step * self._spec.config.global_batch
         self._write(
-            EVALUATIONS, {"step": found.step, "samples_seen": samples, "seconds": found.seconds, **found.metrics}
+            EVALUATIONS, {"step": result.step, "samples_seen": samples, "seconds": result.seconds, **result.metrics}
         )
-        self._on_event(Evaluated(found.step, found.metrics, found.seconds))
-        # Soon, because a checkpoint may be there already that a restart would go on from, behind this evaluation.
+        self._on_event(Evaluated(result.step, result.metrics, result.seconds))
+        # Soon, because a restart may resume from a checkpoint that exists already, after this evaluation.
         self.publish()
 
     def publish(self) -> None:
@@ -83,7 +83,7 @@ class MetricsLogger:
         """
         for log in self._logs.values():
             if failure := log.flush():
-                raise StorageError(f"the last records could not be written: {failure}")
+                raise StorageError(f"the last metrics could not be written: {failure}")
 
     def _write(self, name: str, row: dict[str, object]) -> None:
         log = self._logs.get(name)
@@ -93,7 +93,7 @@ class MetricsLogger:
         kept_back, self._kept_back = self._kept_back, bool(log.failure)
         if self._kept_back and not kept_back:
             self._on_event(
-                Warned(f"warning: records are kept back, because the store does not take them: {log.failure}")
+                Warned(f"warning: metrics wait in memory, because the store cannot be written to: {log.failure}")
             )
 
     def _completed(self, record: StepMetrics) -> StepMetrics:
@@ -105,6 +105,6 @@ class MetricsLogger:
     def _check_quarantine(self, record: StepMetrics) -> None:
         read = (record.step - self._start) * self._spec.config.global_batch
         budget = self._spec.config.data.quarantine_budget
-        if record.substituted > budget * read:  # only then are the reasons worth a look at the store
+        if record.substituted > budget * read:  # only then are the reasons read from the store
             where = f"{summary(self._run)}; see {self._run.describe()}/quarantine"
             check_budget(record.substituted, read, budget, where)

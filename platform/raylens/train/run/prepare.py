@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PreparedRun", "claim", "prepare", "run_store"]
 
-# What may differ when a run is resumed: it does not change what is learned.
+# Settings that may differ when a run resumes, because they do not change the result.
 FREE = ("storage", "registry", "scale", "zero", "checkpoint", "evaluation", "tracking", "log_every_steps")
 
 
@@ -64,10 +64,10 @@ def prepare(config: RunConfig, say: Callable[[str], None]) -> PreparedRun:
     plan = build_plan(config, manifests)
     if plan.samples < config.global_batch:
         say(f"warning: {plan.samples:,} samples for global_batch = {config.global_batch}: every batch repeats some")
-    begun = _begun(config)
-    tokenizer = _tokenizer(store, manifests, config, begun)
+    pretrained = _pretrained(config)
+    tokenizer = _tokenizer(store, manifests, config, pretrained)
     evaluation = open_eval_sets(config.evaluation, open_store(config.storage) / "manifests", say)
-    # Only now: what cannot start must not keep its name from another try.
+    # Only now: a run that cannot start must not block its name for another attempt.
     claim(store, config)
     store.write("tokenizer.json", tokenizer.to_json().encode())
     write_rejected(store, manifests)
@@ -78,17 +78,17 @@ def prepare(config: RunConfig, say: Callable[[str], None]) -> PreparedRun:
         manifests=manifests,
         plan=plan,
         tokenizer=tokenizer,
-        # What its image tower was trained on is part of a model, as its tokenizer is.
-        preprocess=Preprocess(size=config.model.image.size) if begun is None else begun.preprocess,
+        # The preprocessing of a pretrained image tower is part of the model, as its tokenizer is.
+        preprocess=Preprocess(size=config.model.image.size) if pretrained is None else pretrained.preprocess,
         steps=config.length.steps(sum(order.epoch_size for order in plan.orders), config.global_batch),
         evaluation=evaluation,
     )
 
 
-def _begun(config: RunConfig) -> "Bundle | None":
+def _pretrained(config: RunConfig) -> "Bundle | None":
     if config.start_from is None:
         return None
-    from raylens.train.run.pretrained import load_pretrained  # with torch
+    from raylens.train.run.pretrained import load_pretrained  # imports torch
 
     return load_pretrained(config)
 
@@ -114,19 +114,21 @@ def check_claim(store: Store, config: RunConfig) -> None:
     if differing := differences(saved, config.model_dump(mode="json"), ignore=FREE):
         raise ConfigError(
             f"run {config.name!r} exists at {store.describe()} with other settings: {'; '.join(differing)}. "
-            "Use another name, delete that folder, or go back to its settings"
+            "Use another name, delete that folder, or use its settings"
         )
 
 
-def _tokenizer(store: Store, manifests: list[Manifest], config: RunConfig, begun: "Bundle | None") -> Tokenizer:
+def _tokenizer(store: Store, manifests: list[Manifest], config: RunConfig, pretrained: "Bundle | None") -> Tokenizer:
     try:
         return Tokenizer.from_json(store.read_text("tokenizer.json"))
     except NotFoundError:
-        if begun is not None:
-            return begun.tokenizer
+        if pretrained is not None:
+            return pretrained.tokenizer
         if config.tokenizer is not None:
             return _given_tokenizer(config, config.tokenizer)
-        return Tokenizer.train((text for one in manifests for text in one.captions()), config.model.text.vocab)
+        return Tokenizer.train(
+            (text for manifest in manifests for text in manifest.captions()), config.model.text.vocab
+        )
 
 
 def _given_tokenizer(config: RunConfig, path: str) -> Tokenizer:

@@ -23,7 +23,7 @@ def load_pretrained(config: RunConfig) -> Bundle:
         model, weights = at_resolution(bundle.config, dict(bundle.weights), size)
         preprocess = bundle.preprocess.model_copy(update={"size": size})
         bundle = Bundle(model, weights, bundle.tokenizer, preprocess, bundle.lineage)
-    found = differences(bundle.config.model_dump(mode="json"), wanted.model_dump(mode="json"), "model.")
-    if found:
-        raise ConfigError(f"start_from = {config.start_from!r} is of another architecture: {'; '.join(found)}")
+    changed = differences(bundle.config.model_dump(mode="json"), wanted.model_dump(mode="json"), "model.")
+    if changed:
+        raise ConfigError(f"start_from = {config.start_from!r} has another architecture: {'; '.join(changed)}")
     return bundle

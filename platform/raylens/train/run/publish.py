@@ -33,7 +33,7 @@ def checkpoint_weights(
     scheduled = log_scale_at(config.objective, TrainingProgress(manifest.step - 1, steps))
     if scheduled is not None:
         weights["logit_scale"].fill_(scheduled)
-    # The parameter may have stepped a little over the cap; what was used, and so what is served, is the cap.
+    # The parameter may exceed the cap a little; training used the cap, and so does serving.
     weights["logit_scale"].clamp_(max=math.log(config.objective.max_logit_scale))
     return weights
 

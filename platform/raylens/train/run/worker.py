@@ -47,7 +47,7 @@ def build_model(config: RunConfig, tokenizer: Tokenizer, preprocess: Preprocess)
 
 def run_worker(spec: WorkerSpec) -> None:
     """Train from the checkpoint at which the stream of data begins, to the last step."""
-    spec = _as_many(spec, ray.train.get_context().get_world_size())
+    spec = _with_workers(spec, ray.train.get_context().get_world_size())
     start = int(ray.get(spec.channel.start.remote()))
     checkpoints = Checkpoints(open_store(spec.run_uri))
     newest = checkpoints.manifest(start) if start else None
@@ -67,7 +67,7 @@ def run_worker(spec: WorkerSpec) -> None:
     hooks.finish()
 
 
-def _as_many(spec: WorkerSpec, workers: int) -> WorkerSpec:
+def _with_workers(spec: WorkerSpec, workers: int) -> WorkerSpec:
     """Return the specification with the actual number of workers."""
     scale = spec.config.scale.model_copy(update={"workers": workers})
     return replace(spec, config=spec.config.model_copy(update={"scale": scale}))
@@ -90,12 +90,12 @@ def _resume(
     check_fits(spec, newest)
     same = newest.workers == spec.config.scale.workers
     try:
-        pieces, own = checkpoints.pieces(newest, engine.state.wanted(), coordinator.rank if same else None)
+        pieces, local = checkpoints.pieces(newest, engine.state.wanted(), coordinator.rank if same else None)
         failure: RaylensError | None = None
     except RaylensError as error:
         failure = error
-    # All or none: nobody is left waiting for the others.
-    for one in coordinator.all_gather(failure):
-        if isinstance(one, RaylensError):
-            raise one
-    engine.state.restore(Snapshot(pieces, own, newest.scaler, newest.applied))
+    # All workers fail, or none: otherwise some would wait for the others.
+    for outcome in coordinator.all_gather(failure):
+        if isinstance(outcome, RaylensError):
+            raise outcome
+    engine.state.restore(Snapshot(pieces, local, newest.scaler, newest.applied))

@@ -46,9 +46,9 @@ def _was_stopped(events: Sequence[Event]) -> bool:
 def wanted_steps(events: Sequence[Event]) -> int | None:
     """Return the number of steps that the run was last started for; None if no event has it."""
     for event in reversed(events):
-        found = STEPS.search(str(event.get("text"))) if event.get("event") == "started" else None
-        if found:
-            return int(found.group(1))
+        match = STEPS.search(str(event.get("text"))) if event.get("event") == "started" else None
+        if match:
+            return int(match.group(1))
     return None
 
 
@@ -61,7 +61,7 @@ def wall_seconds(events: Sequence[Event]) -> float | None:
             continue
         kind = event.get("event")
         if begin is None or last is None or (kind == "started" and not restarting):
-            # What lies between the last news of a run that died and its next start is no time of its own.
+            # The time between the last event of a run that was killed and its next start does not count.
             total += (last - begin).total_seconds() if begin and last else 0.0
             begin = now
         known = known or last is not None

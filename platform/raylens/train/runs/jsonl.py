@@ -43,10 +43,12 @@ def _record(line: str, where: str) -> dict[str, Any]:
         record = json.loads(line)
     except ValueError as error:
         raise TrainingError(
-            f"{where} is damaged ({error}): mend or delete the file; no training state is in it"
+            f"{where} is damaged ({error}): repair or delete the file, which holds no training state"
         ) from None
     if not isinstance(record, dict) or "step" not in record:
-        raise TrainingError(f"{where} is no record with a step: mend or delete the file; no training state is in it")
+        raise TrainingError(
+            f"{where} is not a record with a step: repair or delete the file, which holds no training state"
+        )
     return record
 
 
@@ -59,8 +61,10 @@ class JsonlWriter:
     def __init__(self, run: Store, name: str, start: int | None, every_seconds: float = 10.0) -> None:
         """Continue after step ``start``, whose successors are trained and written again; None keeps all records."""
         self._run, self._name, self._every = run, name, every_seconds
-        # As text, a fifth of what dictionaries take: a run of weeks has a hundred thousand records.
-        self._lines = [json_line(one) for one in read_records(run, name) if start is None or one["step"] <= start]
+        # Lines take a fifth of the memory of dictionaries, and a run of weeks has a hundred thousand records.
+        self._lines = [
+            json_line(record) for record in read_records(run, name) if start is None or record["step"] <= start
+        ]
         self._written = time.monotonic()
         self.failure = ""
         """Why the last attempt to write failed; empty if it succeeded."""
@@ -70,7 +74,7 @@ class JsonlWriter:
     def add(self, record: dict[str, Any]) -> None:
         """Add a record, and publish if the last time is long enough ago."""
         self._lines.append(json_line(record))
-        # All of it is written each time, so more seldom where it is much.
+        # The whole file is written each time, so that a larger one is written less often.
         if time.monotonic() - self._written >= self._every * (1 + len(self._lines) // 1000):
             self.publish()
 

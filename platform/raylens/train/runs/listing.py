@@ -33,12 +33,12 @@ def list_runs(storage: Store) -> list[RunSummary]:
 def _summary(storage: Store, name: str, objects: Mapping[str, ObjectInfo]) -> RunSummary:
     run, folder = storage / name, f"{name}/checkpoints/"
     complete = (COMPLETE.fullmatch(path.removeprefix(folder)) for path in objects if path.startswith(folder))
-    steps = sorted(int(found.group(1)) for found in complete if found)
+    steps = sorted(int(match.group(1)) for match in complete if match)
     try:
         records = _last_record(run, objects.get(f"{name}/{METRICS}"))
         return RunFiles.of(run, {}, records, steps).summary()
     except (StorageError, TrainingError) as error:
-        # One damaged run must not hide the others; what is wrong with it stands in its line.
+        # One damaged run must not hide the others; its line shows the error.
         return RunSummary(name, UNREADABLE, checkpoint=steps[-1] if steps else None, last_event=str(error))
 
 
@@ -46,7 +46,7 @@ def _last_record(run: Store, info: ObjectInfo | None) -> Sequence[Row]:
     if info is None:
         return ()
     if info.size > TAIL:
-        # A file that was replaced in between, or a last line longer than this, is read whole below.
+        # A file that was replaced meanwhile, or a last line longer than this, is read as a whole below.
         with contextlib.suppress(ChangedError, NotFoundError, ValueError):
             last = json.loads(run.read_range(METRICS, info.size - TAIL, TAIL, version=info.version).splitlines()[-1])
             if isinstance(last, dict):

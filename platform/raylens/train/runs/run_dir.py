@@ -67,7 +67,7 @@ class RunFiles:
             ConfigError: its configuration is not YAML.
             TrainingError: a line of its records is damaged.
         """
-        config = _config(store)  # first: without it, this is no run
+        config = _config(store)  # first, because a folder without it is not a run
         records = by_step(read_metrics(store), store, METRICS)
         return cls.of(store, config, records, Checkpoints(store).steps())
 
@@ -152,7 +152,8 @@ def _config(store: Store) -> Row:
         text = store.read_text(CONFIG)
     except NotFoundError:
         raise NotFoundError(
-            f"{store.describe()} is no training run, it has no {CONFIG}: `raylens runs list STORAGE` shows all runs"
+            f"{store.describe()} is not a training run, because it has no {CONFIG}: `raylens runs list "
+            "STORAGE` shows all runs"
         ) from None
     return load_yaml(text, f"{store.describe()}/{CONFIG}")
 
@@ -163,13 +164,13 @@ def by_step(rows: Sequence[Row], store: Store, name: str) -> list[Row]:
     Raises:
         TrainingError: a step is not an integer.
     """
-    found: dict[int, Row] = {}
+    latest: dict[int, Row] = {}
     for row in rows:
         step = row.get("step")
         if not isinstance(step, int) or isinstance(step, bool):
             raise TrainingError(
-                f"{store.describe()}/{name} has a line whose step is {step!r}, no whole number: mend or delete the "
-                "file; no training state is in it"
+                f"{store.describe()}/{name} has a line whose step is {step!r}, not an integer: repair or delete the "
+                "file, which holds no training state"
             )
-        found[step] = row
-    return [found[step] for step in sorted(found)]
+        latest[step] = row
+    return [latest[step] for step in sorted(latest)]

@@ -35,8 +35,8 @@ def changes(config: Mapping[str, Any]) -> list[Change]:
 def differing(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[str | None]]:
     """Return the settings that differ between configurations, with the value in each, or None where it is absent."""
     flats = [flat(config) for config in configs]
-    keys = list(dict.fromkeys(key for one in flats for key in one))
-    rows = {key: [one.get(key) for one in flats] for key in keys}
+    keys = list(dict.fromkeys(key for settings in flats for key in settings))
+    rows = {key: [settings.get(key) for settings in flats] for key in keys}
     return {key: values for key, values in rows.items() if len(set(values)) > 1}
 
 
@@ -49,10 +49,10 @@ def flat(tree: object, prefix: str = "") -> dict[str, str]:
         children = [(str(number), value) for number, value in enumerate(tree)]
     if not children:
         return {prefix: _text(tree)} if prefix else {}
-    found: dict[str, str] = {}
+    leaves: dict[str, str] = {}
     for key, value in children:
-        found |= flat(value, f"{prefix}.{key}" if prefix else key)
-    return found
+        leaves |= flat(value, f"{prefix}.{key}" if prefix else key)
+    return leaves
 
 
 def _changes(node: Node, base: Node | None, prefix: str) -> Iterator[Change]:
@@ -64,7 +64,7 @@ def _changes(node: Node, base: Node | None, prefix: str) -> Iterator[Change]:
         if isinstance(value, Node):
             same = default if isinstance(default, Node) and type(default) is type(value) else None
             if same is None and isinstance(default, Node) and hasattr(value, "kind"):
-                # Of another kind than the default: the rest is compared with what this kind has by itself.
+                # The kind differs from the default's: the rest is compared with the defaults of this kind.
                 yield Change(f"{key}.kind", _text(value.kind), _text(getattr(default, "kind", None)))
             yield from _changes(value, same, f"{key}.")
         elif default is PydanticUndefined:

@@ -31,7 +31,7 @@ class EventFile:
         """Create the file; ``purge_step`` hides what earlier files have for this step and later ones."""
         folder.mkdir(parents=True, exist_ok=True)
         now = time.time_ns()
-        # Read in the order of their names; the second alone, as is usual, would be no name of its own.
+        # Readers take files in the order of their names; a name with seconds alone, as is usual, might not be unique.
         self.path = folder / f"events.out.tfevents.{now // 10**9:010d}.{socket.gethostname()}.{now}"
         self.size = 0
         """Size of the file in bytes."""
@@ -42,7 +42,7 @@ class EventFile:
         try:
             self._append(b"".join(map(_framed, events)))
         except OSError:
-            self.path.unlink(missing_ok=True)  # a full disk would gather an empty file for each try
+            self.path.unlink(missing_ok=True)  # otherwise a full disk would collect an empty file for each attempt
             raise
 
     def add(self, point: Point) -> None:
@@ -55,9 +55,9 @@ class EventFile:
         with self.path.open("ab", buffering=0) as stream:
             try:
                 if stream.write(data) != len(data):
-                    raise OSError(errno.ENOSPC, "no room for a whole record", str(self.path))
+                    raise OSError(errno.ENOSPC, "not enough space for a whole record", str(self.path))
             except OSError:
-                stream.truncate(self.size)  # readers stop for good at half a record
+                stream.truncate(self.size)  # readers stop forever at an incomplete record
                 raise
         self.size += len(data)
 

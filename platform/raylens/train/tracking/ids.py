@@ -60,7 +60,7 @@ def _read(run: Store) -> dict[str, dict[str, str]]:
     except ValueError as error:
         raise _damaged(run, str(error)) from None
     if not isinstance(tree, dict) or not all(_is_entry(entry) for entry in tree.values()):
-        raise _damaged(run, "not places and ids")
+        raise _damaged(run, "it has no places and ids")
     return tree
 
 
@@ -69,4 +69,4 @@ def _is_entry(entry: Any) -> bool:
 
 
 def _damaged(run: Store, why: str) -> StorageError:
-    return StorageError(f"{run.describe()}/{FILE} is damaged ({why}): delete it; other tools then begin new runs")
+    return StorageError(f"{run.describe()}/{FILE} is damaged ({why}): delete it, and other tools will begin new runs")

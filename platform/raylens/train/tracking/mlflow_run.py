@@ -102,7 +102,7 @@ class MlflowRun:
         place = experiment.experiment_id if experiment else self._client.create_experiment(self._config.experiment)
         tags = {"raylens.storage": self._store.uri}
         run_id = str(self._client.create_run(place, run_name=self._run.name, tags=tags).info.run_id)
-        self._id = run_id  # before it is written: if that fails, the next record must not make another
+        self._id = run_id  # before it is written: if that fails, the next record must not create another run
         self._ids.put(self.name, self._place, run_id)
         return run_id
 

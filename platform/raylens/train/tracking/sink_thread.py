@@ -39,7 +39,7 @@ class SinkThread:
         if self._tasks.qsize() < MOST_WAITING:
             self._tasks.put(lambda: self._sink.add(point))
         else:
-            self._failed(f"{MOST_WAITING:,} records wait for it; those that come now are left out")
+            self._failed(f"{MOST_WAITING:,} records wait for it; further ones are dropped")
 
     def close(self, outcome: Outcome) -> None:
         """Queue a call of `Sink.close`, and return at once; `join` must follow."""
@@ -51,7 +51,7 @@ class SinkThread:
         self._thread.join(timeout=seconds)
         if self._thread.is_alive():
             self._given_up = True
-            self._failed("it did not take everything before the run ended")
+            self._failed("it had not recorded everything when the run ended")
 
     def _run(self) -> None:
         due = time.monotonic() + self._sink.every_seconds
@@ -68,8 +68,8 @@ class SinkThread:
     def _attempt(self, task: Callable[[], None]) -> None:
         try:
             task()
-        # MLflow and W&B let through what their transports, plug-ins and helper processes raise, of no common class;
-        # whatever it is, it must neither stop the run nor end this thread in silence.
+        # MLflow and W&B pass on what their transports, plug-ins and helper processes raise, without a common class.
+        # None of it may stop the run or end this thread silently.
         except Exception as error:  # noqa: BLE001
             first = (str(error).strip().splitlines() or [""])[0]
             self._failed(f"{type(error).__name__}: {first}" if first else type(error).__name__)

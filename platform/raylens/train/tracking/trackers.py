@@ -42,42 +42,43 @@ class Trackers:
             ConfigError: a package is not installed, or W&B is to be online and nobody is logged in.
             StorageError: ``tracking.json`` of the run cannot be read.
         """
-        self._lanes = [SinkThread(sink) for sink in _sinks(config, run, store)]
+        self._threads = [SinkThread(sink) for sink in _sinks(config, run, store)]
         self._warn = warn
         self._warned: set[str] = set()
 
     def __enter__(self) -> Self:
-        for lane in self._lanes:
-            lane.start()
+        for thread in self._threads:
+            thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         outcome = _outcome(error)
-        for lane in self._lanes:
-            lane.close(outcome)
+        for thread in self._threads:
+            thread.close(outcome)
         deadline = time.monotonic() + END_SECONDS
-        for lane in self._lanes:
-            lane.join(max(0.0, deadline - time.monotonic()))
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
         self._report()
 
     def on_event(self, event: RunEvent) -> None:
         """Forward an event, and return at once."""
         point = point_of(event)
-        for lane in self._lanes:
+        for thread in self._threads:
             if isinstance(event, Started):
-                lane.begin(event.start)
+                thread.begin(event.start)
             elif point is not None:
-                lane.add(point)
+                thread.add(point)
         self._report()
 
     def _report(self) -> None:
-        for lane in self._lanes:
-            if lane.failure and lane.name not in self._warned:
-                self._warned.add(lane.name)  # first: whoever is warned may tell us of it as news
+        for thread in self._threads:
+            if thread.failure and thread.name not in self._warned:
+                self._warned.add(thread.name)  # first, because the warning may come back here as an event
                 self._warn(
-                    f"{lane.name} misses some of this run ({lane.failure}); training goes on, and tries it again"
+                    f"{thread.name} lacks a part of this run ({thread.failure}); training continues, and "
+                    "the next records are sent"
                 )
 
 

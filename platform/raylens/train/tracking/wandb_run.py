@@ -36,7 +36,7 @@ class WandbRun:
         if config.mode == "online":
             self._check_login()
         self._config, self._settings, self._run_name, self._ids = config, tree(run), run.name, ids
-        # Where W&B would put them itself, for a run in a bucket.
+        # For a run in a bucket, the folder that W&B would choose itself.
         self._folder = Path(store.root) if isinstance(store, LocalStore) else Path.cwd()
         self._place = f"{config.entity or ''}/{config.project}"
         self._run: Any = None
@@ -58,8 +58,8 @@ class WandbRun:
             key: self._wandb.Histogram(np_histogram=(list(counts), _edges(len(counts))))
             for key, counts in point.histograms.items()
         }
-        # W&B's own step must rise: steps that are taken again get later ones, and charts go by ours, which is a figure
-        # like others. Left to itself it would begin at 0 in each start of an offline run.
+        # W&B's own step must increase: repeated steps get later ones, and charts use our step, which is logged as a
+        # value. By default it would begin at 0 at each start of an offline run.
         values = {"step": point.step, **point.scalars, **histograms}
         self._run.log(values, step=max(point.step, self._run.step), commit=True)
 
@@ -78,7 +78,7 @@ class WandbRun:
             self._run.finish(exit_code=EXIT_CODES[outcome])
 
     def _check_login(self) -> None:
-        # Otherwise W&B would ask at the terminal, in the middle of training.
+        # Otherwise W&B would prompt at the terminal, in the middle of training.
         if self._wandb.run is None and not self._wandb.login(prompt=False, verify=False):
             raise ConfigError(
                 "tracking.wandb.mode = 'online', but nobody is logged in to W&B: run 'wandb login', set WANDB_API_KEY, "

@@ -110,10 +110,10 @@ def _table(config: "RunConfig", estimates: Sequence["Estimate"]) -> Table:
     blocks = ", checkpointed blocks" if config.towers.checkpoint_blocks else ""
     table = Table(
         title=f"{config.name}: {config.precision}, ZeRO {config.zero.stage}{blocks}",
-        caption="micro: micro-batch x number of micro-batches. GiB: peak memory of one GPU, of which are state, towers' "
-        "activations and loss. GB sent: by one GPU in a step. s: seconds of a step without overlap, of which "
-        "network. hides: whether the gradients take less time than the computation beside them. days: for 12.8 billion "
-        "pairs.",
+        caption="micro: micro-batch x number of micro-batches. GiB: peak memory of one GPU, of which are state, "
+        "activations of the towers, and loss. GB sent: by one GPU in a step. s: seconds of a step without overlap, of "
+        "which network. hides: whether the gradients take less time than the computation beside them. days: for 12.8 "
+        "billion pairs.",
     )
     for column in (*COLUMNS, "days"):
         table.add_column(column, justify="right")

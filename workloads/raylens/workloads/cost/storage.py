@@ -90,7 +90,7 @@ def checkpoint_bytes(config: RunConfig) -> int:
     """Of one checkpoint: fp32 weights, and of those that learn the optimiser's moments and the average."""
     counts = counts_of(config, config.model.text.context)
     kinds = 1 + (1 if config.optim.kind == "lion" else 2) + (1 if config.optim.ema_decay else 0)
-    return FP32 * (counts.parameters - counts.learning + kinds * counts.learning)
+    return FP32 * (counts.parameters - counts.trainable + kinds * counts.trainable)
 
 
 def checkpoints_kept(config: CheckpointConfig, steps: int, every: int) -> int:
