@@ -23,7 +23,7 @@ class SinkThread:
         """The first failure, in one line; empty if there was none."""
         self._sink = sink
         self._tasks: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        self._given_up = False
+        self._given_up = self._closing = False
         self._thread = Thread(target=self._run, name=f"raylens-{sink.name}", daemon=True)
 
     def start(self) -> None:
@@ -43,6 +43,7 @@ class SinkThread:
 
     def close(self, outcome: Outcome) -> None:
         """Queue a call of `Sink.close`, and return at once; `join` must follow."""
+        self._closing = True
         self._tasks.put(lambda: self._sink.close(outcome))
         self._tasks.put(None)
 
@@ -61,7 +62,8 @@ class SinkThread:
                 if task is None:
                     return
                 self._attempt(task)
-            if time.monotonic() >= due:
+            # Closing flushes too, and a sink that is closed must not be flushed again.
+            if time.monotonic() >= due and not self._closing:
                 self._attempt(self._sink.flush)
                 due = time.monotonic() + self._sink.every_seconds
 
