@@ -1,34 +1,23 @@
 """``raylens sweep``, with ``resume``, ``list``, ``show``, ``compare``, ``stop``, ``report`` and ``promote``."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from typer.core import TyperGroup
 
 from raylens.errors import ConfigError
 from raylens.workloads.cli.options import Address, NumCpus, Set, check_file
 from raylens.workloads.cli.runs import AsJson, print_page
+from raylens.workloads.command_tree import RUN, RunGroup
 
 if TYPE_CHECKING:
     from raylens.tune import SweepConfig
 
 __all__ = ["app"]
 
-RUN = "run"
-
-
-class _SweepsFirst(TyperGroup):
-    """``sweep FILE.yaml`` is ``sweep run FILE.yaml``."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if args and args[0] not in (*self.commands, "--help"):
-            args = [RUN, *args]
-        return super().parse_args(ctx, args)
-
 
 app = typer.Typer(
-    cls=_SweepsFirst,
+    cls=RunGroup,
     no_args_is_help=True,
     help="Search settings of training runs: `raylens sweep SWEEP.yaml`. The same command again resumes.",
     epilog="`raylens sweep run --help` has the options. A recipe named as a command: `raylens sweep run NAME`.",
