@@ -7,8 +7,8 @@ from typing import Any, NamedTuple, TypeVar
 import ray
 import torch
 import torch.distributed as dist
-from ray.train.v2._internal.execution.context import get_train_context
 
+from raylens.ray_internals import is_preemption_announced
 from raylens.train.collective.signals import terminated
 
 __all__ = ["Control", "Wishes"]
@@ -60,7 +60,7 @@ class Control:
 
     def wishes(self, *, late: bool) -> Wishes:
         """After a step. The first worker says whether it is time for a checkpoint."""
-        leaving = _preempted() or terminated()
+        leaving = is_preemption_announced() or terminated()
         news = leaving and not self._leaving  # one checkpoint for one warning
         self._leaving = leaving
         found = self.most([int(late and self.rank == 0), int(news), int(self._stop.is_set())])
@@ -75,11 +75,3 @@ class Control:
             except ray.exceptions.RayError:
                 return  # whoever started the run is gone, and this process is about to be
             time.sleep(LOOK_SECONDS)
-
-
-def _preempted() -> bool:
-    """Whether Ray knows that a machine of the run is about to be taken away.
-
-    Ray Train's own question is a barrier each time; this looks at what its watcher left with this worker (Ray 2.60).
-    """
-    return get_train_context().preemption_context.preemption_info is not None

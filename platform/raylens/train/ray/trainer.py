@@ -1,7 +1,4 @@
-"""Ray Train, told which numbers of workers may be, and which failures are worth another try.
-
-Its policies for both are internal interfaces, as of Ray 2.60; the trainer takes ours in their place.
-"""
+"""Ray Train with policies of ours: which numbers of workers may be, and which failures are worth another try."""
 
 import contextlib
 import os
@@ -10,21 +7,25 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 import ray.train
-from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
-from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
-from ray.train.v2._internal.constants import ENABLE_PREEMPTION_WATCHER_ENV_VAR
-from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
-from ray.train.v2._internal.execution.callback import WorkerGroupCallback
-from ray.train.v2._internal.execution.controller.controller import TrainController
-from ray.train.v2._internal.execution.failure_handling import FailureDecision, FailurePolicy
-from ray.train.v2._internal.execution.scaling_policy import ElasticScalingPolicy
-from ray.train.v2._internal.execution.worker_group import WorkerGroup
-from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
-from ray.train.v2.api.exceptions import PreemptionError
 
 from raylens.capacity import is_own_cluster
 from raylens.config import RunConfig
 from raylens.errors import RaylensError, StorageError, UnreachableError, own_error
+from raylens.ray_internals import (
+    ENABLE_PREEMPTION_WATCHER_ENV_VAR,
+    RAY_NODE_ID_KEY,
+    DataParallelTrainer,
+    DatasetsCallback,
+    ElasticScalingPolicy,
+    FailureDecision,
+    FailurePolicy,
+    PlacementGroupCleanerCallback,
+    PreemptionError,
+    TrainController,
+    WorkerGroup,
+    WorkerGroupCallback,
+    WorkerGroupStartupTimeoutError,
+)
 from raylens.train.checkpoint.store import Checkpoints
 from raylens.train.collective.signals import listen_for_term
 from raylens.train.loop.events import Preparing, Restarting
@@ -72,7 +73,7 @@ class Trainer(DataParallelTrainer):  # type: ignore[misc] # Ray is untyped here
         settings["failure_policy"] = self._failures
         if not is_own_cluster():
             return super()._initialize_and_run_controller(**settings)
-        here = {ray._raylet.RAY_NODE_ID_KEY: ray.get_runtime_context().get_node_id()}
+        here = {RAY_NODE_ID_KEY: ray.get_runtime_context().get_node_id()}
         controller = ray.remote(num_cpus=0, label_selector=here)(_Controller).remote(**settings)
         self._register_sigint_handler(controller)
         ray.get(controller.run.remote())
