@@ -9,6 +9,7 @@ import psutil
 from train_loop_cases import EVERY, Case
 
 from raylens.cluster import session
+from raylens.messages import quiet
 from raylens.storage import open_store
 from raylens.train.loop.events import Metrics, News
 from raylens.train.ray.interrupts import Interrupts
@@ -72,7 +73,7 @@ def ours(case: Case, folder: Path, name: str) -> Run:
     config, meter = case.config(folder, name), Meter(case)
     with session(num_cpus=4):
         try:
-            fit(config, say=lambda _: None, tell=meter.hear, interrupts=meter.interrupts)
+            fit(config, say=quiet, tell=meter.hear, interrupts=meter.interrupts)
         except KeyboardInterrupt:
             if not meter.cores:
                 raise  # somebody else's

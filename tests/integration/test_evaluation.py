@@ -15,6 +15,7 @@ from raylens.data import Source
 from raylens.data.pack import pack
 from raylens.errors import ConfigError
 from raylens.evaluate import ClassList, LabelledImage, zero_shot
+from raylens.messages import quiet
 from raylens.registry import Encoder, Registry
 from raylens.storage import Store, open_store
 from raylens.train import RunResult, train
@@ -101,7 +102,7 @@ class Run:
         config, heard = config_of(folder, train_on, held_out, *changes), list[News]()
         if not evaluated:
             config = config.model_copy(update={"evaluation": EvaluationConfig()})
-        return cls(config, held_out, train(config, say=lambda _: None, tell=heard.append), heard)
+        return cls(config, held_out, train(config, say=quiet, tell=heard.append), heard)
 
     def weights(self) -> dict[str, bytes]:
         encoder = Registry(self.config.registry_uri).load(str(self.result.version))[1]
@@ -168,12 +169,12 @@ def test_what_cannot_be_read_is_told_and_left_out(tmp_path: Path, make_shards: M
     data, held_out = make_shards(40), make_shards(37, per_shard=5, name="heldout")
     config = config_of(tmp_path, data, held_out)
     with pytest.raises(ConfigError, match=r"evaluation\.zero_shot\.thirds = .*heldout.*needs a classes\.json"):
-        train(config, say=lambda _: None)
+        train(config, say=quiet)
     CLASSES.write(held_out)
     held_out.delete("000003.tar")
     text = held_out.read("000001.tar")
     held_out.write("000001.tar", text.replace(b"\x89PNG", b"\x89GIF"))
     heard: list[News] = []
-    train(config, say=lambda _: None, tell=heard.append)
+    train(config, say=quiet, tell=heard.append)
     warnings = [news.text for news in heard if isinstance(news, Warned)]
-    assert warnings == ["warning: evaluation after step 6: 5 images cannot be read and are left out"]
+    assert warnings == ["evaluation after step 6: 5 images cannot be read and are left out"]

@@ -11,6 +11,7 @@ import pytest
 
 from raylens.cluster import session
 from raylens.config import RunConfig, dump_yaml, validated
+from raylens.messages import quiet
 from raylens.registry import Registry
 from raylens.storage import Store, open_store
 from raylens.train import train
@@ -114,7 +115,7 @@ def test_a_bucket_that_is_read_only_and_then_full_costs_no_step(
 
         config = config_of(data, storage)
         refusing = Refusing(Checkpoints(open_store(storage) / "kept"), refuse)
-        version = train(config, say=lambda _: None, tell=refusing.tell).version
+        version = train(config, say=quiet, tell=refusing.tell).version
         check_finished(config, str(version), open_store(storage) / "kept")
     refusing.check(("refuses access (AccessDenied)", "is full (QuotaExceeded)"))
 

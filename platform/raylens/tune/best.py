@@ -1,9 +1,8 @@
 """The best trial: as a configuration that trains it again, and as a model in the registry."""
 
-from collections.abc import Callable
-
 from raylens.config import RunConfig, dump_yaml, load_yaml, validated
 from raylens.errors import CheckpointError, NotFoundError, TrainingError
+from raylens.messages import Say
 from raylens.registry import Registry, Version
 from raylens.storage import Store
 from raylens.train.checkpoint.store import Checkpoints
@@ -56,9 +55,7 @@ def write_best(store: Store, config: SweepConfig, record: SweepRecord) -> None:
     store.write(BEST, "".join([head, *copied, dump_yaml(run.model_copy(update=changes))]).encode())
 
 
-def promote(
-    store: Store, config: SweepConfig, record: SweepRecord, name: str, alias: str | None, say: Callable[[str], None]
-) -> Version:
+def promote(store: Store, config: SweepConfig, record: SweepRecord, name: str, alias: str | None, say: Say) -> Version:
     """Register the best trial's newest checkpoint under a name, and move an alias to it.
 
     Raises:
@@ -76,7 +73,9 @@ def promote(
             f"it with `raylens train {store.describe()}/{BEST}`"
         )
     if newest.step != _step(best):
-        say(f"warning: {best.name} was measured at step {_step(best)}, its newest checkpoint is of step {newest.step}")
+        say(
+            f"{best.name} was measured at step {_step(best)}, its newest checkpoint is of step {newest.step}", "warning"
+        )
     lineage = {
         "sweep": store.uri,
         "trial": best.name,

@@ -12,6 +12,7 @@ from raylens.config import RunConfig
 from raylens.config.placement import Placement
 from raylens.data.build_plan import build_plan
 from raylens.extras import require_extra
+from raylens.messages import Say, print_line
 from raylens.storage import Store
 from raylens.train.ray.resources import asks_of, check_room, placement_of
 from raylens.train.run.data_lock import manifests_of
@@ -47,7 +48,7 @@ class SweepResult:
 def sweep(
     config: SweepConfig,
     *,
-    say: Callable[[str], None] = print,
+    say: Say = print_line,
     tell: Callable[[SweepRecord], None] | None = None,
 ) -> SweepResult:
     """Run trials until all are done or the budget is used up. Ray must be initialised.
@@ -87,7 +88,7 @@ def sweep(
     return _end(store, config, watch, interruption.heard, say)
 
 
-def _end(store: Store, config: SweepConfig, watch: Watch, interrupted: bool, say: Callable[[str], None]) -> SweepResult:
+def _end(store: Store, config: SweepConfig, watch: Watch, interrupted: bool, say: Say) -> SweepResult:
     why = watch.why_end
     if interrupted and not why:
         watch.write(state="interrupted", why="")
@@ -112,7 +113,7 @@ def _write_report(store: Store, config: SweepConfig, record: SweepRecord) -> Non
     store.write(REPORT, render_report(config, record).encode())
 
 
-def _steps_of(run: RunConfig, store: Store, say: Callable[[str], None]) -> int:
+def _steps_of(run: RunConfig, store: Store, say: Say) -> int:
     """Of a run of the base configuration; indexes its data once for all trials.
 
     Raises:
@@ -149,9 +150,7 @@ def _sums(nodes: Sequence[Node], ask: Ask) -> dict[str, float]:
     return {name: sum(node.count * node.resources.get(name, 0.0) for node in own) for name in ("CPU", "GPU")}
 
 
-def _tuner(
-    store: Store, config: SweepConfig, space: Space, steps: int, watch: Watch, say: Callable[[str], None]
-) -> Any:
+def _tuner(store: Store, config: SweepConfig, space: Space, steps: int, watch: Watch, say: Say) -> Any:
     filesystem, path = store.arrow()
     placement = placement_of(config.run)
     # A trial's own process computes nothing, and must take no CPU from a worker that needs all of a node's.

@@ -112,7 +112,7 @@ def test_training_goes_on_while_a_store_is_slow(tmp_path: Path) -> None:
             assert checkpoints.asked.wait(60)
             assert saved(told) == []
             (text,) = warnings(told)
-            assert text.startswith("warning: no checkpoint after step 10: the one of step 5 is still on its way")
+            assert text.startswith("no checkpoint after step 10: the one of step 5 is still on its way")
             assert "checkpoint.every_steps (now 5) or every_minutes (now None)" in text
             checkpoints.may.set()
         if 18 < step < 25:
@@ -138,9 +138,9 @@ def test_a_second_row_of_skips_is_said_again(tmp_path: Path) -> None:
             checkpoints.may.set()
 
     train(one, between)
-    assert [text.split(":")[1] for text in warnings(told)] == [
-        " no checkpoint after step 4",
-        " no checkpoint after step 12",
+    assert [text.split(":")[0] for text in warnings(told)] == [
+        "no checkpoint after step 4",
+        "no checkpoint after step 12",
     ]
     assert saved(told) == [2, 10, STEPS]
 
@@ -216,7 +216,7 @@ def test_minutes_that_are_over_while_the_store_is_slow_are_made_up_for(
             due.append(step)
             one.save(step)
     assert due[:2] == [6, 16]
-    assert [text.split(":")[1] for text in warnings(told)] == [" no checkpoint after step 12"]
+    assert [text.split(":")[0] for text in warnings(told)] == ["no checkpoint after step 12"]
 
 
 def test_a_checkpoint_counts_whose_predecessors_cannot_be_deleted(tmp_path: Path) -> None:
@@ -226,7 +226,7 @@ def test_a_checkpoint_counts_whose_predecessors_cannot_be_deleted(tmp_path: Path
     calmly(at(CheckpointConfig(every_steps=10, keep_last=1), checkpoints, told))
     assert saved(told)[-1] == STEPS
     (text,) = warnings(told)
-    assert text.startswith("warning: the checkpoint at step 10 is saved, but those that are not kept could not be")
+    assert text.startswith("the checkpoint at step 10 is saved, but those that are not kept could not be")
     assert "checkpoint.json of step 1 in" in text
     assert "raylens checkpoints prune" in text
     assert checkpoints.manifest(STEPS).step == STEPS

@@ -133,7 +133,7 @@ class Saving:
         self._warn(f"the checkpoint at step {outcome.step} could not be saved {why}")
 
     def _warn(self, text: str) -> None:
-        self._tell(Warned(f"warning: {text}"))
+        self._tell(Warned(text))
 
     def wait(self) -> str:
         """For the attempt that is under way; why it failed, or nothing."""

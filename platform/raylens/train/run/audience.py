@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Self
 
 from raylens.config import RunConfig
+from raylens.messages import Say
 from raylens.storage import Store
 from raylens.train.loop.events import News, Warned
 from raylens.train.run.event_bus import Listeners
@@ -22,11 +23,9 @@ class Audience:
         ConfigError: a tool that the configuration names cannot be used.
     """
 
-    def __init__(
-        self, config: RunConfig, run: Store, tell: Callable[[News], None] | None, say: Callable[[str], None]
-    ) -> None:
+    def __init__(self, config: RunConfig, run: Store, tell: Callable[[News], None] | None, say: Say) -> None:
         self._events = Events(run)
-        self._trackers = Trackers(config.tracking, config, run, lambda text: self.tell(Warned(f"warning: {text}")))
+        self._trackers = Trackers(config.tracking, config, run, lambda text: self.tell(Warned(text)))
         listeners = {"events.jsonl": self._events.tell, "tell": tell, "tracking": self._trackers.tell}
         self._listeners = Listeners({name: one for name, one in listeners.items() if one is not None}, say)
         self._stack = ExitStack()

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
+from raylens.messages import Say
 from raylens.train.loop.events import News, Warned
 
 __all__ = ["Listeners"]
@@ -15,7 +16,7 @@ class Listeners:
         say: is given the warning as a line, too: whoever shows news may be the one who fails.
     """
 
-    def __init__(self, listeners: Mapping[str, Callable[[News], None]], say: Callable[[str], None]) -> None:
+    def __init__(self, listeners: Mapping[str, Callable[[News], None]], say: Say) -> None:
         self._listeners = dict(listeners)
         self._say = say
         self._failing: set[str] = set()
@@ -32,12 +33,12 @@ class Listeners:
             if name not in self._failing:
                 self._failing.add(name)  # first: what follows may come by here again
                 self._warn(
-                    f"warning: {name} failed at {type(news).__name__} ({type(error).__name__}: {error}); training and "
+                    f"{name} failed at {type(news).__name__} ({type(error).__name__}: {error}); training and "
                     "the others go on, and it is told what comes next"
                 )
 
     def _warn(self, text: str) -> None:
-        self._pass_on("say", lambda _: self._say(text), Warned(text))
+        self._pass_on("say", lambda _: self._say(text, "warning"), Warned(text))
         for name, listener in self._listeners.items():
             if name not in self._failing:
                 self._pass_on(name, listener, Warned(text))

@@ -60,7 +60,7 @@ class WorkerHooks:
         """What evaluations found, once it is worked out. Not collective."""
         while (found := self._evaluator.poll()) is not None:
             if found.problem and found.problem != self._problem:
-                self._warn(f"warning: evaluation after step {found.step}: {found.problem}")
+                self._warn(f"evaluation after step {found.step}: {found.problem}")
             self._problem = found.problem
             if found.metrics:
                 self._records.evaluated(found)

@@ -12,6 +12,7 @@ from raylens.data.block import UnitMaker
 from raylens.data.stream import training_stream
 from raylens.errors import RaylensError, WorkersLostError, own_error
 from raylens.extras import require_extra
+from raylens.messages import Say, print_line
 from raylens.storage import Store
 from raylens.train.checkpoint.store import Checkpoints
 from raylens.train.loop.events import News
@@ -58,9 +59,7 @@ class RunResult:
     version: "Version"
 
 
-def train(
-    config: RunConfig, *, say: Callable[[str], None] = print, tell: Callable[[News], None] | None = None
-) -> RunResult:
+def train(config: RunConfig, *, say: Say = print_line, tell: Callable[[News], None] | None = None) -> RunResult:
     """`fit`, and register the encoder.
 
     Raises:
@@ -77,7 +76,7 @@ def train(
 def fit(
     config: RunConfig,
     *,
-    say: Callable[[str], None] = print,
+    say: Say = print_line,
     tell: Callable[[News], None] | None = None,
     interrupts: Interrupts | None = None,
 ) -> Fitted:
@@ -148,12 +147,12 @@ def _check_end(checkpoints: Checkpoints, prepared: Prepared) -> None:
         raise KeyboardInterrupt
 
 
-def _report(run: Store, say: Callable[[str], None]) -> None:
+def _report(run: Store, say: Say) -> None:
     """However the run ended; nothing hangs on it."""
     try:
         write_training_report(run)
     except RaylensError as error:
-        say(f"warning: the report could not be written: {error}")
+        say(f"the report could not be written: {error}", "warning")
     else:
         say(f"report: {run.describe()}/{REPORT}")
 

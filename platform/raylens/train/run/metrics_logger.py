@@ -87,7 +87,7 @@ class Records:
         log.add(row)
         kept_back, self._kept_back = self._kept_back, bool(log.failure)
         if self._kept_back and not kept_back:
-            self._tell(Warned(f"warning: records are kept back, because the store does not take them: {log.failure}"))
+            self._tell(Warned(f"records are kept back, because the store does not take them: {log.failure}"))
 
     def _completed(self, record: Record) -> Record:
         workers, peak = self._job.config.scale.workers, self._flops.peak

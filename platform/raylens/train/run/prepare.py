@@ -1,6 +1,5 @@
 """Before the workers start: what the run reads and how long it is, settled once and written down."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ from raylens.data.build_plan import build_plan
 from raylens.data.quarantine import check_budget, write_rejected
 from raylens.errors import AlreadyExistsError, ConfigError, NotFoundError
 from raylens.inputs import Preprocess, Tokenizer
+from raylens.messages import Say
 from raylens.storage import Store, open_store
 from raylens.train.evaluation.eval_sets import EvaluationSets, evaluation_sets
 from raylens.train.run.data_lock import manifests_of, pin
@@ -45,7 +45,7 @@ def run_store(config: RunConfig) -> Store:
     return open_store(config.storage) / config.name
 
 
-def prepare(config: RunConfig, say: Callable[[str], None]) -> Prepared:
+def prepare(config: RunConfig, say: Say) -> Prepared:
     """Index the shards, train the tokenizer, write the configuration; each only once for a run.
 
     Raises:
@@ -63,7 +63,7 @@ def prepare(config: RunConfig, say: Callable[[str], None]) -> Prepared:
         check_budget(manifest.rejected, read, config.data.quarantine_budget, why)
     plan = build_plan(config, manifests)
     if plan.samples < config.global_batch:
-        say(f"warning: {plan.samples:,} samples for global_batch = {config.global_batch}: every batch repeats some")
+        say(f"{plan.samples:,} samples for global_batch = {config.global_batch}: every batch repeats some", "warning")
     begun = _begun(config)
     tokenizer = _tokenizer(store, manifests, config, begun)
     evaluation = evaluation_sets(config.evaluation, open_store(config.storage) / "manifests", say)

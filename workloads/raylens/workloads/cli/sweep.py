@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from raylens.errors import ConfigError
+from raylens.messages import Severity, with_severity
 from raylens.workloads.cli.options import Address, NumCpus, Set, check_file
 from raylens.workloads.cli.runs import AsJson, print_page
 from raylens.workloads.command_tree import RUN, RunGroup
@@ -167,5 +168,9 @@ def promote(
         raise ConfigError(f"{model!r}: write NAME or NAME@ALIAS, e.g. digits@staging")
     store = open_store(uri)
     config = read_config(store)
-    version = register(store, config, read_sweep(store), name, alias or None, lambda text: typer.echo(text, err=True))
+    version = register(store, config, read_sweep(store), name, alias or None, _say)
     typer.echo(f"{version}{f', {name}@{alias}' if alias else ''} in {open_store(config.run.registry_uri).describe()}")
+
+
+def _say(text: str, severity: Severity = "info") -> None:
+    typer.echo(with_severity(text, severity), err=True)

@@ -56,9 +56,9 @@ class Terminal(Lines):
         elif isinstance(news, Metrics):
             self._advance(news)
         elif isinstance(news, Restarting):
-            self.say(f"workers lost ({news.reason}); going on from the newest checkpoint", "yellow")
+            self.say(f"workers lost ({news.reason}); going on from the newest checkpoint", style="yellow")
         elif isinstance(news, Warned | Preparing):
-            self.say(news.text, "yellow" if isinstance(news, Warned) else "")
+            self.say(news.text, "warning" if isinstance(news, Warned) else "info")
         elif isinstance(news, Stopping):
             self.say(f"stopped after step {news.step}, its state saved; the same command goes on")
         elif isinstance(news, Evaluated):
