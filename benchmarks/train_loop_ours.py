@@ -9,10 +9,10 @@ import psutil
 from train_loop_cases import EVERY, Case
 
 from raylens.cluster import session
+from raylens.interrupts import Interrupts
 from raylens.messages import quiet
 from raylens.storage import open_store
 from raylens.train.loop.events import Metrics, News
-from raylens.train.ray.interrupts import Interrupts
 from raylens.train.run.launch import fit
 from raylens.train.runs.jsonl import read_metrics
 
@@ -35,7 +35,7 @@ class Meter:
     """Looks at the processes' clocks when the figures begin and when they end, and asks the run to stop."""
 
     def __init__(self, case: Case) -> None:
-        self.interrupts = Interrupts(lambda _: None)
+        self.interrupts = Interrupts(quiet, notice="")
         self.cores: dict[str, float] = {}
         self._case = case
         self._began: tuple[float, dict[str, float]] | None = None

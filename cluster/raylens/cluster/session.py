@@ -4,8 +4,6 @@ import logging
 import os
 import secrets
 import shutil
-import signal
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -19,9 +17,10 @@ from raylens.capacity import declare_own_cluster
 from raylens.cluster.niceness import WORKER_NICENESS, worker_niceness
 from raylens.cluster.secrets import VARIABLE, check_nodes
 from raylens.errors import ClusterError
+from raylens.interrupts import sigterm_interrupts
 from raylens.ray_internals import MODULES_OF_INIT, on_worker_output
 
-__all__ = ["LOCAL_CPUS", "session", "sigterm_interrupts", "store_bytes"]
+__all__ = ["LOCAL_CPUS", "session", "store_bytes"]
 
 LOCAL_CPUS = 4
 """Logical CPUs that a machine declares at least: two workers, the stream and a replica fit on two cores."""
@@ -85,24 +84,6 @@ def session(
     finally:
         ray.shutdown()
         declare_own_cluster(False)
-
-
-@contextmanager
-def sigterm_interrupts() -> Iterator[None]:
-    """A polite request to stop (SIGTERM) is answered like Ctrl-C: what was started is stopped."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        yield
-    finally:
-        # None: a handler that is not Python's, which cannot be put back from here.
-        signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
 
 
 @contextmanager

@@ -1,5 +1,8 @@
 """A sweep on a Ray cluster, from its settings to the best configuration."""
 
+import logging
+import os
+import signal
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,13 +15,13 @@ from raylens.config import RunConfig
 from raylens.config.placement import Placement
 from raylens.data.build_plan import build_plan
 from raylens.extras import require_extra
+from raylens.interrupts import Interrupts, signal_handlers
 from raylens.messages import Say, print_line
 from raylens.storage import Store
 from raylens.train.ray.resources import asks_of, check_room, placement_of
 from raylens.train.run.data_lock import manifests_of
 from raylens.tune.best import write_best
 from raylens.tune.config import SweepConfig
-from raylens.tune.interruption import Interruption, quiet
 from raylens.tune.monitor import Ends, Listens, Watch, watch_with
 from raylens.tune.paths import REPORT, RUNS, TUNE, claim, sweep_store
 from raylens.tune.results import Configuration, ranked
@@ -33,6 +36,18 @@ __all__ = ["GUESSED_STEPS", "SweepResult", "concurrency", "sweep"]
 
 GUESSED_STEPS = 10_000
 """Of a run, as long as its data were not looked at: enough to see whether a space is possible."""
+
+TUNE_SETTINGS = {
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    # Places in a configuration are relative to where the command was started.
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    # A run that came to nothing has evaluations without the metric.
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_WARN_SLOW_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "600",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+}
 
 
 @dataclass(frozen=True)
@@ -79,13 +94,23 @@ def sweep(
     space = config.check(steps)
     record = record.model_copy(update={"state": "running", "run_samples": steps * config.run.global_batch})
     watch = Watch(store, config, record, tell or (lambda _: None))
-    quiet()
+    _quiet_tune()
     tuner = _tuner(store, config, space, steps, watch, say)
-    with Interruption(say) as interruption, warnings.catch_warnings():
+    interrupts = Interrupts(say, "the sweep's state is saved")
+    interrupts.stop = lambda: signal.raise_signal(signal.SIGUSR1)
+    # Ray Tune saves and ends at a SIGUSR1. Until it listens for one, that would end the process.
+    with signal_handlers({signal.SIGUSR1: signal.SIG_IGN}), interrupts, warnings.catch_warnings():
         # A copy is a run of its own, in a process of its own.
         warnings.filterwarnings("ignore", "Consider boosting PBT performance", UserWarning)
         tuner.fit()
-    return _end(store, config, watch, interruption.heard, say)
+    return _end(store, config, watch, interrupts.count > 0, say)
+
+
+def _quiet_tune() -> None:
+    """Ray Tune's own tables are for its own users, and what its loggers say stands in the record."""
+    os.environ.update(TUNE_SETTINGS)
+    for name in ("ray.tune", "ray.air", "ray.train"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def _end(store: Store, config: SweepConfig, watch: Watch, interrupted: bool, say: Say) -> SweepResult:

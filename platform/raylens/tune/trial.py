@@ -10,9 +10,9 @@ from ray import tune
 
 from raylens.config import RunConfig, load_yaml, validated
 from raylens.errors import ConfigError, NotFoundError, TrainingError, WorkersLostError
+from raylens.interrupts import Interrupts
 from raylens.messages import quiet
 from raylens.storage import Store, open_store
-from raylens.train.ray.interrupts import Interrupts
 from raylens.train.run.fork import fork, scale_shift
 from raylens.train.run.launch import fit
 from raylens.train.runs.run_dir import CONFIG
@@ -41,7 +41,7 @@ class Trial(tune.Trainable):  # type: ignore[misc] # Ray is untyped here
         self._pointer: Pointer | None = None
         self._results: SimpleQueue[Any] = SimpleQueue()
         # A trial has no terminal; what happens to its run stands in the run's folder.
-        self._interrupts = Interrupts(quiet)
+        self._interrupts = Interrupts(quiet, notice="")
         self._thread: threading.Thread | None = None
 
     def step(self) -> Result:

@@ -35,7 +35,7 @@ from raylens.train.ray.stream_callback import StreamCallback
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from raylens.train.ray.interrupts import Interrupts
+    from raylens.interrupts import Interrupts
 
 __all__ = ["Trainer", "WorkerStart", "workers_to_start"]
 

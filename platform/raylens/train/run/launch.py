@@ -12,12 +12,12 @@ from raylens.data.block import UnitMaker
 from raylens.data.stream import training_stream
 from raylens.errors import RaylensError, WorkersLostError, own_error
 from raylens.extras import require_extra
+from raylens.interrupts import Interrupts
 from raylens.messages import Say, print_line
 from raylens.storage import Store
 from raylens.train.checkpoint.store import Checkpoints
 from raylens.train.loop.events import News
 from raylens.train.ray.driver_channel import board, listening
-from raylens.train.ray.interrupts import Interrupts
 from raylens.train.ray.process_group import ProcessGroupConfig
 from raylens.train.ray.resource_monitor import RoomWatch
 from raylens.train.ray.resources import check_room, placement_of
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Fitted", "RunResult", "fit", "train"]
 
+NOTICE = "the state is saved after the current step"
 COLLECTIVE_TIMEOUT_SECONDS = 300
 RESIZE_SECONDS = 60.0
 """Between two looks at whether the cluster has room for more workers, or for as many."""
@@ -117,7 +118,7 @@ def fit(
 
     try:
         with audience, listening(job.board, hear), room:
-            _run(job, prepared, interrupts or Interrupts(say))
+            _run(job, prepared, interrupts or Interrupts(say, NOTICE))
             _check_end(checkpoints, prepared)
     finally:
         _report(prepared.store, say)
@@ -191,6 +192,13 @@ def _run(job: WorkerJob, prepared: Prepared, interrupts: Interrupts) -> None:
             trainer.fit()
         except ray.train.TrainingFailedError as error:
             raise _diagnosis(error) from error
+        except ray.exceptions.RayActorError as error:
+            if interrupts.count > 1:
+                raise KeyboardInterrupt from None
+            raise WorkersLostError(
+                f"Ray Train's controller was lost ({str(error).splitlines()[0]}). The checkpoints are kept: the same "
+                "command resumes"
+            ) from error
 
 
 def _run_worker(job: WorkerJob) -> None:
