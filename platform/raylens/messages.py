@@ -9,7 +9,7 @@ Severity = Literal["info", "warning"]
 
 
 class Say(Protocol):
-    """Takes one line."""
+    """Takes one line at a time, for people to read."""
 
     def __call__(self, text: str, /, severity: Severity = "info") -> None:
         """Show the line, or keep it."""

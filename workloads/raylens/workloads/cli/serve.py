@@ -65,7 +65,7 @@ def run(
 
         raylens serve digits --registry quickstart/registry --set models.0.image.cpus=4
     """
-    from raylens.workloads.pages.lines import Lines
+    from raylens.workloads.lines import Lines
 
     lines = Lines()
     from raylens.serve.deploy.environment import environment, own_ports

@@ -20,7 +20,7 @@ from raylens.messages import with_severity
 from raylens.storage import open_store
 from raylens.workloads.data_sets import Cluster, compare_with_run, forecast, manifests_for, plan_for, steps_of_run
 from raylens.workloads.data_sets import Progress as Told
-from raylens.workloads.pages.lines import Lines
+from raylens.workloads.lines import Lines
 
 __all__ = ["explain_text", "manifest_lines", "pack_text", "shard_progress", "source_config", "verify_text"]
 

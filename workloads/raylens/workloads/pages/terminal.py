@@ -18,7 +18,7 @@ from raylens.train.loop.events import (
     Stopping,
     Warned,
 )
-from raylens.workloads.pages.lines import Lines
+from raylens.workloads.lines import Lines
 from raylens.workloads.pages.progress_line import progress_line, time_left
 
 __all__ = ["Terminal"]

@@ -31,9 +31,9 @@ class JobCommand:
     """A command as it is run in a job."""
 
     words: tuple[str, ...]
-    """After ``raylens``."""
+    """The command line after the word ``raylens``."""
     files: Mapping[str, bytes] = field(default_factory=dict)
-    """That have to be in `FILES`."""
+    """Contents of the files that the job finds in `FILES`, by name."""
     config_hash: str | None = None
     """SHA-256 of the complete configuration, where the command has one."""
 
