@@ -137,7 +137,9 @@ def check_figures(run: Run, workers: int, tolerance: float) -> None:
     rows = read_records(open_store(result.run_uri), EVALUATIONS)
     # Every 7 steps, at checkpoints that are to be compared, and at the end.
     assert [row["step"] for row in rows] == [6, 7, 12, 14, 18, 20]
-    assert [news.metrics for news in heard if isinstance(news, Evaluated)] == [_metrics(row) for row in rows]
+    assert [{one.name: one.value for one in news.metrics} for news in heard if isinstance(news, Evaluated)] == [
+        _metrics(row) for row in rows
+    ]
     encoder = Registry(config.registry_uri).load(str(result.version))[1]
     for name, value in by_itself(encoder, held_out, config).items():
         assert rows[-1][name] == pytest.approx(value, abs=tolerance), name
@@ -145,6 +147,7 @@ def check_figures(run: Run, workers: int, tolerance: float) -> None:
     losses = {row["step"]: row["validation_loss"] for row in rows if row["step"] in (6, 12, 18, 20)}
     assert checkpoints.steps() == sorted({20, min(losses, key=losses.__getitem__)})
     assert checkpoints.manifest(20).metrics == _metrics(rows[-1])
+    assert checkpoints.manifest(20).goals == rows[-1]["goals"] == config.metrics
     record = read_metrics(open_store(result.run_uri))[-1]
     assert sum(record["positive_cosines"]) == 12
     assert sum(record["negative_cosines"]) == 12 * (12 // workers - 1)
@@ -155,7 +158,7 @@ def check_figures(run: Run, workers: int, tolerance: float) -> None:
 
 
 def _metrics(row: dict[str, Any]) -> dict[str, float]:
-    return {name: value for name, value in row.items() if name not in ("step", "samples_seen", "seconds")}
+    return {name: value for name, value in row.items() if name not in ("step", "samples_seen", "seconds", "goals")}
 
 
 def test_evaluating_changes_nothing_that_is_learned(seen: Run, tmp_path: Path) -> None:

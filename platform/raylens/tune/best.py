@@ -24,7 +24,7 @@ def best_of(config: SweepConfig, record: SweepRecord) -> Configuration:
     Raises:
         NotFoundError: no trial has a value of the metric.
     """
-    order = ranked(record.trials, config.metric)
+    order = ranked(record.trials, config.metric, config.goal)
     if not order:
         raise NotFoundError(
             f"sweep {config.name!r} has no trial with a value of {config.metric} yet: {len(record.trials)} trials, "
@@ -39,7 +39,7 @@ def write_best(store: Store, config: SweepConfig, record: SweepRecord) -> None:
     It trains the same again, to the last bit on a CPU: the micro-batch, which would otherwise be chosen by the memory
     at hand, is the one that the trial had.
     """
-    if not ranked(record.trials, config.metric):
+    if not ranked(record.trials, config.metric, config.goal):
         return
     best = best_of(config, record).best_trial
     run = _config(store, best)
