@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from raylens.config import RunConfig, dump_yaml, load_yaml, validated
 from raylens.errors import CheckpointError, NotFoundError, TrainingError
-from raylens.registry import Registry, Version
+from raylens.registry import Registry, Selection, Version
 from raylens.storage import Store
 from raylens.train.checkpoint.store import Checkpoints
 from raylens.train.run.prepare import prepare
@@ -77,14 +77,16 @@ def promote(
         )
     if newest.step != _step(best):
         say(f"warning: {best.name} was measured at step {_step(best)}, its newest checkpoint is of step {newest.step}")
-    lineage = {
-        "sweep": store.uri,
-        "trial": best.name,
-        "values": best.values,
-        config.metric: best.value(config.metric),
-        "configurations": len({trial.number for trial in record.trials}),
-    }
-    version = publish(prepare(run, say), checkpoints, name=name, lineage=lineage)
+    selection = Selection(
+        sweep=store.uri,
+        trial=best.name,
+        values=best.values,
+        metric=config.metric,
+        goal=config.goal,
+        value=best.value(config.metric),
+        configurations=len({trial.number for trial in record.trials}),
+    )
+    version = publish(prepare(run, say), checkpoints, name=name, selection=selection)
     if alias is not None:
         Registry(run.registry_uri).promote(name, alias, version.number)
     return version

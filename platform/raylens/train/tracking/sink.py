@@ -24,7 +24,7 @@ class Point:
     histograms: dict[str, tuple[float, ...]] = field(default_factory=dict)
     """Counts of bins of equal width over [-1, 1]; none is without any count."""
     goals: dict[str, Goal] = field(default_factory=dict)
-    """Of those scalars that are metrics of an evaluation, whether higher or lower is better."""
+    """Whether higher or lower is better, for each scalar that is a metric of an evaluation."""
 
 
 class Sink(Protocol):
