@@ -25,7 +25,7 @@ OWN = {
 
 @dataclass(frozen=True)
 class Metric:
-    """What an evaluator yields."""
+    """One value that an evaluator yields, with its direction."""
 
     name: str
     value: float

@@ -59,7 +59,7 @@ class Lineage(BaseModel):
     step: int | None = None
     """The step of the checkpoint that the weights are from."""
     objective: str | None = None
-    """``objective.kind`` of the run."""
+    """The loss, as ``objective.kind`` of the run names it."""
     weights: Literal["average", "last"] | None = None
     """Whether the weights are the run's exponential moving average."""
     samples_seen: int | None = None

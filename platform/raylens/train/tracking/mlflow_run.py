@@ -119,7 +119,7 @@ class MlflowRun:
             self._client.log_batch(run_id, params=new[first : first + PARAMETERS_AT_ONCE], synchronous=True)
 
     def _tell_goals(self, run_id: str, goals: dict[str, Goal]) -> None:
-        """As tags: MLflow's metrics have a name and a value alone."""
+        """Write the goals as tags, because MLflow's metrics have a name and a value alone."""
         tags = [self._mlflow.entities.RunTag(f"raylens.goal.{key}", goals[key]) for key in goals.keys() - self._goals]
         if tags:
             self._client.log_batch(run_id, tags=tags, synchronous=True)

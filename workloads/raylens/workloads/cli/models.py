@@ -52,10 +52,9 @@ def show_model(
 
         raylens models show digits@prod --registry runs/registry
     """
-    from raylens.workloads.tables import pairs_table
-
     from raylens.registry import Registry as Models
     from raylens.train.runs.settings import flat
+    from raylens.workloads.pages.tables import pairs_table
 
     models = Models(registry)
     version = models.resolve(model)
