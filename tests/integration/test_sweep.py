@@ -149,8 +149,10 @@ def check_best(place: Path, config: SweepConfig, record: SweepRecord) -> None:
     )  # fmt: skip
     assert promoted.returncode == 0, promoted.stderr
     version, encoder = Registry(str(place / "registry")).load("digits@staging")
-    assert version.lineage["trial"] == best
-    assert version.lineage[LOSS] == losses[best]
+    selection = version.lineage.selection
+    assert selection is not None
+    assert (selection.sweep, selection.trial) == (store.uri, best)
+    assert (selection.metric, selection.goal, selection.value) == (LOSS, "min", losses[best])
     trained = Registry(run.registry_uri).load(str(result.version))[1]
     assert encoder.bundle.digest() == trained.bundle.digest()
 

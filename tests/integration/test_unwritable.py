@@ -97,7 +97,7 @@ class Refusing:
 
 def check_finished(config: RunConfig, version: str, run: Store) -> None:
     """Registered from the last step, without a gap in what was recorded."""
-    assert Registry(config.registry_uri).load(version)[1].bundle.lineage["step"] == STEPS
+    assert Registry(config.registry_uri).load(version)[1].bundle.lineage.step == STEPS
     assert [record["step"] for record in read_metrics(run)] == list(range(1, STEPS + 1))
     assert not Checkpoints(run).leftovers()
 

@@ -3,7 +3,7 @@
 from raylens.config import RunConfig, dump_yaml, load_yaml, validated
 from raylens.errors import CheckpointError, NotFoundError, TrainingError
 from raylens.messages import Say
-from raylens.registry import Registry, Version
+from raylens.registry import Registry, Selection, Version
 from raylens.storage import Store
 from raylens.train.checkpoint.store import Checkpoints
 from raylens.train.run.prepare import prepare
@@ -23,7 +23,7 @@ def best_of(config: SweepConfig, record: SweepRecord) -> Configuration:
     Raises:
         NotFoundError: no trial has a value of the metric.
     """
-    order = ranked(record.trials, config.metric)
+    order = ranked(record.trials, config.metric, config.goal)
     if not order:
         raise NotFoundError(
             f"sweep {config.name!r} has no trial with a value of {config.metric} yet: {len(record.trials)} trials, "
@@ -38,7 +38,7 @@ def write_best(store: Store, config: SweepConfig, record: SweepRecord) -> None:
     It trains the same again, to the last bit on a CPU: the micro-batch, which would otherwise be chosen by the memory
     at hand, is the one that the trial had.
     """
-    if not ranked(record.trials, config.metric):
+    if not ranked(record.trials, config.metric, config.goal):
         return
     best = best_of(config, record).best_trial
     run = _config(store, best)
@@ -76,14 +76,16 @@ def promote(store: Store, config: SweepConfig, record: SweepRecord, name: str, a
         say(
             f"{best.name} was measured at step {_step(best)}, its newest checkpoint is of step {newest.step}", "warning"
         )
-    lineage = {
-        "sweep": store.uri,
-        "trial": best.name,
-        "values": best.values,
-        config.metric: best.value(config.metric),
-        "configurations": len({trial.number for trial in record.trials}),
-    }
-    version = publish(prepare(run, say), checkpoints, name=name, lineage=lineage)
+    selection = Selection(
+        sweep=store.uri,
+        trial=best.name,
+        values=best.values,
+        metric=config.metric,
+        goal=config.goal,
+        value=best.value(config.metric),
+        configurations=len({trial.number for trial in record.trials}),
+    )
+    version = publish(prepare(run, say), checkpoints, name=name, selection=selection)
     if alias is not None:
         Registry(run.registry_uri).promote(name, alias, version.number)
     return version

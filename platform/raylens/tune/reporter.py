@@ -4,11 +4,11 @@ from typing import TYPE_CHECKING, Any
 
 from raylens.config import RunConfig
 from raylens.errors import TrainingError
+from raylens.evaluate.metrics import finite
 from raylens.storage import Store
 from raylens.train.checkpoint.store import Checkpoints
 from raylens.train.loop.events import Checkpointed, Evaluated, News, Started
 from raylens.train.runs.jsonl import EVALUATIONS, read_records
-from raylens.train.runs.run_dir import finite
 from raylens.tune.checkpoint_ref import Pointer
 from raylens.tune.config import SweepConfig
 
@@ -37,7 +37,7 @@ class Reporter:
         if isinstance(news, Started):
             self._steps = news.steps
         elif isinstance(news, Evaluated):
-            self._waiting[news.step] = news.metrics
+            self._waiting[news.step] = {metric.name: metric.value for metric in news.metrics}
         elif isinstance(news, Checkpointed):
             self._saved.add(news.step)
         newest = max(self._waiting, default=0)

@@ -129,7 +129,7 @@ def _end(store: Store, config: SweepConfig, watch: Watch, interrupted: bool, say
 def _result(store: Store, config: SweepConfig, record: SweepRecord) -> SweepResult:
     _write_report(store, config, record)
     write_best(store, config, record)
-    order = ranked(record.trials, config.metric)
+    order = ranked(record.trials, config.metric, config.goal)
     return SweepResult(store.uri, record, order[0] if order else None)
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from raylens.config import CheckpointConfig, DataConfig, LengthConfig, RunConfig, ScaleConfig
 from raylens.errors import StorageError, UnreachableError
+from raylens.evaluate.metrics import Metric
 from raylens.storage import open_store
 from raylens.train.checkpoint import policy
 from raylens.train.checkpoint.policy import Saving, State
@@ -75,7 +76,7 @@ class Engine:
 
 def at(config: CheckpointConfig, checkpoints: Checkpoints, told: list[News], **asked: int) -> Saving:
     def state(step: int) -> State:
-        return State(snapshot(), manifest(step), dict)
+        return State(snapshot(), manifest(step), tuple)
 
     return Saving(config, STEPS, checkpoints, Deciding(**asked), state, told.append)
 
@@ -264,9 +265,9 @@ def test_a_store_that_takes_nothing_is_told_once_and_ends_the_run_at_last(
 def test_metrics_are_waited_for_beside_training(tmp_path: Path) -> None:
     known, told = threading.Event(), list[News]()
 
-    def metrics() -> dict[str, float]:
+    def metrics() -> list[Metric]:
         assert known.wait(60)
-        return {"validation_loss": 0.5}
+        return [Metric("validation_loss", 0.5, "min")]
 
     checkpoints = Checkpoints(open_store(tmp_path))
     one = Saving(
@@ -279,5 +280,5 @@ def test_metrics_are_waited_for_beside_training(tmp_path: Path) -> None:
     )
     train(one, lambda step: known.set() if step == 12 else None)
     assert saved(told)[0] == 5
-    assert checkpoints.manifest(5).metrics == {"validation_loss": 0.5}
+    assert checkpoints.manifest(5).metric("validation_loss") == Metric("validation_loss", 0.5, "min")
     assert 10 not in saved(told)

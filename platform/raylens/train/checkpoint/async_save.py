@@ -5,12 +5,13 @@ steps that follow, a few numbers each.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from threading import Thread
 from typing import Protocol
 
 from raylens.errors import RaylensError
+from raylens.evaluate.metrics import Metric
 from raylens.train.checkpoint.files import SavedFile
 from raylens.train.checkpoint.snapshot import Snapshot
 from raylens.train.checkpoint.store import CheckpointManifest, Checkpoints
@@ -78,7 +79,7 @@ class Saver:
         self._work: _Work | None = None
         self._manifest: CheckpointManifest | None = None
         self._publishing = False
-        self._metrics: Callable[[], dict[str, float]] = dict
+        self._metrics: Callable[[], Sequence[Metric]] = tuple
         self._clear: Callable[[], object] = lambda: None
         self._uncleared = ""
 
@@ -91,7 +92,7 @@ class Saver:
         self,
         snapshot: Snapshot,
         manifest: CheckpointManifest,
-        metrics: Callable[[], dict[str, float]],
+        metrics: Callable[[], Sequence[Metric]],
         clear: Callable[[], object],
     ) -> None:
         """Start an attempt.
@@ -138,7 +139,7 @@ class Saver:
         return None
 
     def _publish(self, complete: CheckpointManifest) -> None:
-        self._checkpoints.publish(complete.model_copy(update={"metrics": self._metrics()}))
+        self._checkpoints.publish(complete.evaluated(self._metrics()))
         try:
             self._clear()
         except Exception as error:  # noqa: BLE001 (the checkpoint exists, whatever became of older ones)

@@ -1,11 +1,12 @@
 """When a run saves its state, and what is said of it: in time, late, or not at all."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from raylens.config import CheckpointConfig
 from raylens.errors import StorageError
+from raylens.evaluate.metrics import Metric
 from raylens.train.checkpoint.async_save import Outcome, Saver, Together
 from raylens.train.checkpoint.retention import prune
 from raylens.train.checkpoint.snapshot import Snapshot
@@ -33,7 +34,7 @@ class State(NamedTuple):
     snapshot: Snapshot
     manifest: CheckpointManifest
     """Complete but for the files and the metrics."""
-    metrics: Callable[[], dict[str, float]]
+    metrics: Callable[[], Sequence[Metric]]
     """May be waited for, in another thread than training's."""
 
 

@@ -1,7 +1,7 @@
 """When a run is evaluated, and what is heard of it."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from threading import Thread
 
@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from raylens.errors import RaylensError
+from raylens.evaluate.metrics import Metric
 from raylens.train.collective.coordinator import Control
 from raylens.train.engine.forward import Forward
 from raylens.train.evaluation.embed import Embedding, embed_images, embed_pairs, embed_texts
@@ -109,7 +110,7 @@ class Evaluator:
         failures = [str(one) for one in self._control.all_of(failure) if one]
         if failures:
             seconds = time.monotonic() - began
-            self._work(step, lambda: Finding(step, {}, seconds, failures[0]))
+            self._work(step, lambda: Finding(step, (), seconds, failures[0]))
             return seconds
         assert held is not None
         embedding = Embedding(forward, batch, device, self._control.most)
@@ -137,10 +138,10 @@ class Evaluator:
         if self._working is not None:
             self._working.finding()
 
-    def later(self, step: int) -> Callable[[], dict[str, float]]:
+    def later(self, step: int) -> Callable[[], tuple[Metric, ...]]:
         """For the first worker to ask in another thread: metrics after this step, once they are worked out, or none."""
         working = self._working
-        return lambda: working.finding().metrics if working is not None and working.step == step else {}
+        return lambda: working.finding().metrics if working is not None and working.step == step else ()
 
     def _read(self) -> HeldSets:
         job, sets, model = self._job, self._sets, self._job.config.model
@@ -156,28 +157,26 @@ class Evaluator:
         return HeldSets(pairs, labelled)
 
     def _found(self, step: int, parts: list[Embedded], seconds: float) -> Finding:
-        metrics, problem = self._metrics(parts), ""
-        broken = [name for name, value in metrics.items() if not np.isfinite(value)]
+        metrics, problem = list(self._metrics(parts)), ""
+        broken = [metric.name for metric in metrics if not np.isfinite(metric.value)]
         unreadable = sum(part.unreadable for part in parts)
         if broken:
             problem = f"{', '.join(broken)}: not finite"
         elif unreadable:
             problem = f"{unreadable} images cannot be read and are left out"
-        finite = {name: value for name, value in metrics.items() if name not in broken}
-        return Finding(step, finite, seconds, problem)
+        return Finding(step, tuple(metric for metric in metrics if metric.name not in broken), seconds, problem)
 
-    def _metrics(self, parts: list[Embedded]) -> dict[str, float]:
+    def _metrics(self, parts: list[Embedded]) -> Iterator[Metric]:
         config = self._job.config
-        metrics: dict[str, float] = {}
         if parts[0].pairs is not None:
             rows = Rows.joined([part.pairs[0] for part in parts if part.pairs is not None])
             if "loss" in rows.columns:
-                metrics["validation_loss"] = float(rows.columns["loss"].astype(np.float64).mean())
+                yield Metric("validation_loss", float(rows.columns["loss"].astype(np.float64).mean()), "min")
             else:
                 _, log_scale, bias = parts[0].pairs
-                metrics |= pair_figures(rows, config.objective, log_scale, bias, config.global_batch)
+                yield from pair_figures(rows, config.objective, log_scale, bias, config.global_batch)
         for at, (name, one) in enumerate(self._sets.labelled):
             images, prompts = (Rows.joined([part.labelled[at][which] for part in parts]) for which in (0, 1))
             accuracy = zero_shot_figure(images, prompts, one.classes)
-            metrics |= {} if accuracy is None else {f"zero_shot_{name}": accuracy}
-        return metrics
+            if accuracy is not None:
+                yield Metric(f"zero_shot_{name}", accuracy, "max")

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Thread
 
+from raylens.evaluate.metrics import Metric
+
 __all__ = ["Finding", "Working"]
 
 
@@ -12,7 +14,7 @@ class Finding:
     """Of one evaluation."""
 
     step: int
-    metrics: dict[str, float]
+    metrics: tuple[Metric, ...]
     seconds: float
     """That training stood still."""
     problem: str = ""
@@ -24,7 +26,7 @@ class Working:
 
     def __init__(self, step: int, work: Callable[[], Finding]) -> None:
         self.step = step
-        self._finding = Finding(step, {}, 0.0)
+        self._finding = Finding(step, (), 0.0)
         self._work = work
         self._thread = Thread(target=self._run, name="raylens-figures")
         self._thread.start()
@@ -33,7 +35,7 @@ class Working:
         try:
             self._finding = self._work()
         except Exception as error:  # noqa: BLE001 (in a thread: it would be lost, and training goes on all the same)
-            self._finding = Finding(self.step, {}, 0.0, f"{type(error).__name__}: {error}")
+            self._finding = Finding(self.step, (), 0.0, f"{type(error).__name__}: {error}")
 
     @property
     def busy(self) -> bool:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from raylens.evaluate.metrics import Metric
 from raylens.train.loop.metrics import Record
 
 __all__ = ["Checkpointed", "Evaluated", "Metrics", "News", "Preparing", "Restarting", "Started", "Stopping", "Warned"]
@@ -61,7 +62,7 @@ class Evaluated:
     """The model was evaluated while training waited."""
 
     step: int
-    metrics: dict[str, float]
+    metrics: tuple[Metric, ...]
     seconds: float
 
 

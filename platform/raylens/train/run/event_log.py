@@ -41,7 +41,7 @@ class Events:
         elif isinstance(news, Checkpointed):
             self._note("checkpointed", news.step, "")
         elif isinstance(news, Evaluated):
-            self._note("evaluated", news.step, " ".join(f"{key} {value:.4g}" for key, value in news.metrics.items()))
+            self._note("evaluated", news.step, " ".join(f"{one.name} {one.value:.4g}" for one in news.metrics))
         elif isinstance(news, Restarting):
             self._note("restarting", self._step, news.reason)
         elif isinstance(news, Stopping):

@@ -58,9 +58,10 @@ class Records:
     def evaluated(self, found: Finding) -> None:
         """Figures of an evaluation, on the first worker."""
         samples = found.step * self._job.config.global_batch
-        self._write(
-            EVALUATIONS, {"step": found.step, "samples_seen": samples, "seconds": found.seconds, **found.metrics}
-        )
+        values = {metric.name: metric.value for metric in found.metrics}
+        goals = {metric.name: metric.goal for metric in found.metrics}
+        row = {"step": found.step, "samples_seen": samples, "seconds": found.seconds, **values, "goals": goals}
+        self._write(EVALUATIONS, row)
         self._tell(Evaluated(found.step, found.metrics, found.seconds))
         # Soon, because a checkpoint may be there already that a restart would go on from, behind this evaluation.
         self.publish()

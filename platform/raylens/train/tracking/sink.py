@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from raylens.evaluate.metrics import Goal
 from raylens.train.loop.events import Evaluated, Metrics, News
 
 __all__ = ["HISTOGRAMS", "Outcome", "Point", "Sink", "point_of"]
@@ -22,6 +23,8 @@ class Point:
     scalars: dict[str, float]
     histograms: dict[str, tuple[float, ...]] = field(default_factory=dict)
     """Counts of bins of equal width over [-1, 1]; none is without any count."""
+    goals: dict[str, Goal] = field(default_factory=dict)
+    """Whether higher or lower is better, for each scalar that is a metric of an evaluation."""
 
 
 class Sink(Protocol):
@@ -56,8 +59,9 @@ def point_of(news: News) -> Point | None:
         counts = {key: tuple(float(count) for count in record.get(key) or ()) for key in HISTOGRAMS}
         return Point(step, _finite(record), {key: each for key, each in counts.items() if any(each)})
     if isinstance(news, Evaluated):
-        scores = {f"evaluation/{name}": value for name, value in news.metrics.items()}
-        return Point(news.step, _finite({**scores, "evaluation_seconds": news.seconds}))
+        values = _finite({f"evaluation/{metric.name}": metric.value for metric in news.metrics})
+        goals = {key: metric.goal for metric in news.metrics if (key := f"evaluation/{metric.name}") in values}
+        return Point(news.step, values | _finite({"evaluation_seconds": news.seconds}), goals=goals)
     return None
 
 

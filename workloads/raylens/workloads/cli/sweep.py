@@ -84,7 +84,7 @@ def _search(config: "SweepConfig", address: str | None, num_cpus: int | None) ->
 
     with SweepTerminal(config) as terminal, session(address, num_cpus, say=terminal.say):
         result = sweep(config, say=terminal.say, tell=terminal.tell)
-        found = verdict(result.record.trials, config.metric)
+        found = verdict(result.record.trials, config.metric, config.goal)
         if found is not None:
             terminal.say(found.text)
     place = open_store(result.uri).describe()

@@ -53,7 +53,9 @@ class SweepTerminal:
     def tell(self, record: SweepRecord) -> None:
         """Something changed."""
         if self._live is not None:
-            table = trials_table(self._config, record, ranked(record.trials, self._config.metric), MOST_ROWS)
+            table = trials_table(
+                self._config, record, ranked(record.trials, self._config.metric, self._config.goal), MOST_ROWS
+            )
             self._live.update(Group(table, Text(headline(self._config, record))), refresh=True)
         elif time.monotonic() - self._told >= PLAIN_SECONDS or record.state != "running":
             self._told = time.monotonic()
@@ -63,7 +65,7 @@ class SweepTerminal:
 def headline(config: SweepConfig, record: SweepRecord) -> str:
     """The best so far, trials by state, the budget that was used, and what is left."""
     parts = [f"{count} {state}" for state, count in record.counts().items()]
-    order = ranked(record.trials, config.metric)
+    order = ranked(record.trials, config.metric, config.goal)
     if order:
         parts.append(f"best {config.metric} {figure_text(order[0].mean)}: {_values(order)}")
     parts += [f"{count_text(record.samples)} samples", duration_text(record.seconds), *_budget(config, record)]

@@ -62,7 +62,7 @@ class Terminal(Lines):
         elif isinstance(news, Stopping):
             self.say(f"stopped after step {news.step}, its state saved; the same command goes on")
         elif isinstance(news, Evaluated):
-            values = "  ".join(f"{name} {value:.4g}" for name, value in news.metrics.items())
+            values = "  ".join(f"{metric.name} {metric.value:.4g}" for metric in news.metrics)
             self.say(f"evaluated at step {news.step} in {news.seconds:.1f} s: {values}")
         elif isinstance(news, Checkpointed) and self._bar is None:
             self.say(f"checkpoint at step {news.step}")
