@@ -32,6 +32,7 @@ from raylens.cluster import session
 from raylens.config import RunConfig
 from raylens.data.block import UnitMaker
 from raylens.data.pack import pack
+from raylens.messages import quiet
 from raylens.storage import open_store
 from raylens.train.run.prepare import prepare
 from raylens.train.run.worker import build_model
@@ -44,7 +45,7 @@ COORDINATOR = "SplitCoordinator"
 
 def given_to_bare(config: RunConfig, file: Path) -> None:
     """The weights that the run begins with, and its first batches, over and over."""
-    ready, batch = prepare(config, lambda _: None), config.global_batch
+    ready, batch = prepare(config, quiet), config.global_batch
     homes = tuple(manifest.home for manifest in ready.manifests)
     maker = UnitMaker(
         ready.plan, homes, ready.store.uri, ready.preprocess, ready.tokenizer.to_json(), config.model.text.context,

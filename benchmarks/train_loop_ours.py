@@ -9,9 +9,10 @@ import psutil
 from train_loop_cases import EVERY, Case
 
 from raylens.cluster import session
+from raylens.interrupts import Interrupts
+from raylens.messages import quiet
 from raylens.storage import open_store
 from raylens.train.loop.events import Metrics, RunEvent
-from raylens.train.ray.interrupts import Interrupts
 from raylens.train.run.launch import fit
 from raylens.train.runs.jsonl import read_metrics
 
@@ -34,7 +35,7 @@ class Meter:
     """Looks at the processes' clocks when the figures begin and when they end, and asks the run to stop."""
 
     def __init__(self, case: Case) -> None:
-        self.interrupts = Interrupts(lambda _: None)
+        self.interrupts = Interrupts(quiet, notice="")
         self.cores: dict[str, float] = {}
         self._case = case
         self._began: tuple[float, dict[str, float]] | None = None
@@ -72,7 +73,7 @@ def ours(case: Case, folder: Path, name: str) -> Run:
     config, meter = case.config(folder, name), Meter(case)
     with session(num_cpus=4):
         try:
-            fit(config, say=lambda _: None, on_event=meter.hear, interrupts=meter.interrupts)
+            fit(config, say=quiet, on_event=meter.hear, interrupts=meter.interrupts)
         except KeyboardInterrupt:
             if not meter.cores:
                 raise  # somebody else's

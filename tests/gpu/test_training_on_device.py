@@ -6,13 +6,14 @@ import pytest
 import torch
 
 from raylens.config import RunConfig
+from raylens.messages import quiet
 from raylens.registry import Registry
 from raylens.storage import open_store
 from raylens.train import RunResult, train
 from raylens.train.checkpoint.store import Checkpoints
 from raylens.train.loop.events import Metrics, RunEvent, Started
 from raylens.train.runs.jsonl import read_metrics
-from tests.integration.test_training import MakeShards, quiet, reference_losses, small
+from tests.integration.test_training import MakeShards, reference_losses, small
 
 pytestmark = pytest.mark.usefixtures("cluster")
 

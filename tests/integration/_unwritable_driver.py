@@ -8,6 +8,7 @@ from pathlib import Path
 
 from raylens.cluster import session
 from raylens.config import RunConfig, load_yaml, validated
+from raylens.messages import quiet
 from raylens.storage import open_store
 from raylens.train import train
 from raylens.train.checkpoint.store import Checkpoints
@@ -51,7 +52,7 @@ def main() -> None:
     run, disk = open_store(config.storage) / config.name, Disk(Path(config.storage))
     with session(num_cpus=5):
         refusing = Refusing(Checkpoints(run), disk.refuse)
-        version = train(config, say=lambda _: None, on_event=refusing.on_event).version
+        version = train(config, say=quiet, on_event=refusing.on_event).version
         check_finished(config, str(version), run)
     refusing.check(("Read-only file system", "No space left on device"))
 

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from raylens.config import RunConfig, SourceConfig, dump_yaml, load_yaml, merge, validated
 from raylens.data import Source
+from raylens.messages import quiet
 from raylens.storage import open_store
 from raylens.train import train
 from raylens.train.runs.jsonl import read_metrics
@@ -117,7 +118,7 @@ def test_a_mixture_of_formats_is_trained_explained_and_verified(mixture: Path) -
     config = validated(RunConfig, load_yaml(mixture.read_text(), str(mixture)))
     before = raylens_data("verify", str(mixture), "--workers", "1", "--workers", "4,3:2,5:3", "--epochs", "3")
     assert "not begun" in before
-    result = train(config, say=lambda _: None)
+    result = train(config, say=quiet)
     told = raylens_data("verify", str(mixture), "--workers", "2", "--epochs", "3")
     assert f"{result.steps} steps of its metrics agree" in told
     assert "the same global batches under" in told

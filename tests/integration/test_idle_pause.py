@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from ray.data._internal.execution.metadata_fetcher import ThreadedMetadataFetcher
 
 from raylens.data import idle_pause
 from raylens.data.block_source import counted, task_number
 from raylens.data.idle_pause import LONGEST_SECONDS, WAITED_SECONDS, IdlePause, with_idle_pause
 from raylens.data.stream import execution_options
+from raylens.ray_internals import ThreadedMetadataFetcher
 
 ROWS, BLOCK_BYTES, STORE_BYTES = 64, 1 << 20, 8 << 20
 AN_HOUR = 3600.0

@@ -11,6 +11,7 @@ import pytest
 from raylens.config import RunConfig, apply_overrides, validated
 from raylens.data.pack import pack
 from raylens.errors import ManifestError, QuarantineError, RaylensError, StorageError
+from raylens.messages import quiet
 from raylens.storage import Store, open_store
 from raylens.train import train
 from raylens.train.loop.events import Metrics, RunEvent
@@ -45,10 +46,6 @@ def small(storage: str, data: str, **changes: object) -> RunConfig:
 
 def hashes(run_uri: str) -> list[str]:
     return [word for record in read_metrics(open_store(run_uri)) for word in record["sample_hashes"]]
-
-
-def quiet(_: object) -> None:
-    """Nobody listens."""
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import pytest
 
 from raylens.cluster import session
 from raylens.config import RunConfig, dump_yaml, load_yaml, validated
+from raylens.messages import quiet
 from raylens.registry import Registry
 from raylens.storage import open_store
 from raylens.train import train
@@ -21,6 +22,7 @@ from raylens.tune.search.candidates import points
 from raylens.tune.trials import SweepRecord, read_sweep
 from raylens.workloads.quickstart.digits import pack_digits
 from raylens.workloads.recipes.sweeps import SWEEPS
+from tests.helpers.said import Said
 
 RAYLENS = Path(sys.executable).with_name("raylens")
 LIMIT = 420.0
@@ -50,10 +52,6 @@ def small(place: Path, name: str, space: dict[str, Any], steps: int = 12, **othe
     run["data"] = {**run["data"], "train": [{"uri": str(place / "data" / "train")}]}
     tree = {"name": name, "storage": str(place / "sweeps"), "run": run, "space": space, "metric": LOSS, **others}
     return validated(SweepConfig, tree)
-
-
-def quiet(_: str) -> None:
-    pass
 
 
 def record_of(config: SweepConfig) -> SweepRecord:
@@ -151,8 +149,10 @@ def check_best(place: Path, config: SweepConfig, record: SweepRecord) -> None:
     )  # fmt: skip
     assert promoted.returncode == 0, promoted.stderr
     version, encoder = Registry(str(place / "registry")).load("digits@staging")
-    assert version.lineage["trial"] == best
-    assert version.lineage[LOSS] == losses[best]
+    selection = version.lineage.selection
+    assert selection is not None
+    assert (selection.sweep, selection.trial) == (store.uri, best)
+    assert (selection.metric, selection.goal, selection.value) == (LOSS, "min", losses[best])
     trained = Registry(run.registry_uri).load(str(result.version))[1]
     assert encoder.bundle.digest() == trained.bundle.digest()
 
@@ -196,12 +196,12 @@ def test_a_budget_ends_a_sweep_and_what_was_trained_stays(place: Path) -> None:
         place, "short", space, budget={"trials": 5, "samples": 3 * 128}, concurrent=1,
         search={"kind": "tpe", "warm_up": 2}, scheduler={"kind": "median", "by": "steps", "first": 3},
     )  # fmt: skip
-    said: list[str] = []
-    result = sweep(config, say=said.append)
+    said = Said()
+    result = sweep(config, say=said)
     assert (result.record.state, result.record.why) == ("stopped", "budget.samples = 384 is used up")
     assert 384 <= result.record.samples < 12 * 128
     assert result.best is not None
     assert open_store(result.uri).exists("best.yaml")
-    again = sweep(config, say=said.append)
-    assert said[-1].startswith("nothing left to do: the sweep stopped")
+    again = sweep(config, say=said)
+    assert said.texts[-1].startswith("nothing left to do: the sweep stopped")
     assert again.record.trials == result.record.trials

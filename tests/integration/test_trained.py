@@ -15,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from raylens.config import RunConfig, apply_overrides, validated
 from raylens.data.pack import pack
 from raylens.errors import CheckpointError, ConfigError, ManifestError
+from raylens.messages import quiet
 from raylens.storage import Store, open_store
 from raylens.train import RunResult, train
 from raylens.train.checkpoint.store import Checkpoints
@@ -22,7 +23,7 @@ from raylens.train.loop.events import Checkpointed, Metrics, Preparing, RunEvent
 from raylens.train.runs.jsonl import read_metrics
 from tests.conftest import samples
 from tests.helpers.processes import TorchWatch
-from tests.integration.test_training import check_like_plain_torch, quiet, small
+from tests.integration.test_training import check_like_plain_torch, small
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from raylens.errors import (
     NotFoundError,
     QuarantineError,
 )
+from raylens.messages import quiet
 from raylens.registry import Registry
 from raylens.storage import Store, open_store
 from raylens.train import RunResult, train
@@ -54,10 +55,6 @@ def small(tmp_path: Path, data: Store, **changes: object) -> RunConfig:
         "log_every_steps": 1,
     }
     return validated(RunConfig, apply_overrides(tree, [f"{key}={value}" for key, value in changes.items()]))
-
-
-def quiet(_: object) -> None:
-    """Nobody listens."""
 
 
 def reference_losses(config: RunConfig, steps: int | None = None) -> list[float]:

@@ -10,6 +10,7 @@ from torch import Tensor
 from raylens.config import RunConfig, apply_overrides, validated
 from raylens.errors import ConfigError, ManifestError
 from raylens.inputs import Tokenizer
+from raylens.messages import quiet
 from raylens.registry import Registry
 from raylens.storage import Store, open_store
 from raylens.train import train
@@ -17,7 +18,7 @@ from raylens.train.checkpoint.store import Checkpoints
 from raylens.train.loop.events import RunEvent, Started
 from raylens.train.run.prepare import prepare
 from raylens.train.runs.jsonl import read_metrics
-from tests.integration.test_training import quiet, reference_losses, small
+from tests.integration.test_training import reference_losses, small
 
 MakeShards = Callable[..., Store]
 RESNET = {"kind": "resnet", "size": 32, "blocks": [1, 1, 1, 1], "width": 8}

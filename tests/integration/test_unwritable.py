@@ -11,6 +11,7 @@ import pytest
 
 from raylens.cluster import session
 from raylens.config import RunConfig, dump_yaml, validated
+from raylens.messages import quiet
 from raylens.registry import Registry
 from raylens.storage import Store, open_store
 from raylens.train import train
@@ -98,7 +99,7 @@ class Refusing:
 
 def check_finished(config: RunConfig, version: str, run: Store) -> None:
     """Registered from the last step, without a gap in what was recorded."""
-    assert Registry(config.registry_uri).load(version)[1].bundle.lineage["step"] == STEPS
+    assert Registry(config.registry_uri).load(version)[1].bundle.lineage.step == STEPS
     assert [record["step"] for record in read_metrics(run)] == list(range(1, STEPS + 1))
     assert not Checkpoints(run).leftovers()
 
@@ -116,7 +117,7 @@ def test_a_bucket_that_is_read_only_and_then_full_costs_no_step(
 
         config = config_of(data, storage)
         refusing = Refusing(Checkpoints(open_store(storage) / "kept"), refuse)
-        version = train(config, say=lambda _: None, on_event=refusing.on_event).version
+        version = train(config, say=quiet, on_event=refusing.on_event).version
         check_finished(config, str(version), open_store(storage) / "kept")
     refusing.check(("refuses access (AccessDenied)", "is full (QuotaExceeded)"))
 

@@ -4,8 +4,6 @@ import logging
 import os
 import secrets
 import shutil
-import signal
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -14,29 +12,21 @@ from pathlib import Path
 from typing import Any
 
 import ray
-import ray._private.worker
 
 from raylens.capacity import declare_own_cluster
 from raylens.cluster.niceness import WORKER_NICENESS, worker_niceness
 from raylens.cluster.secrets import VARIABLE, check_nodes
 from raylens.errors import ClusterError
+from raylens.interrupts import sigterm_interrupts
+from raylens.ray_internals import MODULES_OF_INIT, on_worker_output
 
-__all__ = ["LOCAL_CPUS", "session", "sigterm_interrupts", "store_bytes"]
+__all__ = ["LOCAL_CPUS", "session", "store_bytes"]
 
 LOCAL_CPUS = 4
 """Logical CPUs that a machine declares at least: two workers, the stream and a replica fit on two cores."""
 STORE_BYTES_PER_CPU = 600_000_000
 """For the stream's units on their way: some 150 MB each, of which a CPU has one in the making and some done."""
 STORE_BYTES_LEAST = 500_000_000
-OF_INIT = (
-    "ray._common.usage.usage_lib",
-    "ray._private.runtime_env.uv_runtime_env_hook",
-    "ray.autoscaler.v2.utils",
-    "ray.dashboard.optional_deps",
-    "ray._private.thirdparty.pynvml",
-)
-"""What ``ray.init`` imports by itself (2.60). Two threads that import circular modules at the same time, as aiohttp's,
-see parts of them; so these come first, and a test looks for more of them."""
 SHARED_MEMORY = "/dev/shm"  # noqa: S108 (not a temporary file: where Ray keeps its objects)
 
 
@@ -84,7 +74,7 @@ def session(
     except (ConnectionError, RuntimeError, ValueError) as error:
         where = f"the cluster at {address!r}" if address else "a cluster on this machine"
         raise ClusterError(f"cannot use {where}: {_first_line(error)}") from error
-    ray._private.worker.print_to_stdstream = _to_log
+    on_worker_output(_to_log)
     try:
         if address and os.environ.get(VARIABLE):
             check_nodes()
@@ -97,30 +87,14 @@ def session(
 
 
 @contextmanager
-def sigterm_interrupts() -> Iterator[None]:
-    """A polite request to stop (SIGTERM) is answered like Ctrl-C: what was started is stopped."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        yield
-    finally:
-        # None: a handler that is not Python's, which cannot be put back from here.
-        signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
-
-
-@contextmanager
 def _imported(modules: Sequence[str]) -> Iterator[None]:
     """Import modules in a thread while the block runs. An error is raised again by whoever imports the module later."""
     if not modules:
         yield
         return
-    for name in OF_INIT:
+    # Two threads that import circular modules at the same time, as aiohttp's, see parts of them. So what ray.init
+    # imports by itself comes first; a test looks for more of it.
+    for name in MODULES_OF_INIT:
         import_module(name)
     with ThreadPoolExecutor(1, thread_name_prefix="imports") as thread:
         for name in modules:

@@ -6,13 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import ray
-import ray._private.worker
-from ray.core.generated.autoscaler_pb2 import AutoscalingState, GetClusterStatusReply
 from ray.util.client import ray as client
 
 from raylens.capacity.nodes import is_own_cluster, live_nodes, possible_nodes
 from raylens.capacity.packing import Ask, Node, Shortage, shortage
 from raylens.config.placement import Placement
+from raylens.ray_internals import AutoscalingState, GetClusterStatusReply, cluster_status
 
 __all__ = ["PATIENCE_SECONDS", "autoscaler_status", "lasting_shortage", "launches"]
 
@@ -59,8 +58,7 @@ def launches(state: AutoscalingState) -> tuple[list[str], list[str]]:
 
 
 def _status() -> bytes:
-    reply: bytes = ray._private.worker.global_worker.gcs_client.get_cluster_status(timeout_s=REPLY_SECONDS)
-    return reply
+    return cluster_status(REPLY_SECONDS)
 
 
 def _says_its_sizes(live: Sequence[Node]) -> bool:
@@ -89,7 +87,7 @@ def _after_waiting(asks: Sequence[Ask]) -> Shortage | None:
 @contextmanager
 def _requested(asks: Sequence[Ask]) -> Iterator[None]:
     """Inside, the autoscaler is asked for room, beside what others ask it for."""
-    from ray.data._internal.cluster_autoscaler import get_or_create_autoscaling_coordinator
+    from raylens.ray_internals import get_or_create_autoscaling_coordinator  # imports Ray Data
 
     coordinator, name = get_or_create_autoscaling_coordinator(), f"raylens-{uuid.uuid4().hex}"
     bundles = [dict(ask.each) for ask in asks for _ in range(ask.count)]

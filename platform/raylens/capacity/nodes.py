@@ -4,12 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import ray
-import ray._private.state
-import ray._private.worker
 from ray.util.client import ray as client
 
 from raylens.capacity.packing import Node
 from raylens.config.placement import GROUP_LABEL, Group, GroupSize, Placement
+from raylens.ray_internals import cluster_config, is_head_process
 
 __all__ = ["is_own_cluster", "live_nodes", "name_of", "placement", "possible_nodes"]
 
@@ -45,8 +44,7 @@ def possible_nodes(live: list[Node]) -> list[Node]:
 
 def is_own_cluster() -> bool:
     """Whether this process began the cluster, for itself alone: no node ever joins it."""
-    node: Any = ray._private.worker._global_node
-    return node is not None and bool(node.is_head())
+    return is_head_process()
 
 
 def name_of(row: Mapping[str, Any]) -> str:
@@ -65,7 +63,7 @@ def _announced(group: Group, size: GroupSize, count: int, groups: Placement) -> 
 
 def _reported() -> list[Node]:
     """Ray's own autoscaler reports no limits, so this is empty with it; nor is it to be had through Ray's client."""
-    config = None if client.is_connected() else ray._private.state.state.get_cluster_config()
+    config = None if client.is_connected() else cluster_config()
     groups = config.node_group_configs if config is not None else ()
     return [
         Node(one.name, dict(one.resources), {}, MANY if one.max_count < 0 else one.max_count)

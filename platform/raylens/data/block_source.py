@@ -2,20 +2,17 @@
 
 `ray.data.range` does the same, but makes an object for every number before the first task starts: about 1 ms each, so
 that a run of a billion samples would begin a quarter of an hour late. Here all tasks share one object and learn their
-number from their place in the operator, which a retry keeps. This is Ray Data's internal interface, as of 2.60; the
-workers check every position that reaches them, so a number that is not what it was would stop a run at its first step.
+number from their place in the operator, which a retry keeps. The workers check every position that reaches them, so a
+number that is not what it was would stop a run at its first step.
 """
 
 import pyarrow as pa
 import ray
 import ray.data
-from ray.data._internal.execution.interfaces import RefBundle, TaskContext
-from ray.data._internal.execution.interfaces.ref_bundle import BlockEntry
-from ray.data._internal.logical.interfaces import LogicalPlan
-from ray.data._internal.logical.operators import InputData
-from ray.data._internal.stats import DatasetStats
 from ray.data.block import BlockMetadataWithSchema
 from ray.data.context import DataContext
+
+from raylens.ray_internals import BlockEntry, DatasetStats, InputData, LogicalPlan, RefBundle, TaskContext
 
 __all__ = ["counted", "task_number"]
 

@@ -5,17 +5,19 @@ or those that have finished may not hand over their blocks because enough lie ah
 some hundred times a second. For a run that its devices hold up, that is always, and takes a core. Here it waits after a
 turn that did nothing: until a consumer asks for a block, or the executor is told to end, and never for long, since
 memory that is freed, resources that come and Ray's own timers say nothing.
-
-This is Ray Data's internal interface, as of 2.60; `tests/integration/test_idle_pause.py` names what is used of it.
 """
 
 import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from ray.data._internal.execution.execution_callback import ExecutionCallback
-from ray.data._internal.execution.metadata_fetcher import ThreadedMetadataFetcher
-from ray.data._internal.execution.streaming_executor_state import WAIT_FOR_TASK_COMPLETION_TIMEOUT_S
+from raylens.ray_internals import (
+    WAIT_FOR_TASK_COMPLETION_TIMEOUT_S,
+    ExecutionCallback,
+    blocks_awaiting_metadata,
+    operator_states,
+    output_state,
+)
 
 if TYPE_CHECKING:
     import ray.data
@@ -80,7 +82,7 @@ class IdlePause(ExecutionCallback):  # type: ignore[misc] # Ray publishes no typ
 
     def before_execution_starts(self, executor: Any) -> None:
         """Has the executor tell of consumers that ask, and of its end."""
-        _, output = executor._output_node
+        output = output_state(executor)
         take, shutdown = output.get_output_blocking, executor.shutdown
 
         def take_and_wake(*arguments: Any, **more: Any) -> Any:
@@ -124,17 +126,10 @@ def _done(executor: Any) -> tuple[object, ...]:
             state.inputs_done_called,
             operator.has_completed(),
         )
-        for operator, state in executor._topology.items()
+        for operator, state in operator_states(executor).items()
     ]
-    return (*operators, _awaiting_metadata(executor))
-
-
-def _awaiting_metadata(executor: Any) -> int:
-    """Blocks that were taken from their tasks and are not handed on yet."""
-    fetcher = executor._metadata_fetcher
-    return sum(map(len, fetcher._fifos.values())) if isinstance(fetcher, ThreadedMetadataFetcher) else 0
+    return (*operators, blocks_awaiting_metadata(executor))
 
 
 def _wanted(executor: Any) -> bool:
-    _, output = executor._output_node
-    return output.num_waiting_consumers > 0 or _awaiting_metadata(executor) > 0
+    return output_state(executor).num_waiting_consumers > 0 or blocks_awaiting_metadata(executor) > 0

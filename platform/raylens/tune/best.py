@@ -1,10 +1,9 @@
 """The best trial: as a configuration that trains it again, and as a model in the registry."""
 
-from collections.abc import Callable
-
 from raylens.config import RunConfig, dump_yaml, load_yaml, validated
 from raylens.errors import CheckpointError, NotFoundError, TrainingError
-from raylens.registry import Registry, Version
+from raylens.messages import Say
+from raylens.registry import Registry, Selection, Version
 from raylens.storage import Store
 from raylens.train.checkpoint.store import Checkpoints
 from raylens.train.run.prepare import prepare
@@ -24,7 +23,7 @@ def best_of(config: SweepConfig, record: SweepRecord) -> Configuration:
     Raises:
         NotFoundError: no trial has a value of the metric.
     """
-    order = ranked(record.trials, config.metric)
+    order = ranked(record.trials, config.metric, config.goal)
     if not order:
         raise NotFoundError(
             f"sweep {config.name!r} has no trial with a value of {config.metric} yet: {len(record.trials)} trials, "
@@ -39,7 +38,7 @@ def write_best(store: Store, config: SweepConfig, record: SweepRecord) -> None:
     It trains the same again, to the last bit on a CPU: the micro-batch, which would otherwise be chosen by the memory
     at hand, is the one that the trial had.
     """
-    if not ranked(record.trials, config.metric):
+    if not ranked(record.trials, config.metric, config.goal):
         return
     best = best_of(config, record).best_trial
     run = _config(store, best)
@@ -56,9 +55,7 @@ def write_best(store: Store, config: SweepConfig, record: SweepRecord) -> None:
     store.write(BEST, "".join([head, *copied, dump_yaml(run.model_copy(update=changes))]).encode())
 
 
-def promote(
-    store: Store, config: SweepConfig, record: SweepRecord, name: str, alias: str | None, say: Callable[[str], None]
-) -> Version:
+def promote(store: Store, config: SweepConfig, record: SweepRecord, name: str, alias: str | None, say: Say) -> Version:
     """Register the best trial's newest checkpoint under a name, and move an alias to it.
 
     Raises:
@@ -76,15 +73,19 @@ def promote(
             f"it with `raylens train {store.describe()}/{BEST}`"
         )
     if newest.step != _step(best):
-        say(f"warning: {best.name} was measured at step {_step(best)}, its newest checkpoint is of step {newest.step}")
-    lineage = {
-        "sweep": store.uri,
-        "trial": best.name,
-        "values": best.values,
-        config.metric: best.value(config.metric),
-        "configurations": len({trial.number for trial in record.trials}),
-    }
-    version = publish(prepare(run, say), checkpoints, name=name, lineage=lineage)
+        say(
+            f"{best.name} was measured at step {_step(best)}, its newest checkpoint is of step {newest.step}", "warning"
+        )
+    selection = Selection(
+        sweep=store.uri,
+        trial=best.name,
+        values=best.values,
+        metric=config.metric,
+        goal=config.goal,
+        value=best.value(config.metric),
+        configurations=len({trial.number for trial in record.trials}),
+    )
+    version = publish(prepare(run, say), checkpoints, name=name, selection=selection)
     if alias is not None:
         Registry(run.registry_uri).promote(name, alias, version.number)
     return version

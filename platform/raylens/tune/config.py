@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from raylens.config import Node, RunConfig
 from raylens.errors import ConfigError
+from raylens.evaluate.metrics import Goal
 from raylens.tune.domain import Domain, from_list
 from raylens.tune.presets import PRESETS
 from raylens.tune.space import Space, with_values
@@ -79,7 +80,7 @@ class SweepConfig(Node):
     transfer: TransferConfig | None = None
     """The learning rates of ``space`` are those of a small proxy, and are scaled to ``run``."""
     metric: str = "validation_loss"
-    """One of ``run.evaluation``; one whose name has "loss", "rank" or "error" in it is better where it is lower."""
+    """One of ``run.evaluation``, which says whether higher or lower is better."""
     search: SearchConfig = SearchConfig()
     scheduler: SchedulerConfig = SchedulerConfig()
     budget: BudgetConfig = BudgetConfig()
@@ -128,6 +129,11 @@ class SweepConfig(Node):
         if self.repeats > 1 and "seed" in self.space:
             raise ValueError("seed is searched and repeats vary it: leave it out of space, or set repeats to 1")
         return self
+
+    @property
+    def goal(self) -> Goal:
+        """Whether a higher or a lower ``metric`` is better, as the run's evaluation declares it."""
+        return self.run.metrics[self.metric]
 
     def space_of(self, steps: int) -> Space:
         """Presets, then the keys of its own, for a run of so many steps."""

@@ -4,11 +4,11 @@ from typing import TYPE_CHECKING, Any
 
 from raylens.config import RunConfig
 from raylens.errors import TrainingError
+from raylens.evaluate.metrics import finite
 from raylens.storage import Store
 from raylens.train.checkpoint.store import Checkpoints
 from raylens.train.loop.events import Checkpointed, Evaluated, RunEvent, Started
 from raylens.train.runs.jsonl import EVALUATIONS, read_records
-from raylens.train.runs.run_dir import finite
 from raylens.tune.checkpoint_ref import Pointer
 from raylens.tune.config import SweepConfig
 
@@ -37,7 +37,7 @@ class Reporter:
         if isinstance(event, Started):
             self._steps = event.steps
         elif isinstance(event, Evaluated):
-            self._waiting[event.step] = event.metrics
+            self._waiting[event.step] = {metric.name: metric.value for metric in event.metrics}
         elif isinstance(event, Checkpointed):
             self._saved.add(event.step)
         newest = max(self._waiting, default=0)

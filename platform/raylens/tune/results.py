@@ -1,12 +1,13 @@
 """Which configuration is the best, and how sure that is."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
 
-from raylens.train.runs.scores import lower_is_better
+from raylens.evaluate.metrics import Goal, cost
 from raylens.tune.trials import TrialRecord
 
 __all__ = ["Configuration", "Verdict", "configurations", "ranked", "verdict"]
@@ -21,6 +22,7 @@ class Configuration:
     number: int
     trials: tuple[TrialRecord, ...]
     metric: str
+    goal: Goal
 
     @property
     def values(self) -> dict[str, object]:
@@ -36,6 +38,11 @@ class Configuration:
     def mean(self) -> float | None:
         """Over repeats."""
         return float(np.mean(self.results)) if self.results else None
+
+    @property
+    def cost(self) -> float:
+        """The mean, negated where higher is better; infinite, which is the worst, where there is none."""
+        return math.inf if self.mean is None else cost(self.mean, self.goal)
 
     @property
     def interval(self) -> tuple[float, float] | None:
@@ -59,33 +66,28 @@ class Configuration:
     @property
     def best_trial(self) -> TrialRecord:
         """The repeat with the best value; the first without any."""
-        valued = [trial for trial in self.trials if trial.value(self.metric) is not None]
-        return min(valued, key=lambda trial: _key(trial.value(self.metric), self.metric), default=self.trials[0])
+        values = [(trial.value(self.metric), trial) for trial in self.trials]
+        valued = [(cost(value, self.goal), trial) for value, trial in values if value is not None]
+        return min(valued, key=lambda pair: pair[0], default=(0.0, self.trials[0]))[1]
 
 
-def configurations(trials: Sequence[TrialRecord], metric: str) -> list[Configuration]:
+def configurations(trials: Sequence[TrialRecord], metric: str, goal: Goal) -> list[Configuration]:
     """Trials by configuration, in the order of their numbers."""
     numbers = sorted({trial.number for trial in trials})
     return [
-        Configuration(number, tuple(trial for trial in trials if trial.number == number), metric) for number in numbers
+        Configuration(number, tuple(trial for trial in trials if trial.number == number), metric, goal)
+        for number in numbers
     ]
 
 
-def ranked(trials: Sequence[TrialRecord], metric: str) -> list[Configuration]:
+def ranked(trials: Sequence[TrialRecord], metric: str, goal: Goal) -> list[Configuration]:
     """Configurations with a value, the best first.
 
     Those trained to the end go before those that were not, because values after other numbers of samples cannot be
     compared; of those, whoever got further goes first.
     """
-    known = [one for one in configurations(trials, metric) if one.mean is not None]
-    return sorted(
-        known, key=lambda one: (not one.finished, 0 if one.finished else -one.samples, _key(one.mean, metric))
-    )
-
-
-def _key(value: float | None, metric: str) -> float:
-    assert value is not None
-    return value if lower_is_better(metric) else -value
+    known = [one for one in configurations(trials, metric, goal) if one.mean is not None]
+    return sorted(known, key=lambda one: (not one.finished, 0 if one.finished else -one.samples, one.cost))
 
 
 @dataclass(frozen=True)
@@ -120,9 +122,9 @@ class Verdict:
         )
 
 
-def verdict(trials: Sequence[TrialRecord], metric: str) -> Verdict | None:
+def verdict(trials: Sequence[TrialRecord], metric: str, goal: Goal) -> Verdict | None:
     """Whether the best differs from the runner-up by more than chance; None where nothing has a value."""
-    order = ranked(trials, metric)
+    order = ranked(trials, metric, goal)
     if not order:
         return None
     alike = [one for one in order[1:] if one.finished == order[0].finished and one.samples == order[0].samples]

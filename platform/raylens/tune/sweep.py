@@ -1,5 +1,8 @@
 """A sweep on a Ray cluster, from its settings to the best configuration."""
 
+import logging
+import os
+import signal
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,12 +15,13 @@ from raylens.config import RunConfig
 from raylens.config.placement import Placement
 from raylens.data.build_plan import build_plan
 from raylens.extras import require_extra
+from raylens.interrupts import Interrupts, signal_handlers
+from raylens.messages import Say, print_line
 from raylens.storage import Store
 from raylens.train.ray.resources import check_resources, placement_of, resource_requests
 from raylens.train.run.data_lock import load_manifests
 from raylens.tune.best import write_best
 from raylens.tune.config import SweepConfig
-from raylens.tune.interruption import Interruption, quiet
 from raylens.tune.monitor import Ends, Listens, Watch, watch_with
 from raylens.tune.paths import REPORT, RUNS, TUNE, claim, sweep_store
 from raylens.tune.results import Configuration, ranked
@@ -33,6 +37,18 @@ __all__ = ["GUESSED_STEPS", "SweepResult", "concurrency", "sweep"]
 GUESSED_STEPS = 10_000
 """Of a run, as long as its data were not looked at: enough to see whether a space is possible."""
 
+TUNE_SETTINGS = {
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    # Places in a configuration are relative to where the command was started.
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    # A run that came to nothing has evaluations without the metric.
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_WARN_SLOW_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "600",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+}
+
 
 @dataclass(frozen=True)
 class SweepResult:
@@ -47,7 +63,7 @@ class SweepResult:
 def sweep(
     config: SweepConfig,
     *,
-    say: Callable[[str], None] = print,
+    say: Say = print_line,
     tell: Callable[[SweepRecord], None] | None = None,
 ) -> SweepResult:
     """Run trials until all are done or the budget is used up. Ray must be initialised.
@@ -78,16 +94,26 @@ def sweep(
     space = config.check(steps)
     record = record.model_copy(update={"state": "running", "run_samples": steps * config.run.global_batch})
     watch = Watch(store, config, record, tell or (lambda _: None))
-    quiet()
+    _quiet_tune()
     tuner = _tuner(store, config, space, steps, watch, say)
-    with Interruption(say) as interruption, warnings.catch_warnings():
+    interrupts = Interrupts(say, "the sweep's state is saved")
+    interrupts.stop = lambda: signal.raise_signal(signal.SIGUSR1)
+    # Ray Tune saves and ends at a SIGUSR1. Until it listens for one, that would end the process.
+    with signal_handlers({signal.SIGUSR1: signal.SIG_IGN}), interrupts, warnings.catch_warnings():
         # A copy is a run of its own, in a process of its own.
         warnings.filterwarnings("ignore", "Consider boosting PBT performance", UserWarning)
         tuner.fit()
-    return _end(store, config, watch, interruption.heard, say)
+    return _end(store, config, watch, interrupts.count > 0, say)
 
 
-def _end(store: Store, config: SweepConfig, watch: Watch, interrupted: bool, say: Callable[[str], None]) -> SweepResult:
+def _quiet_tune() -> None:
+    """Ray Tune's own tables are for its own users, and what its loggers say stands in the record."""
+    os.environ.update(TUNE_SETTINGS)
+    for name in ("ray.tune", "ray.air", "ray.train"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def _end(store: Store, config: SweepConfig, watch: Watch, interrupted: bool, say: Say) -> SweepResult:
     why = watch.why_end
     if interrupted and not why:
         watch.write(state="interrupted", why="")
@@ -103,7 +129,7 @@ def _end(store: Store, config: SweepConfig, watch: Watch, interrupted: bool, say
 def _result(store: Store, config: SweepConfig, record: SweepRecord) -> SweepResult:
     _write_report(store, config, record)
     write_best(store, config, record)
-    order = ranked(record.trials, config.metric)
+    order = ranked(record.trials, config.metric, config.goal)
     return SweepResult(store.uri, record, order[0] if order else None)
 
 
@@ -112,7 +138,7 @@ def _write_report(store: Store, config: SweepConfig, record: SweepRecord) -> Non
     store.write(REPORT, render_report(config, record).encode())
 
 
-def _steps_of(run: RunConfig, store: Store, say: Callable[[str], None]) -> int:
+def _steps_of(run: RunConfig, store: Store, say: Say) -> int:
     """Of a run of the base configuration; indexes its data once for all trials.
 
     Raises:
@@ -149,9 +175,7 @@ def _sums(nodes: Sequence[Node], ask: Ask) -> dict[str, float]:
     return {name: sum(node.count * node.resources.get(name, 0.0) for node in own) for name in ("CPU", "GPU")}
 
 
-def _tuner(
-    store: Store, config: SweepConfig, space: Space, steps: int, watch: Watch, say: Callable[[str], None]
-) -> Any:
+def _tuner(store: Store, config: SweepConfig, space: Space, steps: int, watch: Watch, say: Say) -> Any:
     filesystem, path = store.arrow()
     placement = placement_of(config.run)
     # A trial's own process computes nothing, and must take no CPU from a worker that needs all of a node's.

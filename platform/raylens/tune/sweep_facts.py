@@ -37,7 +37,7 @@ class Step:
 
 def headline(config: SweepConfig, shown: Shown) -> Headline | None:
     """The best and how sure that is; None where nothing has a value."""
-    found = verdict(shown.trials, config.metric)
+    found = verdict(shown.trials, config.metric, config.goal)
     if found is None:
         return None
     best, interval = found.best, found.best.interval

@@ -10,8 +10,9 @@ from ray import tune
 
 from raylens.config import RunConfig, load_yaml, validated
 from raylens.errors import ConfigError, NotFoundError, TrainingError, WorkersLostError
+from raylens.interrupts import Interrupts
+from raylens.messages import quiet
 from raylens.storage import Store, open_store
-from raylens.train.ray.interrupts import Interrupts
 from raylens.train.run.fork import fork, scale_shift
 from raylens.train.run.launch import fit
 from raylens.train.runs.run_dir import CONFIG
@@ -39,7 +40,8 @@ class Trial(tune.Trainable):  # type: ignore[misc] # Ray is untyped here
         """See Ray Tune. Training begins with the first step: until then a checkpoint may come to begin from."""
         self._pointer: Pointer | None = None
         self._results: SimpleQueue[Any] = SimpleQueue()
-        self._interrupts = Interrupts(_quiet)
+        # A trial has no terminal; what happens to its run stands in the run's folder.
+        self._interrupts = Interrupts(quiet, notice="")
         self._thread: threading.Thread | None = None
 
     def step(self) -> Result:
@@ -89,7 +91,7 @@ class Trial(tune.Trainable):  # type: ignore[misc] # Ray is untyped here
         _fail_again(folder)
         reporter = Reporter(sweep, run, folder, self._results)
         try:
-            fitted = fit(run, say=_quiet, on_event=reporter.on_event, interrupts=self._interrupts)
+            fitted = fit(run, say=quiet, on_event=reporter.on_event, interrupts=self._interrupts)
             return reporter.end(fitted.prepared.steps)
         except WorkersLostError:
             raise  # worth another try
@@ -139,10 +141,6 @@ def trial_config(store: Store, sweep: SweepConfig, name: str, trial: Mapping[str
         every = tree["evaluation"]["every_steps"]
         tree["checkpoint"] = {**tree["checkpoint"], "every_steps": every, "keep_every": every}
     return validated(RunConfig, tree)
-
-
-def _quiet(_: str) -> None:
-    """A trial has no terminal; what happens to its run stands in the run's folder."""
 
 
 def _fail_again(folder: Store) -> None:

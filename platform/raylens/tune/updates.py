@@ -1,6 +1,6 @@
 """What a result of Ray Tune makes of a trial's record."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from raylens.tune.trials import Copied, Measured, TrialRecord
@@ -9,7 +9,7 @@ __all__ = ["measured"]
 
 
 def measured(
-    old: TrialRecord, result: Mapping[str, Any], values: Mapping[str, Any], metrics: Sequence[str], seconds: float
+    old: TrialRecord, result: Mapping[str, Any], values: Mapping[str, Any], metrics: Collection[str], seconds: float
 ) -> TrialRecord:
     """The record after an evaluation.
 

@@ -9,6 +9,7 @@ import ray
 
 from raylens.cluster import session
 from raylens.config import RunConfig, load_yaml, validated
+from raylens.messages import Severity
 from raylens.train import train
 from raylens.train.loop.events import Checkpointed, Metrics, Restarting, RunEvent, Started, Warned
 
@@ -17,6 +18,10 @@ def say(event: str, step: int | None = None, text: str = "") -> None:
     line = json.dumps({"time": time.time(), "event": event, "step": step, "text": text})
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
+
+
+def said(text: str, severity: Severity = "info") -> None:
+    say("said" if severity == "info" else "warned", None, text)
 
 
 def on_event(event: RunEvent) -> None:
@@ -37,7 +42,7 @@ def main() -> None:
     config = validated(RunConfig, load_yaml(path.read_text(), str(path)))
     with session(address):
         say("joined", None, ray.get_runtime_context().get_node_id())
-        result = train(config, say=lambda text: say("said", None, text), on_event=on_event)
+        result = train(config, say=said, on_event=on_event)
     say("finished", result.steps, str(result.version))
 
 

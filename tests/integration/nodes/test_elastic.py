@@ -17,6 +17,7 @@ from ray.cluster_utils import Cluster
 from raylens.cluster import session
 from raylens.config import RunConfig, validated
 from raylens.data.verify import Topology, verify
+from raylens.messages import quiet
 from raylens.storage import Store, open_store
 from raylens.train import train
 from raylens.train.loop.events import Metrics, RunEvent, Started
@@ -65,7 +66,7 @@ def test_workers_come_and_go_with_the_nodes(
     starts: list[Started] = []
     with session(raylets.address), ThreadPoolExecutor(1) as apart:
         # Nodes can be added in the main thread alone.
-        running = apart.submit(train, config, say=lambda _: None, on_event=heard.put)
+        running = apart.submit(train, config, say=quiet, on_event=heard.put)
         extra: Any = None
         while not (running.done() and heard.empty()):
             event = _next(heard)
@@ -78,7 +79,7 @@ def test_workers_come_and_go_with_the_nodes(
             elif starts[-1].workers == 4 and extra is not None:
                 raylets.remove_node(extra, allow_graceful=not KILLED)
                 extra = None
-        result, plan = running.result(), prepare(config, lambda _: None).plan
+        result, plan = running.result(), prepare(config, quiet).plan
         # One worker that nobody disturbs, in plain torch.
         losses = reference_losses(config)
     counts = [start.workers for start in starts]

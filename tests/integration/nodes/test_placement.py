@@ -19,10 +19,12 @@ from raylens.config.placement import Group, GroupSize, node_labels
 from raylens.data.block import UnitMaker
 from raylens.data.stream import execution_options, ray_map, training_stream
 from raylens.errors import ClusterError
+from raylens.messages import quiet
 from raylens.storage import Store
 from raylens.train import train
 from raylens.train.loop.events import Metrics, RunEvent, Started
 from raylens.train.run.prepare import prepare
+from tests.helpers.said import Said, forbidden
 from tests.integration.nodes.conftest import HEAD, raylets_with
 from tests.integration.nodes.monkey import NODE
 from tests.integration.nodes.test_elastic import config_of
@@ -77,26 +79,26 @@ def test_decoding_and_training_are_on_nodes_of_their_own(
     """Two workers take all CPUs of the node that trains, and the head has none."""
     config = smaller(config_of(tmp_path, make_shards(40), "placed", 2))
     seen: list[list[str]] = []
-    said: list[str] = []
+    said = Said()
 
     def on_event(event: RunEvent) -> None:
         if isinstance(event, Started | Metrics):
             seen.append(raylets_of("RayTrainWorker", grouped))
 
     with session(grouped.address):
-        result = train(config, say=said.append, on_event=on_event)
+        result = train(config, say=said, on_event=on_event)
         tables = list(ray_map([{"item": number} for number in range(6)], node_here))
         nodes = [node for table in tables for node in table["node"].to_pylist()]
         assert {group_of(node) for node in nodes} == {"decode"}
         assert set(_made_on(config)) == {"decode"}
     assert result.steps == 8
-    assert not [text for text in said if "warning" in text]
+    assert "warning" not in [severity for severity, _ in said.lines]
     assert seen[0] == ["train", "train"]
 
 
 def _made_on(config: RunConfig) -> list[str]:
     """The groups of the nodes that made each batch of the run's data."""
-    prepared = prepare(config, lambda _: None)
+    prepared = prepare(config, quiet)
     maker = Located(
         plan=prepared.plan,
         homes=tuple(manifest.home for manifest in prepared.manifests),
@@ -121,6 +123,6 @@ def test_a_run_that_never_fits_says_which_resource_is_missing(
     config = config_of(tmp_path, make_shards(40), "placed", 2)
     with session(grouped.address):
         with pytest.raises(ClusterError, match=r"need 2 GPUs, nodes of group train have 0: lower scale.workers"):
-            train(smaller(config, scale={"workers": 2, "gpus_per_worker": 1}), say=pytest.fail)
+            train(smaller(config, scale={"workers": 2, "gpus_per_worker": 1}), say=forbidden)
         with pytest.raises(ClusterError, match=r"need 3 CPUs, nodes of group train have 2: lower scale.workers"):
-            train(smaller(config, scale={"workers": 3}), say=pytest.fail)
+            train(smaller(config, scale={"workers": 3}), say=forbidden)

@@ -13,12 +13,14 @@ from raylens.cluster import session
 from raylens.config import validated
 from raylens.config.placement import Group, GroupSize, node_labels
 from raylens.errors import ClusterError, ServingError
+from raylens.messages import Severity, quiet
 from raylens.ports import free_port
 from raylens.registry import Registry
 from raylens.serve import ServiceConfig, serve_service
 from raylens.storage import Store
 from raylens.train import train
 from raylens.train.loop.events import RunEvent, Warned
+from tests.helpers.said import Said, forbidden
 from tests.helpers.serving import random_bundle
 from tests.integration.nodes.autoscaled import autoscaled
 from tests.integration.nodes.conftest import HEAD, raylets_with
@@ -37,16 +39,18 @@ def test_elsewhere_nodes_may_join_for_a_while(
     monkeypatch.setattr(asking, "PATIENCE_SECONDS", 3.0)
     raylets.add_node(**NODE)
     config = smaller(config_of(tmp_path, make_shards(40), "placed", 3))
-    said: list[str] = []
+    said = Said()
     with session(raylets.address):
         with pytest.raises(ClusterError, match=r"need 4 CPUs \(1 of them to read data\), the cluster has 3 \(.*: 2"):
-            train(config, say=said.append)
-        assert said == ["no room yet for 3 x training worker and 1 x decoding task: waiting 3 s at most for more nodes"]
+            train(config, say=said)
+        assert said.texts == [
+            "no room yet for 3 x training worker and 1 x decoding task: waiting 3 s at most for more nodes"
+        ]
         with pytest.raises(ClusterError, match="need 1 GPUs, the cluster has 0"):
-            train(smaller(config, scale={"workers": 1, "gpus_per_worker": 1}), say=said.append)
+            train(smaller(config, scale={"workers": 1, "gpus_per_worker": 1}), say=said)
         monkeypatch.setattr(asking, "PATIENCE_SECONDS", 60.0)
 
-        def say(text: str) -> None:
+        def say(text: str, severity: Severity = "info") -> None:
             if text.startswith("no room yet"):
                 raylets.add_node(**NODE)
 
@@ -72,11 +76,11 @@ def test_groups_without_a_node_get_one_when_a_run_asks(
 
     with autoscaled(tmp_path, node_labels("head", GROUPS), types) as address, session(address):
         assert [row["Resources"].get("CPU") for row in ray.nodes()] == [None]
-        assert train(config, say=lambda _: None, on_event=on_event).steps == 8
+        assert train(config, say=quiet, on_event=on_event).steps == 8
         groups = [row["Labels"]["raylens.io/group"] for row in ray.nodes() if row["Alive"]]
         assert sorted(groups) == ["decode", "head", "train"]
         with pytest.raises(ClusterError, match=r"need 3 CPUs, nodes of group train have 2"):
-            train(smaller(config, scale={"workers": 3}), say=pytest.fail)
+            train(smaller(config, scale={"workers": 3}), say=forbidden)
     assert all(text.startswith("waiting for nodes: ") for text in warned)
 
 
@@ -86,12 +90,12 @@ def test_an_autoscaler_that_names_no_groups_is_asked(
     """Its limits are known to itself alone, and it says within seconds that a run is beyond them."""
     monkeypatch.setattr(asking, "PATIENCE_SECONDS", 300.0)
     config = smaller(config_of(tmp_path, make_shards(40), "placed", 2))
-    said: list[str] = []
+    said = Said()
     with autoscaled(tmp_path, {}, {"any": node_type(2, {}, 2)}) as address, session(address):
         with pytest.raises(ClusterError, match="need 1 GPUs, the cluster has 0"):
-            train(smaller(config, scale={"workers": 1, "gpus_per_worker": 1}), say=said.append)
-        assert train(config, say=said.append).steps == 8
-    assert sum("no room yet" in text for text in said) == 2
+            train(smaller(config, scale={"workers": 1, "gpus_per_worker": 1}), say=said)
+        assert train(config, say=said).steps == 8
+    assert sum("no room yet" in text for text in said.texts) == 2
 
 
 def test_replicas_are_on_the_nodes_that_serve(tmp_path: Path, open_to_all: None) -> None:

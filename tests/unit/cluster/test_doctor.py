@@ -21,6 +21,7 @@ from raylens.cluster.doctor.control import judge_autoscaler, judge_groups, judge
 from raylens.cluster.doctor.facts import NodeFacts, Space
 from raylens.cluster.doctor.gpus import judge_gpus
 from raylens.cluster.doctor.machine import judge_disk, judge_files, judge_shared_memory
+from raylens.cluster.doctor.probes import BY_VALUE
 from raylens.cluster.doctor.store import judge_store
 from raylens.cluster.doctor.versions import judge_versions
 from raylens.config.placement import Group, GroupSize, node_labels
@@ -293,7 +294,7 @@ def test_groups_are_counted_and_strangers_named() -> None:
 
 
 def test_facts_are_read_from_a_nodes_answer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(probe, "_session_folder", lambda: str(tmp_path))
+    monkeypatch.setattr(probe, "session_folder", lambda: str(tmp_path))
     told = probe.Probe().facts("import json; print(json.dumps({'torch': '2.13.0', 'cuda': None, 'gpus': []}))")
     row = {"Resources": {"CPU": 2.0, "object_store_memory": 1e8}, "Labels": {"raylens.io/group": "train"}}
     told["shared"] = [10, 5]
@@ -375,11 +376,13 @@ print(probe.storage("x", "y", "z", 1, True), probe.now() > 0, probe.free_port() 
 
 
 def test_a_probe_runs_where_there_is_no_raylens() -> None:
-    cloudpickle.register_pickle_by_value(probe)
+    for module in BY_VALUE:
+        cloudpickle.register_pickle_by_value(module)
     try:
         sent = cloudpickle.dumps(probe.Probe)
     finally:
-        cloudpickle.unregister_pickle_by_value(probe)
+        for module in BY_VALUE:
+            cloudpickle.unregister_pickle_by_value(module)
     done = subprocess.run([sys.executable, "-c", WITHOUT], input=sent, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.decode().strip() == "{'missing': \"No module named 'raylens'\"} True True"

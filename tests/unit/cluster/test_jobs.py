@@ -251,7 +251,7 @@ def test_a_request_says_where_everything_is_and_holds_no_value() -> None:
         resources=Resources(cpus=2, custom={"big": 1}),
     )
     request = submission.request("mine", {"user": "me"})
-    assert request["entrypoint"] == "python -m raylens.workloads.submit.entrypoint train 'job-files:/a b.yaml'"
+    assert request["entrypoint"] == "python -m raylens.workloads.job_entrypoint train 'job-files:/a b.yaml'"
     assert request["runtime_env"] == {
         "env_vars": {
             "X": "y",

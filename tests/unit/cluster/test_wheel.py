@@ -36,8 +36,7 @@ def source(tmp_path: Path) -> Path:
     package = tmp_path / "source" / "one" / "raylens" / "workloads"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("")
-    (package / "submit").mkdir()
-    (package / "submit" / "entrypoint.py").write_text("print('here')\n")
+    (package / "job_entrypoint.py").write_text("print('here')\n")
     (tmp_path / "source" / "pyproject.toml").write_text(PROJECT)
     return tmp_path / "source"
 
@@ -50,7 +49,7 @@ def test_equal_sources_make_one_package(source: Path, tmp_path: Path) -> None:
         file.chmod(0o600)
     assert build_wheel(other) == first
     assert first.package.name == f"raylens-9.9-{first.package.digest[:16]}.zip"
-    (other / "one" / "raylens" / "workloads" / "submit" / "entrypoint.py").write_text("print('there')\n")
+    (other / "one" / "raylens" / "workloads" / "job_entrypoint.py").write_text("print('there')\n")
     assert build_wheel(other).package.uri != first.package.uri
 
 
@@ -72,8 +71,8 @@ def test_a_broken_wheel_is_said_to_be_in_one_line(source: Path, file: str, text:
 
 
 def test_an_older_raylens_is_refused(source: Path) -> None:
-    (source / "one" / "raylens" / "workloads" / "submit" / "entrypoint.py").unlink()
-    with pytest.raises(ClusterError, match=r"has no raylens/workloads/submit/entrypoint\.py"):
+    (source / "one" / "raylens" / "workloads" / "job_entrypoint.py").unlink()
+    with pytest.raises(ClusterError, match=r"has no raylens/workloads/job_entrypoint\.py"):
         build_wheel(source)
 
 
@@ -102,7 +101,7 @@ print(json.dumps([homes, str(distribution("raylens").locate_file(""))]))
 
 def test_a_job_refuses_code_that_is_not_what_came(tmp_path: Path) -> None:
     environment = {**os.environ, "RAYLENS_WHEEL": "raylens-0.1.0-0123456789abcdef"}
-    command = [sys.executable, "-m", "raylens.workloads.submit.entrypoint", "recipes"]
+    command = [sys.executable, "-m", "raylens.workloads.job_entrypoint", "recipes"]
     run = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
     assert run.returncode == 1
     assert run.stderr.startswith("error: the job came with raylens-0.1.0-0123456789abcdef, but ")

@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 
 from raylens.config import validated
 from raylens.errors import ConfigError, OverloadedError, ServingError
-from raylens.registry import Registry, Version
+from raylens.registry import Lineage, Registry, Version
 from raylens.serve import AsyncEmbeddingClient, ServiceConfig
 from raylens.serve.api.responses import Limits
 from raylens.serve.client.codec import LONGEST_PAUSE_S, classify_bodies, embed_bodies, inputs, pause
@@ -105,7 +105,9 @@ def test_a_declaration_leads_to_the_same_places_from_everywhere(
 
 def test_a_new_replica_is_there_before_an_old_one_goes() -> None:
     config = validated(ServiceConfig, {"models": [{"model": "a", "text": {"max_replicas": 4}}]})
-    gateway = application(config, "registry", [Version("a", 1, "0" * 64, "2026-11-01T00:00:00Z", {})])._bound_deployment
+    gateway = application(
+        config, "registry", [Version("a", 1, "0" * 64, "2026-11-01T00:00:00Z", Lineage())]
+    )._bound_deployment
     towers = [one._bound_deployment for one in gateway.init_args if isinstance(one, Application)]
     assert len(towers) == 2
     for deployment in (gateway, *towers):

@@ -14,7 +14,7 @@ from raylens.serve.deploy.environment import environment, options, own_ports
 # What `raylens serve` has imported in its own process when the service is ready, and what a gateway imports.
 DRIVER_AND_GATEWAY = (
     "raylens.workloads.cli",
-    "raylens.workloads.pages.lines",
+    "raylens.workloads.lines",
     "raylens.workloads.services",
     "raylens.cluster.session",
     "raylens.serve.deploy.launch",

@@ -2,7 +2,6 @@
 
 import itertools
 import threading
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,13 +15,14 @@ from raylens.config import CheckpointConfig, ModelConfig
 from raylens.data import Plan
 from raylens.data.order import EvenOrder
 from raylens.errors import CheckpointError, NotFoundError, StorageError
+from raylens.evaluate.metrics import Metric
 from raylens.models import DualEncoder
 from raylens.storage import open_store
 from raylens.train.checkpoint.async_save import AsyncSaver, SaveOutcome
 from raylens.train.checkpoint.consolidate import Consolidator, consolidate
 from raylens.train.checkpoint.cursor import Cursor
 from raylens.train.checkpoint.fragments import WEIGHT, Fragment, copy_into, key_of, parse_key, worker_slice
-from raylens.train.checkpoint.retention import prune, steps_to_keep
+from raylens.train.checkpoint.retention import best_scores, prune, steps_to_keep
 from raylens.train.checkpoint.snapshot import Snapshot
 from raylens.train.checkpoint.store import CheckpointManifest, Checkpoints
 from raylens.train.engine.rng_state import local_state, restore_local_state
@@ -139,9 +139,13 @@ def snapshot(rank: int = 0, workers: int = 1) -> Snapshot:
     return Snapshot(tensors, {"random:cpu": torch.full((3,), rank, dtype=torch.uint8)})
 
 
-def save(checkpoints: Checkpoints, step: int, metrics: Mapping[str, float] | None = None) -> SaveOutcome:
+def loss_of(value: float) -> Metric:
+    return Metric("validation_loss", value, "min")
+
+
+def save(checkpoints: Checkpoints, step: int, *metrics: Metric) -> SaveOutcome:
     saver = AsyncSaver(checkpoints, Alone())
-    saver.begin(snapshot(), manifest(step), lambda: dict(metrics or {}), lambda: None)
+    saver.begin(snapshot(), manifest(step), lambda: metrics, lambda: None)
     outcome = saver.wait()
     assert outcome is not None
     return outcome
@@ -153,7 +157,9 @@ def test_two_workers_save_and_others_read(tmp_path: Path) -> None:
 
     def work(rank: int) -> SaveOutcome | None:
         saver = AsyncSaver(checkpoints, both.of(rank))
-        saver.begin(snapshot(rank, 2), manifest(6, workers=2), lambda: {"rank": rank}, lambda: then.append(rank))
+        saver.begin(
+            snapshot(rank, 2), manifest(6, workers=2), lambda: (Metric("rank", rank, "max"),), lambda: then.append(rank)
+        )
         return saver.wait()
 
     with ThreadPoolExecutor(2) as pool:
@@ -162,7 +168,8 @@ def test_two_workers_save_and_others_read(tmp_path: Path) -> None:
     assert then == [0]
     newest = checkpoints.newest()
     assert newest is not None
-    assert newest.metrics == {"rank": 0.0}
+    assert newest.metric("rank") == Metric("rank", 0.0, "max")
+    assert newest.metric("loss") is None
     pieces, local = checkpoints.pieces(newest, [("model.w", 0, 10)], 1)
     assert sum(len(tensor) for key, tensor in pieces.items() if parse_key(key)[2] == WEIGHT) == 10
     assert local["random:cpu"].tolist() == [1, 1, 1]
@@ -184,7 +191,7 @@ def test_nothing_exists_where_one_worker_s_upload_fails(tmp_path: Path) -> None:
         broken, whole = AsyncSaver(mine, both.of(rank)), AsyncSaver(checkpoints, both.of(rank))
         outcomes = []
         for step, saver in ((3, broken), (4, whole)):
-            saver.begin(snapshot(rank, 2), manifest(step, workers=2), dict, lambda: None)
+            saver.begin(snapshot(rank, 2), manifest(step, workers=2), tuple, lambda: None)
             outcomes.append(saver.wait())
         return outcomes
 
@@ -240,7 +247,7 @@ def test_another_format_is_refused(tmp_path: Path) -> None:
 @given(st.dictionaries(st.integers(1, 40), st.floats(0, 1), max_size=12), st.integers(1, 4), st.integers(0, 3))
 def test_retention(scores: dict[int, float], last: int, best: int) -> None:
     config = CheckpointConfig(keep_last=last, keep_every=10, keep_best=best, best_by="validation_loss")
-    keep = steps_to_keep({step: {"validation_loss": score} for step, score in scores.items()}, config)
+    keep = steps_to_keep({step: loss_of(score) for step, score in scores.items()}, config)
     steps = sorted(scores)
     assert keep <= set(steps)
     assert set(steps[-last:]) <= keep
@@ -248,23 +255,43 @@ def test_retention(scores: dict[int, float], last: int, best: int) -> None:
     assert len(keep) <= last + best + sum(step % 10 == 0 for step in steps)
     if best and scores:
         assert min(scores.values()) in {scores[step] for step in keep}
-    upward = CheckpointConfig(keep_last=last, keep_best=1, best_by="zero_shot_top1")
-    top = steps_to_keep({step: {"zero_shot_top1": score} for step, score in scores.items()}, upward)
+    upward = CheckpointConfig(keep_last=last, keep_best=1, best_by="zero_shot_loss")
+    top = steps_to_keep({step: Metric("zero_shot_loss", score, "max") for step, score in scores.items()}, upward)
     assert not scores or max(scores.values()) in {scores[step] for step in top}
     # Where the metric was never evaluated, nothing is best.
-    assert steps_to_keep({step: {} for step in scores}, config) == set(steps[-last:]) | {
-        s for s in steps if s % 10 == 0
-    }
+    assert steps_to_keep(dict.fromkeys(scores), config) == set(steps[-last:]) | {s for s in steps if s % 10 == 0}
 
 
 def test_pruning_deletes_by_the_rules(tmp_path: Path) -> None:
     checkpoints = Checkpoints(open_store(tmp_path))
     for step, loss in ((2, 0.5), (4, 0.1), (6, 0.3), (8, 0.2)):
-        save(checkpoints, step, {"validation_loss": loss})
+        save(checkpoints, step, loss_of(loss))
     gone, _ = prune(checkpoints, CheckpointConfig(keep_last=1, keep_best=1))
     assert gone == [2, 6]
     assert checkpoints.steps() == [4, 8]
     assert {info.path.split("/")[0] for info in checkpoints.store.list()} == {"step-00000004", "step-00000008"}
+
+
+@pytest.mark.parametrize("name", ["frank", "loss"])
+def test_the_best_of_a_labelled_set_is_the_most_accurate_whatever_its_name(tmp_path: Path, name: str) -> None:
+    checkpoints = Checkpoints(open_store(tmp_path))
+    for step, accuracy in ((2, 0.5), (4, 0.9), (6, 0.3), (8, 0.2)):
+        save(checkpoints, step, Metric(f"zero_shot_{name}", accuracy, "max"))
+    prune(checkpoints, CheckpointConfig(keep_last=1, keep_best=1, best_by=f"zero_shot_{name}"))
+    assert checkpoints.steps() == [4, 8]
+
+
+def test_checkpoints_without_goals_are_compared_by_metrics_of_our_own_and_by_no_other(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(open_store(tmp_path))
+    for step, accuracy in ((2, 0.9), (4, 0.1)):
+        values = {"zero_shot_frank": accuracy, "frank": accuracy}
+        checkpoints.publish(manifest(step).model_copy(update={"metrics": values}))
+    by = CheckpointConfig(keep_last=1, keep_best=1, best_by="zero_shot_frank")
+    assert steps_to_keep(best_scores(map(checkpoints.manifest, [2, 4]), by), by) == {2, 4}
+    assert checkpoints.manifest(2).metric("zero_shot_frank") == Metric("zero_shot_frank", 0.9, "max")
+    with pytest.raises(CheckpointError, match=r"checkpoint\.json of step 2 has frank = 0\.9 without a goal"):
+        prune(checkpoints, CheckpointConfig(keep_last=1, keep_best=1, best_by="frank"))
+    assert prune(checkpoints, CheckpointConfig(keep_last=1, best_by="frank"))[0] == [2]
 
 
 def test_generators_and_statistics_go_on() -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from raylens.config import CheckpointConfig, DataConfig, LengthConfig, RunConfig, ScaleConfig
 from raylens.errors import StorageError, UnreachableError
+from raylens.evaluate.metrics import Metric
 from raylens.storage import open_store
 from raylens.train.checkpoint import policy
 from raylens.train.checkpoint.policy import CheckpointPolicy, SaveRequest
@@ -75,7 +76,7 @@ class Engine:
 
 def at(config: CheckpointConfig, checkpoints: Checkpoints, told: list[RunEvent], **asked: int) -> CheckpointPolicy:
     def state(step: int) -> SaveRequest:
-        return SaveRequest(snapshot(), manifest(step), dict)
+        return SaveRequest(snapshot(), manifest(step), tuple)
 
     return CheckpointPolicy(config, STEPS, checkpoints, Decisions(**asked), state, told.append)
 
@@ -112,7 +113,7 @@ def test_training_goes_on_while_a_store_is_slow(tmp_path: Path) -> None:
             assert checkpoints.asked.wait(60)
             assert saved(told) == []
             (text,) = warnings(told)
-            assert text.startswith("warning: no checkpoint after step 10: the one of step 5 is")
+            assert text.startswith("no checkpoint after step 10: the one of step 5 is")
             assert "checkpoint.every_steps (now 5) or every_minutes (now None)" in text
             checkpoints.may.set()
         if 18 < step < 25:
@@ -138,9 +139,9 @@ def test_a_second_row_of_skips_is_said_again(tmp_path: Path) -> None:
             checkpoints.may.set()
 
     train(one, between)
-    assert [text.split(":")[1] for text in warnings(told)] == [
-        " no checkpoint after step 4",
-        " no checkpoint after step 12",
+    assert [text.split(":")[0] for text in warnings(told)] == [
+        "no checkpoint after step 4",
+        "no checkpoint after step 12",
     ]
     assert saved(told) == [2, 10, STEPS]
 
@@ -216,7 +217,7 @@ def test_minutes_that_are_over_while_the_store_is_slow_are_made_up_for(
             due.append(step)
             one.save(step)
     assert due[:2] == [6, 16]
-    assert [text.split(":")[1] for text in warnings(told)] == [" no checkpoint after step 12"]
+    assert [text.split(":")[0] for text in warnings(told)] == ["no checkpoint after step 12"]
 
 
 def test_a_checkpoint_counts_whose_predecessors_cannot_be_deleted(tmp_path: Path) -> None:
@@ -226,7 +227,7 @@ def test_a_checkpoint_counts_whose_predecessors_cannot_be_deleted(tmp_path: Path
     calmly(at(CheckpointConfig(every_steps=10, keep_last=1), checkpoints, told))
     assert saved(told)[-1] == STEPS
     (text,) = warnings(told)
-    assert text.startswith("warning: the checkpoint at step 10 is saved, but")
+    assert text.startswith("the checkpoint at step 10 is saved, but")
     assert "checkpoint.json of step 1 in" in text
     assert "raylens checkpoints prune" in text
     assert checkpoints.manifest(STEPS).step == STEPS
@@ -264,9 +265,9 @@ def test_a_store_that_takes_nothing_is_told_once_and_ends_the_run_at_last(
 def test_metrics_are_waited_for_beside_training(tmp_path: Path) -> None:
     known, told = threading.Event(), list[RunEvent]()
 
-    def metrics() -> dict[str, float]:
+    def metrics() -> list[Metric]:
         assert known.wait(60)
-        return {"validation_loss": 0.5}
+        return [Metric("validation_loss", 0.5, "min")]
 
     checkpoints = Checkpoints(open_store(tmp_path))
     one = CheckpointPolicy(
@@ -279,5 +280,5 @@ def test_metrics_are_waited_for_beside_training(tmp_path: Path) -> None:
     )
     train(one, lambda step: known.set() if step == 12 else None)
     assert saved(told)[0] == 5
-    assert checkpoints.manifest(5).metrics == {"validation_loss": 0.5}
+    assert checkpoints.manifest(5).metric("validation_loss") == Metric("validation_loss", 0.5, "min")
     assert 10 not in saved(told)

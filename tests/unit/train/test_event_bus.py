@@ -12,21 +12,23 @@ from raylens.train.loop.events import Checkpointed, Restarting, RunEvent, Warned
 from raylens.train.ray import driver_channel
 from raylens.train.run.event_bus import EventBus, RunObservers
 from raylens.train.runs.jsonl import EVENTS, read_records
+from tests.helpers.said import Said
 
 
 def test_the_others_hear_all_and_the_failure_once() -> None:
-    heard, said, tried = list[RunEvent](), list[str](), list[RunEvent]()
+    heard, said, tried = list[RunEvent](), Said(), list[RunEvent]()
 
     def broken(event: RunEvent) -> None:
         tried.append(event)
         if event != Checkpointed(3):
             raise KeyError("no such thing")
 
-    listeners = EventBus({"first": heard.append, "second": broken, "third": heard.append}, said.append)
+    listeners = EventBus({"first": heard.append, "second": broken, "third": heard.append}, said)
     for step in (1, 2, 3):
         listeners.on_event(Checkpointed(step))
-    (text,) = said
-    assert text.startswith("warning: second failed at Checkpointed (KeyError: 'no such thing')")
+    ((severity, text),) = said.lines
+    assert severity == "warning"
+    assert text.startswith("second failed at Checkpointed (KeyError: 'no such thing')")
     assert tried == [Checkpointed(1), Checkpointed(2), Checkpointed(3)]
     assert [event for event in heard if isinstance(event, Warned)] == [Warned(text)] * 2
     assert [event.step for event in heard if isinstance(event, Checkpointed)] == [1, 1, 2, 2, 3, 3]
@@ -35,7 +37,7 @@ def test_the_others_hear_all_and_the_failure_once() -> None:
 def test_nobody_who_could_say_it_is_no_reason_to_stop() -> None:
     heard = list[RunEvent]()
 
-    def closed(_: object) -> None:
+    def closed(*_: object, **__: object) -> None:
         raise BrokenPipeError("standard error is closed")
 
     listeners = EventBus({"terminal": closed, "file": heard.append}, closed)
@@ -43,7 +45,7 @@ def test_nobody_who_could_say_it_is_no_reason_to_stop() -> None:
     listeners.on_event(Checkpointed(2))
     assert [event for event in heard if isinstance(event, Checkpointed)] == [Checkpointed(1), Checkpointed(2)]
     texts = [event.text for event in heard if isinstance(event, Warned)]
-    assert [text.split(" failed")[0] for text in texts] == ["warning: say", "warning: terminal"]
+    assert [text.split(" failed")[0] for text in texts] == ["say", "terminal"]
 
 
 class Source:
@@ -61,7 +63,7 @@ def test_a_run_is_followed_to_its_end_though_a_listener_fails(tmp_path: Path, mo
     monkeypatch.setattr(driver_channel, "POLL_SECONDS", 0.01)
     monkeypatch.setattr(ray, "get", lambda found, **_: found)
     restarting = Restarting("cannot read [/data/x]")
-    said, source = list[str](), Source(Checkpointed(10), restarting, Checkpointed(20))
+    said, source = Said(), Source(Checkpointed(10), restarting, Checkpointed(20))
     config = validated(
         RunConfig,
         {"name": "r", "data": {"train": "x"}, "tracking": {"tensorboard": False, "prometheus": False}},
@@ -75,7 +77,7 @@ def test_a_run_is_followed_to_its_end_though_a_listener_fails(tmp_path: Path, mo
 
     done = threading.Event()
     store = open_store(tmp_path)
-    observers = RunObservers(config, store, on_event, said.append)
+    observers = RunObservers(config, store, on_event, said)
     with observers, driver_channel.EventForwarder(source, observers.on_event):
         assert done.wait(30)
     events = [(row["event"], row["step"]) for row in read_records(store, EVENTS)]
@@ -86,4 +88,4 @@ def test_a_run_is_followed_to_its_end_though_a_listener_fails(tmp_path: Path, mo
         ("checkpointed", 20),
         ("finished", 20),
     ]
-    assert said == [read_records(store, EVENTS)[2]["text"]]
+    assert said.lines == [("warning", read_records(store, EVENTS)[2]["text"])]

@@ -17,6 +17,7 @@ from raylens.config import (
 )
 from raylens.estimate.flops import ModelFlops, model_costs, peak_flops
 from raylens.evaluate import ClassList
+from raylens.evaluate.metrics import Metric
 from raylens.models import DualEncoder
 from raylens.objectives import contrastive_loss, sigmoid_loss, triplet_loss
 from raylens.train.engine.tower_stats import TowerMonitor
@@ -67,8 +68,9 @@ def test_it_does_not_matter_which_worker_had_what() -> None:
     assert found[0] == found[1] == found[2]
     image, text = (one.float().double() for one in vectors(50, 1))
     whole = [loss_figure(image[at : at + 20], text[at : at + 20], objective, np.exp(2.0), None) for at in (0, 20)]
-    assert found[0]["validation_loss"] == pytest.approx(np.mean(whole))
-    assert pair_figures(Rows((), {}), objective, 2.0, None, 20) == {}
+    assert found[0][0] == Metric("validation_loss", found[0][0].value, "min")
+    assert found[0][0].value == pytest.approx(np.mean(whole))
+    assert pair_figures(Rows((), {}), objective, 2.0, None, 20) == []
 
 
 def test_zero_shot_is_the_nearest_mean_of_prompts() -> None:

@@ -13,6 +13,7 @@ from raylens.config import ModelConfig, RunConfig, TextTransformerConfig, Vision
 from raylens.errors import ConfigError
 from raylens.inputs import Preprocess, Tokenizer
 from raylens.interop import read_foreign, write_foreign
+from raylens.messages import quiet
 from raylens.models import DualEncoder
 from raylens.registry import Bundle, Registry
 from raylens.storage import Store
@@ -101,7 +102,7 @@ def test_a_foreign_model_s_normalisation_and_tokenizer_are_the_run_s(
         }
     )
     for _ in ("the first start", "a resumed one"):
-        ready = prepare(config, lambda _: None)
+        ready = prepare(config, quiet)
         assert ready.preprocess == Preprocess(size=size, mean=(0.5, 0.25, 0.5), std=(0.5, 0.5, 0.75))
         assert ready.tokenizer.to_json() == TOKENIZER.to_json()
     model = build_model(config, ready.tokenizer, ready.preprocess).eval()

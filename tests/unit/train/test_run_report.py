@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from raylens.config import DataConfig, ResNetConfig, RunConfig, SourceConfig, dump_yaml
 from raylens.errors import ConfigError, NotFoundError, TrainingError
+from raylens.evaluate.metrics import finite
 from raylens.storage import Store, open_store
 from raylens.train.loop.metrics import StepMetrics
 from raylens.train.loop.stats import TowerStats
@@ -25,7 +26,7 @@ from raylens.train.runs import listing
 from raylens.train.runs.events import event_text, state_of, wall_seconds, wanted_steps
 from raylens.train.runs.listing import UNREADABLE, list_runs
 from raylens.train.runs.report import render_training_report, run_facts, write_training_report
-from raylens.train.runs.run_dir import RunFiles, finite
+from raylens.train.runs.run_dir import RunFiles
 from raylens.train.runs.scores import best_row, duration_text, figure_text
 from raylens.train.runs.settings import changes, differing, flat
 
@@ -53,7 +54,11 @@ def event(minute: int, what: str, step: int | None = None, text: str = "") -> di
 
 
 RECORDS = [record(step, **cosines(step)) for step in range(10, 501, 10)]
-EVALUATIONS = [{"step": step, "val_loss": 4.0 - step / 200, "zero_shot_top1": step / 1000} for step in (100, 300, 200)]
+GOALS = {"validation_loss": "min", "zero_shot_frank": "max"}
+EVALUATIONS = [
+    {"step": step, "validation_loss": 4.0 - step / 200, "zero_shot_frank": step / 1000, "goals": GOALS}
+    for step in (100, 300, 200)
+]
 EVENTS = [
     event(0, "started", 0, "2 workers, 500 steps"), event(5, "restarting", 240, "a worker was lost"),
     event(6, "started", 200, "2 workers, 500 steps"), event(30, "finished", 500),
@@ -128,7 +133,7 @@ def test_a_run_is_read_whole(tmp_path: Path) -> None:
     run = RunFiles.read(put(open_store(tmp_path / "plain"), RECORDS, EVALUATIONS, EVENTS, (400, 500)))
     assert (run.name, run.state, run.last_step, run.global_batch) == ("plain", "finished", 500, 128)
     assert [row["step"] for row in run.evaluations] == [100, 200, 300]
-    assert run.metrics == ["val_loss", "zero_shot_top1"]
+    assert run.metrics == ["validation_loss", "zero_shot_frank"]
     assert list(run.checkpoints) == [400, 500]
     assert run.samples_at(run.evaluations[1]) == 200 * 128
     assert wanted_steps(run.events) == 500
@@ -313,15 +318,28 @@ def test_any_number_is_drawn_or_left_out(values: list[float | None]) -> None:
     assert (svg is None) == all(value is None for value in known)
 
 
-def test_the_best_value_goes_by_the_metric() -> None:
+def test_the_best_value_goes_by_the_goal() -> None:
     rows: list[dict[str, Any]] = [
-        {"step": 1, "val_loss": 2.0, "r1": 0.5},
-        {"step": 2, "val_loss": 1.0, "r1": None},
+        {"step": 1, "frank": 2.0, "r1": 0.5},
+        {"step": 2, "frank": 1.0, "r1": None},
         {"step": 3, "r1": 0.4},
     ]
-    assert best_row(rows, "val_loss") == rows[1]
-    assert best_row(rows, "r1") == rows[0]
-    assert best_row(rows, "nothing") is None
+    assert (best_row(rows, "frank", "max"), best_row(rows, "frank", "min")) == (rows[0], rows[1])
+    assert best_row(rows, "r1", "max") == rows[0]
+    assert best_row(rows, "nothing", "max") is best_row(rows, "frank", None) is None
+
+
+def test_a_goal_is_what_was_written_down_or_known_of_the_whole_name(tmp_path: Path) -> None:
+    new = {"step": 1, "frank": 0.5, "zero_shot_loss": 0.5, "goals": {"frank": "max", "zero_shot_loss": "max"}}
+    old = {"step": 1, "validation_loss": 2.0, "zero_shot_frank": 0.5, "text_to_image_recall_5": 0.5, "frank": 1.0}
+    run = RunFiles.read(put(open_store(tmp_path / "new"), evaluations=[new]))
+    assert {metric: run.goal(metric) for metric in run.metrics} == {"frank": "max", "zero_shot_loss": "max"}
+    run = RunFiles.read(put(open_store(tmp_path / "old"), evaluations=[old, old | {"step": 2, "frank": 2.0}]))
+    assert {metric: run.goal(metric) for metric in run.metrics} == {
+        "frank": None, "text_to_image_recall_5": "max", "validation_loss": "min", "zero_shot_frank": "max",
+    }  # fmt: skip
+    page = render_training_report(run)
+    assert page.count('class="number best"') == 3  # and none of what nothing is known of
 
 
 def test_figures_are_short() -> None:
@@ -349,7 +367,7 @@ def test_the_report_says_what_happened(tmp_path: Path) -> None:
     shape = check_page(page)
     assert shape.tags.count("h1") == 1
     for words in (
-        "ln(128) = 4.85", "norms of embeddings", "a worker was lost", "zero_shot_top1", "step 10", "step 260",
+        "ln(128) = 4.85", "norms of embeddings", "a worker was lost", "zero_shot_frank", "step 10", "step 260",
         "step 500", "optim.peak_lr", "those that were changed in bold",
     ):  # fmt: skip
         assert words in shape.words, words

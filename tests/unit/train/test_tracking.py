@@ -21,6 +21,7 @@ from tensorboardX.record_writer import masked_crc32c
 from raylens.config import RunConfig, validated
 from raylens.config.tracking import MlflowConfig, TrackingConfig
 from raylens.errors import ConfigError, NotFoundError, StorageError, UnreachableError
+from raylens.evaluate.metrics import Metric
 from raylens.storage import Store
 from raylens.storage.local import LocalStore
 from raylens.train.loop.events import Evaluated, Metrics, Restarting, RunEvent, Started, Stopping
@@ -144,8 +145,9 @@ class TestPoints:
         assert point.histograms == {}
 
     def test_evaluations_have_a_name_of_their_own(self) -> None:
-        point = point_of(Evaluated(9, {"validation_loss": 1.25, "recall": math.nan}, 4.5))
-        assert point == Point(9, {"evaluation/validation_loss": 1.25, "evaluation_seconds": 4.5})
+        point = point_of(Evaluated(9, (Metric("frank", 1.25, "max"), Metric("recall", math.nan, "max")), 4.5))
+        values = {"evaluation/frank": 1.25, "evaluation_seconds": 4.5}
+        assert point == Point(9, values, goals={"evaluation/frank": "max"})
 
     def test_other_news_have_no_figures(self) -> None:
         assert [point_of(event) for event in (started(3), Restarting("lost"), Stopping(4))] == [None] * 3
@@ -160,7 +162,12 @@ class TestPoints:
 
 class TestTensorBoard:
     def test_scalars_and_evaluations_are_read_back(self, tmp_path: Path) -> None:
-        event = [started(0), told(10, loss=3.5, lr=1e-4), Evaluated(10, {"recall": 0.5}, 2.0), told(20, loss=3.25)]
+        event = [
+            started(0),
+            told(10, loss=3.5, lr=1e-4),
+            Evaluated(10, (Metric("recall", 0.5, "max"),), 2.0),
+            told(20, loss=3.25),
+        ]
         assert track(LocalStore(str(tmp_path)), *event) == []
         (data,) = folder(tmp_path)
         steps = shown([data])

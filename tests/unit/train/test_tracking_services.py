@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError
 from raylens.config import RunConfig, validated
 from raylens.config.tracking import TrackingConfig
 from raylens.errors import ConfigError
+from raylens.evaluate.metrics import Metric
 from raylens.storage.local import LocalStore
 from raylens.train.loop.events import Evaluated
 from raylens.train.tracking import Trackers
@@ -24,7 +25,7 @@ LONGEST_VALUE = 6000
 
 
 def point(step: int, loss: float) -> Evaluated:
-    return Evaluated(step, {"loss": loss, "recall@1": 0.5}, 1.0)
+    return Evaluated(step, (Metric("loss", loss, "min"), Metric("recall@1", 0.5, "max")), 1.0)
 
 
 @pytest.fixture(autouse=True)
@@ -74,6 +75,10 @@ class TestMlflow:
         history = client.get_metric_history(run_id, "evaluation/loss")
         assert [(one.step, one.value) for one in history] == [(1, 3.0), (2, 2.0)]
         assert run.data.metrics["evaluation/recall_1"] == 0.5
+        assert {key: goal for key, goal in run.data.tags.items() if key.startswith("raylens.goal.")} == {
+            "raylens.goal.evaluation/loss": "min",
+            "raylens.goal.evaluation/recall_1": "max",
+        }
 
     def test_a_run_that_is_gone_there_is_made_again(self, tmp_path: Path) -> None:
         store = LocalStore(str(tmp_path / "run"))
@@ -141,9 +146,13 @@ class TestWandb:
         assert warned == []
         known = json.loads(store.read_text("tracking.json"))["wandb"]["id"]
         rows: list[dict[str, Any]] = []
+        goals: set[tuple[str, bool, bool, bool]] = set()
         for path in sorted((tmp_path / "run" / "wandb").glob(f"offline-run-*-{known}/run-{known}.wandb")):
             for record in written(path, records):
                 items = record.history.item
+                if record.HasField("metric") and record.metric.name.startswith("evaluation/"):
+                    summary = record.metric.summary
+                    goals.add((record.metric.name, summary.min, summary.max, summary.last))
                 rows += [{".".join(item.nested_key): json.loads(item.value_json) for item in items}] if items else []
         assert [(row["_step"], row["step"], row.get("evaluation/loss"), row.get("lr")) for row in rows] == [
             (10, 10, 2.5, None),
@@ -153,6 +162,7 @@ class TestWandb:
             (11, 11, 2.75, None),
             (12, 11, None, 0.5),
         ]
+        assert goals == {("evaluation/loss", True, False, True), ("evaluation/recall@1", False, True, True)}
         assert rows[1]["positive_cosines.values"] == list(COUNTS)
         assert rows[1]["positive_cosines.bins"][::20] == [-1.0, 0.0, 1.0]
 

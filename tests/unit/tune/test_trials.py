@@ -89,10 +89,10 @@ def test_what_was_trained_to_the_end_goes_before_better_values_of_less() -> None
         trial(3, state="failed"),
         trial(4, 2.0, 1.5, state="stopped"),
     ]
-    assert [one.number for one in ranked(trials, LOSS)] == [2, 0, 4, 1]
+    assert [one.number for one in ranked(trials, LOSS, "min")] == [2, 0, 4, 1]
     shuffled = random.Random(0).sample(trials, len(trials))
-    assert [one.number for one in ranked(shuffled, LOSS)] == [2, 0, 4, 1]
-    assert [one.number for one in configurations(shuffled, LOSS)] == [0, 1, 2, 3, 4]
+    assert [one.number for one in ranked(shuffled, LOSS, "min")] == [2, 0, 4, 1]
+    assert [one.number for one in configurations(shuffled, LOSS, "min")] == [0, 1, 2, 3, 4]
 
 
 VALUES = st.lists(st.integers(-100, 100).map(float), min_size=2, max_size=6)
@@ -102,10 +102,10 @@ VALUES = st.lists(st.integers(-100, 100).map(float), min_size=2, max_size=6)
 def test_the_verdict_is_welchs_test(first: list[float], second: list[float]) -> None:
     trials = [trial(0, value, repeat=at) for at, value in enumerate(first)]
     trials += [trial(1, value, repeat=at) for at, value in enumerate(second)]
-    found = verdict(trials, LOSS)
+    found = verdict(trials, LOSS, "min")
     assert found is not None
     assert found.second is not None
-    best = ranked(trials, LOSS)[0]
+    best = ranked(trials, LOSS, "min")[0]
     assert best.mean == pytest.approx(min(sum(first) / len(first), sum(second) / len(second)))
     if len(set(first)) > 1 and len(set(second)) > 1:  # scipy warns of what has no spread
         a, b = (first, second) if best.number == 0 else (second, first)
@@ -118,18 +118,18 @@ def test_the_verdict_is_welchs_test(first: list[float], second: list[float]) -> 
 
 
 def test_nothing_is_told_apart_from_one_run_each() -> None:
-    found = verdict([trial(0, 1.0), trial(1, 2.0)], LOSS)
+    found = verdict([trial(0, 1.0), trial(1, 2.0)], LOSS, "min")
     assert found is not None
     assert found.distinguishable is None
     assert "nothing tells their difference from chance" in found.text
-    alone = verdict([trial(0, 1.0, 2.0), trial(1, 2.0, state="stopped")], LOSS)
+    alone = verdict([trial(0, 1.0, 2.0), trial(1, 2.0, state="stopped")], LOSS, "min")
     assert alone is not None
     assert alone.second is None
-    assert verdict([], LOSS) is None
-    clear = verdict([trial(n, n + 0.01 * r, repeat=r) for n in (0, 1) for r in range(3)], LOSS)
+    assert verdict([], LOSS, "min") is None
+    clear = verdict([trial(n, n + 0.01 * r, repeat=r) for n in (0, 1) for r in range(3)], LOSS, "min")
     assert clear is not None
     assert clear.distinguishable is True
-    close = verdict([trial(n, 0.01 * n + r, repeat=r) for n in (0, 1) for r in range(3)], LOSS)
+    close = verdict([trial(n, 0.01 * n + r, repeat=r) for n in (0, 1) for r in range(3)], LOSS, "min")
     assert close is not None
     assert close.distinguishable is False
     assert "cannot be told apart" in close.text

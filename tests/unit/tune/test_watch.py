@@ -12,6 +12,7 @@ from raylens.capacity import Node
 from raylens.config import validated
 from raylens.config.placement import Group, GroupSize, Placement, node_labels
 from raylens.errors import ConfigError, TrainingError
+from raylens.evaluate.metrics import Metric
 from raylens.storage import Store, open_store
 from raylens.train.loop.events import Checkpointed, Evaluated, Started
 from raylens.tune import SweepConfig
@@ -26,6 +27,10 @@ from raylens.workloads.recipes.sweeps import SWEEPS
 from tests.unit.train.test_fork import run_with_checkpoint
 
 LOSS = "validation_loss"
+
+
+def loss_of(value: float) -> Metric:
+    return Metric(LOSS, value, "min")
 
 
 def sweep(**others: Any) -> SweepConfig:
@@ -50,11 +55,12 @@ def drain(results: "SimpleQueue[Any]") -> list[dict[str, Any]]:
 
 def test_each_evaluation_but_the_last_is_a_result_at_once(tmp_path: Path) -> None:
     events, results, folder = reporter(tmp_path, sweep())
+    accuracy = Metric("zero_shot_digits", 0.5, "max")
     events.on_event(Started(0, 30, 1, 8, 1))
     for step in (10, 20, 20, 30):
-        events.on_event(Evaluated(step, {LOSS: 1.0 * step, "zero_shot_digits": 0.5}, 0.1))
-    events.on_event(Evaluated(25, {"zero_shot_digits": 0.5}, 0.1))  # the loss was no number
-    assert [(row["steps"], row["samples"], row[LOSS]) for row in drain(results)] == [(10, 1280, 10.0), (20, 2560, 20.0)]
+        events.on_event(Evaluated(step, (loss_of(1.0 * step), accuracy), 0.1))
+    events.on_event(Evaluated(25, (accuracy,), 0.1))  # the loss was no number
+    assert [(one["steps"], one["samples"], one[LOSS]) for one in drain(results)] == [(10, 1280, 10.0), (20, 2560, 20.0)]
     folder.write("evaluations.jsonl", b'{"step": 20, "validation_loss": 2.0}\n{"step": 30, "validation_loss": 3.5}\n')
     end = events.end(30)
     assert (end["steps"], end[LOSS], end["of_steps"], end["run"]) == (30, 3.5, 30, "digits")
@@ -75,19 +81,19 @@ def test_where_trials_are_copied_a_result_waits_for_its_checkpoint(tmp_path: Pat
     copied = Pointer("t001", "other", 10, 1280, {"a": 1})
     events, results, _ = reporter(tmp_path, sweep(scheduler={"kind": "pbt"}), copied)
     events.on_event(Started(10, 40, 1, 8, 1))
-    events.on_event(Evaluated(20, {LOSS: 2.0}, 0.1))
+    events.on_event(Evaluated(20, (loss_of(2.0),), 0.1))
     assert drain(results) == []
     events.on_event(Checkpointed(20))
     events.on_event(Checkpointed(30))
-    events.on_event(Evaluated(30, {LOSS: 3.0}, 0.1))
+    events.on_event(Evaluated(30, (loss_of(3.0),), 0.1))
     found = drain(results)
     assert [(row["steps"], row["saved"]) for row in found] == [(20, 20), (30, 30)]
     # A step without a checkpoint is reported when the next is heard of, with the newest that there is.
     events.on_event(Started(10, 90, 1, 8, 1))
-    events.on_event(Evaluated(40, {LOSS: 3.0}, 0.1))
+    events.on_event(Evaluated(40, (loss_of(3.0),), 0.1))
     assert drain(results) == []
-    events.on_event(Evaluated(50, {LOSS: 3.0}, 0.1))
-    assert [(row["steps"], row["saved"]) for row in drain(results)] == [(40, 30)]
+    events.on_event(Evaluated(50, (loss_of(3.0),), 0.1))
+    assert [(one["steps"], one["saved"]) for one in drain(results)] == [(40, 30)]
     assert found[0]["copied_of"] == "t001"
     assert (found[0]["copied_step"], found[0]["copied_samples"]) == (10, 1280)
 

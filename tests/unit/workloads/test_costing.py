@@ -178,7 +178,7 @@ def test_kept_checkpoints_are_those_of_the_rules(steps: int, every: int, last: i
     there: set[int] = set()
     for step in range(1, steps + 1):
         if step % every == 0 or step == steps:
-            there = steps_to_keep({one: {} for one in {*there, step}}, config)
+            there = steps_to_keep(dict.fromkeys({*there, step}), config)
     assert checkpoints_kept(config, steps, every) == len(there)
 
 

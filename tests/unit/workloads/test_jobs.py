@@ -1,22 +1,30 @@
 """A command line for a cluster, checked here, and made to work there."""
 
+import os
 import re
 from pathlib import Path
 
 import pytest
 import typer
 import yaml
+from typer.core import TyperGroup
 from typer.testing import CliRunner
 
 from raylens.cluster.driver_resources import Resources
 from raylens.cluster.jobs.api import Job
 from raylens.errors import ConfigError
 from raylens.workloads.cli.app import app
-from raylens.workloads.submit.command import FILES, job_command
+from raylens.workloads.submit.command import FILES, JobCommand, job_command
 from raylens.workloads.submit.jobs import list_page, show_page
 from raylens.workloads.submit.options import pairs, resources_of, secrets_of
 
 PLACES = ["--set", "storage=s3://b/runs", "--set", "registry=s3://b/models", "--set", "data.train=s3://b/data"]
+
+
+def _job_command(words: list[str], variables: dict[str, str]) -> JobCommand:
+    root = typer.main.get_command(app)
+    assert isinstance(root, TyperGroup)
+    return job_command(root, words, variables)
 
 
 @pytest.fixture(autouse=True)
@@ -28,19 +36,19 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_command_travels_as_it_is() -> None:
-    found = job_command(["train", "digits", *PLACES], {})
+    found = _job_command(["train", "digits", *PLACES], {})
     assert found.words == ("train", "digits", *PLACES)
     assert found.files == {}
     assert found.name == "train-digits"
-    same = job_command(["train", "digits", *PLACES, "--set", "seed=0"], {})
-    other = job_command(["train", "digits", *PLACES, "--set", "seed=1"], {})
+    same = _job_command(["train", "digits", *PLACES, "--set", "seed=0"], {})
+    other = _job_command(["train", "digits", *PLACES, "--set", "seed=1"], {})
     assert found.config_hash == same.config_hash != other.config_hash
 
 
 def test_a_file_travels_complete_and_changed(here: Path) -> None:
     (here / "sub").mkdir()
     (here / "sub" / "mine.yaml").write_text("recipe: digits\nname: mine\nlength: {epochs: 3}\n")
-    found = job_command(["train", "sub/mine.yaml", *PLACES, "--set", "length.epochs=4"], {})
+    found = _job_command(["train", "sub/mine.yaml", *PLACES, "--set", "length.epochs=4"], {})
     assert found.words[:2] == ("train", f"{FILES}mine.yaml")
     tree = yaml.safe_load(found.files["mine.yaml"])
     assert (tree["name"], tree["length"]["epochs"], tree["storage"]) == ("mine", 4, "s3://b/runs")
@@ -50,7 +58,7 @@ def test_a_file_travels_complete_and_changed(here: Path) -> None:
 
 def test_options_name_files_too(here: Path) -> None:
     (here / "serve.yaml").write_text("models: [{model: pets}]\nregistry: s3://b/models\n")
-    found = job_command(["serve", "--config=serve.yaml", "--set", "port=8001"], {})
+    found = _job_command(["serve", "--config=serve.yaml", "--set", "port=8001"], {})
     assert found.words == ("serve", f"--config={FILES}serve.yaml", "--set", "port=8001")
     assert found.files == {"serve.yaml": (here / "serve.yaml").read_bytes()}
 
@@ -59,7 +67,7 @@ def test_two_files_of_one_name_stay_two(here: Path) -> None:
     for name in ("a", "b"):
         (here / name).mkdir()
         (here / name / "x.yaml").write_text(name)
-    found = job_command(["runs", "compare", "a/x.yaml", "b/x.yaml"], {})
+    found = _job_command(["runs", "compare", "a/x.yaml", "b/x.yaml"], {})
     assert found.words == ("runs", "compare", f"{FILES}x.yaml", f"{FILES}other-x.yaml")
     assert found.files == {"x.yaml": b"a", "other-x.yaml": b"b"}
 
@@ -70,6 +78,7 @@ def test_two_files_of_one_name_stay_two(here: Path) -> None:
         ([], "no command: write it after --"),
         (["trian"], "raylens trian: No such command 'trian'. Did you mean 'train'?"),
         (["models"], "what of it? --help lists its commands"),
+        (["--"], "raylens --: Missing command."),
         (["train"], "Missing argument"),
         (["train", "digits", "--sett", "a=1"], "No such option: --sett"),
         (["train", "nothing"], "unknown recipe 'nothing'; recipes: digits, "),
@@ -87,27 +96,30 @@ def test_two_files_of_one_name_stay_two(here: Path) -> None:
 )
 def test_what_cannot_run_is_said_as_the_command_would(words: list[str], said: str) -> None:
     with pytest.raises(ConfigError) as error:
-        job_command(words, {})
+        _job_command(words, {})
     assert said in str(error.value)
     assert "\n" not in str(error.value)
 
 
 def test_a_job_sees_its_own_variables_not_this_machines() -> None:
-    assert job_command(["serve", "pets"], {"RAYLENS_REGISTRY": "s3://b/models"}).words == ("serve", "pets")
+    assert _job_command(["serve", "pets"], {"RAYLENS_REGISTRY": "s3://b/models"}).words == ("serve", "pets")
+    with pytest.raises(ConfigError, match=r"^--address says"):
+        _job_command(["serve", "pets"], {"RAYLENS_REGISTRY": "s3://b/models", "RAY_ADDRESS": "auto"})
+    assert os.environ["RAYLENS_REGISTRY"] == "not/for/jobs"
 
 
 def test_files_that_stay_behind_are_named(here: Path) -> None:
     (here / "shards").mkdir()
     (here / "shards" / "a.tar").write_text("")
     with pytest.raises(ConfigError, match=r"shards/a\.tar is on this machine, where a job does not see it"):
-        job_command(["data", "verify", "shards/a.tar"], {})
-    assert job_command(["data", "verify", "s3://b/shards"], {}).files == {}
-    assert job_command(["data", "verify", str(here / "shards")], {}).files == {}
+        _job_command(["data", "verify", "shards/a.tar"], {})
+    assert _job_command(["data", "verify", "s3://b/shards"], {}).files == {}
+    assert _job_command(["data", "verify", str(here / "shards")], {}).files == {}
 
 
 def test_help_is_given_and_nothing_is_run(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(typer.Exit):
-        job_command(["train", "--help"], {})
+        _job_command(["train", "--help"], {})
     assert "Train an encoder and register it" in capsys.readouterr().out
 
 

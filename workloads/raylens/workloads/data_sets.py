@@ -21,7 +21,7 @@ from raylens.errors import DataError
 from raylens.storage import Store, open_store
 from raylens.train.run.prepare import check_claim, run_store
 from raylens.train.runs.jsonl import read_metrics
-from raylens.workloads.pages.lines import Lines
+from raylens.workloads.lines import Lines
 
 __all__ = [
     "Cluster",

@@ -126,7 +126,7 @@ def _report(
     images: list[LabelledImage],
     captions: list[str],
 ) -> list[dict[str, float]]:
-    run = version.lineage.get("run")
+    run = version.lineage.run
     curve = read_metrics(open_store(run)) if run else []
     chosen = set(pick_examples(result))
     shown = [image for image in images if image.uid in chosen]
@@ -134,13 +134,13 @@ def _report(
     facts = {
         "Model": f"{version} ({version.digest[:12]})",
         "Run": open_store(run).describe() if run else "unknown",
-        "Training data": str(version.lineage.get("manifest", "unknown"))[:12],
+        "Training data": version.lineage.training_data,
         "Evaluated on": data.describe(),
         "Date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     }
     title = f"{version.name}: zero-shot evaluation"
-    contrastive = version.lineage.get("objective", "softmax") == "softmax"  # of the others ln(B) is no landmark
-    batch = version.lineage.get("global_batch") if contrastive else None
+    contrastive = version.lineage.objective in (None, "softmax")  # of the others ln(B) is no landmark
+    batch = version.lineage.global_batch if contrastive else None
     write_report(out, title=title, zero_shot=result, curve=curve, nearest=nearest, facts=facts, global_batch=batch)
     return curve
 

@@ -1,6 +1,6 @@
 """What runs on every node: an actor that looks around. It is sent by value, since nodes need not have raylens.
 
-So this module imports nothing but the standard library where it begins, and answers with plain values.
+So the actor uses nothing that is not sent with it but the standard library and Ray, and answers with plain values.
 """
 
 import contextlib
@@ -16,6 +16,8 @@ import time
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from raylens.ray_internals import session_folder
 
 __all__ = ["PACKAGES", "Probe", "versions"]
 
@@ -49,8 +51,8 @@ class Probe:
             "smi": _smi(),
             "shared": _space(SHARED_MEMORY),
             "shared_kind": _file_system(SHARED_MEMORY),
-            "disk": _space(_session_folder()),
-            "disk_path": _session_folder(),
+            "disk": _space(session_folder()),
+            "disk_path": session_folder(),
             "open_files": resource.getrlimit(resource.RLIMIT_NOFILE)[0],
             "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
             "auth_mode": os.environ.get("RAY_AUTH_MODE", ""),
@@ -163,13 +165,6 @@ def _raylet_variable(name: str) -> str | None:
         return None
     prefix = f"{name}=".encode()
     return next((entry[len(prefix) :].decode() for entry in entries if entry.startswith(prefix)), None)
-
-
-def _session_folder() -> str:
-    """Where Ray keeps its logs and spills objects to."""
-    import ray._private.worker
-
-    return str(ray._private.worker.global_worker.node.get_session_dir_path())
 
 
 def _space(path: str) -> list[int] | None:

@@ -10,10 +10,14 @@ import ray
 from ray import cloudpickle
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from raylens import ray_internals
 from raylens.cluster.doctor import probe
 from raylens.cluster.text import last_line
 
 __all__ = ["Probes", "Silent", "probes"]
+
+BY_VALUE = (probe, ray_internals)
+"""Modules of which a probe takes along what it uses: the nodes need not have raylens, nor this version of it."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +75,8 @@ class Probes:
 @contextmanager
 def probes(node_ids: Mapping[str, str], say: Callable[[str], None]) -> Iterator[Probes]:
     """Probes on nodes, by name; they end with the block."""
-    # By value: the nodes need not have raylens, nor this version of it.
-    cloudpickle.register_pickle_by_value(probe)
+    for module in BY_VALUE:
+        cloudpickle.register_pickle_by_value(module)
     try:
         remote = ray.remote(num_cpus=0, max_restarts=0)(probe.Probe)
         actors = {
@@ -81,7 +85,8 @@ def probes(node_ids: Mapping[str, str], say: Callable[[str], None]) -> Iterator[
         }
         yield Probes(actors, say)
     finally:
-        cloudpickle.unregister_pickle_by_value(probe)
+        for module in BY_VALUE:
+            cloudpickle.unregister_pickle_by_value(module)
         for actor in actors.values():
             ray.kill(actor)
 

@@ -30,7 +30,7 @@ KEY = "raylens.submission"
 """Of a job's metadata: the submission itself, from which the same job can be asked for again."""
 WHEEL_VARIABLE = "RAYLENS_WHEEL"
 FILES_VARIABLE = "RAYLENS_FILES"
-MODULE = "raylens.workloads.submit.entrypoint"
+MODULE = "raylens.workloads.job_entrypoint"
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 ATTEMPT = re.compile(r"(.+)-([1-9][0-9]*)")
 RESERVED = re.compile(r"raylens\.|job_submission_id$|job_name$")

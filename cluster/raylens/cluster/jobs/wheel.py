@@ -16,7 +16,7 @@ __all__ = ["Wheel", "build_wheel"]
 
 EPOCH = "1580601600"
 """2 February 2020: the date of every file in it, so that the day of a build does not make another wheel."""
-NEEDED = "raylens/workloads/submit/entrypoint.py"
+NEEDED = "raylens/workloads/job_entrypoint.py"
 """Where a job begins."""
 
 

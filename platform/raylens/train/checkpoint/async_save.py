@@ -5,15 +5,19 @@ exchanging a few numbers.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from raylens.train.background import BackgroundTask, failure_text
+from raylens.background import in_background
+from raylens.errors import message_of
+from raylens.evaluate.metrics import Metric
 from raylens.train.checkpoint.snapshot import Snapshot
 from raylens.train.checkpoint.store import CheckpointManifest, Checkpoints
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from raylens.train.checkpoint.files import SavedFile
 
 __all__ = ["AsyncSaver", "Collectives", "SaveOutcome"]
@@ -52,10 +56,10 @@ class AsyncSaver:
 
     def __init__(self, checkpoints: Checkpoints, collectives: Collectives) -> None:
         self._checkpoints, self._collectives = checkpoints, collectives
-        self._work: BackgroundTask[SavedFile | None] | None = None
+        self._work: Future[SavedFile | None] | None = None
         self._manifest: CheckpointManifest | None = None
         self._publishing = False
-        self._metrics: Callable[[], dict[str, float]] = dict
+        self._metrics: Callable[[], Sequence[Metric]] = tuple
         self._prune: Callable[[], object] = lambda: None
         self._prune_failure = ""
 
@@ -68,7 +72,7 @@ class AsyncSaver:
         self,
         snapshot: Snapshot,
         manifest: CheckpointManifest,
-        metrics: Callable[[], dict[str, float]],
+        metrics: Callable[[], Sequence[Metric]],
         prune: Callable[[], object],
     ) -> None:
         """Start an attempt to save a checkpoint.
@@ -82,7 +86,7 @@ class AsyncSaver:
         assert not self.busy
         self._manifest, self._metrics, self._prune = manifest, metrics, prune
         self._publishing, self._prune_failure = False, ""
-        self._work = BackgroundTask(
+        self._work = in_background(
             lambda: self._checkpoints.upload(snapshot, manifest.step, manifest.attempt, self._collectives.rank), THREAD
         )
 
@@ -90,37 +94,40 @@ class AsyncSaver:
         """Advance the attempt; return its outcome once, when it is done."""
         if self._manifest is None:
             return None
-        mine = self._work
-        # In this order, because the failure of a thread does not change once it has ended.
-        busy = mine is not None and mine.busy
-        failed = mine is not None and bool(mine.failure)
+        busy = self._work is not None and not self._work.done()
+        failed = not busy and self._failure() is not None
         any_busy, any_failed = self._collectives.all_max([int(busy), int(failed)])
         return None if any_busy else self._settle(failed=bool(any_failed))
 
     def _settle(self, *, failed: bool) -> SaveOutcome | None:
         assert self._manifest is not None
-        manifest, mine = self._manifest, self._work
+        manifest = self._manifest
         if failed:
-            failures = self._collectives.all_gather(mine.failure if mine else "")
+            error = self._failure()
+            failures = self._collectives.all_gather(message_of(error) if error else "")
             self._manifest = self._work = None
             return SaveOutcome(manifest.step, next(str(failure) for failure in failures if failure))
         if self._publishing:
             self._manifest = self._work = None
             return SaveOutcome(manifest.step, prune_failure=self._prune_failure)
-        files = self._collectives.all_gather(mine.result if mine else None)
+        files = self._collectives.all_gather(self._work.result() if self._work else None)
         complete = manifest.model_copy(update={"files": files})
         self._publishing = True
         # Only the first worker writes; the others wait for it.
         is_first = self._collectives.rank == 0
-        self._work = BackgroundTask(lambda: self._publish(complete), THREAD) if is_first else None
+        self._work = in_background(lambda: self._publish(complete), THREAD) if is_first else None
         return None
 
+    def _failure(self) -> BaseException | None:
+        """Return the exception of this worker's thread, which has ended."""
+        return None if self._work is None else self._work.exception()
+
     def _publish(self, complete: CheckpointManifest) -> None:
-        self._checkpoints.publish(complete.model_copy(update={"metrics": self._metrics()}))
+        self._checkpoints.publish(complete.evaluated(self._metrics()))
         try:
             self._prune()
         except Exception as error:  # noqa: BLE001 (the checkpoint exists, whatever became of older ones)
-            self._prune_failure = failure_text(error)
+            self._prune_failure = message_of(error)
 
     def wait(self) -> SaveOutcome | None:
         """Wait for the end of the attempt that is in progress, and return its outcome."""

@@ -1,11 +1,12 @@
 """The policy of when a run saves its state, and of what it reports about it."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from raylens.config import CheckpointConfig
 from raylens.errors import StorageError
+from raylens.evaluate.metrics import Metric
 from raylens.train.checkpoint.async_save import AsyncSaver, Collectives, SaveOutcome
 from raylens.train.checkpoint.retention import prune
 from raylens.train.checkpoint.snapshot import Snapshot
@@ -33,7 +34,7 @@ class SaveRequest(NamedTuple):
     snapshot: Snapshot
     manifest: CheckpointManifest
     """The manifest, complete but for the files and the metrics."""
-    metrics: Callable[[], dict[str, float]]
+    metrics: Callable[[], Sequence[Metric]]
     """Returns the metrics; it may block, in another thread than that of training."""
 
 
@@ -136,7 +137,7 @@ class CheckpointPolicy:
         self._warn(f"the checkpoint at step {outcome.step} could not be saved {why}")
 
     def _warn(self, text: str) -> None:
-        self._on_event(Warned(f"warning: {text}"))
+        self._on_event(Warned(text))
 
     def wait(self) -> str:
         """Wait for the attempt that is in progress; return why it failed, or an empty string."""

@@ -8,11 +8,12 @@ import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from raylens.errors import AlreadyExistsError, CheckpointError
+from raylens.evaluate.metrics import Goal, Metric, goal_of
 from raylens.storage import Store
 from raylens.train.checkpoint.cursor import Cursor
 from raylens.train.checkpoint.files import SavedFile, overlapping, read_part, sha256_of, write_part
@@ -49,12 +50,36 @@ class CheckpointManifest(BaseModel):
     cursor: Cursor
     metrics: dict[str, float] = {}
     """Metrics of the evaluation before the checkpoint, by which the best are kept."""
+    goals: dict[str, Goal] = {}
+    """Goal of each metric: whether a higher or a lower value is better."""
     files: list[SavedFile] = []
 
     @property
     def size(self) -> int:
         """Return the bytes of all files."""
         return sum(file.size for file in self.files)
+
+    def evaluated(self, metrics: Sequence[Metric]) -> Self:
+        """The same with what an evaluation found."""
+        values = {metric.name: metric.value for metric in metrics}
+        return self.model_copy(update={"metrics": values, "goals": {metric.name: metric.goal for metric in metrics}})
+
+    def metric(self, name: str) -> Metric | None:
+        """A metric of the evaluation before; None where there was no evaluation, or it had no such metric.
+
+        Raises:
+            CheckpointError: nothing says whether a higher or a lower value of it is better.
+        """
+        if name not in self.metrics:
+            return None
+        goal = goal_of(name, self.goals)
+        if goal is None:
+            raise CheckpointError(
+                f"{MANIFEST} of step {self.step} has {name} = {self.metrics[name]:g} without a goal, so nothing says "
+                f'whether higher or lower is better: add "goals": {{"{name}": "max"}} or "min" to it, or set '
+                "checkpoint.keep_best=0"
+            )
+        return Metric(name, self.metrics[name], goal)
 
 
 class Checkpoints:

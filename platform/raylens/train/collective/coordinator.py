@@ -7,8 +7,8 @@ from typing import Any, NamedTuple, TypeVar
 import ray
 import torch
 import torch.distributed as dist
-from ray.train.v2._internal.execution.context import get_train_context
 
+from raylens.ray_internals import is_preemption_announced
 from raylens.train.collective.signals import terminated
 
 __all__ = ["Coordinator", "StepDecision"]
@@ -60,7 +60,7 @@ class Coordinator:
 
     def decide(self, *, checkpoint_due: bool) -> StepDecision:
         """Agree on what happens after a step; the first worker decides whether a checkpoint is due. Collective."""
-        node_leaving = _preempted() or terminated()
+        node_leaving = is_preemption_announced() or terminated()
         is_new = node_leaving and not self._leaving  # one checkpoint for each warning
         self._leaving = node_leaving
         decided = self.all_max([int(checkpoint_due and self.rank == 0), int(is_new), int(self._stop.is_set())])
@@ -75,11 +75,3 @@ class Coordinator:
             except ray.exceptions.RayError:
                 return  # the driver is gone, and this process is about to end
             time.sleep(LOOK_SECONDS)
-
-
-def _preempted() -> bool:
-    """Return whether Ray knows that a machine of the run is about to be removed.
-
-    Ray Train's own function is a barrier each time; this reads what its watcher left with this worker (Ray 2.60).
-    """
-    return get_train_context().preemption_context.preemption_info is not None

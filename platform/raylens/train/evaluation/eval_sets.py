@@ -1,6 +1,5 @@
 """The evaluation sets of a run, located and checked before it starts."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from raylens.config import EvaluationConfig, SourceConfig
@@ -9,6 +8,7 @@ from raylens.data.index import manifest_for
 from raylens.data.stream import ray_map
 from raylens.errors import ConfigError, DataError, NotFoundError
 from raylens.evaluate import CLASSES_FILE, ClassList
+from raylens.messages import Say
 from raylens.storage import ObjectInfo, Store
 
 __all__ = ["EvalSets", "LabelledShards", "open_eval_sets"]
@@ -38,7 +38,7 @@ class EvalSets:
         return self.pairs_uri is not None or bool(self.labelled)
 
 
-def open_eval_sets(config: EvaluationConfig, cache: Store, say: Callable[[str], None]) -> EvalSets:
+def open_eval_sets(config: EvaluationConfig, cache: Store, say: Say) -> EvalSets:
     """Index the pairs, and read the classes of the labelled sets.
 
     Raises:

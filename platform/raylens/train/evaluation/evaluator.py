@@ -1,15 +1,17 @@
 """The evaluations of a run: when they are due, and their results."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from raylens.background import in_background
 from raylens.config import RunConfig
+from raylens.errors import message_of
+from raylens.evaluate.metrics import Metric
 from raylens.inputs import Preprocess, Tokenizer
-from raylens.train.background import BackgroundTask
 from raylens.train.collective.coordinator import Coordinator
 from raylens.train.engine.forward import Forward
 from raylens.train.evaluation.embed import Embedder, embed_images, embed_pairs, embed_texts
@@ -21,6 +23,7 @@ from raylens.train.evaluation.pending import EvalResult, PendingEval
 __all__ = ["Evaluator"]
 
 LOOK_SECONDS = 0.2
+READER = "raylens-eval-data"
 
 
 @dataclass(frozen=True)
@@ -32,29 +35,6 @@ class Embedded:
     labelled: list[tuple[Rows, Rows]]
     """The rows of images and of prompts of each labelled set."""
     unreadable: int
-
-
-class _Loader:
-    """Reads the evaluation data in a thread, from the start of the run on; a failed attempt is followed by another."""
-
-    def __init__(self, load: Callable[[], EvalData]) -> None:
-        self._load = load
-        self._task = self._started()
-
-    def _started(self) -> BackgroundTask[EvalData]:
-        return BackgroundTask(self._load, "raylens-eval-data")
-
-    @property
-    def busy(self) -> bool:
-        return self._task.busy
-
-    def wait(self) -> tuple[EvalData | None, str]:
-        """Return the data, or None and the reason of the failure; after a failure, start the next attempt."""
-        self._task.wait()
-        data, failure = self._task.result, self._task.failure
-        if failure:
-            self._task = self._started()
-        return data, failure
 
 
 class Evaluator:
@@ -81,7 +61,8 @@ class Evaluator:
     ) -> None:
         self._config, self._sets, self._steps, self._coordinator = config, sets, steps, coordinator
         self._tokenizer, self._preprocess = tokenizer, preprocess
-        self._loader = _Loader(self._read) if self._sets else None
+        # The data is read from the start of the run on.
+        self._reading = in_background(self._read, READER) if self._sets else None
         self._pending: PendingEval | None = None
         self._unreported: list[PendingEval] = []
 
@@ -108,17 +89,19 @@ class Evaluator:
         """
         began = time.monotonic()
         self.wait()  # the embeddings of two evaluations may not fit into memory
-        assert self._loader is not None
+        assert self._reading is not None
         # Polled, because a collective has a time limit and reading has none.
-        while self._coordinator.all_max([int(self._loader.busy)])[0]:
+        while self._coordinator.all_max([int(not self._reading.done())])[0]:
             time.sleep(LOOK_SECONDS)
-        data, failure = self._loader.wait()
-        failures = [str(text) for text in self._coordinator.all_gather(failure) if text]
+        error = self._reading.exception()
+        failures = [str(text) for text in self._coordinator.all_gather(message_of(error) if error else "") if text]
         if failures:
+            if error is not None:  # the next evaluation tries again
+                self._reading = in_background(self._read, READER)
             seconds = time.monotonic() - began
-            self._compute(step, lambda: EvalResult(step, {}, seconds, failures[0]))
+            self._compute(step, lambda: EvalResult(step, (), seconds, failures[0]))
             return seconds
-        assert data is not None
+        data = self._reading.result()
         embedder = Embedder(forward, batch, device, self._coordinator.all_max)
         pairs = None if data.pairs is None else embed_pairs(embedder, data.pairs)
         labelled = [(embed_images(embedder, images), embed_texts(embedder, texts)) for images, texts in data.labelled]
@@ -130,12 +113,12 @@ class Evaluator:
 
     def _compute(self, step: int, work: Callable[[], EvalResult]) -> None:
         if self._coordinator.rank == 0:
-            self._pending = PendingEval(step, work)
+            self._pending = PendingEval(step, in_background(work, "raylens-eval"))
             self._unreported.append(self._pending)
 
     def poll(self) -> EvalResult | None:
         """Return the next result on the first worker, once, when its metrics have been computed; otherwise None."""
-        if not self._unreported or self._unreported[0].busy:
+        if not self._unreported or not self._unreported[0].future.done():
             return None
         return self._unreported.pop(0).result()
 
@@ -144,10 +127,10 @@ class Evaluator:
         if self._pending is not None:
             self._pending.result()
 
-    def later(self, step: int) -> Callable[[], dict[str, float]]:
+    def later(self, step: int) -> Callable[[], tuple[Metric, ...]]:
         """Return a function that waits for the metrics after this step; the first worker calls it in another thread."""
         pending = self._pending
-        return lambda: pending.result().metrics if pending is not None and pending.step == step else {}
+        return lambda: pending.result().metrics if pending is not None and pending.step == step else ()
 
     def _read(self) -> EvalData:
         sets, preprocess, tokenizer = self._sets, self._preprocess, self._tokenizer
@@ -163,28 +146,27 @@ class Evaluator:
         return EvalData(pairs, labelled)
 
     def _result(self, step: int, parts: list[Embedded], seconds: float) -> EvalResult:
-        metrics, problem = self._metrics(parts), ""
-        broken = [name for name, value in metrics.items() if not np.isfinite(value)]
+        metrics, problem = list(self._metrics(parts)), ""
+        broken = [metric.name for metric in metrics if not np.isfinite(metric.value)]
         unreadable = sum(part.unreadable for part in parts)
         if broken:
             problem = f"{', '.join(broken)}: not finite"
         elif unreadable:
             problem = f"{unreadable} images cannot be read and are not evaluated"
-        finite = {name: value for name, value in metrics.items() if name not in broken}
+        finite = tuple(metric for metric in metrics if metric.name not in broken)
         return EvalResult(step, finite, seconds, problem)
 
-    def _metrics(self, parts: list[Embedded]) -> dict[str, float]:
+    def _metrics(self, parts: list[Embedded]) -> Iterator[Metric]:
         config = self._config
-        metrics: dict[str, float] = {}
         if parts[0].pairs is not None:
             rows = Rows.joined([part.pairs[0] for part in parts if part.pairs is not None])
             if "loss" in rows.columns:
-                metrics["validation_loss"] = float(rows.columns["loss"].astype(np.float64).mean())
+                yield Metric("validation_loss", float(rows.columns["loss"].astype(np.float64).mean()), "min")
             else:
                 _, log_scale, bias = parts[0].pairs
-                metrics |= pair_figures(rows, config.objective, log_scale, bias, config.global_batch)
+                yield from pair_figures(rows, config.objective, log_scale, bias, config.global_batch)
         for at, (name, shards) in enumerate(self._sets.labelled):
             images, prompts = (Rows.joined([part.labelled[at][which] for part in parts]) for which in (0, 1))
             accuracy = zero_shot_figure(images, prompts, shards.classes)
-            metrics |= {} if accuracy is None else {f"zero_shot_{name}": accuracy}
-        return metrics
+            if accuracy is not None:
+                yield Metric(f"zero_shot_{name}", accuracy, "max")

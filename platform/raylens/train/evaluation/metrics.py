@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from raylens.config import ObjectiveConfig
 from raylens.evaluate import ClassList, ImageFeatures, zero_shot_from_features
+from raylens.evaluate.metrics import Metric
 from raylens.evaluate.retrieval import recalls
 from raylens.models import ZeroShotClassifier
 from raylens.train.evaluation.eval_data import Place
@@ -45,17 +46,17 @@ class Rows:
 
 def pair_figures(
     rows: Rows, objective: ObjectiveConfig, log_scale: float, bias: float | None, global_batch: int
-) -> dict[str, float]:
+) -> list[Metric]:
     """The validation loss, a mean over whole batches as far as there is one, and recalls both ways."""
     if not len(rows.places):
-        return {}
+        return []
     image_ND, text_ND = (torch.from_numpy(rows.columns[name]).double() for name in ("image", "text"))
     batch = min(global_batch, len(rows.places))
     starts = range(0, len(rows.places) - batch + 1, batch)
     scale = min(float(np.exp(log_scale)), objective.max_logit_scale)
     losses = [loss_figure(image_ND[at : at + batch], text_ND[at : at + batch], objective, scale, bias) for at in starts]
-    found = recalls(image_ND.numpy(), text_ND.numpy(), rows.columns["text_key"].astype(np.int64))
-    return {"validation_loss": float(np.mean(losses)), **found}
+    loss = Metric("validation_loss", float(np.mean(losses)), "min")
+    return [loss, *recalls(image_ND.numpy(), text_ND.numpy(), rows.columns["text_key"].astype(np.int64))]
 
 
 def loss_figure(

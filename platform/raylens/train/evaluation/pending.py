@@ -1,9 +1,10 @@
 """The result of an evaluation, which a thread computes while training continues."""
 
-from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 
-from raylens.train.background import BackgroundTask
+from raylens.errors import message_of
+from raylens.evaluate.metrics import Metric
 
 __all__ = ["EvalResult", "PendingEval"]
 
@@ -13,26 +14,21 @@ class EvalResult:
     """The result of one evaluation, after a step."""
 
     step: int
-    metrics: dict[str, float]
+    metrics: tuple[Metric, ...]
     seconds: float
     """Seconds for which training was paused."""
     problem: str = ""
     """Why metrics are missing, or how many images they leave out."""
 
 
+@dataclass(frozen=True)
 class PendingEval:
     """An evaluation whose metrics are being computed; any thread may wait for its result."""
 
-    def __init__(self, step: int, work: Callable[[], EvalResult]) -> None:
-        self.step = step
-        self._task = BackgroundTask(work, "raylens-eval", daemon=False)
-
-    @property
-    def busy(self) -> bool:
-        """Whether the metrics are still being computed."""
-        return self._task.busy
+    step: int
+    future: Future[EvalResult]
 
     def result(self) -> EvalResult:
         """Wait for the result and return it; a failure is a result without metrics."""
-        self._task.wait()
-        return self._task.result or EvalResult(self.step, {}, 0.0, self._task.failure)
+        error = self.future.exception()
+        return self.future.result() if error is None else EvalResult(self.step, (), 0.0, message_of(error))

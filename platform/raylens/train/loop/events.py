@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from raylens.evaluate.metrics import Metric
 from raylens.train.loop.metrics import StepMetrics
 
 __all__ = [
@@ -71,7 +72,7 @@ class Evaluated:
     """The model was evaluated, and training was paused for some seconds."""
 
     step: int
-    metrics: dict[str, float]
+    metrics: tuple[Metric, ...]
     seconds: float
 
 

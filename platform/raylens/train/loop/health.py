@@ -46,7 +46,7 @@ class StepMonitor:
         if self._stuck != STUCK_STEPS:
             return None
         return (
-            f"warning: for {STUCK_STEPS} steps the loss has stayed at {alike:.3f}, which is ln(global_batch): the "
+            f"for {STUCK_STEPS} steps the loss has stayed at {alike:.3f}, which is ln(global_batch): the "
             "model separates no pair from the others. Check whether captions fit images (raylens data stats shows "
             "some), and whether optim.peak_lr is too low or so high that all embeddings became equal"
         )
@@ -59,7 +59,7 @@ class StepMonitor:
             raise TrainingError(f"{self._skipped_in_row} steps in a row {_diagnosis(stats, step, samples)}")
         if self._skipped_in_row > 1:
             return None
-        return f"warning: 1 step {_diagnosis(stats, step, samples)}"
+        return f"1 step {_diagnosis(stats, step, samples)}"
 
 
 def _diagnosis(stats: StepStats, step: int, samples: tuple[int, ...]) -> str:

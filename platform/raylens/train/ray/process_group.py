@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import ray
-from ray.train._internal.utils import get_address_and_port
 from ray.train.backend import Backend, BackendConfig
-from ray.train.v2._internal.util import TrainingFramework
+
+from raylens.ray_internals import TrainingFramework, get_address_and_port, join_process_group, leave_process_group
 
 __all__ = ["ProcessGroupConfig"]
 
@@ -88,20 +88,11 @@ class _ProcessGroup(Backend):  # type: ignore[misc]
 
     def on_shutdown(self, worker_group: Any, backend_config: ProcessGroupConfig) -> None:
         del backend_config
-        leaving = worker_group.execute_async(_leave, destroy=len(worker_group) > 1)
+        leaving = worker_group.execute_async(leave_process_group, destroy=len(worker_group) > 1)
         ray.wait(leaving, num_returns=len(leaving), timeout=SHUTDOWN_SECONDS)
 
 
 def _join(*, backend: str, address: str, port: int, world_rank: int, workers: int, timeout_s: int) -> None:
     """Join the process group, in a worker whose environment variables torch and DeepSpeed read."""
-    from ray.train.torch import config as rays
-
     os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = address, str(port)
-    rays._set_torch_distributed_env_vars()
-    rays._setup_torch_process_group(backend, world_rank, workers, "env://", timeout_s)
-
-
-def _leave(*, destroy: bool) -> None:
-    from ray.train.torch import config as rays
-
-    rays._shutdown_torch(destroy_process_group=destroy)
+    join_process_group(backend, world_rank, workers, timeout_s)

@@ -2,7 +2,7 @@
 
 Ray Train's own callback has an actor that creates the stream when the first worker asks for its share, so that the
 stream starts only after the workers. Here the process that deals blocks out starts beside the workers, and makes the
-first blocks while they import torch. Both callbacks and iterators are Ray's internal interfaces (2.60).
+first blocks while they import torch.
 """
 
 import atexit
@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.data._internal.iterator.stream_split_iterator import StreamSplitDataIterator
-from ray.train.v2._internal.execution.callback import WorkerGroupCallback
 
 from raylens.data.stream import execution_options
+from raylens.ray_internals import StreamSplitDataIterator, WorkerGroupCallback, coordinator_of, with_coordinator
 
 __all__ = ["StreamCallback"]
 
@@ -78,7 +77,7 @@ class StreamCallback(WorkerGroupCallback):  # type: ignore[misc] # Ray is untype
         self._iterators = []
 
     def _coordinator(self) -> Any:
-        return self._iterators[0]._coord_actor
+        return coordinator_of(self._iterators[0])
 
 
 def _end_at_once(_: object) -> None:
@@ -86,9 +85,7 @@ def _end_at_once(_: object) -> None:
 
 
 def _with_epoch(iterator: StreamSplitDataIterator, epoch: Any) -> StreamSplitDataIterator:
-    return StreamSplitDataIterator(
-        _StartedEpoch(iterator._coord_actor, epoch), iterator._output_split_idx, iterator._world_size
-    )
+    return with_coordinator(iterator, _StartedEpoch(coordinator_of(iterator), epoch))
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,4 @@
-"""Ray's trainer, with policies for the number of workers and for failures.
-
-Both policies are internal interfaces of Ray (2.60); the trainer replaces Ray's own by those of this file.
-"""
+"""Ray's trainer, with policies of raylens for the number of workers and for failures."""
 
 import contextlib
 import os
@@ -10,21 +7,25 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 import ray.train
-from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
-from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
-from ray.train.v2._internal.constants import ENABLE_PREEMPTION_WATCHER_ENV_VAR
-from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
-from ray.train.v2._internal.execution.callback import WorkerGroupCallback
-from ray.train.v2._internal.execution.controller.controller import TrainController
-from ray.train.v2._internal.execution.failure_handling import FailureDecision, FailurePolicy
-from ray.train.v2._internal.execution.scaling_policy import ElasticScalingPolicy
-from ray.train.v2._internal.execution.worker_group import WorkerGroup
-from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
-from ray.train.v2.api.exceptions import PreemptionError
 
 from raylens.capacity import is_own_cluster
 from raylens.config import RunConfig
 from raylens.errors import RaylensError, StorageError, UnreachableError, own_error
+from raylens.ray_internals import (
+    ENABLE_PREEMPTION_WATCHER_ENV_VAR,
+    RAY_NODE_ID_KEY,
+    DataParallelTrainer,
+    DatasetsCallback,
+    ElasticScalingPolicy,
+    FailureDecision,
+    FailurePolicy,
+    PlacementGroupCleanerCallback,
+    PreemptionError,
+    TrainController,
+    WorkerGroup,
+    WorkerGroupCallback,
+    WorkerGroupStartupTimeoutError,
+)
 from raylens.train.checkpoint.store import Checkpoints
 from raylens.train.collective.signals import listen_for_term
 from raylens.train.loop.events import Preparing, Restarting
@@ -34,7 +35,7 @@ from raylens.train.ray.stream_callback import StreamCallback
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from raylens.train.ray.interrupts import Interrupts
+    from raylens.interrupts import Interrupts
 
 __all__ = ["Trainer", "WorkerStart", "workers_to_start"]
 
@@ -72,7 +73,7 @@ class Trainer(DataParallelTrainer):  # type: ignore[misc] # Ray is untyped here
         settings["failure_policy"] = self._failures
         if not is_own_cluster():
             return super()._initialize_and_run_controller(**settings)
-        here = {ray._raylet.RAY_NODE_ID_KEY: ray.get_runtime_context().get_node_id()}
+        here = {RAY_NODE_ID_KEY: ray.get_runtime_context().get_node_id()}
         controller = ray.remote(num_cpus=0, label_selector=here)(_Controller).remote(**settings)
         self._register_sigint_handler(controller)
         ray.get(controller.run.remote())

@@ -1,13 +1,14 @@
 """The data of a run, recorded at its first start and verified at every later one."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from raylens.config import SourceConfig
 from raylens.data import Manifest
 from raylens.data.index import manifest_for
 from raylens.data.stream import ray_map
 from raylens.errors import ManifestError, NotFoundError
+from raylens.messages import Say
 from raylens.storage import Store, open_store
 
 __all__ = ["load_manifests", "lock_manifests"]
@@ -15,9 +16,7 @@ __all__ = ["load_manifests", "lock_manifests"]
 NAME = "data.json"
 
 
-def load_manifests(
-    run: Store, sources: Sequence[SourceConfig], cache: Store, say: Callable[[str], None]
-) -> list[Manifest]:
+def load_manifests(run: Store, sources: Sequence[SourceConfig], cache: Store, say: Say) -> list[Manifest]:
     """Return the manifest of each data set, and verify that a resumed run has the data that it began with.
 
     Raises:
@@ -52,7 +51,7 @@ def _locked(run: Store) -> list[tuple[str, str]]:
         ) from None
 
 
-def _manifest(config: SourceConfig, cache: Store, say: Callable[[str], None]) -> Manifest:
+def _manifest(config: SourceConfig, cache: Store, say: Say) -> Manifest:
     say(f"indexing {config.uri}")
     manifest = manifest_for(config, cache, ray_map, _IndexProgress(say))
     say(
@@ -60,14 +59,14 @@ def _manifest(config: SourceConfig, cache: Store, say: Callable[[str], None]) ->
         f"{f', {manifest.source.format_name}' if manifest.source.format_name != 'tar' else ''}"
     )
     for line in manifest.warnings()[:3]:
-        say(f"warning: {line}")
+        say(line, "warning")
     return manifest
 
 
 class _IndexProgress:
     """Reports the progress of indexing at every tenth."""
 
-    def __init__(self, say: Callable[[str], None]) -> None:
+    def __init__(self, say: Say) -> None:
         self._say, self._reported = say, 0
 
     def __call__(self, done: int, shards: int) -> None:

@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Self
 
 from raylens.config import RunConfig
+from raylens.messages import Say
 from raylens.storage import Store
 from raylens.train.loop.events import RunEvent, Warned
 from raylens.train.run.event_log import EventLog
@@ -23,7 +24,7 @@ class EventBus:
         say: receives the warning as a line as well, because the listener that shows events may be the one that fails.
     """
 
-    def __init__(self, listeners: Mapping[str, Callable[[RunEvent], None]], say: Callable[[str], None]) -> None:
+    def __init__(self, listeners: Mapping[str, Callable[[RunEvent], None]], say: Say) -> None:
         self._listeners = dict(listeners)
         self._say = say
         self._failing: set[str] = set()
@@ -40,12 +41,12 @@ class EventBus:
             if name not in self._failing:
                 self._failing.add(name)  # first, because the warning comes by here again
                 self._warn(
-                    f"warning: {name} failed at {type(event).__name__} ({type(error).__name__}: {error}); training "
+                    f"{name} failed at {type(event).__name__} ({type(error).__name__}: {error}); training "
                     "continues, and so do the other listeners; it receives the next events"
                 )
 
     def _warn(self, text: str) -> None:
-        self._pass_on("say", lambda _: self._say(text), Warned(text))
+        self._pass_on("say", lambda _: self._say(text, "warning"), Warned(text))
         for name, listener in self._listeners.items():
             if name not in self._failing:
                 self._pass_on(name, listener, Warned(text))
@@ -58,11 +59,9 @@ class RunObservers:
         ConfigError: a tracker that the configuration names cannot be used.
     """
 
-    def __init__(
-        self, config: RunConfig, run: Store, on_event: Callable[[RunEvent], None] | None, say: Callable[[str], None]
-    ) -> None:
+    def __init__(self, config: RunConfig, run: Store, on_event: Callable[[RunEvent], None] | None, say: Say) -> None:
         self._events = EventLog(run)
-        self._trackers = Trackers(config.tracking, config, run, lambda text: self.on_event(Warned(f"warning: {text}")))
+        self._trackers = Trackers(config.tracking, config, run, lambda text: self.on_event(Warned(text)))
         listeners = {"events.jsonl": self._events.on_event, "tell": on_event, "tracking": self._trackers.on_event}
         self._listeners = EventBus(
             {name: function for name, function in listeners.items() if function is not None}, say

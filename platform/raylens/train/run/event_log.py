@@ -41,7 +41,9 @@ class EventLog:
         elif isinstance(event, Checkpointed):
             self._note("checkpointed", event.step, "")
         elif isinstance(event, Evaluated):
-            self._note("evaluated", event.step, " ".join(f"{key} {value:.4g}" for key, value in event.metrics.items()))
+            self._note(
+                "evaluated", event.step, " ".join(f"{metric.name} {metric.value:.4g}" for metric in event.metrics)
+            )
         elif isinstance(event, Restarting):
             self._note("restarting", self._step, event.reason)
         elif isinstance(event, Stopping):

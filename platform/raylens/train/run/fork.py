@@ -53,7 +53,7 @@ def fork(source: Store, step: int, target: Store, *, shift: float = 0.0) -> None
     for name in (METRICS, EVALUATIONS):
         rows = [row for row in read_records(source, name) if row["step"] <= step]
         target.write(name, b"".join(map(json_line, rows)))
-    new.publish(manifest.model_copy(update={"attempt": ATTEMPT, "files": files, "metrics": {}}))
+    new.publish(manifest.model_copy(update={"attempt": ATTEMPT, "files": files, "metrics": {}, "goals": {}}))
 
 
 def _copy(part: Path, file: SavedFile, folder: Store, shift: float) -> SavedFile:

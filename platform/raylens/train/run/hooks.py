@@ -64,7 +64,7 @@ class WorkerHooks:
         """Log the evaluations whose metrics have been computed. Not collective."""
         while (result := self._evaluator.poll()) is not None:
             if result.problem and result.problem != self._problem:
-                self._warn(f"warning: evaluation after step {result.step}: {result.problem}")
+                self._warn(f"evaluation after step {result.step}: {result.problem}")
             self._problem = result.problem
             if result.metrics:
                 self._metrics.evaluated(result)

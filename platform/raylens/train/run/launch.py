@@ -12,11 +12,12 @@ from raylens.data.block import UnitMaker
 from raylens.data.stream import training_stream
 from raylens.errors import RaylensError, WorkersLostError, own_error
 from raylens.extras import require_extra
+from raylens.interrupts import Interrupts
+from raylens.messages import Say, print_line
 from raylens.storage import Store
 from raylens.train.checkpoint.store import Checkpoints
 from raylens.train.loop.events import RunEvent
 from raylens.train.ray.driver_channel import EventForwarder, open_channel
-from raylens.train.ray.interrupts import Interrupts
 from raylens.train.ray.process_group import ProcessGroupConfig
 from raylens.train.ray.resource_monitor import ResourceMonitor
 from raylens.train.ray.resources import check_resources, placement_of
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FitResult", "RunResult", "fit", "train"]
 
+NOTICE = "the state is saved after the current step"
 COLLECTIVE_TIMEOUT_SECONDS = 300
 RESIZE_SECONDS = 60.0
 """Seconds between two checks of whether the cluster has resources for more workers."""
@@ -58,9 +60,7 @@ class RunResult:
     version: "Version"
 
 
-def train(
-    config: RunConfig, *, say: Callable[[str], None] = print, on_event: Callable[[RunEvent], None] | None = None
-) -> RunResult:
+def train(config: RunConfig, *, say: Say = print_line, on_event: Callable[[RunEvent], None] | None = None) -> RunResult:
     """Train as `fit` does, and register the encoder.
 
     Raises:
@@ -77,7 +77,7 @@ def train(
 def fit(
     config: RunConfig,
     *,
-    say: Callable[[str], None] = print,
+    say: Say = print_line,
     on_event: Callable[[RunEvent], None] | None = None,
     interrupts: Interrupts | None = None,
 ) -> FitResult:
@@ -118,7 +118,7 @@ def fit(
 
     try:
         with observers, EventForwarder(spec.channel, forward), monitor:
-            _run(spec, prepared, interrupts or Interrupts(say))
+            _run(spec, prepared, interrupts or Interrupts(say, NOTICE))
             _check_end(checkpoints, prepared)
     finally:
         _report(prepared.store, say)
@@ -148,12 +148,12 @@ def _check_end(checkpoints: Checkpoints, prepared: PreparedRun) -> None:
         raise KeyboardInterrupt
 
 
-def _report(run: Store, say: Callable[[str], None]) -> None:
+def _report(run: Store, say: Say) -> None:
     """Write the report, however the run ended; a failure is only a warning."""
     try:
         write_training_report(run)
     except RaylensError as error:
-        say(f"warning: the report could not be written: {error}")
+        say(f"the report could not be written: {error}", "warning")
     else:
         say(f"report: {run.describe()}/{REPORT}")
 
@@ -192,6 +192,13 @@ def _run(spec: WorkerSpec, prepared: PreparedRun, interrupts: Interrupts) -> Non
             trainer.fit()
         except ray.train.TrainingFailedError as error:
             raise _diagnosis(error) from error
+        except ray.exceptions.RayActorError as error:
+            if interrupts.count > 1:
+                raise KeyboardInterrupt from None
+            raise WorkersLostError(
+                f"Ray Train's controller was lost ({str(error).splitlines()[0]}). The checkpoints are kept: the same "
+                "command resumes"
+            ) from error
 
 
 def _run_worker(spec: WorkerSpec) -> None:

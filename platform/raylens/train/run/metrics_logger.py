@@ -63,9 +63,10 @@ class MetricsLogger:
     def evaluated(self, result: EvalResult) -> None:
         """Log the result of an evaluation, on the first worker."""
         samples = result.step * self._spec.config.global_batch
-        self._write(
-            EVALUATIONS, {"step": result.step, "samples_seen": samples, "seconds": result.seconds, **result.metrics}
-        )
+        values = {metric.name: metric.value for metric in result.metrics}
+        goals = {metric.name: metric.goal for metric in result.metrics}
+        row = {"step": result.step, "samples_seen": samples, "seconds": result.seconds, **values, "goals": goals}
+        self._write(EVALUATIONS, row)
         self._on_event(Evaluated(result.step, result.metrics, result.seconds))
         # Soon, because a restart may resume from a checkpoint that exists already, after this evaluation.
         self.publish()
@@ -92,9 +93,7 @@ class MetricsLogger:
         log.add(row)
         kept_back, self._kept_back = self._kept_back, bool(log.failure)
         if self._kept_back and not kept_back:
-            self._on_event(
-                Warned(f"warning: metrics wait in memory, because the store cannot be written to: {log.failure}")
-            )
+            self._on_event(Warned(f"metrics wait in memory, because the store cannot be written to: {log.failure}"))
 
     def _completed(self, record: StepMetrics) -> StepMetrics:
         workers, peak = self._spec.config.scale.workers, self._flops.peak

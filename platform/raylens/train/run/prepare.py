@@ -1,6 +1,5 @@
 """The preparation of a run: its data, tokenizer, length and configuration, determined and recorded once."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ from raylens.data.build_plan import build_plan
 from raylens.data.quarantine import check_budget, write_rejected
 from raylens.errors import AlreadyExistsError, ConfigError, NotFoundError
 from raylens.inputs import Preprocess, Tokenizer
+from raylens.messages import Say
 from raylens.storage import Store, open_store
 from raylens.train.evaluation.eval_sets import EvalSets, open_eval_sets
 from raylens.train.run.data_lock import load_manifests, lock_manifests
@@ -45,7 +45,7 @@ def run_store(config: RunConfig) -> Store:
     return open_store(config.storage) / config.name
 
 
-def prepare(config: RunConfig, say: Callable[[str], None]) -> PreparedRun:
+def prepare(config: RunConfig, say: Say) -> PreparedRun:
     """Index the shards, train the tokenizer and write the configuration, each once in the life of a run.
 
     Raises:
@@ -63,7 +63,7 @@ def prepare(config: RunConfig, say: Callable[[str], None]) -> PreparedRun:
         check_budget(manifest.rejected, read, config.data.quarantine_budget, why)
     plan = build_plan(config, manifests)
     if plan.samples < config.global_batch:
-        say(f"warning: {plan.samples:,} samples for global_batch = {config.global_batch}: every batch repeats some")
+        say(f"{plan.samples:,} samples for global_batch = {config.global_batch}: every batch repeats some", "warning")
     pretrained = _pretrained(config)
     tokenizer = _tokenizer(store, manifests, config, pretrained)
     evaluation = open_eval_sets(config.evaluation, open_store(config.storage) / "manifests", say)

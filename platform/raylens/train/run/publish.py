@@ -1,14 +1,12 @@
 """The registration of a run's newest checkpoint as an encoder."""
 
 import math
-from collections.abc import Mapping
-from typing import Any
 
 from torch import Tensor
 
 from raylens.config import RunConfig
 from raylens.errors import CheckpointError
-from raylens.registry import Bundle, Registry, Version
+from raylens.registry import Bundle, Lineage, Registry, Selection, Version
 from raylens.train.checkpoint.consolidate import Consolidator
 from raylens.train.checkpoint.files import read_part
 from raylens.train.checkpoint.store import CheckpointManifest, Checkpoints
@@ -39,11 +37,7 @@ def checkpoint_weights(
 
 
 def publish(
-    prepared: PreparedRun,
-    checkpoints: Checkpoints,
-    *,
-    name: str | None = None,
-    lineage: Mapping[str, Any] | None = None,
+    prepared: PreparedRun, checkpoints: Checkpoints, *, name: str | None = None, selection: Selection | None = None
 ) -> Version:
     """Register the weights of the newest checkpoint.
 
@@ -51,7 +45,7 @@ def publish(
         prepared: the run.
         checkpoints: its checkpoints.
         name: the name of the model; that of the run by default.
-        lineage: additional facts about the origin of the model.
+        selection: how a sweep chose the run, if one did.
 
     Raises:
         CheckpointError: there is no checkpoint, or it is damaged.
@@ -65,15 +59,15 @@ def publish(
         weights=weights,
         tokenizer=prepared.tokenizer,
         preprocess=prepared.preprocess,
-        lineage={
-            "run": prepared.store.uri,
-            "step": newest.step,
-            "objective": prepared.config.objective.kind,
-            "weights": "average" if prepared.config.optim.ema_decay else "last",
-            "samples_seen": newest.cursor.position,
-            "global_batch": prepared.config.global_batch,
-            "manifests": [manifest.digest for manifest in prepared.manifests],
-            **(lineage or {}),
-        },
+        lineage=Lineage(
+            run=prepared.store.uri,
+            step=newest.step,
+            objective=prepared.config.objective.kind,
+            weights="average" if prepared.config.optim.ema_decay else "last",
+            samples_seen=newest.cursor.position,
+            global_batch=prepared.config.global_batch,
+            manifests=tuple(manifest.digest for manifest in prepared.manifests),
+            selection=selection,
+        ),
     )
     return Registry(prepared.config.registry_uri).publish(name or prepared.config.name, bundle)

@@ -6,11 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from raylens.errors import ConfigError
+from raylens.evaluate.metrics import finite
 from raylens.storage import Store
 from raylens.train.run_figure import Line, histogram_svg, lines_svg
 from raylens.train.run_pages import Panel, legend_of, render_page
 from raylens.train.runs.events import time_text, wall_seconds, wanted_steps
-from raylens.train.runs.run_dir import RunFiles, finite
+from raylens.train.runs.run_dir import RunFiles
 from raylens.train.runs.scores import best_row, count_text, duration_text, figure_text
 from raylens.train.runs.settings import changes, flat
 
@@ -157,7 +158,7 @@ def _mean(counts: Sequence[float]) -> float:
 
 
 def _evaluations(run: RunFiles) -> list[dict[str, Any]]:
-    best = {metric: best_row(run.evaluations, metric) for metric in run.metrics}
+    best = {metric: best_row(run.evaluations, metric, run.goal(metric)) for metric in run.metrics}
     return [
         {
             "step": f"{row['step']:,}",

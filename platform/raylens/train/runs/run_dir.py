@@ -1,6 +1,5 @@
 """The folder of a training run: its settings, metrics, evaluations, events and checkpoints."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -8,17 +7,15 @@ from typing import Any, Self
 
 from raylens.config import load_yaml
 from raylens.errors import NotFoundError, TrainingError
+from raylens.evaluate.metrics import LARGEST, Goal, finite, goal_of
 from raylens.storage import Store
 from raylens.train.checkpoint.store import Checkpoints
 from raylens.train.runs.events import event_text, state_of, wanted_steps
 from raylens.train.runs.jsonl import EVALUATIONS, EVENTS, METRICS, read_metrics, read_records
 
-__all__ = ["CONFIG", "Row", "RunFiles", "RunSummary", "by_step", "finite"]
+__all__ = ["CONFIG", "Row", "RunFiles", "RunSummary", "by_step"]
 
 CONFIG = "config.yaml"
-LARGEST = 1e100
-"""Numbers above this count as infinite, and cannot be drawn."""
-
 Row = Mapping[str, Any]
 
 
@@ -107,6 +104,11 @@ class RunFiles:
         known = {key for row in self.evaluations for key, value in row.items() if finite(value) is not None}
         return sorted(known - {"step", "samples_seen", "seconds"})
 
+    def goal(self, metric: str) -> Goal | None:
+        """Whether a higher or a lower metric is better, as its newest evaluation says; None where nothing says it."""
+        newest: Row = next((row for row in reversed(self.evaluations) if metric in row), {})
+        return goal_of(metric, newest.get("goals"))
+
     def samples_at(self, row: Row) -> float | None:
         """Return the samples seen at a record or an evaluation, or None if they are unknown."""
         seen = finite(row.get("samples_seen"))
@@ -138,13 +140,6 @@ class RunFiles:
             checkpoint=self.checkpoints[-1] if self.checkpoints else None,
             last_event=event_text(self.events[-1]) if self.events else "",
         )
-
-
-def finite(value: object) -> float | None:
-    """Return a value as a number that can be drawn, or None."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return float(value) if abs(value) < LARGEST and math.isfinite(value) else None
 
 
 def _config(store: Store) -> Row:

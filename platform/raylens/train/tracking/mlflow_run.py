@@ -6,6 +6,7 @@ from typing import Any
 
 from raylens.config import RunConfig
 from raylens.config.tracking import MlflowConfig
+from raylens.evaluate.metrics import Goal
 from raylens.extras import import_extra
 from raylens.storage import Store
 from raylens.train.tracking.ids import TrackingIds
@@ -38,6 +39,8 @@ class MlflowRun:
         self._client: Any = None
         self._id: str | None = None
         self._ready = False
+        self._goals: set[str] = set()
+        """Keys of the metrics whose goals MLflow has."""
 
     def begin(self, start: int) -> None:
         """Do nothing: repeated steps are sent again, and MLflow keeps both."""
@@ -53,6 +56,7 @@ class MlflowRun:
         self._ids.save()
         entity, now = self._mlflow.entities.Metric, int(time.time() * 1000)
         metrics = [entity(_key(key), value, now, point.step) for key, value in point.scalars.items()]
+        self._tell_goals(run_id, {_key(key): goal for key, goal in point.goals.items()})
         for first in range(0, len(metrics), METRICS_AT_ONCE):
             self._client.log_batch(run_id, metrics=metrics[first : first + METRICS_AT_ONCE], synchronous=True)
 
@@ -114,6 +118,13 @@ class MlflowRun:
         new = [entity(key, value) for key, value in settings.items() if key not in have]
         for first in range(0, len(new), PARAMETERS_AT_ONCE):
             self._client.log_batch(run_id, params=new[first : first + PARAMETERS_AT_ONCE], synchronous=True)
+
+    def _tell_goals(self, run_id: str, goals: dict[str, Goal]) -> None:
+        """Write the goals as tags, because MLflow's metrics have a name and a value alone."""
+        tags = [self._mlflow.entities.RunTag(f"raylens.goal.{key}", goals[key]) for key in goals.keys() - self._goals]
+        if tags:
+            self._client.log_batch(run_id, tags=tags, synchronous=True)
+            self._goals |= goals.keys()
 
 
 def _key(key: str) -> str:

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from raylens.evaluate.metrics import Goal
 from raylens.train.loop.events import Evaluated, Metrics, RunEvent
 
 __all__ = ["HISTOGRAMS", "Outcome", "Point", "Sink", "point_of"]
@@ -22,6 +23,8 @@ class Point:
     scalars: dict[str, float]
     histograms: dict[str, tuple[float, ...]] = field(default_factory=dict)
     """Counts of equal bins over [-1, 1]; no histogram is empty."""
+    goals: dict[str, Goal] = field(default_factory=dict)
+    """Goal of each scalar that is a metric of an evaluation: whether higher or lower is better."""
 
 
 class Sink(Protocol):
@@ -56,8 +59,9 @@ def point_of(event: RunEvent) -> Point | None:
         counts = {key: tuple(float(count) for count in record.get(key) or ()) for key in HISTOGRAMS}
         return Point(step, _finite(record), {key: each for key, each in counts.items() if any(each)})
     if isinstance(event, Evaluated):
-        scores = {f"evaluation/{name}": value for name, value in event.metrics.items()}
-        return Point(event.step, _finite({**scores, "evaluation_seconds": event.seconds}))
+        values = _finite({f"evaluation/{metric.name}": metric.value for metric in event.metrics})
+        goals = {key: metric.goal for metric in event.metrics if (key := f"evaluation/{metric.name}") in values}
+        return Point(event.step, values | _finite({"evaluation_seconds": event.seconds}), goals=goals)
     return None
 
 

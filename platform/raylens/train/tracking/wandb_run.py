@@ -40,6 +40,7 @@ class WandbRun:
         self._folder = Path(store.root) if isinstance(store, LocalStore) else Path.cwd()
         self._place = f"{config.entity or ''}/{config.project}"
         self._run: Any = None
+        self._defined: set[str] = set()
 
     def begin(self, start: int) -> None:
         """Do nothing: repeated steps are sent again, and W&B keeps both."""
@@ -54,6 +55,11 @@ class WandbRun:
         if self._run is None:
             self._run = self._opened()
         self._ids.save()
+        for key, goal in point.goals.items():
+            if key not in self._defined:
+                # The best value stands in W&B's table of runs beside the last one.
+                self._run.define_metric(key, step_metric="step", summary=f"{goal},last")
+                self._defined.add(key)
         histograms = {
             key: self._wandb.Histogram(np_histogram=(list(counts), _edges(len(counts))))
             for key, counts in point.histograms.items()

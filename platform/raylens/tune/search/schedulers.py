@@ -10,7 +10,6 @@ from ray.tune.schedulers import (
 )
 
 from raylens.errors import ConfigError
-from raylens.train.runs.scores import lower_is_better
 from raylens.tune.config import SweepConfig
 from raylens.tune.search.perturb import Perturb
 from raylens.tune.space import Space
@@ -55,7 +54,7 @@ def scheduler_of(config: SweepConfig, space: Space, steps: int) -> Any:
         raise ConfigError(
             f"scheduler.first = {first} {wanted.by}: a run has {length.whole}, so nothing is ever stopped"
         )
-    how = {"metric": config.metric, "mode": "min" if lower_is_better(config.metric) else "max"}
+    how = {"metric": config.metric, "mode": config.goal}
     time = {"time_attr": wanted.by, **how}
     if wanted.kind == "asha":
         # The last rung is where the one in `reduction` that goes on has as far to go again as it came, or further: a

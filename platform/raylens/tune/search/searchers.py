@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from ray.tune.search.optuna import OptunaSearch
 
-from raylens.train.runs.scores import lower_is_better
 from raylens.tune.config import SweepConfig
 from raylens.tune.space import Space, Values
 
@@ -51,8 +50,9 @@ def tpe(config: SweepConfig, space: Space, sweep_uri: str = "") -> Any:
         sampler = optuna.samplers.TPESampler(
             seed=config.search.seed, n_startup_trials=config.search.warm_up, constant_liar=True
         )
-    mode = "min" if lower_is_better(config.metric) else "max"
-    return Repeating(config.repeats, _Suggest(space, sweep_uri), metric=config.metric, mode=mode, sampler=sampler)
+    return Repeating(
+        config.repeats, _Suggest(space, sweep_uri), metric=config.metric, mode=config.goal, sampler=sampler
+    )
 
 
 class Repeating(OptunaSearch):  # type: ignore[misc] # Ray is untyped here

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer.core import TyperGroup
 
 from raylens.errors import ConfigError
 from raylens.workloads.cli import cluster_local
-from raylens.workloads.cli.options import check_file
+from raylens.workloads.cli.options import check_file, root_command
 from raylens.workloads.cli.runs import print_page
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ def check(file: Description) -> None:
 
 @rendering.command("kuberay", context_settings={"ignore_unknown_options": False})
 def kuberay(
+    context: typer.Context,
     file: Description,
     command: Annotated[
         list[str] | None,
@@ -119,7 +121,7 @@ def kuberay(
         raise ConfigError(f"--name {name} names one object: say which by --kind {' or '.join(kinds)}")
     if open_to_all and "service" not in kinds:
         raise ConfigError("--open says who may call a service: name its settings by --serve-config, or leave it out")
-    words, files = _job(spec, command) if "job" in kinds and command else ([], {})
+    words, files = _job(root_command(context), spec, command) if "job" in kinds and command else ([], {})
     rendered: dict[Kind, list[Manifest]] = {}
     for one in kinds:
         serving = (
@@ -184,7 +186,7 @@ def _kinds(kind: str | None, command: bool, serve_config: Path | None, *, everyt
     return [one for one in KINDS if one == kind]
 
 
-def _job(spec: "ClusterSpec", command: list[str]) -> tuple[list[str], dict[str, str]]:
+def _job(root: TyperGroup, spec: "ClusterSpec", command: list[str]) -> tuple[list[str], dict[str, str]]:
     """The command of a job, with or without ``raylens`` before it, and the files that it names.
 
     It is checked as if it were run, and for secrets of this machine.
@@ -194,7 +196,7 @@ def _job(spec: "ClusterSpec", command: list[str]) -> tuple[list[str], dict[str, 
     from raylens.workloads.submit.command import FILES, job_command
 
     check_text("the command", command, os.environ)
-    checked = job_command(command[command[:1] == ["raylens"] :], spec.env | spec.head.env)
+    checked = job_command(root, command[command[:1] == ["raylens"] :], spec.env | spec.head.env)
     texts = {name: data.decode() for name, data in checked.files.items()}
     check_text("a file of the command", texts.values(), os.environ)
     words = [word.replace(FILES, f"{JOB_FILES}/") for word in checked.words]

@@ -92,7 +92,7 @@ def _run(name: str, shapes: "list[NodeShape]", port: int) -> None:
     from raylens.cluster.contexts import update_profiles
     from raylens.cluster.local import state
     from raylens.cluster.local.cluster import LocalCluster
-    from raylens.cluster.session import sigterm_interrupts
+    from raylens.interrupts import sigterm_interrupts
     from raylens.workloads.pages.terminal import Terminal
 
     _check_profile(name)

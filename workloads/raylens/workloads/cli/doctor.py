@@ -16,6 +16,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def doctor(
+    context: typer.Context,
     cluster: Annotated[
         str | None,
         typer.Option(
@@ -52,7 +53,7 @@ def doctor(
         raylens doctor --cluster ray://head:10001 --storage "s3://pets/runs?endpoint_override=http://minio:9000" --json
     """
     if cluster is not None and _is_submitted(cluster):
-        _submit(cluster, storage, megabytes, seconds, as_json=as_json)
+        _submit(context, cluster, storage, megabytes, seconds, as_json=as_json)
         return
     from raylens.cluster import session
     from raylens.cluster.doctor import Limits, examine
@@ -82,9 +83,11 @@ def _is_submitted(cluster: str) -> bool:
     return True
 
 
-def _submit(cluster: str, storage: str | None, megabytes: int, seconds: float, *, as_json: bool) -> None:
+def _submit(
+    context: typer.Context, cluster: str, storage: str | None, megabytes: int, seconds: float, *, as_json: bool
+) -> None:
     from raylens.workloads.cli.jobs import submit
 
     options = [f"--megabytes={megabytes}", f"--seconds={seconds:g}"]
     options += [f"--storage={storage}"] if storage is not None else []
-    submit(["doctor", *options, *(["--json"] if as_json else [])], cluster=cluster)
+    submit(context, ["doctor", *options, *(["--json"] if as_json else [])], cluster=cluster)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from raylens.errors import ClusterError
-from raylens.workloads.cli.options import FAILED, INTERRUPTED, ClusterName, Ended
+from raylens.workloads.cli.options import FAILED, INTERRUPTED, ClusterName, Ended, root_command
 from raylens.workloads.cli.runs import AsJson, print_page
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ Follow = Annotated[bool, typer.Option("--follow/--no-follow", help="Print what t
 
 @app.command("submit")
 def submit(
+    context: typer.Context,
     command: Annotated[list[str], typer.Argument(metavar="-- COMMAND...", help="A raylens command, without raylens.")],
     cluster: ClusterName = None,
     submission_id: Annotated[str | None, typer.Option("--id", help="The job's; a new one unless given.")] = None,
@@ -85,7 +86,7 @@ def submit(
     name, profile = profile_of(cluster)
     variables = {**profile.env, **pairs(env, "--env")}
     order = Order(
-        command=job_command(command, variables),
+        command=job_command(root_command(context), command, variables),
         submission_id=submission_id,
         code=code or profile.code,
         source=source,

@@ -1,5 +1,6 @@
 """``raylens models``: what is in the registry."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +12,9 @@ from raylens.workloads.cli.options import Registry
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Registered models: list, promote, import, export, interpolate, profile.", no_args_is_help=True)
+app = typer.Typer(
+    help="Registered models: list, show, promote, import, export, interpolate, profile.", no_args_is_help=True
+)
 
 
 @app.command("list")
@@ -25,9 +28,8 @@ def list_models(registry: Registry = "registry") -> None:
         aliases = models.aliases(name)
         for version in models.versions(name):
             pointing = ", ".join(alias for alias, number in aliases.items() if number == version.number)
-            table.add_row(
-                str(version), version.created, str(version.lineage.get("step", "")), pointing, version.digest[:12]
-            )
+            step = "" if version.lineage.step is None else str(version.lineage.step)
+            table.add_row(str(version), version.created, step, pointing, version.digest[:12])
     if not table.rows:
         typer.echo(
             f"no models in {models.store.describe()}; a run registers in the folder registry of its storage, "
@@ -36,6 +38,33 @@ def list_models(registry: Registry = "registry") -> None:
         )
         return
     Console().print(table)
+
+
+@app.command("show")
+def show_model(
+    model: Annotated[str, typer.Argument(metavar="MODEL[@VERSION|@ALIAS]", help="E.g. digits@prod.")],
+    registry: Registry = "registry",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one object of JSON instead.")] = False,
+) -> None:
+    """Show one version: its digest, the aliases that point to it, and where it comes from.
+
+    Example:
+
+        raylens models show digits@prod --registry runs/registry
+    """
+    from raylens.registry import Registry as Models
+    from raylens.train.runs.settings import flat
+    from raylens.workloads.pages.tables import pairs_table
+
+    models = Models(registry)
+    version = models.resolve(model)
+    pointing = [alias for alias, number in models.aliases(version.name).items() if number == version.number]
+    facts = {"model": str(version), "created": version.created, "digest": version.digest, "aliases": pointing}
+    if as_json:
+        typer.echo(json.dumps({**facts, "lineage": version.lineage.tree()}))
+        return
+    rows = {"created": version.created, "digest": version.digest, "aliases": ", ".join(pointing)}
+    Console().print(pairs_table(str(version), {**rows, **flat(version.lineage.tree())}))
 
 
 @app.command()

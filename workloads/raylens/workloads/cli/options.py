@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer.core import TyperGroup
 
 from raylens.errors import ConfigError
 
@@ -18,6 +19,7 @@ __all__ = [
     "Registry",
     "Set",
     "check_file",
+    "root_command",
 ]
 
 BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
@@ -63,3 +65,10 @@ def check_file(path: Path, option: str) -> None:
         raise ConfigError(f"{option} {path} is a folder: name a file in it")
     if not path.parent.is_dir():
         raise ConfigError(f"{option} {path}: there is no folder {path.parent}: make it first")
+
+
+def root_command(context: typer.Context) -> TyperGroup:
+    """Return the command ``raylens``, of which the command that runs is a part."""
+    root = context.find_root().command
+    assert isinstance(root, TyperGroup)
+    return root

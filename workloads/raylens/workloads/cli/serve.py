@@ -6,29 +6,18 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from raylens.errors import ConfigError
 from raylens.workloads.cli.options import Address, ClusterName, NumCpus, Set, check_file
+from raylens.workloads.command_tree import RUN, RunGroup
 
 __all__ = ["app"]
 
-RUN = "run"
 OF_RAY_SERVE = ("pandas", "fastapi")
 """Most of what importing Ray Serve takes."""
 
-
-class _ModelsFirst(TyperGroup):
-    """``serve MODEL`` is ``serve run MODEL``."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if args and args[0] not in (*self.commands, "--help"):
-            args = [RUN, *args]
-        return super().parse_args(ctx, args)
-
-
 app = typer.Typer(
-    cls=_ModelsFirst,
+    cls=RunGroup,
     no_args_is_help=True,
     help="Serve registered models as an embedding API: `raylens serve MODEL[@ALIAS]`, until Ctrl-C.",
     epilog="`raylens serve run --help` has the options. A model named as a command: `raylens serve run NAME`.",
@@ -76,7 +65,7 @@ def run(
 
         raylens serve digits --registry quickstart/registry --set models.0.image.cpus=4
     """
-    from raylens.workloads.pages.lines import Lines
+    from raylens.workloads.lines import Lines
 
     lines = Lines()
     from raylens.serve.deploy.environment import environment, own_ports

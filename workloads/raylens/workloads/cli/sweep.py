@@ -1,34 +1,24 @@
 """``raylens sweep``, with ``resume``, ``list``, ``show``, ``compare``, ``stop``, ``report`` and ``promote``."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from typer.core import TyperGroup
 
 from raylens.errors import ConfigError
+from raylens.messages import Severity, with_severity
 from raylens.workloads.cli.options import Address, NumCpus, Set, check_file
 from raylens.workloads.cli.runs import AsJson, print_page
+from raylens.workloads.command_tree import RUN, RunGroup
 
 if TYPE_CHECKING:
     from raylens.tune import SweepConfig
 
 __all__ = ["app"]
 
-RUN = "run"
-
-
-class _SweepsFirst(TyperGroup):
-    """``sweep FILE.yaml`` is ``sweep run FILE.yaml``."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if args and args[0] not in (*self.commands, "--help"):
-            args = [RUN, *args]
-        return super().parse_args(ctx, args)
-
 
 app = typer.Typer(
-    cls=_SweepsFirst,
+    cls=RunGroup,
     no_args_is_help=True,
     help="Search settings of training runs: `raylens sweep SWEEP.yaml`. The same command again resumes.",
     epilog="`raylens sweep run --help` has the options. A recipe named as a command: `raylens sweep run NAME`.",
@@ -94,7 +84,7 @@ def _search(config: "SweepConfig", address: str | None, num_cpus: int | None) ->
 
     with SweepTerminal(config) as terminal, session(address, num_cpus, say=terminal.say):
         result = sweep(config, say=terminal.say, tell=terminal.tell)
-        found = verdict(result.record.trials, config.metric)
+        found = verdict(result.record.trials, config.metric, config.goal)
         if found is not None:
             terminal.say(found.text)
     place = open_store(result.uri).describe()
@@ -178,5 +168,9 @@ def promote(
         raise ConfigError(f"{model!r}: write NAME or NAME@ALIAS, e.g. digits@staging")
     store = open_store(uri)
     config = read_config(store)
-    version = register(store, config, read_sweep(store), name, alias or None, lambda text: typer.echo(text, err=True))
+    version = register(store, config, read_sweep(store), name, alias or None, _say)
     typer.echo(f"{version}{f', {name}@{alias}' if alias else ''} in {open_store(config.run.registry_uri).describe()}")
+
+
+def _say(text: str, severity: Severity = "info") -> None:
+    typer.echo(with_severity(text, severity), err=True)

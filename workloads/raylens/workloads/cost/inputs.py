@@ -10,8 +10,9 @@ from raylens.data import Manifest
 from raylens.data.build_plan import build_plan
 from raylens.errors import ConfigError, DataError, StorageError, TrainingError
 from raylens.estimate.step import estimate
+from raylens.evaluate.metrics import finite
 from raylens.storage import open_store
-from raylens.train.runs.run_dir import RunFiles, finite
+from raylens.train.runs.run_dir import RunFiles
 from raylens.workloads.cost.terms import Data, Rate
 from raylens.workloads.data_sets import cached_manifests, forecast
 from raylens.workloads.pages.runs import open_run

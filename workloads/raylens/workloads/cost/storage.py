@@ -99,7 +99,7 @@ def checkpoints_kept(config: CheckpointConfig, steps: int, every: int) -> int:
     if not saved or saved[-1] != steps:
         saved.append(steps)
     plain = config.model_copy(update={"keep_best": 0})
-    return min(len(saved), len(steps_to_keep({step: {} for step in saved}, plain)) + config.keep_best)
+    return min(len(saved), len(steps_to_keep(dict.fromkeys(saved), plain)) + config.keep_best)
 
 
 def upload_requests(size: float) -> int:

@@ -6,16 +6,18 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from raylens.errors import ConfigError, TrainingError
+from raylens.evaluate.metrics import finite
 from raylens.train.run_figure import Line, lines_svg
 from raylens.train.run_pages import Panel, legend_of, render_page
-from raylens.train.runs.run_dir import RunFiles, finite
-from raylens.train.runs.scores import best_row, count_text, figure_text, last_row, lower_is_better
+from raylens.train.runs.run_dir import RunFiles
+from raylens.train.runs.scores import best_row, count_text, figure_text, last_row
 from raylens.train.runs.settings import differing
 
 __all__ = ["Comparison"]
 
 SAMPLES = "samples seen"
 ABSENT = "–"
+BETTER = {"min": "lower", "max": "higher"}
 CURVES = (
     ("loss", "loss"),
     ("logit scale", "logit_scale"),
@@ -100,13 +102,14 @@ class Comparison:
             ]
             yield Panel.of(title, lines_svg(lines, SAMPLES), f"{title} against {SAMPLES}")
         for metric in self.metrics:
-            better = "lower" if lower_is_better(metric) else "higher"
+            goals = {goal for run in self.runs if metric in run.metrics and (goal := run.goal(metric))}
+            better = f"; {BETTER[goals.pop()]} is better" if len(goals) == 1 else ""
             svg = lines_svg([_evaluated(run, metric, number) for number, run in enumerate(self.runs)], SAMPLES)
-            yield Panel.of(metric, svg, f"{metric} against {SAMPLES}; {better} is better")
+            yield Panel.of(metric, svg, f"{metric} against {SAMPLES}{better}")
 
 
 def _figures(run: RunFiles) -> Iterator[tuple[str, str]]:
-    last, lowest = run.records[-1], best_row(run.records, "loss")
+    last, lowest = run.records[-1], best_row(run.records, "loss", "min")
     speeds = [speed for record in run.records if (speed := finite(record.get("samples_per_second"))) is not None]
     yield "state", run.state
     yield "steps", count_text(run.last_step)
@@ -117,9 +120,10 @@ def _figures(run: RunFiles) -> Iterator[tuple[str, str]]:
     yield "last logit scale", figure_text(last.get("logit_scale"))
     yield "pairs per second (median)", figure_text(statistics.median(speeds)) if speeds else ABSENT
     for metric in run.metrics:
-        best, latest = best_row(run.evaluations, metric), last_row(run.evaluations, metric)
-        if best is not None and latest is not None:
+        best, latest = best_row(run.evaluations, metric, run.goal(metric)), last_row(run.evaluations, metric)
+        if latest is not None:
             yield f"last {metric}", figure_text(latest[metric])
+        if best is not None:
             yield f"best {metric}", f"{figure_text(best[metric])} at step {best['step']:,}"
 
 

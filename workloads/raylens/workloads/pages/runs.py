@@ -79,7 +79,9 @@ def show_page(run: RunFiles, as_json: bool) -> Page:
     if run.metrics:
         table = Table("evaluation", "best", "at step", "last")
         for metric, (best, last) in _scores(run).items():
-            add_row(table, metric, figure_text(best[metric]), count_text(best["step"]), figure_text(last[metric]))
+            add_row(
+                table, metric, figure_text(best.get(metric)), count_text(best.get("step")), figure_text(last[metric])
+            )
         yield table
     if run.checkpoints:
         yield f"checkpoints at steps {', '.join(f'{step:,}' for step in run.checkpoints)}"
@@ -133,7 +135,7 @@ def _as_dict(run: RunFiles) -> dict[str, Any]:
     except ConfigError:
         changed = None  # null: nobody can tell; the whole configuration stands beside it
     scores = {
-        metric: {"best": best[metric], "step": best["step"], "last": last[metric]}
+        metric: {"goal": run.goal(metric), "best": best.get(metric), "step": best.get("step"), "last": last[metric]}
         for metric, (best, last) in _scores(run).items()
     }
     return {
@@ -150,13 +152,13 @@ def _as_dict(run: RunFiles) -> dict[str, Any]:
 
 
 def _scores(run: RunFiles) -> dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]]:
-    """Of each metric, the evaluation with its best value, and the last that has it."""
-    found = {}
+    """Of each metric, the evaluation with its best value (empty where its goal is not known), and the last with any."""
+    scores: dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {}
     for metric in run.metrics:
-        best, last = best_row(run.evaluations, metric), last_row(run.evaluations, metric)
-        if best is not None and last is not None:
-            found[metric] = (best, last)
-    return found
+        best, last = best_row(run.evaluations, metric, run.goal(metric)), last_row(run.evaluations, metric)
+        if last is not None:
+            scores[metric] = (best or {}, last)
+    return scores
 
 
 def _value(value: object) -> str:

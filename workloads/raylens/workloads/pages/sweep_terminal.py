@@ -10,6 +10,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.text import Text
 
+from raylens.messages import Severity, with_severity
 from raylens.train.runs.scores import count_text, duration_text, figure_text
 from raylens.tune import SweepConfig
 from raylens.tune.monitor import PARTS
@@ -44,15 +45,17 @@ class SweepTerminal:
         if self._live is not None:
             self._live.stop()
 
-    def say(self, text: str) -> None:
-        """One line, with the seconds since the start."""
+    def say(self, text: str, severity: Severity = "info") -> None:
+        """Print one line, with the seconds since the start."""
         seconds = time.monotonic() - self._began
-        self.console.print(f"[dim]{seconds:6.1f} s[/dim]  {escape(text)}", soft_wrap=True)
+        self.console.print(f"[dim]{seconds:6.1f} s[/dim]  {escape(with_severity(text, severity))}", soft_wrap=True)
 
     def tell(self, record: SweepRecord) -> None:
         """Something changed."""
         if self._live is not None:
-            table = trials_table(self._config, record, ranked(record.trials, self._config.metric), MOST_ROWS)
+            table = trials_table(
+                self._config, record, ranked(record.trials, self._config.metric, self._config.goal), MOST_ROWS
+            )
             self._live.update(Group(table, Text(headline(self._config, record))), refresh=True)
         elif time.monotonic() - self._told >= PLAIN_SECONDS or record.state != "running":
             self._told = time.monotonic()
@@ -62,7 +65,7 @@ class SweepTerminal:
 def headline(config: SweepConfig, record: SweepRecord) -> str:
     """The best so far, trials by state, the budget that was used, and what is left."""
     parts = [f"{count} {state}" for state, count in record.counts().items()]
-    order = ranked(record.trials, config.metric)
+    order = ranked(record.trials, config.metric, config.goal)
     if order:
         parts.append(f"best {config.metric} {figure_text(order[0].mean)}: {_values(order)}")
     parts += [f"{count_text(record.samples)} samples", duration_text(record.seconds), *_budget(config, record)]

@@ -50,7 +50,7 @@ def _row(store: Store, name: str) -> dict[str, Any]:
     except (StorageError, TrainingError, ConfigError) as error:
         # One damaged sweep must not hide the others.
         return {"name": name, "state": "unreadable", "trials": "", "metric": "", "best": "", "news": str(error)}
-    order = ranked(record.trials, config.metric)
+    order = ranked(record.trials, config.metric, config.goal)
     return {
         "name": name,
         "state": record.state,
@@ -69,14 +69,14 @@ def show_page(uri: str, as_json: bool) -> Page:
     """
     store = open_store(uri)
     config, record = read_config(store), sweep_so_far(store)
-    order = ranked(record.trials, config.metric)
+    order = ranked(record.trials, config.metric, config.goal)
     if as_json:
         best = order[0].best_trial.name if order else None
         yield json.dumps({"best": best, "metric": config.metric, **json.loads(record.model_dump_json())})
         return
     yield pairs_table(store.describe(), facts(config, record))
     yield trials_table(config, record, order)
-    found = verdict(record.trials, config.metric)
+    found = verdict(record.trials, config.metric, config.goal)
     if found is not None:
         yield found.text
 
@@ -144,7 +144,7 @@ def compare_page(uris: Sequence[str], as_json: bool) -> Page:
 
 
 def _column(config: SweepConfig, record: SweepRecord) -> dict[str, str]:
-    order = ranked(record.trials, config.metric)
+    order = ranked(record.trials, config.metric, config.goal)
     best = order[0] if order else None
     interval = best.interval if best else None
     return {

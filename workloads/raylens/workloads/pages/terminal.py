@@ -18,7 +18,7 @@ from raylens.train.loop.events import (
     Stopping,
     Warned,
 )
-from raylens.workloads.pages.lines import Lines
+from raylens.workloads.lines import Lines
 from raylens.workloads.pages.progress_line import progress_line, time_left
 
 __all__ = ["Terminal"]
@@ -56,13 +56,13 @@ class Terminal(Lines):
         elif isinstance(event, Metrics):
             self._advance(event)
         elif isinstance(event, Restarting):
-            self.say(f"workers lost ({event.reason}); going on from the newest checkpoint", "yellow")
+            self.say(f"workers lost ({event.reason}); going on from the newest checkpoint", style="yellow")
         elif isinstance(event, Warned | Preparing):
-            self.say(event.text, "yellow" if isinstance(event, Warned) else "")
+            self.say(event.text, "warning" if isinstance(event, Warned) else "info")
         elif isinstance(event, Stopping):
             self.say(f"stopped after step {event.step}, its state saved; the same command goes on")
         elif isinstance(event, Evaluated):
-            values = "  ".join(f"{name} {value:.4g}" for name, value in event.metrics.items())
+            values = "  ".join(f"{metric.name} {metric.value:.4g}" for metric in event.metrics)
             self.say(f"evaluated at step {event.step} in {event.seconds:.1f} s: {values}")
         elif isinstance(event, Checkpointed) and self._bar is None:
             self.say(f"checkpoint at step {event.step}")

@@ -1,32 +1,29 @@
 """A command line that is to run on a cluster, checked here first, and made to work there."""
 
 import hashlib
-import os
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from raylens.config import DataConfig, Node, dump_yaml
 from raylens.errors import ConfigError
+from raylens.workloads.command_tree import leaf_context
 
 __all__ = ["FILES", "JobCommand", "job_command"]
 
+ROOT = "raylens"
 NOTHING = "what of it? --help lists its commands"
 FILES = "job-files:/"
 """Stands in an argument for the folder of the files that travel with a job."""
 HERE_ONLY = ("jobs", "clusters", "cluster")
 """Commands that are about clusters, not for them."""
 YAML = (".yaml", ".yml")
-UNSET = ("RAY_ADDRESS", "RAYLENS_REGISTRY")
-"""Variables of this machine that a job does not see, and that options take their values from."""
-UsageError: type[Exception] = typer.BadParameter.__mro__[1]
-"""Of the library that typer stands on, which has another name in each of its versions."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +31,9 @@ class JobCommand:
     """A command as it is run in a job."""
 
     words: tuple[str, ...]
-    """After ``raylens``."""
+    """The command line after the word ``raylens``."""
     files: Mapping[str, bytes] = field(default_factory=dict)
-    """That have to be in `FILES`."""
+    """Contents of the files that the job finds in `FILES`, by name."""
     config_hash: str | None = None
     """SHA-256 of the complete configuration, where the command has one."""
 
@@ -48,76 +45,55 @@ class JobCommand:
         return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[:60] or "job"
 
 
-def job_command(words: Sequence[str], variables: Mapping[str, str]) -> JobCommand:
+def job_command(root: TyperGroup, words: Sequence[str], variables: Mapping[str, str]) -> JobCommand:
     """Check a command line as if it were run, without running it.
 
     YAML files that it names travel with it: a run's or a sweep's as the complete configuration that it comes to.
 
     Args:
+        root: the command ``raylens``, with all its commands.
         words: after ``raylens``.
-        variables: that the job will have.
+        variables: that the job will have; options take their values from these, not from this machine's.
 
     Raises:
         ConfigError: what the command itself would say; or it only makes sense on this machine.
+        typer.Exit: the command line asks for help, which has been printed.
     """
-    with _environment(variables):
-        context = _parsed(words)
-        if context is None:  # it asked for help, and got it
-            raise typer.Exit
-        config = _config(context)
+    command, params = _parsed(root, words, variables)
+    config = _config(command, params)
     text = None if config is None else dump_yaml(config)
     staged = _Staged()
-    source = str(context.params.get("source", "")) if text is not None else ""
+    source = str(params.get("source", "")) if text is not None else ""
     travelling = tuple(staged.word(word, source, text) for word in words)
     return JobCommand(travelling, staged.files, None if text is None else hashlib.sha256(text.encode()).hexdigest())
 
 
-@contextmanager
-def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """The variables that a job will have, as far as options take values from them."""
-    before = dict(os.environ)
-    for name in UNSET:
-        os.environ.pop(name, None)
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
-
-
-def _parsed(words: Sequence[str]) -> Any:
-    """The context of the command that would run; None where there is nothing to run."""
-    from raylens.workloads.cli.app import app
-
+def _parsed(root: TyperGroup, words: Sequence[str], variables: Mapping[str, str]) -> tuple[str, dict[str, Any]]:
+    """Return the name of the command that would run, as ``serve run``, and its parameters."""
     if not words:
         raise ConfigError("no command: write it after --, e.g. `raylens jobs submit -- train digits`")
     if words[0] in HERE_ONLY:
         raise ConfigError(f"`raylens {words[0]}` is about clusters: run it here, not in a job")
-    root: Any = typer.main.get_command(app)
-    reached: list[Any] = []
-    for command in _commands(root):
-        command.invoke = reached.append
     try:
-        root.main(args=list(words), prog_name="raylens", standalone_mode=False)
-    except UsageError as error:
-        message = error.format_message() if hasattr(error, "format_message") else str(error)
-        raise ConfigError(f"raylens {shlex.join(words)}: {' '.join(message.split()) or NOTHING}") from None
-    return reached[0] if reached else None
+        context = leaf_context(root, ROOT, words)
+    except typer.TyperException as error:
+        message = " ".join(error.format_message().split())
+        raise ConfigError(f"{ROOT} {shlex.join(words)}: {message or NOTHING}") from None
+    return context.command_path.removeprefix(f"{ROOT} "), _parameters(context, variables)
 
 
-def _commands(group: Any) -> Iterator[Any]:
-    """Those that run something."""
-    for command in group.commands.values():
-        if hasattr(command, "commands"):
-            yield from _commands(command)
-        else:
-            yield command
+def _parameters(context: Any, variables: Mapping[str, str]) -> dict[str, Any]:
+    """Return a command's parameters; an option behind which a variable stands has the job's value of it."""
+    values = dict(context.params)
+    for option in context.command.params:
+        if option.envvar and context.get_parameter_source(option.name).name != "COMMANDLINE":
+            value = variables.get(option.envvar) or option.get_default(context)
+            values[option.name] = option.process_value(context, value)
+    return values
 
 
-def _config(context: Any) -> Node | None:
+def _config(command: str, params: Mapping[str, Any]) -> Node | None:
     """The complete configuration of a command that has one, checked; and that it can work on a cluster."""
-    params, command = context.params, context.command_path.removeprefix("raylens ")
     for option in ("address", "num_cpus"):
         if params.get(option) is not None:
             raise ConfigError(

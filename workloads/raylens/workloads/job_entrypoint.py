@@ -1,4 +1,4 @@
-"""Where a job begins on a cluster: `python -m raylens.workloads.submit.entrypoint COMMAND...` is `raylens COMMAND...`.
+"""Where a job begins on a cluster: `python -m raylens.workloads.job_entrypoint COMMAND...` is `raylens COMMAND...`.
 
 Before it, the job's secrets are taken from the node, the files that came with it are found, and it is made sure that
 the code that runs is the code that came.
