@@ -60,23 +60,23 @@ class CheckpointManifest(BaseModel):
         return sum(file.size for file in self.files)
 
     def evaluated(self, metrics: Sequence[Metric]) -> Self:
-        """The same with what an evaluation found."""
+        """Return the manifest with the metrics of an evaluation."""
         values = {metric.name: metric.value for metric in metrics}
         return self.model_copy(update={"metrics": values, "goals": {metric.name: metric.goal for metric in metrics}})
 
     def metric(self, name: str) -> Metric | None:
-        """A metric of the evaluation before; None where there was no evaluation, or it had no such metric.
+        """Return a metric of the evaluation before the checkpoint, or None if it was not evaluated.
 
         Raises:
-            CheckpointError: nothing says whether a higher or a lower value of it is better.
+            CheckpointError: the goal of the metric is unknown.
         """
         if name not in self.metrics:
             return None
         goal = goal_of(name, self.goals)
         if goal is None:
             raise CheckpointError(
-                f"{MANIFEST} of step {self.step} has {name} = {self.metrics[name]:g} without a goal, so nothing says "
-                f'whether higher or lower is better: add "goals": {{"{name}": "max"}} or "min" to it, or set '
+                f"{MANIFEST} of step {self.step} has {name} = {self.metrics[name]:g} without a goal: add "
+                f'"goals": {{"{name}": "max"}} or "min" to it, or set '
                 "checkpoint.keep_best=0"
             )
         return Metric(name, self.metrics[name], goal)

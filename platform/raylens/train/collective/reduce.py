@@ -71,7 +71,7 @@ def reduce_metrics(record: StepMetrics, device: torch.device) -> StepMetrics:
 
 def _summed(record: StepMetrics, device: torch.device) -> list[float]:
     lengths = (record.image_norm or 0.0, record.text_norm or 0.0)
-    figures = (record.data_cores, *lengths, record.tokens, *record.positive_cosines, *record.negative_cosines)
-    sums = torch.tensor(figures, dtype=torch.float64, device=device)
+    values = (record.data_cores, *lengths, record.tokens, *record.positive_cosines, *record.negative_cosines)
+    sums = torch.tensor(values, dtype=torch.float64, device=device)
     dist.all_reduce(sums)
     return [float(total) for total in sums.tolist()]

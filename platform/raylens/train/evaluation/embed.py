@@ -46,7 +46,7 @@ class Embedder:
             ids = _part(shard.ids_nT, rows, (context,), here, self.forward.model.end_id)
             columns = call(image.to(self.device), ids.to(self.device))
             parts.append({name: column[:here].cpu() for name, column in columns.items()})
-        return Rows(shard.places, {name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]})
+        return Rows(shard.keys, {name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]})
 
 
 def _part(array: NDArray[np.generic] | None, rows: slice, shape: tuple[int, ...], count: int, filling: int) -> Tensor:

@@ -20,7 +20,7 @@ from raylens.train.evaluation.eval_sets import LabelledShards
 __all__ = ["EvalData", "EvalShard", "WorkerShare", "read_labelled", "read_pairs", "read_prompts"]
 
 THREADS = 2
-Place = tuple[int, int]
+RowKey = tuple[int, int]
 
 
 class WorkerShare(NamedTuple):
@@ -32,9 +32,9 @@ class WorkerShare(NamedTuple):
 
 @dataclass(frozen=True)
 class EvalShard:
-    """The samples that one worker embeds; those of all workers together are ordered by their places."""
+    """The samples that one worker embeds; those of all workers together are ordered by their keys."""
 
-    places: tuple[Place, ...]
+    keys: tuple[RowKey, ...]
     names: tuple[str, ...] = ()
     image_nSSC: NDArray[np.uint8] | None = None
     ids_nT: NDArray[np.int32] | None = None
@@ -43,7 +43,7 @@ class EvalShard:
     """Names of the unreadable images, which have no row, and the reasons."""
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.keys)
 
 
 @dataclass(frozen=True)
@@ -111,24 +111,24 @@ def read_prompts(shards: LabelledShards, share: WorkerShare, tokenizer: Tokenize
 
 
 class _Row(NamedTuple):
-    place: Place
+    key: RowKey
     name: str
     pixels: NDArray[np.uint8] | None
     problem: str = ""
 
     @classmethod
-    def of(cls, place: Place, name: str, image: bytes, preprocess: Preprocess) -> Self:
+    def of(cls, key: RowKey, name: str, image: bytes, preprocess: Preprocess) -> Self:
         try:
-            return cls(place, name, preprocess(image))
+            return cls(key, name, preprocess(image))
         except InputError as error:
-            return cls(place, name, None, str(error))
+            return cls(key, name, None, str(error))
 
 
 def _shard_of(rows: Sequence[_Row], size: int) -> EvalShard:
     good = [row for row in rows if row.pixels is not None]
     pixels = [row.pixels for row in good if row.pixels is not None]
     return EvalShard(
-        places=tuple(row.place for row in good),
+        keys=tuple(row.key for row in good),
         names=tuple(row.name for row in good),
         image_nSSC=np.stack(pixels) if pixels else np.zeros((0, size, size, 3), dtype=np.uint8),
         unreadable=tuple((row.name, row.problem) for row in rows if row.pixels is None),

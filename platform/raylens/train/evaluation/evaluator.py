@@ -17,7 +17,7 @@ from raylens.train.engine.forward import Forward
 from raylens.train.evaluation.embed import Embedder, embed_images, embed_pairs, embed_texts
 from raylens.train.evaluation.eval_data import EvalData, WorkerShare, read_labelled, read_pairs, read_prompts
 from raylens.train.evaluation.eval_sets import EvalSets
-from raylens.train.evaluation.metrics import Rows, pair_figures, zero_shot_figure
+from raylens.train.evaluation.metrics import Rows, pair_metrics, zero_shot_accuracy
 from raylens.train.evaluation.pending import EvalResult, PendingEval
 
 __all__ = ["Evaluator"]
@@ -159,14 +159,14 @@ class Evaluator:
     def _metrics(self, parts: list[Embedded]) -> Iterator[Metric]:
         config = self._config
         if parts[0].pairs is not None:
-            rows = Rows.joined([part.pairs[0] for part in parts if part.pairs is not None])
+            rows = Rows.join([part.pairs[0] for part in parts if part.pairs is not None])
             if "loss" in rows.columns:
                 yield Metric("validation_loss", float(rows.columns["loss"].astype(np.float64).mean()), "min")
             else:
                 _, log_scale, bias = parts[0].pairs
-                yield from pair_figures(rows, config.objective, log_scale, bias, config.global_batch)
+                yield from pair_metrics(rows, config.objective, log_scale, bias, config.global_batch)
         for at, (name, shards) in enumerate(self._sets.labelled):
-            images, prompts = (Rows.joined([part.labelled[at][which] for part in parts]) for which in (0, 1))
-            accuracy = zero_shot_figure(images, prompts, shards.classes)
+            images, prompts = (Rows.join([part.labelled[at][which] for part in parts]) for which in (0, 1))
+            accuracy = zero_shot_accuracy(images, prompts, shards.classes)
             if accuracy is not None:
                 yield Metric(f"zero_shot_{name}", accuracy, "max")

@@ -105,7 +105,7 @@ class RunFiles:
         return sorted(known - {"step", "samples_seen", "seconds"})
 
     def goal(self, metric: str) -> Goal | None:
-        """Whether a higher or a lower metric is better, as its newest evaluation says; None where nothing says it."""
+        """Return the goal of a metric from its newest evaluation, or None if it is unknown."""
         newest: Row = next((row for row in reversed(self.evaluations) if metric in row), {})
         return goal_of(metric, newest.get("goals"))
 

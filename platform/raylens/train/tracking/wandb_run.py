@@ -57,7 +57,7 @@ class WandbRun:
         self._ids.save()
         for key, goal in point.goals.items():
             if key not in self._defined:
-                # The best value stands in W&B's table of runs beside the last one.
+                # W&B's table of runs shows the best value beside the last one.
                 self._run.define_metric(key, step_metric="step", summary=f"{goal},last")
                 self._defined.add(key)
         histograms = {
