@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
-from raylens.messages import Say
+from raylens.messages import Say, warning
 from raylens.train.loop.events import News, Warned
 
 __all__ = ["Listeners"]
@@ -38,7 +38,7 @@ class Listeners:
                 )
 
     def _warn(self, text: str) -> None:
-        self._pass_on("say", lambda _: self._say(text, "warning"), Warned(text))
+        self._pass_on("say", lambda _: self._say(warning(text)), Warned(text))
         for name, listener in self._listeners.items():
             if name not in self._failing:
                 self._pass_on(name, listener, Warned(text))

@@ -7,6 +7,7 @@ from typing import Self
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from raylens.messages import warning
 from raylens.train.loop.events import (
     Checkpointed,
     Evaluated,
@@ -58,7 +59,7 @@ class Terminal(Lines):
         elif isinstance(news, Restarting):
             self.say(f"workers lost ({news.reason}); going on from the newest checkpoint", style="yellow")
         elif isinstance(news, Warned | Preparing):
-            self.say(news.text, "warning" if isinstance(news, Warned) else "info")
+            self.say(warning(news.text) if isinstance(news, Warned) else news.text)
         elif isinstance(news, Stopping):
             self.say(f"stopped after step {news.step}, its state saved; the same command goes on")
         elif isinstance(news, Evaluated):
