@@ -2,7 +2,7 @@
 
 from raylens.config import RunConfig, dump_yaml, load_yaml, validated
 from raylens.errors import CheckpointError, NotFoundError, TrainingError
-from raylens.messages import Say
+from raylens.messages import Say, warning
 from raylens.registry import Registry, Selection, Version
 from raylens.storage import Store
 from raylens.train.checkpoint.store import Checkpoints
@@ -73,9 +73,7 @@ def promote(store: Store, config: SweepConfig, record: SweepRecord, name: str, a
             f"it with `raylens train {store.describe()}/{BEST}`"
         )
     if newest.step != _step(best):
-        say(
-            f"{best.name} was measured at step {_step(best)}, its newest checkpoint is of step {newest.step}", "warning"
-        )
+        say(warning(f"{best.name} was measured at step {_step(best)}, its newest checkpoint is of step {newest.step}"))
     selection = Selection(
         sweep=store.uri,
         trial=best.name,

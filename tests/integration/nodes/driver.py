@@ -9,7 +9,7 @@ import ray
 
 from raylens.cluster import session
 from raylens.config import RunConfig, load_yaml, validated
-from raylens.messages import Severity
+from raylens.messages import severity_of
 from raylens.train import train
 from raylens.train.loop.events import Checkpointed, Metrics, Restarting, RunEvent, Started, Warned
 
@@ -20,8 +20,8 @@ def say(event: str, step: int | None = None, text: str = "") -> None:
     sys.stdout.flush()
 
 
-def said(text: str, severity: Severity = "info") -> None:
-    say("said" if severity == "info" else "warned", None, text)
+def said(text: str) -> None:
+    say("said" if severity_of(text) == "info" else "warned", None, text)
 
 
 def on_event(event: RunEvent) -> None:

@@ -13,7 +13,7 @@ from raylens.cluster import session
 from raylens.config import validated
 from raylens.config.placement import Group, GroupSize, node_labels
 from raylens.errors import ClusterError, ServingError
-from raylens.messages import Severity, quiet
+from raylens.messages import quiet
 from raylens.ports import free_port
 from raylens.registry import Registry
 from raylens.serve import ServiceConfig, serve_service
@@ -50,7 +50,7 @@ def test_elsewhere_nodes_may_join_for_a_while(
             train(smaller(config, scale={"workers": 1, "gpus_per_worker": 1}), say=said)
         monkeypatch.setattr(asking, "PATIENCE_SECONDS", 60.0)
 
-        def say(text: str, severity: Severity = "info") -> None:
+        def say(text: str) -> None:
             if text.startswith("no room yet"):
                 raylets.add_node(**NODE)
 

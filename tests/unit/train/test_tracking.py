@@ -20,7 +20,7 @@ from tensorboardX.record_writer import masked_crc32c
 
 from raylens.config import RunConfig, validated
 from raylens.config.tracking import MlflowConfig, TrackingConfig
-from raylens.errors import ConfigError, NotFoundError, StorageError, UnreachableError
+from raylens.errors import ConfigError, MissingExtraError, NotFoundError, StorageError, UnreachableError
 from raylens.evaluate.metrics import Metric
 from raylens.storage import Store
 from raylens.storage.local import LocalStore
@@ -418,7 +418,7 @@ class TestPackages:
     ) -> None:
         monkeypatch.setitem(sys.modules, tool, None)  # what importing finds where there is none
         config = validated(TrackingConfig, {tool: values})
-        with pytest.raises(ConfigError, match=rf"tracking.{tool} needs .* pip install 'raylens\[{tool}\]'"):
+        with pytest.raises(MissingExtraError, match=rf"tracking.{tool} needs .* pip install 'raylens\[{tool}\]'"):
             Trackers(config, CONFIG, LocalStore(str(tmp_path)), print)
         assert list(tmp_path.iterdir()) == []
 

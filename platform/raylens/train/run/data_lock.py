@@ -8,7 +8,7 @@ from raylens.data import Manifest
 from raylens.data.index import manifest_for
 from raylens.data.stream import ray_map
 from raylens.errors import ManifestError, NotFoundError
-from raylens.messages import Say
+from raylens.messages import Say, warning
 from raylens.storage import Store, open_store
 
 __all__ = ["load_manifests", "lock_manifests"]
@@ -59,7 +59,7 @@ def _manifest(config: SourceConfig, cache: Store, say: Say) -> Manifest:
         f"{f', {manifest.source.format_name}' if manifest.source.format_name != 'tar' else ''}"
     )
     for line in manifest.warnings()[:3]:
-        say(line, "warning")
+        say(warning(line))
     return manifest
 
 

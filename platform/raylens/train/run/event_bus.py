@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import Self
 
 from raylens.config import RunConfig
-from raylens.messages import Say
+from raylens.messages import Say, warning
 from raylens.storage import Store
 from raylens.train.loop.events import RunEvent, Warned
 from raylens.train.run.event_log import EventLog
@@ -46,7 +46,7 @@ class EventBus:
                 )
 
     def _warn(self, text: str) -> None:
-        self._pass_on("say", lambda _: self._say(text, "warning"), Warned(text))
+        self._pass_on("say", lambda _: self._say(warning(text)), Warned(text))
         for name, listener in self._listeners.items():
             if name not in self._failing:
                 self._pass_on(name, listener, Warned(text))

@@ -13,7 +13,7 @@ from raylens.data.stream import training_stream
 from raylens.errors import RaylensError, WorkersLostError, own_error
 from raylens.extras import require_extra
 from raylens.interrupts import Interrupts
-from raylens.messages import Say, print_line
+from raylens.messages import Say, print_line, warning
 from raylens.storage import Store
 from raylens.train.checkpoint.store import Checkpoints
 from raylens.train.loop.events import RunEvent
@@ -153,7 +153,7 @@ def _report(run: Store, say: Say) -> None:
     try:
         write_training_report(run)
     except RaylensError as error:
-        say(f"the report could not be written: {error}", "warning")
+        say(warning(f"the report could not be written: {error}"))
     else:
         say(f"report: {run.describe()}/{REPORT}")
 

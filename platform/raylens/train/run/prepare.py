@@ -11,7 +11,7 @@ from raylens.data.build_plan import build_plan
 from raylens.data.quarantine import check_budget, write_rejected
 from raylens.errors import AlreadyExistsError, ConfigError, NotFoundError
 from raylens.inputs import Preprocess, Tokenizer
-from raylens.messages import Say
+from raylens.messages import Say, warning
 from raylens.storage import Store, open_store
 from raylens.train.evaluation.eval_sets import EvalSets, open_eval_sets
 from raylens.train.run.data_lock import load_manifests, lock_manifests
@@ -63,7 +63,7 @@ def prepare(config: RunConfig, say: Say) -> PreparedRun:
         check_budget(manifest.rejected, read, config.data.quarantine_budget, why)
     plan = build_plan(config, manifests)
     if plan.samples < config.global_batch:
-        say(f"{plan.samples:,} samples for global_batch = {config.global_batch}: every batch repeats some", "warning")
+        say(warning(f"{plan.samples:,} samples for global_batch = {config.global_batch}: every batch repeats some"))
     pretrained = _pretrained(config)
     tokenizer = _tokenizer(store, manifests, config, pretrained)
     evaluation = open_eval_sets(config.evaluation, open_store(config.storage) / "manifests", say)

@@ -85,7 +85,7 @@ def stats(
     """
     from raylens.data.contact_sheet import contact_sheet
     from raylens.data.stats.collect import collect
-    from raylens.messages import with_severity
+    from raylens.messages import warning, with_severity
     from raylens.storage import open_store
     from raylens.workloads.cli.options import check_file
     from raylens.workloads.data_sets import Cluster, manifests_for, sample_pairs
@@ -103,7 +103,7 @@ def stats(
     else:
         typer.echo(stats_page(numbers, uri))
         for line in manifest.warnings():
-            typer.echo(with_severity(line, "warning"))
+            typer.echo(with_severity(warning(line)))
         typer.echo(f"contact sheet: {sheet}")
 
 

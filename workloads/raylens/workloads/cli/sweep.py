@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from raylens.errors import ConfigError
-from raylens.messages import Severity, with_severity
+from raylens.messages import with_severity
 from raylens.workloads.cli.options import Address, NumCpus, Set, check_file
 from raylens.workloads.cli.runs import AsJson, print_page
 from raylens.workloads.command_tree import RUN, RunGroup
@@ -172,5 +172,5 @@ def promote(
     typer.echo(f"{version}{f', {name}@{alias}' if alias else ''} in {open_store(config.run.registry_uri).describe()}")
 
 
-def _say(text: str, severity: Severity = "info") -> None:
-    typer.echo(with_severity(text, severity), err=True)
+def _say(text: str) -> None:
+    typer.echo(with_severity(text), err=True)

@@ -16,7 +16,7 @@ from raylens.data.repack import repack
 from raylens.data.stream import ray_map
 from raylens.data.verify import Topology, verify
 from raylens.errors import ConfigError
-from raylens.messages import with_severity
+from raylens.messages import warning, with_severity
 from raylens.storage import open_store
 from raylens.workloads.data_sets import Cluster, compare_with_run, forecast, manifests_for, plan_for, steps_of_run
 from raylens.workloads.data_sets import Progress as Told
@@ -42,7 +42,7 @@ def manifest_lines(manifest: Manifest) -> Iterator[str]:
     )
     yield f"rejected: {manifest.rejected} ({manifest.rejected_summary()})"
     for line in manifest.warnings():
-        yield with_severity(line, "warning")
+        yield with_severity(warning(line))
     yield f"manifest: {manifest.digest}"
     yield f"kept at: {open_store(manifest.home).describe()}"
 

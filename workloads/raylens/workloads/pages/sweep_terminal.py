@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.text import Text
 
-from raylens.messages import Severity, with_severity
+from raylens.messages import with_severity
 from raylens.train.runs.scores import count_text, duration_text, figure_text
 from raylens.tune import SweepConfig
 from raylens.tune.monitor import PARTS
@@ -45,10 +45,10 @@ class SweepTerminal:
         if self._live is not None:
             self._live.stop()
 
-    def say(self, text: str, severity: Severity = "info") -> None:
+    def say(self, text: str) -> None:
         """Print one line, with the seconds since the start."""
         seconds = time.monotonic() - self._began
-        self.console.print(f"[dim]{seconds:6.1f} s[/dim]  {escape(with_severity(text, severity))}", soft_wrap=True)
+        self.console.print(f"[dim]{seconds:6.1f} s[/dim]  {escape(with_severity(text))}", soft_wrap=True)
 
     def tell(self, record: SweepRecord) -> None:
         """Something changed."""

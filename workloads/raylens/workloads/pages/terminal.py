@@ -7,6 +7,7 @@ from typing import Self
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from raylens.messages import warning
 from raylens.train.loop.events import (
     Checkpointed,
     Evaluated,
@@ -58,7 +59,7 @@ class Terminal(Lines):
         elif isinstance(event, Restarting):
             self.say(f"workers lost ({event.reason}); going on from the newest checkpoint", style="yellow")
         elif isinstance(event, Warned | Preparing):
-            self.say(event.text, "warning" if isinstance(event, Warned) else "info")
+            self.say(warning(event.text) if isinstance(event, Warned) else event.text)
         elif isinstance(event, Stopping):
             self.say(f"stopped after step {event.step}, its state saved; the same command goes on")
         elif isinstance(event, Evaluated):
