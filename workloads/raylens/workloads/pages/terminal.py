@@ -57,11 +57,11 @@ class Terminal(Lines):
         elif isinstance(event, Metrics):
             self._advance(event)
         elif isinstance(event, Restarting):
-            self.say(f"workers lost ({event.reason}); going on from the newest checkpoint", style="yellow")
+            self.say(f"workers lost ({event.reason}); restarting from the newest checkpoint", style="yellow")
         elif isinstance(event, Warned | Preparing):
             self.say(warning(event.text) if isinstance(event, Warned) else event.text)
         elif isinstance(event, Stopping):
-            self.say(f"stopped after step {event.step}, its state saved; the same command goes on")
+            self.say(f"stopped after step {event.step}, its state saved; the same command resumes")
         elif isinstance(event, Evaluated):
             values = "  ".join(f"{metric.name} {metric.value:.4g}" for metric in event.metrics)
             self.say(f"evaluated at step {event.step} in {event.seconds:.1f} s: {values}")
