@@ -91,8 +91,7 @@ def _model(config: ModelConfig, towers: TowersConfig, precision: str) -> DualEnc
 
 
 def _cast(model: DualEncoder) -> int:
-    """Return the parameters that are cast to bf16 by `DualEncoder.multiply_in`, and the projections, which autocast
-    casts."""
+    """Return the parameters that `DualEncoder.multiply_in` casts to bf16, and the projections, which autocast casts."""
     return sum(
         parameter.numel()
         for name, parameter in model.named_parameters()

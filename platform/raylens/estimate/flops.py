@@ -28,8 +28,7 @@ PEAKS = {
     "A10": 125e12,
     "V100": 125e12,
 }
-"""Dense bf16 (V100: fp16) operations per second from the vendors' data sheets; the first name that occurs in a GPU's
-applies."""
+"""Dense bf16 (V100: fp16) operations per second of the vendors; the first name within a GPU's name applies."""
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,7 @@ class Machine:
     memory_bytes: float = 80 * 2**30
     """Memory of one GPU in bytes."""
     usable: float = 0.9
-    """Share of the memory that tensors may take; the rest is for the context, NCCL and the allocator's
-    fragmentation."""
+    """Share of the memory that tensors may take; the rest is for the context, NCCL and fragmentation."""
     flops: float = 989e12
     """Dense bf16 operations per second, the rate of amp_bf16, bf16 and fp16."""
     tf32_flops: float = 494.5e12

@@ -16,8 +16,7 @@ __all__ = ["Memory", "is_dense", "memory_of", "weights_stay", "zero_key"]
 
 FP32 = 4
 BUCKET, REUSE, PREFETCH = 500_000_000, 1_000_000_000, 50_000_000
-"""DeepSpeed's defaults of reduce_bucket_size, stage3_max_reuse_distance and stage3_prefetch_bucket_size, in
-elements."""
+"""Elements: DeepSpeed's reduce_bucket_size, stage3_max_reuse_distance and stage3_prefetch_bucket_size."""
 EXP_SUMS = 192 * 2**20
 """Bytes of partial sums in Triton's kernels; see `raylens.objectives.triton_tiles.exp_sums`."""
 

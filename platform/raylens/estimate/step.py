@@ -79,8 +79,7 @@ class Estimate:
 
     @property
     def hides(self) -> bool:
-        """Return whether gradients, and at ZeRO 3 weights, take no longer than the computation that they can overlap
-        with."""
+        """Return whether gradients, and at ZeRO 3 weights, can be hidden behind the computation beside them."""
         return self.hidden_seconds >= self.gradient_seconds + (self.weight_seconds if self.weights_beside else 0.0)
 
     @property

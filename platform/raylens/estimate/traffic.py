@@ -42,8 +42,7 @@ def reduce_scatter(size: float, workers: int) -> float:
 
 
 def all_reduce(size: float, workers: int) -> float:
-    """Return the bytes sent by one worker until each has the sum of ``size`` bytes: a reduce-scatter and an
-    all-gather."""
+    """Return the bytes sent by one worker until each has the sum of ``size`` bytes: both of the above."""
     return reduce_scatter(size, workers) + all_gather(size, workers)
 
 

@@ -30,8 +30,7 @@ class Consolidator:
         self._kinds = (AVERAGE, WEIGHT) if averaged else (WEIGHT,)
 
     def add(self, pieces: Mapping[str, Tensor], local: Mapping[str, Tensor]) -> None:
-        """Add the pieces of a file, by `fragments.key_of`, and its worker's own state, of which the first worker's
-        counts."""
+        """Add the pieces of a file, by `fragments.key_of`, and its worker's local state, of which the first counts."""
         for key, piece in pieces.items():
             name, start, kind = parse_key(key)
             name = name.removeprefix(INSIDE)

@@ -86,8 +86,7 @@ class CheckpointPolicy:
         return due
 
     def _skip(self, step: int) -> None:
-        """Warn that no checkpoint is saved because the store is slower than checkpoints are due; once for a row of
-        them."""
+        """Warn that a checkpoint is skipped because the previous one is still being uploaded; once in a row."""
         if not self._skipping:
             self._warn(
                 f"no checkpoint after step {step}: the one of step {self._begun} is still being uploaded; "

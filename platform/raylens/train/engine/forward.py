@@ -44,8 +44,7 @@ class SampleLosses(NamedTuple):
 
 
 class Forward(nn.Module):
-    """The towers and what is computed from them; one module, because ZeRO-3 gathers parameters where its forward
-    begins."""
+    """The towers and the computations on them, as one module: ZeRO-3 gathers parameters when its forward begins."""
 
     def __init__(self, model: DualEncoder, config: RunConfig) -> None:
         super().__init__()

@@ -68,8 +68,7 @@ def gradcache_backward(
 
 
 def accumulate_backward(forward: nn.Module, micro_batches: Sequence[MicroBatch], backward: Backward) -> SampleLosses:
-    """Return the loss of each pair, for an objective whose loss is a mean over pairs; ``backward`` receives it in
-    parts."""
+    """Return the loss of each pair where the objective is their mean; ``backward`` receives it in parts."""
     samples = sum(len(micro_batch.ids_bT) for micro_batch in micro_batches)
     losses = []
     for number, micro_batch in enumerate(micro_batches, 1):

@@ -25,8 +25,7 @@ def skip_nonfinite(optimizer: torch.optim.Optimizer, clip_norm: float) -> torch.
 
 
 def _guarded(kind: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
-    """Return a subclass with ``kind`` as its only base: an object can only take a class of the same layout (as Lion
-    has)."""
+    """Return a subclass with ``kind`` as its only base, because an object can only take a class of the same layout."""
 
     class Guarded(kind):  # type: ignore[valid-type, misc]
         clip_norm: float

@@ -148,8 +148,7 @@ class ZeroEngine:
 
 @contextmanager
 def _hidden(package: str) -> Iterator[None]:
-    """Hide a package from imports within the block: DeepSpeed's autotuner would import mlflow, 2 s of a core for
-    nothing."""
+    """Hide a package from imports within the block: DeepSpeed's autotuner would import mlflow, which takes 2 s."""
     absent = package not in sys.modules
     if absent:
         sys.modules[package] = None  # type: ignore[assignment] # an import of it fails, as documented

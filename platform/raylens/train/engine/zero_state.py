@@ -56,8 +56,7 @@ def fragments_of(engine: Any, stage: int, kind: str) -> Iterator[Fragment]:
 
 
 def _place(engine: Any, stage: int, parameter: nn.Parameter) -> tuple[int, Tensor, slice] | None:
-    """Return first element, the optimiser's tensor, and the slice in it; None if another worker has the whole
-    parameter."""
+    """Return first element, optimiser's tensor and slice in it; None if another worker has the whole parameter."""
     optimizer = engine.optimizer
     if stage == 0:
         return 0, parameter, slice(0, parameter.numel())

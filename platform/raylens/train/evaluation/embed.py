@@ -57,8 +57,7 @@ def _part(array: NDArray[np.generic] | None, rows: slice, shape: tuple[int, ...]
 
 
 def embed_pairs(embedder: Embedder, shard: EvalShard) -> tuple[Rows, float, float | None]:
-    """Return both embeddings of each pair, the logarithm of the logit scale, and the bias; or only the loss of each
-    pair."""
+    """Return both embeddings of each pair, the log of the logit scale, and the bias; or only the loss of each pair."""
     scale: list[float] = []
     bias: list[float] = []
 

@@ -50,8 +50,7 @@ class DataWait:
 
     @property
     def data_cores(self) -> float:
-        """Return the average number of data tasks that worked for this worker at a time: its share of the data
-        cores."""
+        """Return the average number of data tasks at a time for this worker: its share of the data cores."""
         return (self.reading + self.decoding) / self.seconds if self.seconds > 0 else 0.0
 
     @property

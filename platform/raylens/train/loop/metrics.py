@@ -40,8 +40,7 @@ class StepMetrics:
     first_batch_seconds: float | None
     """Seconds until the first batch arrived; only in the first record after a start."""
     image_norm: float | None
-    """This field and those up to `memory_bytes` are explained in `TowerStats`; of this worker until they are
-    reduced."""
+    """`TowerStats` explains this field and those up to `memory_bytes`; of this worker until they are reduced."""
     text_norm: float | None
     positive_cosines: tuple[int, ...]
     negative_cosines: tuple[int, ...]
@@ -55,8 +54,7 @@ class StepMetrics:
     teraflops: float | None = None
     """Floating-point operations of the model's towers per second on each worker, in 1e12."""
     mfu: float | None = None
-    """Model FLOPs utilisation: `teraflops` as a share of the GPU's peak rate in bf16; None where that rate is
-    unknown."""
+    """Model FLOPs utilisation: `teraflops` as a share of the GPU's peak rate in bf16; None if it is unknown."""
     paused_seconds: float = 0.0
     """Seconds since the previous record for which training was paused by evaluations and checkpoints."""
 

@@ -53,8 +53,7 @@ def _curve(schedule: ScheduleConfig, step: int, warmup: int, steps: int) -> floa
 
 
 def log_scale_at(objective: ObjectiveConfig, now: TrainingProgress) -> float | None:
-    """Return the logarithm of the scheduled logit scale, half a cosine from its start to its end; None if it is
-    learned."""
+    """Return the log of the scheduled logit scale, half a cosine from its start to its end; None if it is learned."""
     if objective.end_temperature is None:
         return None
     begin, end = math.log(objective.initial_scale), -math.log(objective.end_temperature)

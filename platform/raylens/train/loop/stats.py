@@ -34,8 +34,7 @@ class TowerStats:
     """Mean norm of the image tower's output before normalisation."""
     text_norm: float | None = None
     positive_cosines: tuple[int, ...] = ()
-    """Histogram of the cosines of matching pairs in `BINS` equal bins over [-1, 1]; empty for an objective without
-    pairs."""
+    """Histogram of the cosines of matching pairs in `BINS` equal bins over [-1, 1]; empty without pairs."""
     negative_cosines: tuple[int, ...] = ()
     """Histogram of the cosines of all other pairs."""
     tokens: float = 0.0

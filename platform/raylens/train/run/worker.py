@@ -74,8 +74,7 @@ def _with_workers(spec: WorkerSpec, workers: int) -> WorkerSpec:
 
 
 def _micro_batch(config: RunConfig, forward: Forward, newest: CheckpointManifest | None, device: torch.device) -> int:
-    """Return the configured micro-batch, the one that rounds like the checkpoint's, or the one that fits.
-    Collective."""
+    """Return the configured micro-batch, that of the checkpoint (which rounds alike), or what fits. Collective."""
     if config.scale.micro_batch is not None and config.worker_batch % config.scale.micro_batch == 0:
         return config.scale.micro_batch
     if newest is not None and newest.workers == config.scale.workers:

@@ -69,8 +69,7 @@ def _framed(event: Event) -> bytes:
 
 
 def _histogram(counts: tuple[float, ...]) -> HistogramProto:
-    """Return the histogram from the first bin with a count to the last, with sums as if values were in the middle of
-    bins."""
+    """Return the histogram from the first non-empty bin to the last; sums take values to be in the middle of bins."""
     width = 2.0 / len(counts)
     held = [place for place, count in enumerate(counts) if count]
     places = range(held[0], held[-1] + 1)

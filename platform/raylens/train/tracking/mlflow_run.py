@@ -111,8 +111,7 @@ class MlflowRun:
         return run_id
 
     def _tell_parameters(self, run_id: str) -> None:
-        """Send the parameters that MLflow does not have: a resumed run may have other resources, and MLflow changes
-        none."""
+        """Send the parameters that MLflow does not have: a resumed run may have others, and MLflow changes none."""
         have, entity = self._client.get_run(run_id).data.params, self._mlflow.entities.Param
         settings = {_key(key): value[:VALUE_LENGTH] for key, value in flat(self._run).items()}
         new = [entity(key, value) for key, value in settings.items() if key not in have]

@@ -19,8 +19,7 @@ LARGEST_FILE = 4 << 20
 
 
 class TensorBoard:
-    """Writes into a local store directly; for a bucket, into a temporary folder whose files are uploaded now and
-    then."""
+    """Writes into a local store directly; for a bucket, into a temporary folder that is uploaded regularly."""
 
     name = "tensorboard"
 
