@@ -37,7 +37,7 @@ class Rows:
 
     @classmethod
     def join(cls, parts: Sequence[Self]) -> Self:
-        """Join the rows of all workers in the order of their keys, so that it does not matter which worker had which."""
+        """Join the rows of all workers in the order of their keys, so that it does not matter who had which."""
         keys = list(chain.from_iterable(part.keys for part in parts))
         order = sorted(range(len(keys)), key=keys.__getitem__)
         columns = {name: np.concatenate([part.columns[name] for part in parts])[order] for name in parts[0].columns}
