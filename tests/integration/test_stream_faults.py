@@ -123,7 +123,7 @@ class TestAnObjectThatChanges:
         pack(list(samples(165))[150:], other, per_shard=15)
         with put_back(shards, "000002.tar"):
             shards.write("000002.tar", other.read("000000.tar"))
-            with pytest.raises(ManifestError, match=r"000002\.tar changed.*Put the old shards back"):
+            with pytest.raises(ManifestError, match=r"000002\.tar changed"):
                 train(clean.config, say=quiet)
 
 

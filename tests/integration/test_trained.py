@@ -124,7 +124,7 @@ def test_other_shards_under_the_same_run_are_refused(trained: Trained) -> None:
     shards = open_store(trained.config.data.train[0].uri)
     with put_back(shards, "000003.tar"):
         shards.delete("000003.tar")
-        with pytest.raises(ManifestError, match=r"is not what run .*trained began with: 000003\.tar is gone"):
+        with pytest.raises(ManifestError, match=r"trained began with: 000003\.tar is gone"):
             train(trained.config, say=quiet)
 
 
