@@ -23,9 +23,9 @@ import torch
 from serving_model import captions, jpegs, make_model
 
 from raylens.registry import Encoder, Registry
+from raylens.serve.config import ServeSettings
 from raylens.serve.messages import Embedded, Embeddings, Item, Picture, Text
 from raylens.serve.replica.replica import EncoderReplica
-from raylens.serve.settings import ServeSettings
 
 BATCHES = (1, 16, 64, 256)
 CALLERS, ITEMS, CHECKED = 32, 32, 64

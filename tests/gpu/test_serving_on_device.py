@@ -15,11 +15,10 @@ from raylens.models import DualEncoder
 from raylens.ports import free_port
 from raylens.registry import Bundle, Encoder, Registry
 from raylens.serve import EmbeddingClient, serve_service
-from raylens.serve.config import ServiceConfig
-from raylens.serve.messages import Embedded, Embeddings, Item, Picture, Precision, Text
+from raylens.serve.config import Precision, ServeSettings, ServiceConfig
+from raylens.serve.messages import Embedded, Embeddings, Item, Picture, Text
 from raylens.serve.replica.precision import LEAST_COSINE
 from raylens.serve.replica.replica import EncoderReplica
-from raylens.serve.settings import ServeSettings
 
 TEXTS = [f"a {colour} {thing}" for colour in ("red", "blue", "old") for thing in ("cat", "house", "tree", "dog" * 9)]
 COSINE = {"fp32": 1 - 1e-5, "auto": LEAST_COSINE}

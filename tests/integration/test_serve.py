@@ -27,8 +27,8 @@ from raylens.inputs import CAPTION_TEMPLATES, fill_templates
 from raylens.ports import free_port
 from raylens.registry import Encoder, Registry
 from raylens.serve import AsyncEmbeddingClient, EmbeddingClient, serve_model
+from raylens.serve.deploy.launch import stop
 from raylens.serve.deploy.startup import wait_until_ready
-from raylens.serve.deploy.stop import stop
 from raylens.workloads.cli import app
 from tests.helpers.serving import CAPTIONS, ONE, SETTINGS, Site, picture, random_bundle, site_in, uri
 

@@ -22,7 +22,6 @@ __all__ = [
     "Identity",
     "Item",
     "Picture",
-    "Precision",
     "Refusal",
     "Report",
     "Text",
@@ -31,8 +30,6 @@ __all__ = [
 ]
 
 Tower = Literal["text", "image"]
-Precision = Literal["auto", "fp32", "bf16"]
-"""What towers are asked to compute with; see `raylens.serve.replica.precision.settle`."""
 
 
 @dataclass(frozen=True)

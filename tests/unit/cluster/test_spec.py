@@ -15,7 +15,7 @@ from raylens.cluster.description import ClusterSpec, bytes_of, is_pinned, load_s
 from raylens.config import dump_yaml, load_yaml, validated
 from raylens.errors import ConfigError
 from raylens.workloads.cli.app import app
-from raylens.workloads.submit.service_config import service_for
+from raylens.workloads.submit.kuberay_service import service_for
 from tests.helpers.cluster_examples import FULL, SMALL, specs
 
 

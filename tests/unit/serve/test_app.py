@@ -21,12 +21,12 @@ from raylens.errors import OverloadedError, ServingError
 from raylens.inputs import Preprocess, Tokenizer
 from raylens.models import DualEncoder
 from raylens.registry import Bundle, Encoder, Registry
+from raylens.serve.config import ServeSettings
 from raylens.serve.gateway.app import build_app
 from raylens.serve.gateway.catalogue import Catalogue, Served
 from raylens.serve.gateway.model_router import JoinedModel
 from raylens.serve.messages import Embedder, Embeddings, Item, Refusal
 from raylens.serve.replica.replica import EncoderReplica
-from raylens.serve.settings import ServeSettings
 from raylens.serve.tracing import Origin
 
 WORDS = ["photo", "small", "red", "cat", "an", "old", "blue", "dog", "under", "two", "trees"]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from raylens.registry import Encoder, Registry
-from raylens.serve.api.encodings import encoded, shortened, typed
+from raylens.serve.api.convert import encoded, shortened, typed
 from raylens.serve.replica.replica import EncoderReplica
 from tests.unit.serve.test_app import SETTINGS, call, embed, picture, random_bundle, refused, uri
 

@@ -21,14 +21,14 @@ from hypothesis import strategies as st
 
 from raylens.errors import ConfigError
 from raylens.registry import Registry
+from raylens.serve.config import SecurityConfig, UrlConfig
 from raylens.serve.gateway import keys as keys_module
 from raylens.serve.gateway.app import build_app
-from raylens.serve.gateway.fetch import Fetcher, UrlConfig
+from raylens.serve.gateway.fetch import Fetcher
 from raylens.serve.gateway.keys import KeyRing, new_key
 from raylens.serve.gateway.rate_limit import BURST_SECONDS, Buckets
 from raylens.serve.messages import Failed, Picture
 from raylens.serve.replica.replica import EncoderReplica
-from raylens.serve.security import SecurityConfig
 from tests.unit.serve.test_app import SETTINGS, catalogue_of, picture, random_bundle, refused, uri
 
 

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raylens.errors import UnavailableError
+from raylens.serve.config import ServeSettings
 from raylens.serve.gateway import model_router as joined_module
 from raylens.serve.gateway.model_router import JoinedModel
 from raylens.serve.messages import Description, Embedded, Embeddings, Failed, Identity, Item, Picture, Refusal, Text
-from raylens.serve.settings import ServeSettings
 
 FILES = [Picture(b"a"), Picture(b"b")]
 

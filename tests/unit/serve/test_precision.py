@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from raylens.registry import Encoder
-from raylens.serve.messages import Precision, Tower
+from raylens.serve.config import Precision
+from raylens.serve.messages import Tower
 from raylens.serve.replica import precision as precision_module
 from raylens.serve.replica.precision import LEAST_COSINE, golden_of, settle
 from tests.unit.serve.test_app import random_bundle

@@ -11,12 +11,12 @@ import torch
 
 from raylens.errors import ServingError
 from raylens.registry import Registry, Version
-from raylens.serve.gateway import readiness as readiness_module
+from raylens.serve.config import ServeSettings
+from raylens.serve.gateway import app as app_module
 from raylens.serve.gateway.app import build_app
 from raylens.serve.messages import Embeddings, Text
 from raylens.serve.replica import replica as replica_module
 from raylens.serve.replica.replica import EncoderReplica
-from raylens.serve.settings import ServeSettings
 from tests.unit.serve.test_app import SETTINGS, call, catalogue_of, random_bundle, refused
 
 QUICK = SETTINGS.model_copy(update={"follow_s": 0.02, "overlap_s": 0.02})
@@ -98,12 +98,12 @@ def counted(asked: EncoderReplica, monkeypatch: pytest.MonkeyPatch) -> list[None
 
 def test_readiness_is_asked_once_for_all_who_want_to_know(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     # Two towers, each asked by way of the text and of the image replicas, which are one here.
-    monkeypatch.setattr(readiness_module, "KEPT_S", 3600.0)
+    monkeypatch.setattr(app_module, "KEPT_S", 3600.0)
     asked = replica(registry)
     probes = counted(asked, monkeypatch)
     assert {answer.status_code for answer in asyncio.run(ask_all(asked, 100))} == {200}
     assert len(probes) == 4
-    monkeypatch.setattr(readiness_module, "KEPT_S", -1.0)
+    monkeypatch.setattr(app_module, "KEPT_S", -1.0)
     asyncio.run(ask_all(asked, 1))
     asyncio.run(ask_all(asked, 1))
     assert len(probes) == 12
@@ -143,7 +143,7 @@ def test_a_replica_that_follows_no_more_is_not_healthy(registry: Registry) -> No
 
 def test_a_caller_who_leaves_takes_no_answer_from_the_others(registry: Registry) -> None:
     async def scene() -> None:
-        asked = readiness_module.Readiness([replica(registry).probe], 60.0)
+        asked = app_module.Readiness([replica(registry).probe], 60.0)
         callers = [asyncio.create_task(asked.check()) for _ in range(3)]
         await asyncio.sleep(0)
         callers[0].cancel()

@@ -25,20 +25,18 @@ from raylens.registry import Lineage, Registry, Version
 from raylens.serve import AsyncEmbeddingClient, ServiceConfig
 from raylens.serve.api.responses import Limits
 from raylens.serve.client.codec import LONGEST_PAUSE_S, classify_bodies, embed_bodies, inputs, pause
-from raylens.serve.deploy import holder
+from raylens.serve.deploy import checks
 from raylens.serve.deploy.autoscale import replicas_for_items
-from raylens.serve.deploy.checks import check_port
+from raylens.serve.deploy.checks import check_port, holder_of
 from raylens.serve.deploy.deployments import application
-from raylens.serve.deploy.holder import holder_of
 from raylens.serve.deploy.serve_config import declaration
 from raylens.serve.gateway.app import build_app
 from raylens.serve.gateway.keys import KeyRing
-from raylens.serve.replica.batcher import BULK_PATIENCE_S, Batcher
+from raylens.serve.replica.batcher import BULK_PATIENCE_S, MEMORY, Batcher, Pace
 from raylens.serve.replica.device import Device
-from raylens.serve.replica.pace import MEMORY, Pace
 from raylens.serve.replica.replica import EncoderReplica
 from raylens.workloads.cli.app import app
-from raylens.workloads.services import logical_cpus, service_config
+from raylens.workloads.service_config import logical_cpus, service_config
 from tests.unit.serve.test_app import SETTINGS, catalogue_of, picture, random_bundle
 
 
@@ -134,7 +132,7 @@ def test_a_taken_port_is_told_with_its_holder() -> None:
 def test_where_the_system_tells_nothing_the_message_says_how_to_ask(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(holder, "PROC", tmp_path)
+    monkeypatch.setattr(checks, "PROC", tmp_path)
     with socket.create_server(("127.0.0.1", 0)) as held:
         port = held.getsockname()[1]
         with pytest.raises(ServingError, match=r"stop what holds it \(ss -ltnp shows it\)"):

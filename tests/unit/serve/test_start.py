@@ -15,7 +15,7 @@ from raylens.serve.deploy.environment import environment, options, own_ports
 DRIVER_AND_GATEWAY = (
     "raylens.workloads.cli",
     "raylens.workloads.lines",
-    "raylens.workloads.services",
+    "raylens.workloads.service_config",
     "raylens.cluster.session",
     "raylens.serve.deploy.launch",
     "raylens.serve.gateway.ingress",

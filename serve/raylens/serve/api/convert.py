@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from raylens.serve.api.encodings import encoded, shortened, typed
-from raylens.serve.api.requests import EmbeddingRequest, InputItem, SimilarityRequest
+from raylens.serve.api.requests import EmbeddingRequest, EmbeddingType, EncodingFormat, InputItem, SimilarityRequest
 from raylens.serve.api.responses import (
     ClassificationObject,
     ClassifyResponse,
@@ -24,19 +23,23 @@ from raylens.serve.api.responses import (
     TowerInfo,
     Usage,
 )
+from raylens.serve.config import ServeSettings
 from raylens.serve.messages import Description, Embedded, Embeddings, Failed, Identity, Item, Picture, Text, Tokens
-from raylens.serve.settings import ServeSettings
 
 __all__ = [
     "classify_response",
     "embedding_response",
+    "encoded",
     "is_url",
     "model_info",
+    "shortened",
     "similarity_response",
     "to_item",
     "to_picture",
+    "typed",
 ]
 
+Vector = NDArray[np.float32]
 DATA_URI = re.compile(r"data:image/[a-z0-9.+-]{1,50};base64,", re.IGNORECASE)
 URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 OFF = Failed("url_not_allowed", "URLs are not fetched: send the image itself as 'data:image/png;base64,...'")
@@ -171,3 +174,36 @@ def _usage(answer: Embeddings) -> Usage:
 
 def _item_error(failed: Failed) -> ItemError:
     return ItemError(code=failed.code, message=failed.message)
+
+
+def shortened(vector_D: Vector, dimensions: int | None) -> Vector:
+    """The first components of a vector, brought to unit norm again, ``[K]``."""
+    if dimensions is None:
+        return vector_D
+    # In double precision: the squares of a few tiny components are zero in single, and their norm with them.
+    kept_K = vector_D[:dimensions].astype(np.float64)
+    norm = float(np.linalg.norm(kept_K))
+    return (kept_K / norm if norm > 0 else kept_K).astype(np.float32)
+
+
+def typed(vector_D: Vector, kind: EmbeddingType) -> NDArray[Any]:
+    """A vector in one of the types.
+
+    ``int8`` takes the vector's largest component for 127: compare by cosine, since the factor differs from vector to
+    vector. ``binary`` is the signs, eight to a byte, the first component in the highest bit: compare by Hamming
+    distance.
+    """
+    if kind == "int8":
+        largest = float(np.abs(vector_D).max())
+        small_D: NDArray[np.int8] = np.rint(vector_D * (127 / largest if largest > 0 else 0)).astype(np.int8)
+        return small_D
+    if kind == "binary":
+        return np.packbits(vector_D > 0)
+    return vector_D.astype("<f2" if kind == "float16" else "<f4")
+
+
+def encoded(values: NDArray[Any], encoding: EncodingFormat) -> Any:
+    """As a list of numbers, or as the base64 of its little-endian bytes."""
+    if encoding == "base64":
+        return base64.b64encode(values.tobytes()).decode("ascii")
+    return values.tolist()

@@ -1,8 +1,10 @@
 """What must be true before anything is deployed."""
 
+import contextlib
 import errno
 import socket
 from collections.abc import Mapping
+from pathlib import Path
 
 import ray
 from ray import serve
@@ -11,9 +13,11 @@ from raylens.capacity import Ask, lasting_shortage, placement
 from raylens.config.placement import GROUP_LABEL
 from raylens.errors import ServingError
 from raylens.serve.config import ServiceConfig, TowerConfig
-from raylens.serve.deploy.holder import holder_of
 
-__all__ = ["check_port", "check_ray"]
+__all__ = ["check_port", "check_ray", "holder_of"]
+
+PROC = Path("/proc")
+LISTENS = "0A"
 
 
 def check_ray(config: ServiceConfig) -> None:
@@ -81,3 +85,26 @@ def check_port(host: str, port: int) -> None:
         raise ServingError(
             f"cannot listen on {host} port {port} ({error.strerror or error}): {stop} or choose another with port"
         ) from None
+
+
+def holder_of(port: int) -> str | None:
+    """``process 4711 (haproxy)``, or None where that cannot be seen: another system, or another user's process."""
+    inodes = {f"socket:[{inode}]" for table in ("tcp", "tcp6") for inode in _listening(PROC / "net" / table, port)}
+    if not inodes:
+        return None
+    for process in PROC.iterdir():
+        if not process.name.isdecimal():
+            continue
+        # Processes end while they are looked at, and those of others keep their files to themselves.
+        with contextlib.suppress(OSError):
+            if any(str(file.readlink()) in inodes for file in (process / "fd").iterdir()):
+                return f"process {process.name} ({(process / 'comm').read_text().strip()})"
+    return None
+
+
+def _listening(table: Path, port: int) -> list[str]:
+    try:
+        rows = [line.split() for line in table.read_text().splitlines()[1:]]
+    except OSError:
+        return []
+    return [row[9] for row in rows if row[3] == LISTENS and int(row[1].rpartition(":")[2], 16) == port]

@@ -8,10 +8,9 @@ from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 from ray.serve.schema import LoggingConfig
 
 from raylens.registry import Version
-from raylens.serve.config import ModelConfig, ServiceConfig, TowerConfig
+from raylens.serve.config import ModelConfig, ServeSettings, ServiceConfig, TowerConfig
 from raylens.serve.deploy.environment import options
 from raylens.serve.messages import Tower
-from raylens.serve.settings import ServeSettings
 
 __all__ = ["LOGGING", "application"]
 

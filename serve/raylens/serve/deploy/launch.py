@@ -12,20 +12,21 @@ from ray import serve
 
 from raylens.capacity import placement
 from raylens.config import validated
+from raylens.errors import ServingError
 from raylens.registry import Registry, Version
-from raylens.serve.config import ServiceConfig
+from raylens.serve.config import Precision, ServeSettings, ServiceConfig
 from raylens.serve.deploy.checks import check_port, check_ray
 from raylens.serve.deploy.deployments import LOGGING, application
 from raylens.serve.deploy.environment import options
 from raylens.serve.deploy.startup import base_url, wait_until_ready
-from raylens.serve.deploy.stop import controller_lives, stop
 from raylens.serve.gateway.keys import KeyRing
-from raylens.serve.messages import Precision
-from raylens.serve.settings import ServeSettings
 
-__all__ = ["RunningService", "serve_model", "serve_service"]
+__all__ = ["RunningService", "serve_model", "serve_service", "stop"]
 
 APP = "raylens"
+POLL_S = 0.1
+STOP_TIMEOUT_S = 30.0
+CONTROLLER = {"name": "SERVE_CONTROLLER_ACTOR", "namespace": "serve"}
 LOOK_S = 0.02
 
 
@@ -181,3 +182,45 @@ def _start(config: ServiceConfig, inherited: Mapping[str, str]) -> None:
         logging_config=LOGGING,
         controller_options=options(config, inherited) or None,
     )
+
+
+def stop(app: str, host: str, port: int) -> None:
+    """Stop the application and Ray Serve.
+
+    Raises:
+        ServingError: something is left, on the cluster or at the port.
+    """
+    if app in serve.status().applications:
+        # First, while the proxy still stands: `serve.shutdown` would cut the connections of begun requests.
+        serve.delete(app)
+    if controller_lives():
+        # Without waiting: a call that the controller's end cuts off makes Ray print that the call has failed.
+        ray.get(ray.get_actor(**CONTROLLER).graceful_shutdown.remote(wait=False))
+        _until(lambda: not controller_lives(), "Ray Serve's controller still runs after the shutdown: restart Ray")
+    serve.shutdown()  # only forgets the connection to the controller
+    _until(lambda: _free(host, port), f"port {port} is still held after the shutdown: ss -ltnp shows by what")
+
+
+def _until(condition: Callable[[], bool], complaint: str) -> None:
+    deadline = time.monotonic() + STOP_TIMEOUT_S
+    while not condition():
+        if time.monotonic() > deadline:
+            raise ServingError(complaint)
+        time.sleep(POLL_S)
+
+
+def controller_lives() -> bool:
+    """Is Ray Serve there, or about to be?"""
+    try:
+        ray.get_actor(**CONTROLLER)
+    except ValueError:
+        return False
+    return True
+
+
+def _free(host: str, port: int) -> bool:
+    try:
+        check_port(host, port)
+    except ServingError:
+        return False
+    return True

@@ -1,8 +1,9 @@
 """The HTTP side: routes and limits, over whatever the models of a catalogue embed with."""
 
 import asyncio
+import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,7 +12,6 @@ from starlette.middleware.cors import CORSMiddleware
 
 from raylens.errors import ConfigError
 from raylens.inputs import CAPTION_TEMPLATES, check_class_names, fill_templates
-from raylens.serve.api.bodies import read_body, read_embedding_request
 from raylens.serve.api.convert import (
     classify_response,
     embedding_response,
@@ -23,23 +23,24 @@ from raylens.serve.api.convert import (
 )
 from raylens.serve.api.errors import RefusedError, add_handlers
 from raylens.serve.api.openapi import describe, describe_app
+from raylens.serve.api.request_body import read_body, read_embedding_request
 from raylens.serve.api.requests import ClassifyRequest, EmbeddingRequest, InputItem, SimilarityRequest
 from raylens.serve.api.responses import Answer, ModelList, json_of
+from raylens.serve.config import SecurityConfig, ServeSettings
+from raylens.serve.gateway.auth import Guard
 from raylens.serve.gateway.catalogue import Catalogue, Chosen
 from raylens.serve.gateway.fetch import Allowance, Fetcher
-from raylens.serve.gateway.guard import Guard
 from raylens.serve.gateway.keys import KeyRing
-from raylens.serve.gateway.readiness import Readiness
 from raylens.serve.gateway.telemetry import Telemetry
 from raylens.serve.messages import Embeddings, Failed, Item, Picture
-from raylens.serve.security import SecurityConfig
-from raylens.serve.settings import ServeSettings
 
-__all__ = ["build_app"]
+__all__ = ["Readiness", "build_app"]
 
 JSON = "application/json"
 NUMBERS_AT_ONCE = 16_384
 """Of an answer that is encoded in the event loop: a few milliseconds."""
+KEPT_S = 1.0
+"""For which an answer, good or bad, is given again."""
 
 
 def build_app(
@@ -85,6 +86,41 @@ def build_app(
     describe_app(app, keyed=keys is not None)
     app.add_middleware(Guard, security=security, keys=keys, telemetry=api.telemetry, answers_with_id=answers_with_id)
     return app
+
+
+class Readiness:
+    """Probes of all models, at most one after the other and with a pause in between.
+
+    Args:
+        probes: each raises what is wrong.
+        timeout_s: for all of them together.
+    """
+
+    def __init__(self, probes: Sequence[Callable[[], Awaitable[object]]], timeout_s: float) -> None:
+        self._probes, self._timeout_s = probes, timeout_s
+        self._asking: asyncio.Task[None] | None = None
+        self._known: Exception | None = None
+        self._until = -1.0
+
+    async def check(self) -> None:
+        """Raises what a probe raised less than a second ago, or raises now; `TimeoutError` if one does not end."""
+        if self._asking is None and time.monotonic() > self._until:
+            self._asking = asyncio.create_task(self._ask())
+        if self._asking is not None:
+            await asyncio.shield(self._asking)  # which others wait for too
+        if self._known is not None:
+            raise self._known.with_traceback(None)
+
+    async def _ask(self) -> None:
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await asyncio.gather(*(probe() for probe in self._probes))
+            self._known = None
+        except Exception as error:  # noqa: BLE001 (raised by `check`, to each who asks)
+            self._known = error
+        finally:
+            self._until = time.monotonic() + KEPT_S
+            self._asking = None
 
 
 class _Api:

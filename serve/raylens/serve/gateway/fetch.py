@@ -8,16 +8,14 @@ import asyncio
 import ipaddress
 import socket
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Annotated
 from urllib.parse import urljoin
 
 import httpx
-from pydantic import Field
 
-from raylens.config import Node
+from raylens.serve.config import UrlConfig
 from raylens.serve.messages import Failed, Picture
 
-__all__ = ["Allowance", "Fetcher", "UrlConfig"]
+__all__ = ["Allowance", "Fetcher"]
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
@@ -25,27 +23,6 @@ REDIRECTS = frozenset({301, 302, 303, 307, 308})
 PORTS = {"http": 80, "https": 443}
 # Addresses that stand for IPv4 ones, which a gateway on the way may be led to.
 EMBEDDING = tuple(map(ipaddress.ip_network, ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32", "::/96")))
-
-
-class UrlConfig(Node):
-    """Whether and from where images are fetched."""
-
-    hosts: tuple[str, ...] = ()
-    """``images.example.org``, ``*.example.org`` for what is under it, ``*`` for all; with ``:port`` another port than
-    the usual one. Empty, nothing is fetched."""
-    http: bool = False
-    """``http://`` as well: what comes may have been changed on the way."""
-    private: bool = False
-    """The hosts may have addresses of a private network. With ``*`` everything that this machine reaches is open."""
-    max_bytes: Annotated[int, Field(gt=0)] = 16 * 2**20
-    """Of one image."""
-    max_total_bytes: Annotated[int, Field(gt=0)] = 64 * 2**20
-    """Of all images of a request: a body of some kilobytes may name two thousand."""
-    timeout_s: Annotated[float, Field(gt=0)] = 10.0
-    """For one image, redirects included."""
-    max_redirects: Annotated[int, Field(ge=0)] = 3
-    at_once: Annotated[int, Field(gt=0)] = 32
-    """Fetches that a gateway has under way."""
 
 
 class Allowance:

@@ -12,13 +12,12 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
 from raylens.errors import OverloadedError, UnavailableError
+from raylens.serve.config import SecurityConfig, ServeSettings
 from raylens.serve.gateway.app import build_app
 from raylens.serve.gateway.catalogue import Catalogue, Served
 from raylens.serve.gateway.circuit_breaker import Breather
 from raylens.serve.gateway.model_router import JoinedModel
 from raylens.serve.messages import Description, Embeddings, Item, Refusal
-from raylens.serve.security import SecurityConfig
-from raylens.serve.settings import ServeSettings
 from raylens.serve.tracing import origin
 
 __all__ = ["Gateway", "HandleEmbedder", "Ingress"]

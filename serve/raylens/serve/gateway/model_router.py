@@ -7,13 +7,15 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from raylens.errors import ServingError, UnavailableError
 from raylens.serve.api.errors import RefusedError
-from raylens.serve.gateway.classifier import Classifier
+from raylens.serve.config import ServeSettings
 from raylens.serve.messages import (
     Description,
     Embedded,
@@ -27,15 +29,45 @@ from raylens.serve.messages import (
     Report,
     Text,
 )
-from raylens.serve.settings import ServeSettings
 
-__all__ = ["JoinedModel", "accepted"]
+__all__ = ["Classifier", "JoinedModel"]
 
-Probabilities = NDArray[np.float32]
+Vectors = NDArray[np.float32]
 Prompts = tuple[tuple[str, ...], ...]
 SWAP_PATIENCE_S = 20.0
 """For the replicas of both towers to have a version in common, while they go over to another one."""
 PAUSE_S = 0.05
+SMALLEST = np.float32(1e-12)
+"""What a norm is taken for at least, as in torch's ``normalize``."""
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """Unit vectors of the classes and the scale that turns cosines into logits."""
+
+    class_CD: Vectors
+    logit_scale: float
+
+    @classmethod
+    def build(cls, prompts: Sequence[Sequence[str]], vectors: Sequence[Vectors], logit_scale: float) -> Self:
+        """Average each class's prompt embeddings and normalise again (Radford et al. 2021, section 3.1.4).
+
+        Args:
+            prompts: for each of ``C`` classes its prompts.
+            vectors: the prompts' unit vectors ``[D]``, class after class.
+            logit_scale: the scale the model learned, not its logarithm.
+        """
+        ends = np.cumsum([len(of_class) for of_class in prompts])[:-1]
+        mean_CD = np.stack([part_PD.mean(axis=0) for part_PD in np.split(np.stack(vectors), ends)])
+        norm_C1 = np.maximum(np.linalg.norm(mean_CD, axis=1, keepdims=True), SMALLEST)
+        return cls(mean_CD / norm_C1, logit_scale)
+
+    def probabilities(self, image_D: Vectors) -> Vectors:
+        """The probabilities ``[C]`` of the classes for a unit image embedding ``[D]``."""
+        logit_C = np.float32(self.logit_scale) * (self.class_CD @ image_D)
+        weight_C = np.exp(logit_C - logit_C.max())
+        probability_C: Vectors = weight_C / weight_C.sum()
+        return probability_C
 
 
 class JoinedModel:
@@ -120,7 +152,7 @@ class JoinedModel:
 
     async def classify(
         self, images: Sequence[Picture | Failed], prompts: Sequence[Sequence[str]], *, bulk: bool = False
-    ) -> tuple[Identity, list[Probabilities | Failed]]:
+    ) -> tuple[Identity, list[Vectors | Failed]]:
         """For each image probabilities ``[C]``, from each class's prompts and the scale that the model learned.
 
         Raises:
@@ -165,5 +197,5 @@ def _classifier(prompts: Prompts, answer: Embeddings) -> Classifier:
     return Classifier.build(prompts, vectors, answer.model.logit_scale)
 
 
-def _probabilities(classifier: Classifier, result: Embedded | Failed) -> Probabilities | Failed:
+def _probabilities(classifier: Classifier, result: Embedded | Failed) -> Vectors | Failed:
     return result if isinstance(result, Failed) else classifier.probabilities(result.vector_D)

@@ -3,6 +3,7 @@
 import asyncio
 import heapq
 import math
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,15 +13,16 @@ from typing import Generic, TypeVar
 from raylens.errors import OverloadedError, ServingError
 from raylens.serve.histograms import Meter
 from raylens.serve.replica.device import Device
-from raylens.serve.replica.pace import Pace
 
-__all__ = ["Batcher", "Places"]
+__all__ = ["Batcher", "Pace", "Places"]
 
 InT = TypeVar("InT")
 OutT = TypeVar("OutT")
 
 BULK_PATIENCE_S = 5.0
 """After it a bulk item goes with the others: under a steady load it would never have its turn."""
+MEMORY = 64
+"""Items after which another batch has half of the weight, if it has as many."""
 
 
 @dataclass(eq=False, frozen=True)
@@ -33,6 +35,35 @@ class _Waiting(Generic[InT, OutT]):
     """On the clock of `time.monotonic`; a bulk item stands behind all others until then."""
     since: float
     """On the clock of `time.perf_counter`."""
+
+
+class Pace:
+    """The mean over all items at first, then over about the last `MEMORY` of them; for any thread.
+
+    It counts items and not batches: what comes alone takes several times as long as its share of a batch would, and a
+    first lone item on a busy machine must not speak for a crowd.
+
+    Args:
+        least: items of which nothing is concluded.
+    """
+
+    def __init__(self, least: int) -> None:
+        self._least = least
+        self._lock = threading.Lock()
+        self._items = 0
+        self._each = 0.0
+
+    def add(self, items: int, seconds: float) -> None:
+        """Count a batch."""
+        with self._lock:
+            self._items += items
+            weight = items / min(self._items, MEMORY + items)
+            self._each += weight * (seconds / items - self._each)
+
+    @property
+    def seconds(self) -> float:
+        """Of an item; 0 while too little is known."""
+        return self._each if self._items >= self._least else 0.0
 
 
 class Batcher(Generic[InT, OutT]):

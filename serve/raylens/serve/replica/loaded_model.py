@@ -8,23 +8,12 @@ from functools import partial
 
 from raylens.errors import ServingError
 from raylens.registry import Encoder, Version
+from raylens.serve.config import Precision, ServeSettings
 from raylens.serve.histograms import Meter
-from raylens.serve.messages import (
-    Description,
-    Embedded,
-    Failed,
-    Identity,
-    Item,
-    Picture,
-    Precision,
-    Text,
-    Tokens,
-    Tower,
-)
+from raylens.serve.messages import Description, Embedded, Failed, Identity, Item, Picture, Text, Tokens, Tower
 from raylens.serve.replica.device import Device
 from raylens.serve.replica.precision import LEAST_COSINE, Golden, golden_of, settle
 from raylens.serve.replica.towers import ImageTower, TextTower
-from raylens.serve.settings import ServeSettings
 
 __all__ = ["Loaded"]
 

@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from raylens.registry import Encoder
-from raylens.serve.messages import Condition, Precision, Tower
+from raylens.serve.config import Precision
+from raylens.serve.messages import Condition, Tower
 
 __all__ = ["Golden", "golden_of", "settle"]
 

@@ -14,11 +14,11 @@ import torch
 
 from raylens.errors import OverloadedError, RaylensError, ServingError
 from raylens.registry import Registry
+from raylens.serve.config import Precision, ServeSettings
 from raylens.serve.histograms import Meter
-from raylens.serve.messages import Description, Embeddings, Item, Precision, Refusal, Report, Tower
+from raylens.serve.messages import Description, Embeddings, Item, Refusal, Report, Tower
 from raylens.serve.replica.device import Device
 from raylens.serve.replica.loaded_model import Loaded
-from raylens.serve.settings import ServeSettings
 from raylens.serve.tracing import Origin, request_id, working_for
 from raylens.serve.tracing import origin as current_origin
 

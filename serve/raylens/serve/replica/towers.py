@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from raylens.errors import InputError
 from raylens.registry import Encoder
+from raylens.serve.config import ServeSettings
 from raylens.serve.histograms import Meter
 from raylens.serve.messages import Embedded, Failed, Picture, Text, Tokens
 from raylens.serve.replica.batcher import Batcher, Places
 from raylens.serve.replica.cache import EmbeddingCache
 from raylens.serve.replica.device import Device
-from raylens.serve.settings import ServeSettings
 from raylens.serve.tracing import request_id
 
 __all__ = ["ImageTower", "TextTower", "TowerQueue"]

@@ -113,7 +113,7 @@ def kuberay(
     """
     from raylens.cluster.description import load_spec
     from raylens.cluster.kuberay import render, to_yaml
-    from raylens.workloads.submit.service_config import service_for
+    from raylens.workloads.submit.kuberay_service import service_for
 
     spec = load_spec(file)
     kinds = _kinds(kind, bool(command), serve_config, everything=out is not None)

@@ -69,7 +69,7 @@ def run(
 
     lines = Lines()
     from raylens.serve.deploy.environment import environment, own_ports
-    from raylens.workloads.services import logical_cpus, service_config
+    from raylens.workloads.service_config import logical_cpus, service_config
 
     settings = service_config(
         config, models, changes, registry=registry, host=host, port=port, replicas=replicas, keys=keys
@@ -112,7 +112,7 @@ def build(
         raylens serve build pets@prod --registry s3://models --replicas 2:8 --host 0.0.0.0 --out service.yaml
     """
     from raylens.serve.deploy.serve_config import declaration
-    from raylens.workloads.services import service_config
+    from raylens.workloads.service_config import service_config
 
     if out is not None:
         check_file(out, "--out")
@@ -141,7 +141,7 @@ def deploy(
     """
     from raylens.cluster.contexts import profile_of
     from raylens.cluster.jobs.api import Jobs
-    from raylens.workloads.submit.services import deploy as bring
+    from raylens.workloads.submit.deploy_service import deploy as bring
 
     with Jobs(*profile_of(cluster)) as jobs:
         url = bring(jobs, file, timeout, lambda text: typer.echo(text, err=True))
@@ -153,7 +153,7 @@ def undeploy(cluster: ClusterName = None) -> None:
     """End what a cluster serves."""
     from raylens.cluster.contexts import profile_of
     from raylens.cluster.jobs.api import Jobs
-    from raylens.workloads.submit.services import undeploy as end
+    from raylens.workloads.submit.deploy_service import undeploy as end
 
     with Jobs(*profile_of(cluster)) as jobs:
         end(jobs)

@@ -10,7 +10,7 @@ from raylens.cluster.secret_scan import check_text
 from raylens.errors import ConfigError
 from raylens.serve.config import ServiceConfig
 from raylens.serve.deploy.serve_config import declaration
-from raylens.workloads.services import service_config
+from raylens.workloads.service_config import service_config
 
 __all__ = ["service_for"]
 

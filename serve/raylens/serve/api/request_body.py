@@ -12,7 +12,7 @@ from python_multipart.multipart import Field, File
 
 from raylens.serve.api.errors import RefusedError, complaint
 from raylens.serve.api.requests import EmbeddingRequest
-from raylens.serve.settings import ServeSettings
+from raylens.serve.config import ServeSettings
 
 __all__ = ["read_body", "read_embedding_request"]
 

@@ -9,10 +9,10 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from raylens.serve.api.errors import RefusedError, error_response
+from raylens.serve.config import SecurityConfig
 from raylens.serve.gateway.keys import Caller, KeyRing
 from raylens.serve.gateway.rate_limit import Buckets
 from raylens.serve.gateway.telemetry import Telemetry
-from raylens.serve.security import SecurityConfig
 from raylens.serve.tracing import Origin, working_for
 
 __all__ = ["OPEN", "Guard", "Purse"]
