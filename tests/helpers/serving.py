@@ -27,7 +27,7 @@ from raylens.serve.gateway.keys import new_key
 from tests.shared_ray import SHARED
 
 SETTINGS = ServeSettings(
-    max_body_bytes=2_000_000, max_pixels=1_000_000, follow_s=0.5, overlap_s=3.0, startup_timeout_s=180
+    max_body_bytes=2_000_000, max_pixels=1_000_000, follow_interval_s=0.5, overlap_s=3.0, startup_timeout_s=180
 )
 ONE = {"min_replicas": 1, "max_replicas": 1, "cpus": 0.5}
 TWO = {"min_replicas": 2, "max_replicas": 2, "cpus": 0.5}

@@ -95,7 +95,7 @@ class ServeSettings(Node):
     body_timeout_s: Seconds = 30.0
     """For the whole body to arrive: a caller that sends a byte now and then holds a place for no longer."""
 
-    follow_s: Seconds = 5.0
+    follow_interval_s: Seconds = 5.0
     """How often a replica looks where its alias points."""
     overlap_s: Seconds = 30.0
     """How long a replica still answers with the version before, where a request asks for that one."""
@@ -137,7 +137,7 @@ class UrlConfig(Node):
     timeout_s: Annotated[float, Field(gt=0)] = 10.0
     """For one image, redirects included."""
     max_redirects: Annotated[int, Field(ge=0)] = 3
-    at_once: Annotated[int, Field(gt=0)] = 32
+    max_concurrency: Annotated[int, Field(gt=0)] = 32
     """Fetches that a gateway has under way."""
 
 
@@ -181,7 +181,7 @@ class ServiceConfig(Node):
                 )
         return self
 
-    def with_absolute_places(self) -> Self:
+    def with_absolute_paths(self) -> Self:
         """The same for processes with another working folder: Ray's, and those of other machines."""
         keys = self.security.keys
         security = self.security.model_copy(update={"keys": keys and _absolute(keys)})

@@ -5,7 +5,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Literal, Self
 
-__all__ = ["BOUNDS", "SECONDS", "Measure", "Meter", "Tally"]
+__all__ = ["BOUNDS", "SECONDS", "Histogram", "Measure", "Meter"]
 
 Measure = Literal["prepare", "queue", "compute", "batch"]
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -19,7 +19,7 @@ BOUNDS: dict[Measure, Sequence[float]] = {
 a batch."""
 
 
-class Tally:
+class Histogram:
     """How many values were at most each bound, the rest, and the sum of all."""
 
     def __init__(self, bounds: Sequence[float]) -> None:
@@ -43,17 +43,17 @@ class Meter:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._tallies: dict[Measure, Tally] = {}
+        self._histograms: dict[Measure, Histogram] = {}
 
     def add(self, measure: Measure, *values: float) -> None:
         """Count values."""
         with self._lock:
-            tally = self._tallies.setdefault(measure, Tally(BOUNDS[measure]))
+            histogram = self._histograms.setdefault(measure, Histogram(BOUNDS[measure]))
             for value in values:
-                tally.add(value)
+                histogram.add(value)
 
-    def drain(self) -> dict[Measure, Tally]:
+    def drain(self) -> dict[Measure, Histogram]:
         """What was counted since the last call: each value is told once."""
         with self._lock:
-            told, self._tallies = self._tallies, {}
+            told, self._histograms = self._histograms, {}
         return told

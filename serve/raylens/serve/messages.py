@@ -10,23 +10,23 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from raylens.serve.histograms import Measure, Tally
+from raylens.serve.histograms import Histogram, Measure
 
 __all__ = [
-    "Condition",
     "Description",
     "Embedded",
     "Embedder",
     "Embeddings",
     "Failed",
-    "Identity",
+    "ImageFile",
     "Item",
-    "Picture",
+    "ModelIdentity",
     "Refusal",
-    "Report",
+    "ReplicaReport",
     "Text",
     "Tokens",
     "Tower",
+    "TowerPrecision",
 ]
 
 Tower = Literal["text", "image"]
@@ -47,7 +47,7 @@ class Tokens:
 
 
 @dataclass(frozen=True)
-class Picture:
+class ImageFile:
     """An image file to embed."""
 
     file: bytes
@@ -61,7 +61,7 @@ class Failed:
     message: str
 
 
-Item = Text | Tokens | Picture | Failed
+Item = Text | Tokens | ImageFile | Failed
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Embedded:
 
 
 @dataclass(frozen=True)
-class Identity:
+class ModelIdentity:
     """The model that a replica serves. Vectors of two digests are not of one space."""
 
     name: str
@@ -95,7 +95,7 @@ class Identity:
 
 
 @dataclass(frozen=True)
-class Condition:
+class TowerPrecision:
     """How a replica computes one tower."""
 
     precision: Literal["fp32", "bf16"]
@@ -107,19 +107,19 @@ class Condition:
 class Description:
     """What a replica serves, and how."""
 
-    identity: Identity
-    towers: Mapping[Tower, Condition]
+    identity: ModelIdentity
+    towers: Mapping[Tower, TowerPrecision]
 
 
 @dataclass(frozen=True)
-class Report:
+class ReplicaReport:
     """What a replica has done since it last answered, and what it has to do. Goes along with an answer."""
 
     replica: str
     """Its machine and process."""
     queued: Mapping[Tower, int]
     """Items that wait or are computed."""
-    measured: Mapping[tuple[Tower, Measure], Tally]
+    measured: Mapping[tuple[Tower, Measure], Histogram]
 
 
 @dataclass(frozen=True)
@@ -129,25 +129,25 @@ class Refusal:
     code: Literal["overloaded", "other_version", "not_ready"]
     message: str
     retry_after_s: float = 1.0
-    report: Report | None = None
+    report: ReplicaReport | None = None
 
 
 @dataclass(frozen=True)
 class Embeddings:
     """Results in the order of the items, and the model they come from."""
 
-    model: Identity
+    model: ModelIdentity
     results: Sequence[Embedded | Failed]
-    report: Report | None = None
+    report: ReplicaReport | None = None
 
 
 class Embedder(Protocol):
     """What the HTTP side needs of the replicas of a tower."""
 
     async def embed(
-        self, items: Sequence[Item], wanted: str | None = None, *, bulk: bool = False
+        self, items: Sequence[Item], digest: str | None = None, *, bulk: bool = False
     ) -> Embeddings | Refusal:
-        """Embed items, each for itself, with the current version, or the one of the digest ``wanted``."""
+        """Embed items, each for itself, with the current version, or the version of that ``digest``."""
         ...
 
     async def describe(self) -> Description:

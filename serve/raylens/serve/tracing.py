@@ -13,14 +13,14 @@ from opentelemetry import trace
 from opentelemetry.trace import Span, SpanKind
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-__all__ = ["Origin", "origin", "request_id", "working_for"]
+__all__ = ["RequestContext", "request_context", "request_id", "request_span"]
 
 W3C = TraceContextTextMapPropagator()
 _REQUEST: ContextVar[str] = ContextVar("raylens_request", default="-")
 
 
 @dataclass(frozen=True)
-class Origin:
+class RequestContext:
     """Travels with a request."""
 
     request: str = "-"
@@ -33,15 +33,15 @@ def request_id() -> str:
     return _REQUEST.get()
 
 
-def origin() -> Origin:
+def request_context() -> RequestContext:
     """Of the request that this task works for, for those that work for it elsewhere."""
     carrier: dict[str, str] = {}
     W3C.inject(carrier)
-    return Origin(_REQUEST.get(), carrier)
+    return RequestContext(_REQUEST.get(), carrier)
 
 
 @contextlib.contextmanager
-def working_for(given: Origin, name: str, attributes: Mapping[str, str | int]) -> Iterator[Span]:
+def request_span(given: RequestContext, name: str, attributes: Mapping[str, str | int]) -> Iterator[Span]:
     """A span of what is done inside for a request, whose id is in the log meanwhile."""
     token = _REQUEST.set(given.request)
     # A span that is there already is nearer than the sender's: our own, or Ray Serve's where it traces.

@@ -23,11 +23,11 @@ from raylens.models import DualEncoder
 from raylens.registry import Bundle, Encoder, Registry
 from raylens.serve.config import ServeSettings
 from raylens.serve.gateway.app import build_app
-from raylens.serve.gateway.catalogue import Catalogue, Served
-from raylens.serve.gateway.model_router import JoinedModel
+from raylens.serve.gateway.catalogue import Catalogue, ServedModel
+from raylens.serve.gateway.model_router import ModelRouter
 from raylens.serve.messages import Embedder, Embeddings, Item, Refusal
 from raylens.serve.replica.replica import EncoderReplica
-from raylens.serve.tracing import Origin
+from raylens.serve.tracing import RequestContext
 
 WORDS = ["photo", "small", "red", "cat", "an", "old", "blue", "dog", "under", "two", "trees"]
 SETTINGS = ServeSettings(
@@ -83,7 +83,7 @@ def replica(registry: Path) -> EncoderReplica:
 
 def catalogue_of(backend: Embedder, settings: ServeSettings = SETTINGS) -> Catalogue:
     """One set of replicas for both towers."""
-    return Catalogue([Served("tiny@1", JoinedModel(backend, backend, settings))])
+    return Catalogue([ServedModel("tiny@1", ModelRouter(backend, backend, settings))])
 
 
 def call(
@@ -351,12 +351,17 @@ class Broken(EncoderReplica):
     fault: Exception | None = None
 
     async def embed(
-        self, items: Sequence[Item], wanted: str | None = None, *, bulk: bool = False, origin: Origin | None = None
+        self,
+        items: Sequence[Item],
+        digest: str | None = None,
+        *,
+        bulk: bool = False,
+        context: RequestContext | None = None,
     ) -> Embeddings | Refusal:
         if self.fault is not None:
             raise self.fault
         await asyncio.sleep(3600)
-        return await super().embed(items, wanted, bulk=bulk, origin=origin)
+        return await super().embed(items, digest, bulk=bulk, context=context)
 
 
 @pytest.mark.parametrize(

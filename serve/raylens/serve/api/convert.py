@@ -24,7 +24,17 @@ from raylens.serve.api.responses import (
     Usage,
 )
 from raylens.serve.config import ServeSettings
-from raylens.serve.messages import Description, Embedded, Embeddings, Failed, Identity, Item, Picture, Text, Tokens
+from raylens.serve.messages import (
+    Description,
+    Embedded,
+    Embeddings,
+    Failed,
+    ImageFile,
+    Item,
+    ModelIdentity,
+    Text,
+    Tokens,
+)
 
 __all__ = [
     "classify_response",
@@ -34,8 +44,8 @@ __all__ = [
     "model_info",
     "shortened",
     "similarity_response",
+    "to_image_file",
     "to_item",
-    "to_picture",
     "typed",
 ]
 
@@ -48,7 +58,7 @@ OFF = Failed("url_not_allowed", "URLs are not fetched: send the image itself as 
 def to_item(item: InputItem, max_text_chars: int) -> Item:
     """An input to what a replica embeds; what cannot be is already failed here, alone."""
     if item.image is not None:
-        return to_picture(item.image)
+        return to_image_file(item.image)
     if item.tokens is not None:
         return Tokens(item.tokens)
     text = item.text or ""
@@ -62,7 +72,7 @@ def is_url(uri: str) -> bool:
     return URL.match(uri) is not None
 
 
-def to_picture(uri: str) -> Picture | Failed:
+def to_image_file(uri: str) -> ImageFile | Failed:
     """A data URI to the file in it."""
     if is_url(uri):
         return OFF
@@ -70,7 +80,7 @@ def to_picture(uri: str) -> Picture | Failed:
     if head is None:
         return Failed("invalid_image", "an image must be a data URI such as 'data:image/png;base64,...'")
     try:
-        return Picture(base64.b64decode(uri[head.end() :], validate=True))
+        return ImageFile(base64.b64decode(uri[head.end() :], validate=True))
     except (binascii.Error, ValueError) as error:
         return Failed("invalid_image", f"the data URI's base64 cannot be decoded: {error}")
 
@@ -127,7 +137,7 @@ def _ranked(
 
 
 def classify_response(
-    model: Identity, results: Sequence[NDArray[np.float32] | Failed], classes: Sequence[str]
+    model: ModelIdentity, results: Sequence[NDArray[np.float32] | Failed], classes: Sequence[str]
 ) -> ClassifyResponse:
     """Probabilities ``[C]`` to the body of the answer."""
     return ClassifyResponse(
@@ -163,7 +173,7 @@ def model_info(of_towers: Sequence[Description], settings: ServeSettings) -> Mod
     )
 
 
-def _named(model: Identity) -> dict[str, Any]:
+def _named(model: ModelIdentity) -> dict[str, Any]:
     return {"model": model.name, "version": model.number, "space": model.digest}
 
 

@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect
 from raylens.errors import OverloadedError, RaylensError, ServingError, UnavailableError
 from raylens.serve.api.requests import InputItem
 
-__all__ = ["RefusedError", "add_handlers", "complaint", "error_response"]
+__all__ = ["RefusedError", "add_handlers", "error_response", "to_refused_error"]
 
 logger = logging.getLogger("ray.serve")
 
@@ -45,7 +45,7 @@ class RefusedError(ServingError):
         self.retry_after_s = retry_after_s
 
 
-def complaint(error: ValidationError, body: type[BaseModel]) -> RefusedError:
+def to_refused_error(error: ValidationError, body: type[BaseModel]) -> RefusedError:
     """The first thing that is wrong with a body, in a sentence."""
     first = error.errors(include_url=False)[0]
     path = ".".join(str(part) for part in first["loc"])

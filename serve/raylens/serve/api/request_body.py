@@ -10,7 +10,7 @@ from python_multipart import create_form_parser
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import Field, File
 
-from raylens.serve.api.errors import RefusedError, complaint
+from raylens.serve.api.errors import RefusedError, to_refused_error
 from raylens.serve.api.requests import EmbeddingRequest
 from raylens.serve.config import ServeSettings
 
@@ -19,7 +19,7 @@ __all__ = ["read_body", "read_embedding_request"]
 BodyT = TypeVar("BodyT", bound=BaseModel)
 ITEMS = ("input", "image", "text")
 NUMBERS = ("dimensions",)
-OPTIONS = 20
+MAX_OPTIONS = 20
 """Parts of a form beside its items."""
 
 
@@ -32,7 +32,7 @@ async def read_body(request: Request, kind: type[BodyT], settings: ServeSettings
     try:
         return kind.model_validate_json(await _read(request, settings))
     except ValidationError as error:
-        raise complaint(error, kind) from None
+        raise to_refused_error(error, kind) from None
 
 
 async def read_embedding_request(request: Request, settings: ServeSettings) -> EmbeddingRequest:
@@ -52,7 +52,7 @@ async def read_embedding_request(request: Request, settings: ServeSettings) -> E
     try:
         return EmbeddingRequest.model_validate(fields)
     except ValidationError as error:
-        raise complaint(error, EmbeddingRequest) from None
+        raise to_refused_error(error, EmbeddingRequest) from None
 
 
 async def _form(request: Request, settings: ServeSettings) -> dict[str, Any]:
@@ -61,7 +61,7 @@ async def _form(request: Request, settings: ServeSettings) -> dict[str, Any]:
     parts: list[Field | File] = []
 
     def take(part: Field | File) -> None:
-        if len(parts) == settings.max_items + OPTIONS:
+        if len(parts) == settings.max_items + MAX_OPTIONS:
             raise RefusedError(
                 f"the form has more than {settings.max_items} parts", code="too_many_items", param="input"
             )

@@ -19,7 +19,7 @@ __all__ = [
     "SimilarityResponse",
     "TowerInfo",
     "Usage",
-    "json_of",
+    "to_json",
 ]
 
 
@@ -53,7 +53,7 @@ class Usage(BaseModel):
     total_tokens: int
 
 
-class Answer(BaseModel):
+class ListResponse(BaseModel):
     """What every answer names: the model, and the space that its vectors are of."""
 
     object: Literal["list"] = "list"
@@ -68,7 +68,7 @@ class Answer(BaseModel):
         return list(getattr(self, "data", ()))
 
 
-def json_of(answer: Answer) -> bytes:
+def to_json(answer: ListResponse) -> bytes:
     """The body of an answer as JSON.
 
     Its list is written entry by entry: in a thread, the event loop has its turn between two of them, where pydantic
@@ -80,7 +80,7 @@ def json_of(answer: Answer) -> bytes:
     return shell.replace('"data":[]', f'"data":[{entries}]', 1).encode()
 
 
-class EmbeddingResponse(Answer):
+class EmbeddingResponse(ListResponse):
     """Answer of ``POST /v1/embeddings``."""
 
     data: list[EmbeddingObject]
@@ -99,7 +99,7 @@ class SimilarityObject(BaseModel):
     error: ItemError | None = None
 
 
-class SimilarityResponse(Answer):
+class SimilarityResponse(ListResponse):
     """Answer of ``POST /v1/similarity``."""
 
     data: list[SimilarityObject]
@@ -119,7 +119,7 @@ class ClassificationObject(BaseModel):
     error: ItemError | None = None
 
 
-class ClassifyResponse(Answer):
+class ClassifyResponse(ListResponse):
     """Answer of ``POST /v1/classify``."""
 
     data: list[ClassificationObject]

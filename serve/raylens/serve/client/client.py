@@ -27,9 +27,9 @@ from raylens.serve.client.codec import (
     classify_bodies,
     embed_bodies,
     inputs,
-    pause,
+    parse_response,
     probabilities,
-    read,
+    retry_delay,
     vectors,
 )
 
@@ -66,7 +66,7 @@ class EmbeddingClient:
         options = _options(self._model, dimensions=dimensions, bulk=bulk)
         bodies = embed_bodies(items, options, self._limits(len(items)))
         found = vectors(self._post("/v1/embeddings", body, EmbeddingResponse) for body in bodies)
-        return found if len(found) else _none(self.models(), self._model, dimensions)
+        return found if len(found) else _no_vectors(self.models(), self._model, dimensions)
 
     def classify(
         self, images: Sequence[bytes], classes: Sequence[str], templates: Sequence[str] | None = None
@@ -84,7 +84,7 @@ class EmbeddingClient:
 
     def models(self) -> list[ModelInfo]:
         """What is served."""
-        return read(self._send("GET", "/v1/models"), ModelList).data
+        return parse_response(self._send("GET", "/v1/models"), ModelList).data
 
     def close(self) -> None:
         """Close the connections."""
@@ -105,7 +105,7 @@ class EmbeddingClient:
         return self._known
 
     def _post(self, path: str, body: dict[str, Any], kind: type[Any]) -> Any:
-        return read(self._send("POST", path, body), kind)
+        return parse_response(self._send("POST", path, body), kind)
 
     def _send(self, method: str, path: str, body: dict[str, Any] | None = None) -> httpx.Response:
         for attempt in range(self._retries + 1):
@@ -114,7 +114,7 @@ class EmbeddingClient:
                 response = self._http.request(method, path, json=body)
             except httpx.HTTPError as failed:
                 error = failed
-            seconds = pause(attempt, response)
+            seconds = retry_delay(attempt, response)
             if response is not None and (seconds is None or attempt == self._retries):
                 return response
             if attempt == self._retries:
@@ -139,19 +139,19 @@ class AsyncEmbeddingClient:
         model: str | None = None,
         timeout_s: float = 120.0,
         retries: int = 4,
-        at_once: int = 8,
+        max_concurrency: int = 8,
     ) -> None:
         self._url, self._model, self._retries = url.rstrip("/"), model, retries
         self._http = httpx.AsyncClient(base_url=self._url, timeout=timeout_s, headers=_headers(key))
         self._known: Limits | None = None
-        self._places = asyncio.Semaphore(at_once)
+        self._slots = asyncio.Semaphore(max_concurrency)
 
     async def embed(self, items: Sequence[Item], *, dimensions: int | None = None, bulk: bool = False) -> Vectors:
         """See `EmbeddingClient.embed`."""
         options = _options(self._model, dimensions=dimensions, bulk=bulk)
         bodies = embed_bodies(items, options, await self._limits(len(items)))
         found = vectors(await asyncio.gather(*(self._post("/v1/embeddings", one, EmbeddingResponse) for one in bodies)))
-        return found if len(found) else _none(await self.models(), self._model, dimensions)
+        return found if len(found) else _no_vectors(await self.models(), self._model, dimensions)
 
     async def classify(
         self, images: Sequence[bytes], classes: Sequence[str], templates: Sequence[str] | None = None
@@ -169,7 +169,7 @@ class AsyncEmbeddingClient:
 
     async def models(self) -> list[ModelInfo]:
         """What is served."""
-        return read(await self._send("GET", "/v1/models"), ModelList).data
+        return parse_response(await self._send("GET", "/v1/models"), ModelList).data
 
     async def close(self) -> None:
         """Close the connections."""
@@ -189,17 +189,17 @@ class AsyncEmbeddingClient:
         return self._known
 
     async def _post(self, path: str, body: dict[str, Any], kind: type[Any]) -> Any:
-        return read(await self._send("POST", path, body), kind)
+        return parse_response(await self._send("POST", path, body), kind)
 
     async def _send(self, method: str, path: str, body: dict[str, Any] | None = None) -> httpx.Response:
         for attempt in range(self._retries + 1):
             response, error = None, None
             try:
-                async with self._places:
+                async with self._slots:
                     response = await self._http.request(method, path, json=body)
             except httpx.HTTPError as failed:
                 error = failed
-            seconds = pause(attempt, response)
+            seconds = retry_delay(attempt, response)
             if response is not None and (seconds is None or attempt == self._retries):
                 return response
             if attempt == self._retries:
@@ -230,7 +230,7 @@ def _cosines(answer: SimilarityResponse, documents: int) -> Vectors:
     return np.array([[np.nan if score is None else score for score in row] for row in rows], dtype=np.float32)
 
 
-def _none(models: Sequence[ModelInfo], model: str | None, dimensions: int | None) -> Vectors:
+def _no_vectors(models: Sequence[ModelInfo], model: str | None, dimensions: int | None) -> Vectors:
     name = model.partition("@")[0] if model else models[0].id
     width = next((one.dimension for one in models if one.id == name), models[0].dimension)
     return np.zeros((0, min(width, dimensions or width)), dtype=np.float32)

@@ -17,16 +17,26 @@ from pydantic import BaseModel, ValidationError
 from raylens.errors import OverloadedError, ServingError
 from raylens.serve.api.responses import ClassifyResponse, EmbeddingResponse, ItemError, Limits
 
-__all__ = ["Item", "Vectors", "classify_bodies", "embed_bodies", "inputs", "pause", "probabilities", "read", "vectors"]
+__all__ = [
+    "Item",
+    "Vectors",
+    "classify_bodies",
+    "embed_bodies",
+    "inputs",
+    "parse_response",
+    "probabilities",
+    "retry_delay",
+    "vectors",
+]
 
 Item = str | bytes
 Vectors = NDArray[np.float32]
 ResponseT = TypeVar("ResponseT", bound=BaseModel)
 FRAME_BYTES = 200
 """Of a body beside its items and options."""
-AGAIN = frozenset({429, 502, 503})
+RETRIED_STATUSES = frozenset({429, 502, 503})
 """Statuses of requests of which nothing was begun, or that do no harm twice."""
-LONGEST_PAUSE_S = 30.0
+MAX_RETRY_DELAY_S = 30.0
 
 
 def embed_bodies(
@@ -84,7 +94,7 @@ def probabilities(answers: Iterable[ClassifyResponse], classes: int) -> Vectors:
     return np.array(rows, dtype=np.float32).reshape(len(rows), classes)
 
 
-def read(response: httpx.Response, kind: type[ResponseT]) -> ResponseT:
+def parse_response(response: httpx.Response, kind: type[ResponseT]) -> ResponseT:
     """The body of an answer.
 
     Raises:
@@ -92,27 +102,27 @@ def read(response: httpx.Response, kind: type[ResponseT]) -> ResponseT:
         ServingError: the answer is an error, or of something else than this service.
     """
     if response.is_error:
-        complaint = f"{response.url} answered {response.status_code}: {_message(response)}"
-        raise (OverloadedError if response.status_code in AGAIN else ServingError)(complaint)
+        message = f"{response.url} answered {response.status_code}: {_message(response)}"
+        raise (OverloadedError if response.status_code in RETRIED_STATUSES else ServingError)(message)
     try:
         return kind.model_validate_json(response.content)
     except ValidationError as error:
         raise ServingError(f"{response.url} is not a raylens service of this version: {error}") from None
 
 
-def pause(attempt: int, response: httpx.Response | None) -> float | None:
+def retry_delay(attempt: int, response: httpx.Response | None) -> float | None:
     """Seconds until a request is worth sending again, with some chance in them; None if it is not.
 
     Args:
         attempt: 0 for the first.
         response: None if none came.
     """
-    if response is not None and response.status_code not in AGAIN:
+    if response is not None and response.status_code not in RETRIED_STATUSES:
         return None
     asked = response.headers.get("retry-after", "") if response is not None else ""
     least = float(asked) if asked.isdecimal() else 0.0
     # So that those that were refused together do not come back together.
-    return min(LONGEST_PAUSE_S, max(least, 0.25 * 2.0**attempt) * random.uniform(1.0, 1.5))  # noqa: S311 (no secret)
+    return min(MAX_RETRY_DELAY_S, max(least, 0.25 * 2.0**attempt) * random.uniform(1.0, 1.5))  # noqa: S311 (no secret)
 
 
 def _parts(items: Sequence[Any], options: dict[str, Any], limits: Limits | None) -> Iterator[list[Any]]:

@@ -14,7 +14,7 @@ from raylens.config.placement import GROUP_LABEL
 from raylens.errors import ServingError
 from raylens.serve.config import ServiceConfig, TowerConfig
 
-__all__ = ["check_port", "check_ray", "holder_of"]
+__all__ = ["check_port", "check_ray", "port_holder"]
 
 PROC = Path("/proc")
 LISTENS = "0A"
@@ -80,14 +80,14 @@ def check_port(host: str, port: int) -> None:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
     except OSError as error:
-        holder = holder_of(port) if error.errno == errno.EADDRINUSE else None
+        holder = port_holder(port) if error.errno == errno.EADDRINUSE else None
         stop = f"{holder} holds it: stop that" if holder else "stop what holds it (ss -ltnp shows it)"
         raise ServingError(
             f"cannot listen on {host} port {port} ({error.strerror or error}): {stop} or choose another with port"
         ) from None
 
 
-def holder_of(port: int) -> str | None:
+def port_holder(port: int) -> str | None:
     """``process 4711 (haproxy)``, or None where that cannot be seen: another system, or another user's process."""
     inodes = {f"socket:[{inode}]" for table in ("tcp", "tcp6") for inode in _listening(PROC / "net" / table, port)}
     if not inodes:

@@ -9,10 +9,10 @@ from ray.serve.schema import LoggingConfig
 
 from raylens.registry import Version
 from raylens.serve.config import ModelConfig, ServeSettings, ServiceConfig, TowerConfig
-from raylens.serve.deploy.environment import options
+from raylens.serve.deploy.environment import actor_options
 from raylens.serve.messages import Tower
 
-__all__ = ["LOGGING", "application"]
+__all__ = ["LOGGING", "build_application"]
 
 LOGGING = LoggingConfig(log_level="INFO", enable_access_log=False)
 GATEWAY = "raylens.serve.gateway.ingress.Ingress"
@@ -23,7 +23,7 @@ SURGE_PERCENT = 25
 """Of a deployment's replicas, and one at least."""
 
 
-def application(
+def build_application(
     config: ServiceConfig,
     registry: str,
     versions: Sequence[Version],
@@ -37,9 +37,9 @@ def application(
         registry: its registry's URI, made absolute.
         versions: which version each model begins with.
         selector: labels of the nodes that they are on; any node by default.
-        inherited: variables that Ray was started with, see `raylens.serve.deploy.environment.options`.
+        inherited: variables that Ray was started with, see `raylens.serve.deploy.environment.actor_options`.
     """
-    actor = options(config, inherited or {})
+    actor = actor_options(config, inherited or {})
     if selector:
         actor["label_selector"] = dict(selector)
     handles = [

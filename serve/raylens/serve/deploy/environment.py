@@ -7,10 +7,10 @@ from typing import Any
 from raylens.ports import free_port
 from raylens.serve.config import ServiceConfig
 
-__all__ = ["METRICS_SECONDS", "environment", "options", "own_ports"]
+__all__ = ["METRICS_SECONDS", "actor_options", "environment", "haproxy_ports"]
 
 METRICS_SECONDS = "1"
-PORTS = {"RAY_SERVE_HAPROXY_METRICS_PORT": 9101, "RAY_SERVE_HAPROXY_STATS_PORT": 8404}
+HAPROXY_PORTS = {"RAY_SERVE_HAPROXY_METRICS_PORT": 9101, "RAY_SERVE_HAPROXY_STATS_PORT": 8404}
 """Where HAProxy listens beside the service, by Ray's defaults."""
 
 
@@ -39,16 +39,16 @@ def environment(proxy: str = "haproxy") -> dict[str, str]:
     }
 
 
-def own_ports() -> dict[str, str]:
+def haproxy_ports() -> dict[str, str]:
     """Variables that keep HAProxy's other ports apart where several services run on this machine.
 
     Without them a second service would not start: HAProxy ends where one of its ports is taken. A port that the user
     chose stays, and so does Ray's default where it is free.
     """
-    return {name: os.environ.get(name) or str(free_port(default)) for name, default in PORTS.items()}
+    return {name: os.environ.get(name) or str(free_port(default)) for name, default in HAPROXY_PORTS.items()}
 
 
-def options(config: ServiceConfig, inherited: Mapping[str, str]) -> dict[str, Any]:
+def actor_options(config: ServiceConfig, inherited: Mapping[str, str]) -> dict[str, Any]:
     """Ray's options of an actor of the service that give it the variables of `environment`.
 
     Ray has processes in reserve, started while others still import, but only for actors without a runtime environment;

@@ -16,8 +16,8 @@ from raylens.errors import ServingError
 from raylens.registry import Registry, Version
 from raylens.serve.config import Precision, ServeSettings, ServiceConfig
 from raylens.serve.deploy.checks import check_port, check_ray
-from raylens.serve.deploy.deployments import LOGGING, application
-from raylens.serve.deploy.environment import options
+from raylens.serve.deploy.deployments import LOGGING, build_application
+from raylens.serve.deploy.environment import actor_options
 from raylens.serve.deploy.startup import base_url, wait_until_ready
 from raylens.serve.gateway.keys import KeyRing
 
@@ -27,7 +27,7 @@ APP = "raylens"
 POLL_S = 0.1
 STOP_TIMEOUT_S = 30.0
 CONTROLLER = {"name": "SERVE_CONTROLLER_ACTOR", "namespace": "serve"}
-LOOK_S = 0.02
+CONTROLLER_POLL_S = 0.02
 
 
 class RunningService:
@@ -75,7 +75,7 @@ def serve_model(
     precision: Precision = "auto",
     settings: ServeSettings | None = None,
     inherited: Mapping[str, str] | None = None,
-    tell: Callable[[str], None] = lambda _: None,
+    on_progress: Callable[[str], None] = lambda _: None,
 ) -> RunningService:
     """Serve one model without keys; see `serve_service`, which this calls with a small configuration.
 
@@ -88,7 +88,7 @@ def serve_model(
         cpus_per_replica: what each reserves, and the threads that it computes with.
         precision: what the towers compute with; see `raylens.serve.replica.precision.settle`.
         settings: limits and batching.
-        inherited: see `serve_service`, as for ``tell``.
+        inherited: see `serve_service`, as for ``on_progress``.
         tell: is told what goes on, in a line each.
 
     Raises:
@@ -103,20 +103,20 @@ def serve_model(
         "port": port,
         "limits": (settings or ServeSettings()).model_dump(),
     }
-    return serve_service(validated(ServiceConfig, tree), inherited=inherited, tell=tell)
+    return serve_service(validated(ServiceConfig, tree), inherited=inherited, on_progress=on_progress)
 
 
 def serve_service(
     config: ServiceConfig,
     *,
     inherited: Mapping[str, str] | None = None,
-    tell: Callable[[str], None] = lambda _: None,
+    on_progress: Callable[[str], None] = lambda _: None,
 ) -> RunningService:
     """Serve models on the Ray that this process is connected to, and return when all of them embed.
 
     Args:
         config: the service.
-        inherited: variables that Ray was started with; see `deploy.environment.options`.
+        inherited: variables that Ray was started with; see `deploy.environment.actor_options`.
         tell: is told what goes on, in a line each.
 
     Raises:
@@ -125,18 +125,18 @@ def serve_service(
         ServingError: Ray is not there or too small, the port is taken, or a replica fails to start.
     """
     check_ray(config)
-    config = config.with_absolute_places()
+    config = config.with_absolute_paths()
     models = Registry(config.registry)
     versions = [models.resolve(one.model) for one in config.models]
     check_port(config.host, config.port)
     if config.security.keys:
         KeyRing(config.security.keys)  # said here, before anything starts
-    app = application(config, models.store.uri, versions, placement().selector("serve"), inherited)
+    app = build_application(config, models.store.uri, versions, placement().selector("serve"), inherited)
     service = RunningService(config.host, config.port, versions)
     try:
-        tell("starting Ray Serve, and the replicas of " + ", ".join(map(str, versions)))
+        on_progress("starting Ray Serve, and the replicas of " + ", ".join(map(str, versions)))
         _deploy(app, config, inherited or {})
-        wait_until_ready(service.url, APP, config.limits.startup_timeout_s, tell)
+        wait_until_ready(service.url, APP, config.limits.startup_timeout_s, on_progress)
     except BaseException:  # an interrupt as well must not leave half a service behind
         service.shutdown()
         raise
@@ -163,11 +163,11 @@ def _deploy(app: serve.Application, config: ServiceConfig, inherited: Mapping[st
 
 def _wait_for_controller(started: Future[None]) -> None:
     """Until there is one, or none will come; raises what kept it from starting."""
-    while not controller_lives():
+    while not is_controller_alive():
         if started.done():
             started.result()
             return
-        time.sleep(LOOK_S)
+        time.sleep(CONTROLLER_POLL_S)
 
 
 def _start(config: ServiceConfig, inherited: Mapping[str, str]) -> None:
@@ -180,7 +180,7 @@ def _start(config: ServiceConfig, inherited: Mapping[str, str]) -> None:
             "request_timeout_s": config.limits.request_timeout_s + 5,
         },
         logging_config=LOGGING,
-        controller_options=options(config, inherited) or None,
+        controller_options=actor_options(config, inherited) or None,
     )
 
 
@@ -193,15 +193,17 @@ def stop(app: str, host: str, port: int) -> None:
     if app in serve.status().applications:
         # First, while the proxy still stands: `serve.shutdown` would cut the connections of begun requests.
         serve.delete(app)
-    if controller_lives():
+    if is_controller_alive():
         # Without waiting: a call that the controller's end cuts off makes Ray print that the call has failed.
         ray.get(ray.get_actor(**CONTROLLER).graceful_shutdown.remote(wait=False))
-        _until(lambda: not controller_lives(), "Ray Serve's controller still runs after the shutdown: restart Ray")
+        _wait_until(
+            lambda: not is_controller_alive(), "Ray Serve's controller still runs after the shutdown: restart Ray"
+        )
     serve.shutdown()  # only forgets the connection to the controller
-    _until(lambda: _free(host, port), f"port {port} is still held after the shutdown: ss -ltnp shows by what")
+    _wait_until(lambda: _free(host, port), f"port {port} is still held after the shutdown: ss -ltnp shows by what")
 
 
-def _until(condition: Callable[[], bool], complaint: str) -> None:
+def _wait_until(condition: Callable[[], bool], complaint: str) -> None:
     deadline = time.monotonic() + STOP_TIMEOUT_S
     while not condition():
         if time.monotonic() > deadline:
@@ -209,7 +211,7 @@ def _until(condition: Callable[[], bool], complaint: str) -> None:
         time.sleep(POLL_S)
 
 
-def controller_lives() -> bool:
+def is_controller_alive() -> bool:
     """Is Ray Serve there, or about to be?"""
     try:
         ray.get_actor(**CONTROLLER)

@@ -9,10 +9,10 @@ from raylens.capacity import placement
 from raylens.config import validated
 from raylens.registry import Registry
 from raylens.serve.config import ServiceConfig
-from raylens.serve.deploy.deployments import application
+from raylens.serve.deploy.deployments import build_application
 from raylens.serve.deploy.environment import environment
 
-__all__ = ["build", "declaration"]
+__all__ = ["build", "serve_config_yaml"]
 
 
 def build(arguments: dict[str, Any]) -> serve.Application:
@@ -25,15 +25,15 @@ def build(arguments: dict[str, Any]) -> serve.Application:
     config = validated(ServiceConfig, arguments)
     models = Registry(config.registry)
     versions = [models.resolve(one.model) for one in config.models]
-    return application(config, models.store.uri, versions, placement().selector("serve"))
+    return build_application(config, models.store.uri, versions, placement().selector("serve"))
 
 
-def declaration(config: ServiceConfig) -> str:
+def serve_config_yaml(config: ServiceConfig) -> str:
     """The file for ``serve deploy``, and for a RayService of KubeRay under ``serveConfigV2``.
 
     Paths are made absolute: the file is run elsewhere, where they must lead to the same things.
     """
-    config = config.with_absolute_places()
+    config = config.with_absolute_paths()
     tree = {
         "proxy_location": "EveryNode",
         "http_options": {

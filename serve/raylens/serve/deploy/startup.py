@@ -14,7 +14,7 @@ from raylens.errors import ServingError
 __all__ = ["base_url", "wait_until_ready"]
 
 POLL_S = 0.1
-MOST_CHARS = 1000
+MAX_CHARS = 1000
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 EXCEPTION = re.compile(r"^[A-Za-z_][\w.]*(?:Error|Exception): ", re.MULTILINE)
 
@@ -25,8 +25,8 @@ def base_url(host: str, port: int) -> str:
     return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
 
 
-def wait_until_ready(url: str, app: str, timeout_s: float, tell: Callable[[str], None] = lambda _: None) -> None:
-    """Until ``/readyz`` says so over real HTTP; ``tell`` hears which replicas are up and which are waited for.
+def wait_until_ready(url: str, app: str, timeout_s: float, on_progress: Callable[[str], None] = lambda _: None) -> None:
+    """Until ``/readyz`` says so over real HTTP; ``on_progress`` hears which replicas are up and which are waited for.
 
     Raises:
         ServingError: a deployment failed, with its own error; or the time is up, with the last that was heard.
@@ -35,7 +35,7 @@ def wait_until_ready(url: str, app: str, timeout_s: float, tell: Callable[[str],
     while True:
         status = serve.status().applications[app]
         if (now := _progress(status.deployments)) != told:
-            tell(now)
+            on_progress(now)
             told = now
         messages = [deployment.message for deployment in status.deployments.values() if deployment.message]
         if status.status == ApplicationStatus.DEPLOY_FAILED:
@@ -74,4 +74,4 @@ def _own_words(messages: Sequence[str]) -> str:
     """The last exception of Ray Serve's report, which is a trace of traces, without the traces."""
     text = ANSI.sub("", "\n".join(messages)).strip()
     raised = list(EXCEPTION.finditer(text))
-    return text[raised[-1].start() :].removeprefix("raylens.errors.") if raised else text[-MOST_CHARS:]
+    return text[raised[-1].start() :].removeprefix("raylens.errors.") if raised else text[-MAX_CHARS:]

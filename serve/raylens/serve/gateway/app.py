@@ -18,28 +18,28 @@ from raylens.serve.api.convert import (
     is_url,
     model_info,
     similarity_response,
+    to_image_file,
     to_item,
-    to_picture,
 )
 from raylens.serve.api.errors import RefusedError, add_handlers
 from raylens.serve.api.openapi import describe, describe_app
 from raylens.serve.api.request_body import read_body, read_embedding_request
 from raylens.serve.api.requests import ClassifyRequest, EmbeddingRequest, InputItem, SimilarityRequest
-from raylens.serve.api.responses import Answer, ModelList, json_of
+from raylens.serve.api.responses import ListResponse, ModelList, to_json
 from raylens.serve.config import SecurityConfig, ServeSettings
-from raylens.serve.gateway.auth import Guard
-from raylens.serve.gateway.catalogue import Catalogue, Chosen
-from raylens.serve.gateway.fetch import Allowance, Fetcher
+from raylens.serve.gateway.auth import AuthMiddleware
+from raylens.serve.gateway.catalogue import Catalogue, ModelChoice
+from raylens.serve.gateway.fetch import ByteBudget, Fetcher
 from raylens.serve.gateway.keys import KeyRing
 from raylens.serve.gateway.telemetry import Telemetry
-from raylens.serve.messages import Embeddings, Failed, Item, Picture
+from raylens.serve.messages import Embeddings, Failed, ImageFile, Item
 
 __all__ = ["Readiness", "build_app"]
 
 JSON = "application/json"
-NUMBERS_AT_ONCE = 16_384
+INLINE_NUMBERS = 16_384
 """Of an answer that is encoded in the event loop: a few milliseconds."""
-KEPT_S = 1.0
+READINESS_TTL_S = 1.0
 """For which an answer, good or bad, is given again."""
 
 
@@ -49,7 +49,7 @@ def build_app(
     security: SecurityConfig | None = None,
     fetcher: Fetcher | None = None,
     *,
-    answers_with_id: bool = True,
+    adds_request_id: bool = True,
 ) -> FastAPI:
     """The API as an ASGI application.
 
@@ -84,7 +84,9 @@ def build_app(
         )
     keys = KeyRing(security.keys) if security.keys else None
     describe_app(app, keyed=keys is not None)
-    app.add_middleware(Guard, security=security, keys=keys, telemetry=api.telemetry, answers_with_id=answers_with_id)
+    app.add_middleware(
+        AuthMiddleware, security=security, keys=keys, telemetry=api.telemetry, adds_request_id=adds_request_id
+    )
     return app
 
 
@@ -119,7 +121,7 @@ class Readiness:
         except Exception as error:  # noqa: BLE001 (raised by `check`, to each who asks)
             self._known = error
         finally:
-            self._until = time.monotonic() + KEPT_S
+            self._until = time.monotonic() + READINESS_TTL_S
             self._asking = None
 
 
@@ -133,7 +135,7 @@ class _Api:
         self._readiness = Readiness([one.model.probe for one in catalogue.served], settings.request_timeout_s)
         self.telemetry = Telemetry()
         for one in catalogue.served:
-            one.model.hear = partial(self.telemetry.hear, one.name)
+            one.model.on_report = partial(self.telemetry.add_report, one.name)
 
     async def embeddings(self, request: Request) -> Response:
         body = await read_embedding_request(request, self._settings)
@@ -157,10 +159,10 @@ class _Api:
         self._check_count("images", len(body.images))
         prompts = _prompts(body)
         self._check_count("classes times templates", len(prompts) * len(prompts[0]))
-        request.state.purse.pay(len(body.images))
-        allowance = self._fetcher.allowance()
+        request.state.quota.consume(len(body.images))
+        budget = self._fetcher.budget()
         async with asyncio.timeout(self._settings.request_timeout_s):
-            images = await asyncio.gather(*(self._picture(image, allowance) for image in body.images))
+            images = await asyncio.gather(*(self._image_file(image, budget) for image in body.images))
             model = chosen.served.model
             identity, results = await model.classify(images, prompts, bulk=body.priority == "bulk")
         chosen.check(identity)
@@ -185,30 +187,30 @@ class _Api:
         return Response(self.telemetry.text(), media_type=self.telemetry.content_type)
 
     async def _embed(
-        self, request: Request, chosen: Chosen, parts: dict[str, list[InputItem]], *, bulk: bool
+        self, request: Request, chosen: ModelChoice, parts: dict[str, list[InputItem]], *, bulk: bool
     ) -> Embeddings:
         inputs = [item for part in parts.values() for item in part]
         for name, part in parts.items():
             self._check_count(name, len(part))
         self._check_count(" and ".join(parts), len(inputs))
-        request.state.purse.pay(len(inputs))
-        allowance = self._fetcher.allowance()
+        request.state.quota.consume(len(inputs))
+        budget = self._fetcher.budget()
         async with asyncio.timeout(self._settings.request_timeout_s):
-            items = await asyncio.gather(*(self._item(one, allowance) for one in inputs))
+            items = await asyncio.gather(*(self._item(one, budget) for one in inputs))
             answer = await chosen.served.model.embed(items, bulk=bulk)
         chosen.check(answer.model)
         self._count(chosen, items, answer.results)
         return answer
 
-    async def _item(self, item: InputItem, allowance: Allowance) -> Item:
+    async def _item(self, item: InputItem, budget: ByteBudget) -> Item:
         if item.image is not None:
-            return await self._picture(item.image, allowance)
+            return await self._image_file(item.image, budget)
         return to_item(item, self._settings.max_text_chars)
 
-    async def _picture(self, uri: str, allowance: Allowance) -> Picture | Failed:
-        if self._fetcher.on and is_url(uri):
-            return await self._fetcher.picture(uri, allowance)
-        return to_picture(uri)
+    async def _image_file(self, uri: str, budget: ByteBudget) -> ImageFile | Failed:
+        if self._fetcher.enabled and is_url(uri):
+            return await self._fetcher.fetch(uri, budget)
+        return to_image_file(uri)
 
     def _check_count(self, what: str, count: int) -> None:
         if count > self._settings.max_items:
@@ -218,10 +220,10 @@ class _Api:
                 param=what.split()[0],
             )
 
-    def _count(self, chosen: Chosen, items: Sequence[Item], results: Sequence[Any]) -> None:
+    def _count(self, chosen: ModelChoice, items: Sequence[Item], results: Sequence[Any]) -> None:
         told: Counter[tuple[str, str]] = Counter()
         for item, result in zip(items, results, strict=True):
-            kind = "image" if isinstance(item, Picture) else "none" if isinstance(item, Failed) else "text"
+            kind = "image" if isinstance(item, ImageFile) else "none" if isinstance(item, Failed) else "text"
             told[kind, result.code if isinstance(result, Failed) else "ok"] += 1
         for (kind, outcome), count in told.items():
             self.telemetry.items.labels(chosen.served.name, kind, outcome).inc(count)
@@ -244,10 +246,10 @@ def _prompts(body: ClassifyRequest) -> list[list[str]]:
         raise RefusedError(str(error), code="invalid_value", param=str(error).split()[0].strip(":")) from None
 
 
-async def _json(make: Callable[[], Answer], numbers: int) -> Response:
+async def _json(make: Callable[[], ListResponse], numbers: int) -> Response:
     """Where it has many numbers, made in a thread: a gateway has one loop for all its callers."""
 
     def encoded() -> bytes:
-        return json_of(make())
+        return to_json(make())
 
-    return Response(await asyncio.to_thread(encoded) if numbers > NUMBERS_AT_ONCE else encoded(), media_type=JSON)
+    return Response(await asyncio.to_thread(encoded) if numbers > INLINE_NUMBERS else encoded(), media_type=JSON)

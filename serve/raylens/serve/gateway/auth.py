@@ -11,11 +11,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from raylens.serve.api.errors import RefusedError, error_response
 from raylens.serve.config import SecurityConfig
 from raylens.serve.gateway.keys import Caller, KeyRing
-from raylens.serve.gateway.rate_limit import Buckets
+from raylens.serve.gateway.rate_limit import TokenBuckets
 from raylens.serve.gateway.telemetry import Telemetry
-from raylens.serve.tracing import Origin, working_for
+from raylens.serve.tracing import RequestContext, request_span
 
-__all__ = ["OPEN", "Guard", "Purse"]
+__all__ = ["OPEN", "AuthMiddleware", "Quota"]
 
 logger = logging.getLogger("ray.serve")
 
@@ -23,18 +23,18 @@ OPEN = frozenset({"/healthz", "/readyz", "/docs", "/openapi.json"})
 """Paths that need no key: probes of a load balancer have none."""
 ROUTES = frozenset({*OPEN, "/v1/embeddings", "/v1/similarity", "/v1/classify", "/v1/models", "/metrics"})
 REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
-ANYBODY = Caller("anybody")
+ANONYMOUS = Caller("anybody")
 
 
-class Purse:
+class Quota:
     """What a caller may still ask for."""
 
-    def __init__(self, caller: Caller, buckets: Buckets, per_second: float | None) -> None:
+    def __init__(self, caller: Caller, buckets: TokenBuckets, per_second: float | None) -> None:
         self.caller = caller
         self._buckets = buckets
         self._per_second = per_second
 
-    def pay(self, items: int) -> None:
+    def consume(self, items: int) -> None:
         """For the items of a request.
 
         Raises:
@@ -50,7 +50,7 @@ class Purse:
             )
 
 
-class Guard:
+class AuthMiddleware:
     """ASGI middleware."""
 
     def __init__(
@@ -60,13 +60,13 @@ class Guard:
         keys: KeyRing | None,
         telemetry: Telemetry,
         *,
-        answers_with_id: bool = True,
+        adds_request_id: bool = True,
     ) -> None:
         self._app = app
-        self._answers_with_id = answers_with_id
+        self._adds_request_id = adds_request_id
         self._limit = security.items_per_second
         self._keys = keys
-        self._buckets = Buckets()
+        self._buckets = TokenBuckets()
         self._telemetry = telemetry
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -84,20 +84,20 @@ class Guard:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                if self._answers_with_id:
+                if self._adds_request_id:
                     MutableHeaders(scope=message)["x-request-id"] = identifier
             await send(message)
 
         caller: Caller | None = None
         method, route = scope["method"], _route(scope)
         traced = {"http.request.method": method, "http.route": route}
-        with working_for(Origin(identifier, _trace(scope)), f"{method} {route}", traced) as span:
+        with request_span(RequestContext(identifier, _trace(scope)), f"{method} {route}", traced) as span:
             try:
                 caller = await self._caller(scope)
                 if caller is None:
                     await _unknown()(scope, receive, named)
                     return
-                state["purse"] = Purse(caller, self._buckets, caller.items_per_second or self._limit)
+                state["quota"] = Quota(caller, self._buckets, caller.items_per_second or self._limit)
                 await self._app(scope, receive, named)
             finally:
                 span.set_attribute("http.response.status_code", status)
@@ -106,7 +106,7 @@ class Guard:
     async def _caller(self, scope: Scope) -> Caller | None:
         # A browser asks without a key whether it may call (CORS); that question is answered inside.
         if self._keys is None or scope["path"] in OPEN or scope["method"] == "OPTIONS":
-            return ANYBODY
+            return ANONYMOUS
         return await self._keys.caller(Headers(scope=scope).get("authorization", ""))
 
     def _tell(self, scope: Scope, status: int, seconds: float, caller: Caller | None) -> None:

@@ -4,19 +4,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from raylens.serve.api.errors import RefusedError
-from raylens.serve.gateway.model_router import JoinedModel
-from raylens.serve.messages import Identity
+from raylens.serve.gateway.model_router import ModelRouter
+from raylens.serve.messages import ModelIdentity
 
-__all__ = ["Catalogue", "Served"]
+__all__ = ["Catalogue", "ServedModel"]
 
 
 @dataclass(frozen=True)
-class Served:
+class ServedModel:
     """A model and the reference that it is served under."""
 
     reference: str
     """``name@3`` or ``name@alias``."""
-    model: JoinedModel
+    model: ModelRouter
 
     @property
     def name(self) -> str:
@@ -25,14 +25,14 @@ class Served:
 
 
 @dataclass(frozen=True)
-class Chosen:
+class ModelChoice:
     """The model that a request means."""
 
-    served: Served
+    served: ServedModel
     number: int | None
     """The only version that will do."""
 
-    def check(self, identity: Identity) -> None:
+    def check(self, identity: ModelIdentity) -> None:
         """Is it the version that the request names?
 
         Raises:
@@ -50,24 +50,24 @@ class Chosen:
 class Catalogue:
     """All of them; the first is what a request without ``model`` means."""
 
-    def __init__(self, served: Sequence[Served]) -> None:
+    def __init__(self, served: Sequence[ServedModel]) -> None:
         self.served = tuple(served)
 
-    def choose(self, model: str | None) -> Chosen:
+    def choose(self, model: str | None) -> ModelChoice:
         """By name, by the reference that it is served under, or by ``name@number``.
 
         Raises:
             RefusedError: there is none.
         """
         if model is None:
-            return Chosen(self.served[0], None)
+            return ModelChoice(self.served[0], None)
         for one in self.served:
             if model in (one.reference, one.name):
-                return Chosen(one, None)
+                return ModelChoice(one, None)
         name, _, number = model.partition("@")
         for one in self.served:
             if name == one.name and number.isdecimal() and len(number) < 10:
-                return Chosen(one, int(number))
+                return ModelChoice(one, int(number))
         there = ", ".join(repr(one.name) for one in self.served)
         raise RefusedError(
             f"model {model[:100]!r} is not served here; there is {there}",

@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 
 from raylens.serve.messages import Description, Embedder, Embeddings, Item, Refusal
 
-__all__ = ["Breather"]
+__all__ = ["CircuitBreaker"]
 
-SHARE = 0.1
+PAUSE_FRACTION = 0.1
 """Of the work that a replica has in line when it refuses: so much of it is done before it is asked again."""
-LONGEST_S = 0.5
+MAX_PAUSE_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class _Closed:
     refusal: Refusal
 
 
-class Breather:
+class CircuitBreaker:
     """An `Embedder` in front of replicas, for one gateway.
 
     To carry a request to a replica and its refusal back costs more than to embed a text. Under a load of three times
@@ -40,19 +40,19 @@ class Breather:
         """For urgent work, and for bulk."""
 
     async def embed(
-        self, items: Sequence[Item], wanted: str | None = None, *, bulk: bool = False
+        self, items: Sequence[Item], digest: str | None = None, *, bulk: bool = False
     ) -> Embeddings | Refusal:
         """See `Embedder`."""
         closed = self._closed.get(bulk)
         if closed is not None and self._clock() < closed.until and len(items) >= closed.items:
             return closed.refusal
-        answer = await self._replicas.embed(items, wanted, bulk=bulk)
+        answer = await self._replicas.embed(items, digest, bulk=bulk)
         if isinstance(answer, Refusal) and answer.code == "overloaded":
             self._close(len(items), answer, bulk)
         return answer
 
     def _close(self, items: int, refusal: Refusal, bulk: bool) -> None:
-        pause = min(SHARE * refusal.retry_after_s, LONGEST_S)
+        pause = min(PAUSE_FRACTION * refusal.retry_after_s, MAX_PAUSE_S)
         # The report has been heard with the answer that brought it.
         closed = _Closed(self._clock() + pause, items, replace(refusal, report=None))
         for kind in (True,) if bulk else (True, False):  # what is not urgent is not let in before what is

@@ -13,9 +13,9 @@ from urllib.parse import urljoin
 import httpx
 
 from raylens.serve.config import UrlConfig
-from raylens.serve.messages import Failed, Picture
+from raylens.serve.messages import Failed, ImageFile
 
-__all__ = ["Allowance", "Fetcher"]
+__all__ = ["ByteBudget", "Fetcher"]
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
@@ -25,14 +25,14 @@ PORTS = {"http": 80, "https": 443}
 EMBEDDING = tuple(map(ipaddress.ip_network, ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32", "::/96")))
 
 
-class Allowance:
+class ByteBudget:
     """Bytes that a request may still fetch."""
 
     def __init__(self, size: int) -> None:
         self.size, self.left = size, size
 
     @property
-    def used_up(self) -> Failed | None:
+    def exceeded(self) -> Failed | None:
         """What each image is answered with from then on."""
         if self.left >= 0:
             return None
@@ -50,29 +50,29 @@ class Fetcher:
     def __init__(self, config: UrlConfig, resolve: Resolve | None = None) -> None:
         self._config = config
         self._resolve = resolve or _resolve
-        self._places = asyncio.Semaphore(config.at_once)
+        self._slots = asyncio.Semaphore(config.max_concurrency)
         self._http: httpx.AsyncClient | None = None
 
     @property
-    def on(self) -> bool:
+    def enabled(self) -> bool:
         """Any URL is fetched at all."""
         return bool(self._config.hosts)
 
-    def allowance(self) -> Allowance:
+    def budget(self) -> ByteBudget:
         """Of a request."""
-        return Allowance(self._config.max_total_bytes)
+        return ByteBudget(self._config.max_total_bytes)
 
-    async def picture(self, url: str, allowance: Allowance) -> Picture | Failed:
+    async def fetch(self, url: str, budget: ByteBudget) -> ImageFile | Failed:
         """The file behind a URL. What is wrong is said without what this machine found out on the way."""
         try:
-            async with self._places, asyncio.timeout(self._config.timeout_s):
-                return allowance.used_up or await self._follow(url, allowance)
+            async with self._slots, asyncio.timeout(self._config.timeout_s):
+                return budget.exceeded or await self._follow(url, budget)
         except TimeoutError:
             return Failed("url_timeout", f"the image did not arrive within {self._config.timeout_s:g} s")
         except (httpx.HTTPError, httpx.InvalidURL, OSError, UnicodeError):
             return Failed("url_failed", "the image could not be fetched from its URL")
 
-    async def _follow(self, url: str, allowance: Allowance) -> Picture | Failed:
+    async def _follow(self, url: str, budget: ByteBudget) -> ImageFile | Failed:
         for _ in range(self._config.max_redirects + 1):
             host, port, refused = self._parts(url)
             if refused:
@@ -81,7 +81,7 @@ class Fetcher:
             # All of them: the next answer may put another one first.
             if not addresses or not all(self._may_reach(address) for address in addresses):
                 return Failed("url_not_allowed", f"the host of the URL, {host!r}, has no public address")
-            found = await self._get(url, host, addresses[0], allowance)
+            found = await self._get(url, host, addresses[0], budget)
             if not isinstance(found, str):
                 return found
             url = urljoin(url, found)
@@ -110,7 +110,7 @@ class Fetcher:
         private = isinstance(address, ipaddress.IPv6Address) and address.is_site_local
         return address.is_global and not (address.is_multicast or embedded or private)
 
-    async def _get(self, url: str, host: str, address: Address, allowance: Allowance) -> Picture | Failed | str:
+    async def _get(self, url: str, host: str, address: Address, budget: ByteBudget) -> ImageFile | Failed | str:
         """The file, or where a redirect leads. Connects to the address that was checked, not to what DNS says next."""
         if self._http is None:
             # No proxies and no .netrc of the machine; each answer is one connection, so none is kept.
@@ -127,11 +127,11 @@ class Fetcher:
                 return leads or Failed("url_failed", "the URL redirects to nowhere")
             if response.status_code != httpx.codes.OK:
                 return Failed("url_failed", "the URL was answered with another status than 200")
-            return await self._body(response, allowance)
+            return await self._body(response, budget)
         finally:
             await response.aclose()
 
-    async def _body(self, response: httpx.Response, allowance: Allowance) -> Picture | Failed:
+    async def _body(self, response: httpx.Response, budget: ByteBudget) -> ImageFile | Failed:
         too_large = Failed("url_too_large", f"the image behind the URL is larger than {self._config.max_bytes} bytes")
         declared = response.headers.get("content-length", "")
         if declared.isdecimal() and int(declared) > self._config.max_bytes:
@@ -139,12 +139,12 @@ class Fetcher:
         body = bytearray()
         async for part in response.aiter_raw():  # not unpacked: an image is packed already
             body += part
-            allowance.left -= len(part)
+            budget.left -= len(part)
             if len(body) > self._config.max_bytes:
                 return too_large
-            if refused := allowance.used_up:
+            if refused := budget.exceeded:
                 return refused
-        return Picture(bytes(body))
+        return ImageFile(bytes(body))
 
 
 def _allows(pattern: str, host: str, port: int, usual: int) -> bool:

@@ -14,11 +14,11 @@ from ray.serve.handle import DeploymentHandle
 from raylens.errors import OverloadedError, UnavailableError
 from raylens.serve.config import SecurityConfig, ServeSettings
 from raylens.serve.gateway.app import build_app
-from raylens.serve.gateway.catalogue import Catalogue, Served
-from raylens.serve.gateway.circuit_breaker import Breather
-from raylens.serve.gateway.model_router import JoinedModel
+from raylens.serve.gateway.catalogue import Catalogue, ServedModel
+from raylens.serve.gateway.circuit_breaker import CircuitBreaker
+from raylens.serve.gateway.model_router import ModelRouter
 from raylens.serve.messages import Description, Embeddings, Item, Refusal
-from raylens.serve.tracing import origin
+from raylens.serve.tracing import request_context
 
 __all__ = ["Gateway", "HandleEmbedder", "Ingress"]
 
@@ -30,10 +30,10 @@ class HandleEmbedder:
         self._handle = handle
 
     async def embed(
-        self, items: Sequence[Item], wanted: str | None = None, *, bulk: bool = False
+        self, items: Sequence[Item], digest: str | None = None, *, bulk: bool = False
     ) -> Embeddings | Refusal:
         """See `Embedder`."""
-        answer: Embeddings | Refusal = await self._ask("embed", items, wanted, bulk=bulk, origin=origin())
+        answer: Embeddings | Refusal = await self._ask("embed", items, digest, bulk=bulk, context=request_context())
         return answer
 
     async def describe(self) -> Description:
@@ -84,18 +84,18 @@ class Gateway:
         security: SecurityConfig,
         *handles: DeploymentHandle,
     ) -> None:
-        embedders = [Breather(HandleEmbedder(handle)) for handle in handles]
+        embedders = [CircuitBreaker(HandleEmbedder(handle)) for handle in handles]
         pairs = zip(embedders[::2], embedders[1::2], strict=True)
         self._catalogue = Catalogue(
             [
-                Served(reference, JoinedModel(text, image, settings))
+                ServedModel(reference, ModelRouter(text, image, settings))
                 for reference, (text, image) in zip(references, pairs, strict=True)
             ]
         )
         self._settings, self._security = settings, security
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        return build_app(self._catalogue, self._settings, self._security, answers_with_id=False)
+        return build_app(self._catalogue, self._settings, self._security, adds_request_id=False)
 
 
 Ingress = serve.ingress()(Gateway)

@@ -22,19 +22,19 @@ from raylens.serve.messages import (
     Embedder,
     Embeddings,
     Failed,
-    Identity,
+    ImageFile,
     Item,
-    Picture,
+    ModelIdentity,
     Refusal,
-    Report,
+    ReplicaReport,
     Text,
 )
 
-__all__ = ["Classifier", "JoinedModel"]
+__all__ = ["Classifier", "ModelRouter"]
 
 Vectors = NDArray[np.float32]
 Prompts = tuple[tuple[str, ...], ...]
-SWAP_PATIENCE_S = 20.0
+VERSION_TIMEOUT_S = 20.0
 """For the replicas of both towers to have a version in common, while they go over to another one."""
 PAUSE_S = 0.05
 SMALLEST = np.float32(1e-12)
@@ -70,12 +70,12 @@ class Classifier:
         return probability_C
 
 
-class JoinedModel:
+class ModelRouter:
     """What the API asks for a model. Knows replicas only as `Embedder`."""
 
     def __init__(self, text: Embedder, image: Embedder, settings: ServeSettings) -> None:
         self._text, self._image = text, image
-        self.hear: Callable[[Report], None] = lambda _: None
+        self.on_report: Callable[[ReplicaReport], None] = lambda _: None
         """Is told what replicas say of their work along with their answers."""
         self._cached_classifiers = settings.cached_classifiers
         self._digest = ""
@@ -103,37 +103,37 @@ class JoinedModel:
             RefusedError: there is no room for them (status 503).
             UnavailableError: the towers' replicas found no version in common in time.
         """
-        images = [item for item in items if isinstance(item, Picture)]
-        words = [item for item in items if not isinstance(item, Picture | Failed)]
+        images = [item for item in items if isinstance(item, ImageFile)]
+        words = [item for item in items if not isinstance(item, ImageFile | Failed)]
         if not (images and words):
             return await self._embed_alone(items, self._image if images else self._text, bulk=bulk)
         of_words, of_images = await self._embed_both(words, images, bulk=bulk)
         from_words, from_images = iter(of_words.results), iter(of_images.results)
         merged = [
-            item if isinstance(item, Failed) else next(from_images if isinstance(item, Picture) else from_words)
+            item if isinstance(item, Failed) else next(from_images if isinstance(item, ImageFile) else from_words)
             for item in items
         ]
         return Embeddings(of_words.model, merged)
 
     async def _embed_alone(self, items: Sequence[Item], embedder: Embedder, *, bulk: bool) -> Embeddings:
-        return accepted(await self._ask(embedder, items, bulk=bulk))
+        return _accepted(await self._ask(embedder, items, bulk=bulk))
 
     async def _ask(
-        self, embedder: Embedder, items: Sequence[Item], wanted: str | None = None, *, bulk: bool
+        self, embedder: Embedder, items: Sequence[Item], digest: str | None = None, *, bulk: bool
     ) -> Embeddings | Refusal:
-        answer = await embedder.embed(items, wanted, bulk=bulk)
+        answer = await embedder.embed(items, digest, bulk=bulk)
         if answer.report is not None:
-            self.hear(answer.report)
+            self.on_report(answer.report)
         return answer
 
     async def _embed_both(
         self, words: Sequence[Item], images: Sequence[Item], *, bulk: bool
     ) -> tuple[Embeddings, Embeddings]:
         """Of one version: where they differ, each is asked again for the version of the other, then both anew."""
-        until = time.monotonic() + SWAP_PATIENCE_S
+        until = time.monotonic() + VERSION_TIMEOUT_S
         while True:
             of_words, of_images = (
-                accepted(answer)
+                _accepted(answer)
                 for answer in await asyncio.gather(
                     self._ask(self._text, words, bulk=bulk), self._ask(self._image, images, bulk=bulk)
                 )
@@ -151,8 +151,8 @@ class JoinedModel:
             await asyncio.sleep(PAUSE_S)
 
     async def classify(
-        self, images: Sequence[Picture | Failed], prompts: Sequence[Sequence[str]], *, bulk: bool = False
-    ) -> tuple[Identity, list[Vectors | Failed]]:
+        self, images: Sequence[ImageFile | Failed], prompts: Sequence[Sequence[str]], *, bulk: bool = False
+    ) -> tuple[ModelIdentity, list[Vectors | Failed]]:
         """For each image probabilities ``[C]``, from each class's prompts and the scale that the model learned.
 
         Raises:
@@ -178,7 +178,7 @@ class JoinedModel:
             self._classifiers.popitem(last=False)
 
 
-def accepted(answer: Embeddings | Refusal) -> Embeddings:
+def _accepted(answer: Embeddings | Refusal) -> Embeddings:
     """The answer, or the exception that a refusal means to the API."""
     if isinstance(answer, Embeddings):
         return answer

@@ -3,13 +3,13 @@
 import time
 from collections.abc import Callable
 
-__all__ = ["Buckets"]
+__all__ = ["TokenBuckets"]
 
 BURST_SECONDS = 10.0
 """What an idle caller has saved up, in seconds of its rate."""
 
 
-class Buckets:
+class TokenBuckets:
     """Token buckets that may be overdrawn: a request larger than the burst is served, and paid for afterwards.
 
     Args:

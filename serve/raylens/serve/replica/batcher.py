@@ -14,19 +14,19 @@ from raylens.errors import OverloadedError, ServingError
 from raylens.serve.histograms import Meter
 from raylens.serve.replica.device import Device
 
-__all__ = ["Batcher", "Pace", "Places"]
+__all__ = ["Batcher", "Pace", "Reservation"]
 
 InT = TypeVar("InT")
 OutT = TypeVar("OutT")
 
-BULK_PATIENCE_S = 5.0
+BULK_YIELD_S = 5.0
 """After it a bulk item goes with the others: under a steady load it would never have its turn."""
-MEMORY = 64
+PACE_WINDOW = 64
 """Items after which another batch has half of the weight, if it has as many."""
 
 
 @dataclass(eq=False, frozen=True)
-class _Waiting(Generic[InT, OutT]):
+class _QueuedItem(Generic[InT, OutT]):
     item: InT
     size: int
     ticket: int
@@ -38,7 +38,7 @@ class _Waiting(Generic[InT, OutT]):
 
 
 class Pace:
-    """The mean over all items at first, then over about the last `MEMORY` of them; for any thread.
+    """The mean over all items at first, then over about the last `PACE_WINDOW` of them; for any thread.
 
     It counts items and not batches: what comes alone takes several times as long as its share of a batch would, and a
     first lone item on a busy machine must not speak for a crowd.
@@ -57,7 +57,7 @@ class Pace:
         """Count a batch."""
         with self._lock:
             self._items += items
-            weight = items / min(self._items, MEMORY + items)
+            weight = items / min(self._items, PACE_WINDOW + items)
             self._each += weight * (seconds / items - self._each)
 
     @property
@@ -100,14 +100,14 @@ class Batcher(Generic[InT, OutT]):
         self._max_wait_s = max_wait_s
         self._meter = meter or Meter()
         self._pace = Pace(max_batch)
-        self._held = 0
-        self._waiting: list[_Waiting[InT, OutT]] = []
+        self._pending = 0
+        self._waiting: list[_QueuedItem[InT, OutT]] = []
         device.attach(self)
 
     @property
-    def held(self) -> int:
+    def pending(self) -> int:
         """Places that are taken."""
-        return self._held
+        return self._pending
 
     @property
     def waiting(self) -> int:
@@ -117,10 +117,10 @@ class Batcher(Generic[InT, OutT]):
     @property
     def expected_wait_s(self) -> float:
         """Of what is held now, at the pace of the last batches."""
-        return self._held * self._pace.seconds / self._device.lanes
+        return self._pending * self._pace.seconds / self._device.lanes
 
     @contextmanager
-    def reserve(self, count: int) -> "Iterator[Places[InT, OutT]]":
+    def reserve(self, count: int) -> "Iterator[Reservation[InT, OutT]]":
         """Take places for ``count`` items, before effort is spent on preparing them.
 
         Raises:
@@ -129,27 +129,28 @@ class Batcher(Generic[InT, OutT]):
         """
         if self._device.closed:
             raise ServingError("the replica is shutting down: send the request again")
-        if self._held + count > self._capacity:
+        if self._pending + count > self._capacity:
             raise OverloadedError(
-                f"{count} items do not fit: {self._held} of {self._capacity} places are taken; try again in a moment"
+                f"{count} items do not fit: {self._pending} of {self._capacity} places are taken; try again in a moment"
             )
         # By what is held already, so that the largest request is served where nothing else waits.
         if self.expected_wait_s > self._max_wait_s:
             raise OverloadedError(
-                f"{self._held} items wait, about {self.expected_wait_s:.0f} s of work: try again in a moment"
+                f"{self._pending} items wait, about {self.expected_wait_s:.0f} s of work: try again in a moment"
             )
-        self._held += count
+        self._pending += count
         try:
-            yield Places(self, count)
+            yield Reservation(self, count)
         finally:
-            self._held -= count
+            self._pending -= count
 
     def enqueue(self, items: Sequence[InT], *, bulk: bool = False) -> "list[asyncio.Future[OutT]]":
         """Put items in line; for holders of places."""
         loop = asyncio.get_running_loop()
-        until, now = time.monotonic() + BULK_PATIENCE_S if bulk else -math.inf, time.perf_counter()
+        until, now = time.monotonic() + BULK_YIELD_S if bulk else -math.inf, time.perf_counter()
         added = [
-            _Waiting(item, self._size(item), self._device.ticket(), loop.create_future(), until, now) for item in items
+            _QueuedItem(item, self._size(item), self._device.ticket(), loop.create_future(), until, now)
+            for item in items
         ]
         self._waiting += added
         self._device.wake()
@@ -160,14 +161,14 @@ class Batcher(Generic[InT, OutT]):
         self._waiting = [waiting for waiting in self._waiting if not waiting.answer.done()]  # drops the cancelled
         return self._waiting[0].ticket if self._waiting else None
 
-    def take(self, share: int) -> Sequence[_Waiting[InT, OutT]]:
+    def take(self, share: int) -> Sequence[_QueuedItem[InT, OutT]]:
         """See `raylens.serve.replica.device.Queue`."""
         now = time.monotonic()
         most = min(self._max_batch, math.ceil(len(self._waiting) / share))
         urgent = [waiting for waiting in self._waiting if waiting.yields_until <= now]
         patient = [waiting for waiting in self._waiting if waiting.yields_until > now]
         head = (urgent or patient)[0].size
-        batch: list[_Waiting[InT, OutT]] = []
+        batch: list[_QueuedItem[InT, OutT]] = []
         for line in (urgent, patient):
             # Stable: items of one size leave in the order in which they came.
             batch += heapq.nsmallest(most - len(batch), line, key=lambda waiting: abs(waiting.size - head))
@@ -177,7 +178,7 @@ class Batcher(Generic[InT, OutT]):
         self._waiting = [waiting for waiting in self._waiting if waiting.ticket not in taken]
         return batch
 
-    def run(self, batch: Sequence[_Waiting[InT, OutT]]) -> Sequence[OutT]:
+    def run(self, batch: Sequence[_QueuedItem[InT, OutT]]) -> Sequence[OutT]:
         """See `raylens.serve.replica.device.Queue`."""
         began = time.perf_counter()
         results = self._compute([waiting.item for waiting in batch])
@@ -189,7 +190,7 @@ class Batcher(Generic[InT, OutT]):
             raise ServingError(f"a batch of {len(batch)} items came back with {len(results)} results")
         return results
 
-    def deliver(self, batch: Sequence[_Waiting[InT, OutT]], done: "asyncio.Future[Sequence[OutT]]") -> None:
+    def deliver(self, batch: Sequence[_QueuedItem[InT, OutT]], done: "asyncio.Future[Sequence[OutT]]") -> None:
         """See `raylens.serve.replica.device.Queue`."""
         error = done.exception()
         results = done.result() if error is None else ()
@@ -209,7 +210,7 @@ class Batcher(Generic[InT, OutT]):
         self._waiting = []
 
 
-class Places(Generic[InT, OutT]):
+class Reservation(Generic[InT, OutT]):
     """Room in a batcher for a number of items."""
 
     def __init__(self, batcher: Batcher[InT, OutT], count: int) -> None:

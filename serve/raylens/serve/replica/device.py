@@ -112,14 +112,14 @@ class Device:
         done = asyncio.get_running_loop().run_in_executor(self._lanes[lane], _on_cores, cores, compute)
         self._running[lane][done] = cores
         # The first of its callbacks, before the answers, so that the device does not wait for them.
-        done.add_done_callback(lambda done: self._leave(lane, done))
+        done.add_done_callback(lambda done: self._release_lane(lane, done))
         return done
 
-    def _leave(self, lane: int, done: "asyncio.Future[Any]") -> None:
+    def _release_lane(self, lane: int, done: "asyncio.Future[Any]") -> None:
         del self._running[lane][done]
         self.wake()
 
-    async def alone(self, compute: Callable[[], ResultT]) -> list[ResultT]:
+    async def run_in_lanes(self, compute: Callable[[], ResultT]) -> list[ResultT]:
         """Compute something once in every lane, behind what it computes; no batch is given to the lane meanwhile.
 
         Raises:

@@ -10,12 +10,12 @@ from raylens.errors import ServingError
 from raylens.registry import Encoder, Version
 from raylens.serve.config import Precision, ServeSettings
 from raylens.serve.histograms import Meter
-from raylens.serve.messages import Description, Embedded, Failed, Identity, Item, Picture, Text, Tokens, Tower
+from raylens.serve.messages import Description, Embedded, Failed, ImageFile, Item, ModelIdentity, Text, Tokens, Tower
 from raylens.serve.replica.device import Device
-from raylens.serve.replica.precision import LEAST_COSINE, Golden, golden_of, settle
+from raylens.serve.replica.precision import MIN_COSINE, GoldenInputs, apply_precision, golden_inputs
 from raylens.serve.replica.towers import ImageTower, TextTower
 
-__all__ = ["Loaded"]
+__all__ = ["LoadedModel"]
 
 logger = logging.getLogger("ray.serve")
 
@@ -23,7 +23,7 @@ NO_TEXTS = Failed("unsupported_input", "this model predicts captions and embeds 
 ABSENT = Failed("internal_error", "this replica does not hold the tower for the item")
 
 
-class Loaded:
+class LoadedModel:
     """A version that is ready to embed: verified, rounded where that is allowed, and warm.
 
     Building takes seconds and is safe in any thread; afterwards all methods belong to the event loop.
@@ -42,8 +42,8 @@ class Loaded:
         self.identity = _identity(version, encoder)
         self._embeds_texts = encoder.embeds_texts
         held: tuple[Tower, ...] = tuple(tower for tower in towers if tower != "text" or encoder.embeds_texts)
-        self._golden: dict[Tower, Golden] = golden_of(encoder, held)
-        self.conditions = settle(encoder, self._golden, precision)
+        self._golden: dict[Tower, GoldenInputs] = golden_inputs(encoder, held)
+        self.conditions = apply_precision(encoder, self._golden, precision)
         encoder.keep_only(held)
         encoder.pack()
         self._encoder = encoder
@@ -55,7 +55,7 @@ class Loaded:
 
     def attach(
         self, device: Device, pool: ThreadPoolExecutor, settings: ServeSettings, meters: Mapping[Tower, Meter]
-    ) -> "Loaded":
+    ) -> "LoadedModel":
         """Line the towers up for a device."""
         self._device = device
         if "text" in self._golden:
@@ -76,10 +76,10 @@ class Loaded:
         return Description(self.identity, self.conditions)
 
     @property
-    def held(self) -> dict[Tower, int]:
+    def pending(self) -> dict[Tower, int]:
         """Items that wait or are computed."""
         towers: dict[Tower, TextTower | ImageTower | None] = {"text": self._texts, "image": self._images}
-        return {name: tower.batcher.held for name, tower in towers.items() if tower is not None}
+        return {name: tower.batcher.pending for name, tower in towers.items() if tower is not None}
 
     @property
     def expected_wait_s(self) -> float:
@@ -99,7 +99,7 @@ class Loaded:
             OverloadedError: there is no room for them.
         """
         words = [item for item in items if isinstance(item, Text | Tokens)]
-        pictures = [item for item in items if isinstance(item, Picture)]
+        pictures = [item for item in items if isinstance(item, ImageFile)]
         self._users += 1
         try:
             of_words, of_pictures = await asyncio.gather(
@@ -110,7 +110,7 @@ class Loaded:
             self._users -= 1
         from_words, from_pictures = iter(of_words), iter(of_pictures)
         return [
-            item if isinstance(item, Failed) else next(from_pictures if isinstance(item, Picture) else from_words)
+            item if isinstance(item, Failed) else next(from_pictures if isinstance(item, ImageFile) else from_words)
             for item in items
         ]
 
@@ -125,11 +125,11 @@ class Loaded:
         """
         for tower, golden in self._golden.items():
             # One input: on a slow device the questions must not become the load.
-            for cosine in await self._device.alone(partial(golden.cosine, 1)):
+            for cosine in await self._device.run_in_lanes(partial(golden.cosine, 1)):
                 self._check(tower, cosine)
 
     def _check(self, tower: Tower, cosine: float) -> None:
-        if not cosine > min(LEAST_COSINE, self.conditions[tower].cosine) - 1e-3:  # so put, it refuses NaN as well
+        if not cosine > min(MIN_COSINE, self.conditions[tower].cosine) - 1e-3:  # so put, it refuses NaN as well
             raise ServingError(
                 f"the {tower} tower of {self.identity.name}@{self.identity.number} is unusable: known inputs have "
                 f"cosine {cosine:.4f} to their vectors"
@@ -140,8 +140,8 @@ async def _absent(count: int) -> list[Embedded | Failed]:
     return [ABSENT] * count
 
 
-def _identity(version: Version, encoder: Encoder) -> Identity:
-    return Identity(
+def _identity(version: Version, encoder: Encoder) -> ModelIdentity:
+    return ModelIdentity(
         name=version.name,
         number=version.number,
         digest=version.digest,

@@ -13,21 +13,21 @@ from numpy.typing import NDArray
 
 from raylens.registry import Encoder
 from raylens.serve.config import Precision
-from raylens.serve.messages import Condition, Tower
+from raylens.serve.messages import Tower, TowerPrecision
 
-__all__ = ["Golden", "golden_of", "settle"]
+__all__ = ["GoldenInputs", "apply_precision", "golden_inputs"]
 
 logger = logging.getLogger("ray.serve")
 
-LEAST_COSINE = 0.9995
+MIN_COSINE = 0.9995
 """Of bf16 to fp32; below it, ``auto`` stays with fp32."""
-TRIED = 8
-LEAST_GAIN = 1.2
+GOLDEN_COUNT = 8
+MIN_SPEEDUP = 1.2
 """Of products in bf16 over fp32; below it, ``auto`` stays with fp32."""
 Vectors = NDArray[np.float32]
 
 
-class Golden:
+class GoldenInputs:
     """Inputs of a tower whose embeddings, computed in fp32 from verified weights, are kept for comparison."""
 
     def __init__(self, encoder: Encoder, tower: Tower) -> None:
@@ -36,19 +36,21 @@ class Golden:
         if tower == "image":
             size = encoder.preprocess.size
             # Smooth pictures: noise alone would be unlike anything that a tower has seen.
-            coarse_BssC = draw.integers(0, 256, (TRIED, 8, 8, 3)).repeat(-(-size // 8), 1).repeat(-(-size // 8), 2)
+            coarse_BssC = (
+                draw.integers(0, 256, (GOLDEN_COUNT, 8, 8, 3)).repeat(-(-size // 8), 1).repeat(-(-size // 8), 2)
+            )
             self.inputs: NDArray[np.integer] = coarse_BssC[:, :size, :size].astype(np.uint8)
         else:
             self.inputs = _texts(encoder, draw)
         self.vectors_BD = self.computed()
 
-    def computed(self, count: int = TRIED) -> Vectors:
+    def computed(self, count: int = GOLDEN_COUNT) -> Vectors:
         """The embeddings of the first ``count`` inputs as the tower computes them now, ``[B, D]``."""
         encode = self._encoder.encode_pixels if self._tower == "image" else self._encoder.encode_ids
         vectors_BD: Vectors = encode(self.inputs[:count]).numpy()  # type: ignore[arg-type]
         return vectors_BD
 
-    def cosine(self, count: int = TRIED) -> float:
+    def cosine(self, count: int = GOLDEN_COUNT) -> float:
         """The least cosine of what is computed now to the kept vectors; NaN where one of either is no number."""
         now_BD = self.computed(count)
         return float((now_BD * self.vectors_BD[:count]).sum(axis=1).min())
@@ -56,48 +58,50 @@ class Golden:
 
 def _texts(encoder: Encoder, draw: np.random.Generator) -> NDArray[np.int32]:
     tokenizer, context = encoder.tokenizer, encoder.context
-    ids_BT = np.zeros((TRIED, context), dtype=np.int32)
-    for row, words in enumerate(np.linspace(1, context - 2, TRIED).astype(int)):
+    ids_BT = np.zeros((GOLDEN_COUNT, context), dtype=np.int32)
+    for row, words in enumerate(np.linspace(1, context - 2, GOLDEN_COUNT).astype(int)):
         drawn = draw.integers(0, tokenizer.vocab_size, words)
         drawn[np.isin(drawn, (tokenizer.start_id, tokenizer.end_id))] = 0
         ids_BT[row, : words + 2] = [tokenizer.start_id, *drawn, tokenizer.end_id]
     return ids_BT
 
 
-def golden_of(encoder: Encoder, towers: tuple[Tower, ...]) -> dict[Tower, Golden]:
+def golden_inputs(encoder: Encoder, towers: tuple[Tower, ...]) -> dict[Tower, GoldenInputs]:
     """For each tower; called before anything is rounded."""
-    return {tower: Golden(encoder, tower) for tower in towers}
+    return {tower: GoldenInputs(encoder, tower) for tower in towers}
 
 
-def settle(encoder: Encoder, golden: dict[Tower, Golden], wanted: Precision) -> dict[Tower, Condition]:
+def apply_precision(
+    encoder: Encoder, golden: dict[Tower, GoldenInputs], requested: Precision
+) -> dict[Tower, TowerPrecision]:
     """Round the towers to what they will compute with, and say how far that is from fp32.
 
     ``auto`` rounds a tower where the device multiplies faster in bf16 and every golden input keeps its direction.
     """
-    conditions: dict[Tower, Condition] = {}
+    conditions: dict[Tower, TowerPrecision] = {}
     for tower, known in golden.items():
-        conditions[tower] = Condition("fp32", 1.0)
-        if wanted == "fp32" or (wanted == "auto" and not _fast_in_bf16(encoder.model.device)):
+        conditions[tower] = TowerPrecision("fp32", 1.0)
+        if requested == "fp32" or (requested == "auto" and not _is_faster_in_bf16(encoder.model.device)):
             continue
         encoder.round_tower(tower, torch.bfloat16)
         cosine = known.cosine()
-        if wanted == "auto" and not cosine >= LEAST_COSINE:
+        if requested == "auto" and not cosine >= MIN_COSINE:
             logger.warning("the %s tower in bf16 has cosine %.5f to fp32: it stays in fp32", tower, cosine)
             encoder.restore_tower(tower)
         else:
-            conditions[tower] = Condition("bf16", cosine)
+            conditions[tower] = TowerPrecision("bf16", cosine)
     return conditions
 
 
-def _fast_in_bf16(device: torch.device) -> bool:
+def _is_faster_in_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     supported = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return bool(supported) and _gain_in_bf16() >= LEAST_GAIN
+    return bool(supported) and _bf16_speedup() >= MIN_SPEEDUP
 
 
 @cache
-def _gain_in_bf16() -> float:
+def _bf16_speedup() -> float:
     """How much faster this processor multiplies in bf16: tried, because having the instructions does not tell.
 
     With AVX-512 BF16 alone it was 3.8 on AMD's Zen 5 and 0.6 on Intel's Xeon, whose AMX makes the difference.

@@ -19,8 +19,8 @@ from raylens.errors import InputError
 from raylens.registry import Encoder
 from raylens.serve.config import ServeSettings
 from raylens.serve.histograms import Meter
-from raylens.serve.messages import Embedded, Failed, Picture, Text, Tokens
-from raylens.serve.replica.batcher import Batcher, Places
+from raylens.serve.messages import Embedded, Failed, ImageFile, Text, Tokens
+from raylens.serve.replica.batcher import Batcher, Reservation
 from raylens.serve.replica.cache import EmbeddingCache
 from raylens.serve.replica.device import Device
 from raylens.serve.tracing import request_id
@@ -38,7 +38,7 @@ class TowerQueue(Protocol):
     """What a tower tells of its load."""
 
     @property
-    def held(self) -> int:
+    def pending(self) -> int:
         """Items that wait or are computed."""
         ...
 
@@ -86,12 +86,12 @@ class TextTower:
         return await self.cache.embed([(text, bulk) for text in texts])
 
     async def _embed(self, items: Sequence[tuple[Words, bool]]) -> list[Embedded | Failed]:
-        with self.batcher.reserve(len(items)) as places:
+        with self.batcher.reserve(len(items)) as reservation:
             texts, began = [text for text, _ in items], time.perf_counter()
             rows = await asyncio.get_running_loop().run_in_executor(self._pool, self._rows, texts)
             self._meter.add("prepare", time.perf_counter() - began)
             good = [row for row in rows if isinstance(row, _Row)]
-            outcomes = iter(await places.run(good, bulk=items[0][1]))
+            outcomes = iter(await reservation.run(good, bulk=items[0][1]))
         return [row if isinstance(row, Failed) else _embedded(row, next(outcomes)) for row in rows]
 
     def _rows(self, texts: Sequence[Words]) -> list[_Row | Failed]:
@@ -154,11 +154,11 @@ class ImageTower:
             max_wait_s=settings.max_wait_s,
             meter=self._meter,
         )
-        self.cache: EmbeddingCache[tuple[Picture, bool]] = EmbeddingCache(
+        self.cache: EmbeddingCache[tuple[ImageFile, bool]] = EmbeddingCache(
             self._embed, _key_of_image, settings.cache_bytes
         )
 
-    async def embed(self, pictures: Sequence[Picture], *, bulk: bool = False) -> list[Embedded | Failed]:
+    async def embed(self, pictures: Sequence[ImageFile], *, bulk: bool = False) -> list[Embedded | Failed]:
         """Image files to unit vectors, in order.
 
         Raises:
@@ -166,15 +166,15 @@ class ImageTower:
         """
         return await self.cache.embed([(picture, bulk) for picture in pictures])
 
-    async def _embed(self, items: Sequence[tuple[Picture, bool]]) -> list[Embedded | Failed]:
-        with self.batcher.reserve(len(items)) as places:
+    async def _embed(self, items: Sequence[tuple[ImageFile, bool]]) -> list[Embedded | Failed]:
+        with self.batcher.reserve(len(items)) as reservation:
             turns = asyncio.Semaphore(self._threads)
             return list(
-                await asyncio.gather(*(self._embed_one(picture, places, turns, bulk) for picture, bulk in items))
+                await asyncio.gather(*(self._embed_one(picture, reservation, turns, bulk) for picture, bulk in items))
             )
 
     async def _embed_one(
-        self, picture: Picture, places: Places[Pixels, Vector], turns: asyncio.Semaphore, bulk: bool
+        self, picture: ImageFile, reservation: Reservation[Pixels, Vector], turns: asyncio.Semaphore, bulk: bool
     ) -> Embedded | Failed:
         began = time.perf_counter()
         async with turns:
@@ -182,7 +182,7 @@ class ImageTower:
         self._meter.add("prepare", time.perf_counter() - began)
         if isinstance(decoded, Failed):
             return decoded
-        [outcome] = await places.run([decoded], bulk=bulk)
+        [outcome] = await reservation.run([decoded], bulk=bulk)
         return _failed(outcome) if isinstance(outcome, BaseException) else Embedded(outcome.copy())
 
     def _decode(self, file: bytes) -> Pixels | Failed:
@@ -208,7 +208,7 @@ def _key_of_words(item: tuple[Words, bool]) -> bytes:
     return hashlib.blake2b(content, digest_size=16).digest()
 
 
-def _key_of_image(item: tuple[Picture, bool]) -> bytes:
+def _key_of_image(item: tuple[ImageFile, bool]) -> bytes:
     return hashlib.blake2b(item[0].file, digest_size=16).digest()
 
 

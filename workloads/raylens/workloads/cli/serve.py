@@ -13,7 +13,7 @@ from raylens.workloads.command_tree import RUN, RunGroup
 
 __all__ = ["app"]
 
-OF_RAY_SERVE = ("pandas", "fastapi")
+PRELOADED = ("pandas", "fastapi")
 """Most of what importing Ray Serve takes."""
 
 app = typer.Typer(
@@ -68,7 +68,7 @@ def run(
     from raylens.workloads.lines import Lines
 
     lines = Lines()
-    from raylens.serve.deploy.environment import environment, own_ports
+    from raylens.serve.deploy.environment import environment, haproxy_ports
     from raylens.workloads.service_config import logical_cpus, service_config
 
     settings = service_config(
@@ -77,12 +77,12 @@ def run(
     from raylens.cluster import session
 
     cpus = num_cpus or (None if address else logical_cpus(settings))
-    variables = environment(settings.proxy) | own_ports()
-    with session(address, cpus, variables, say=lines.say, meanwhile=OF_RAY_SERVE) as inherited:
+    variables = environment(settings.proxy) | haproxy_ports()
+    with session(address, cpus, variables, say=lines.say, meanwhile=PRELOADED) as inherited:
         lines.say("Ray is there")
         from raylens.serve import serve_service
 
-        with serve_service(settings, inherited=inherited, tell=lines.say) as service:
+        with serve_service(settings, inherited=inherited, on_progress=lines.say) as service:
             served = ", ".join(str(version) for version in service.versions)
             lines.say(f"ready: {service.url} serves {served}  (try it at {service.url}/docs; stop with Ctrl-C)")
             if not settings.security.keys and settings.host not in ("127.0.0.1", "::1", "localhost"):
@@ -111,12 +111,12 @@ def build(
 
         raylens serve build pets@prod --registry s3://models --replicas 2:8 --host 0.0.0.0 --out service.yaml
     """
-    from raylens.serve.deploy.serve_config import declaration
+    from raylens.serve.deploy.serve_config import serve_config_yaml
     from raylens.workloads.service_config import service_config
 
     if out is not None:
         check_file(out, "--out")
-    text = declaration(
+    text = serve_config_yaml(
         service_config(config, models, changes, registry=registry, host=host, port=port, replicas=replicas, keys=keys)
     )
     if out is None:

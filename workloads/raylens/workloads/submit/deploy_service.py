@@ -13,8 +13,8 @@ from raylens.errors import ConfigError, ServingError
 __all__ = ["deploy", "undeploy"]
 
 PATH = "/api/serve/applications/"
-LOOK_SECONDS = 1.0
-ENDED_BADLY = ("DEPLOY_FAILED", "UNHEALTHY")
+POLL_SECONDS = 1.0
+FAILED_STATES = ("DEPLOY_FAILED", "UNHEALTHY")
 
 
 def deploy(jobs: Jobs, file: Path, timeout: float, say: Callable[[str], None]) -> str:
@@ -35,7 +35,7 @@ def deploy(jobs: Jobs, file: Path, timeout: float, say: Callable[[str], None]) -
         applications = jobs.read(PATH).get("applications", {})
         states = {name: applications.get(name, {"status": "NOT_STARTED"}) for name in names}
         for name, state in states.items():
-            if state["status"] in ENDED_BADLY:
+            if state["status"] in FAILED_STATES:
                 raise ServingError(f"{name} on {jobs} is {state['status']}: {_reason(state)}")
         told = ", ".join(f"{name} is {state['status']}" for name, state in states.items())
         if all(state["status"] == "RUNNING" for state in states.values()):
@@ -46,7 +46,7 @@ def deploy(jobs: Jobs, file: Path, timeout: float, say: Callable[[str], None]) -
             said = told
         if time.monotonic() >= end:
             raise ServingError(f"{told} after {timeout:.0f} s: {'; '.join(map(_reason, states.values()))}")
-        time.sleep(LOOK_SECONDS)
+        time.sleep(POLL_SECONDS)
 
 
 def undeploy(jobs: Jobs) -> None:

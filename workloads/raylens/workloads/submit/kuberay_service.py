@@ -9,16 +9,16 @@ from raylens.cluster.kuberay import RESERVED_PORTS, Serving
 from raylens.cluster.secret_scan import check_text
 from raylens.errors import ConfigError
 from raylens.serve.config import ServiceConfig
-from raylens.serve.deploy.serve_config import declaration
+from raylens.serve.deploy.serve_config import serve_config_yaml
 from raylens.workloads.service_config import service_config
 
-__all__ = ["service_for"]
+__all__ = ["kuberay_service"]
 
 EVERYWHERE = "0.0.0.0"  # noqa: S104 (of a pod, which the manifests' network policies stand around)
 UNPRIVILEGED = 1024
 
 
-def service_for(spec: ClusterSpec, file: Path, *, open_to_all: bool = False) -> Serving:
+def kuberay_service(spec: ClusterSpec, file: Path, *, open_to_all: bool = False) -> Serving:
     """What the manifests must know of the service of ``file``, which its pods' addresses reach.
 
     Raises:
@@ -42,7 +42,7 @@ def service_for(spec: ClusterSpec, file: Path, *, open_to_all: bool = False) -> 
             f"{file}: port = {config.port} is Ray's own, or one that only root may open: choose another from "
             f"{UNPRIVILEGED} on, e.g. 8000"
         )
-    text = declaration(config.model_copy(update={"host": EVERYWHERE}))
+    text = serve_config_yaml(config.model_copy(update={"host": EVERYWHERE}))
     check_text(str(file), [text], os.environ)
     return Serving(text, config.port, haproxy=config.proxy == "haproxy")
 

@@ -26,8 +26,8 @@ from raylens.serve.gateway import keys as keys_module
 from raylens.serve.gateway.app import build_app
 from raylens.serve.gateway.fetch import Fetcher
 from raylens.serve.gateway.keys import KeyRing, new_key
-from raylens.serve.gateway.rate_limit import BURST_SECONDS, Buckets
-from raylens.serve.messages import Failed, Picture
+from raylens.serve.gateway.rate_limit import BURST_SECONDS, TokenBuckets
+from raylens.serve.messages import Failed, ImageFile
 from raylens.serve.replica.replica import EncoderReplica
 from tests.unit.serve.test_app import SETTINGS, catalogue_of, picture, random_bundle, refused, uri
 
@@ -180,7 +180,7 @@ def test_over_its_rate_a_key_is_told_when_to_come_back(replica: EncoderReplica, 
 )
 def test_a_bucket_never_gives_more_than_rate_and_burst(rate: float, asked: list[tuple[float, int]]) -> None:
     clock = [0.0]
-    buckets = Buckets(lambda: clock[0])
+    buckets = TokenBuckets(lambda: clock[0])
     given_items, last = 0.0, 0
     for pause, items in asked:
         clock[0] += pause
@@ -269,8 +269,8 @@ def resolver(**hosts: Sequence[str]) -> Any:
     return resolve
 
 
-def fetched(fetcher: Fetcher, url: str) -> Picture | Failed:
-    return asyncio.run(fetcher.picture(url, fetcher.allowance()))
+def fetched(fetcher: Fetcher, url: str) -> ImageFile | Failed:
+    return asyncio.run(fetcher.fetch(url, fetcher.budget()))
 
 
 def test_an_allowed_host_is_fetched_from_the_address_that_was_checked(port: int) -> None:
@@ -279,9 +279,9 @@ def test_an_allowed_host_is_fetched_from_the_address_that_was_checked(port: int)
     ANSWERS["/moved"] = (302, {"location": f"http://cdn.example.org:{port}/a.png"}, b"")
     config = UrlConfig(hosts=(f"good.test:{port}", f"*.example.org:{port}"), http=True, private=True)
     resolve = resolver(good_test=["127.0.0.1"], cdn_example_org=["127.0.0.1"])
-    assert fetched(Fetcher(config, resolve), f"http://good.test:{port}/a.png") == Picture(file)
+    assert fetched(Fetcher(config, resolve), f"http://good.test:{port}/a.png") == ImageFile(file)
     Images.hosts.clear()
-    assert fetched(Fetcher(config, resolve), f"http://good.test:{port}/moved") == Picture(file)
+    assert fetched(Fetcher(config, resolve), f"http://good.test:{port}/moved") == ImageFile(file)
     assert Images.hosts == [f"good.test:{port}", f"cdn.example.org:{port}"]
 
 
@@ -333,7 +333,7 @@ def test_a_redirect_is_checked_like_a_url(port: int, monkeypatch: pytest.MonkeyP
     )
     reached: list[str] = []
 
-    async def get(url: str, host: str, address: Any, allowance: Any) -> str:
+    async def get(url: str, host: str, address: Any, budget: Any) -> str:
         reached.append(f"{host} {address}")
         return {"public.test": f"http://inside.test:{port}/", "rebound.test": f"http://rebound.test:{port}/"}[host]
 
@@ -388,7 +388,7 @@ def test_the_images_of_a_request_are_bounded_together(port: int, replica: Encode
     ANSWERS.update({f"/{number}.png": (200, {}, picture()) for number in range(8)})
     size = len(ANSWERS["/0.png"][2])
     config = UrlConfig(
-        hosts=(f"good.test:{port}",), http=True, private=True, max_total_bytes=int(3.5 * size), at_once=1
+        hosts=(f"good.test:{port}",), http=True, private=True, max_total_bytes=int(3.5 * size), max_concurrency=1
     )
     fetcher = Fetcher(config, resolver(good_test=["127.0.0.1"]))
     body = {"input": [{"image": f"http://good.test:{port}/{number}.png"} for number in range(8)]}
@@ -400,7 +400,7 @@ def test_the_images_of_a_request_are_bounded_together(port: int, replica: Encode
     assert codes == [None] * 3 + ["url_too_large"] * 5
     assert len(Images.hosts) == 4, "what is over the limit is not begun"
     assert f"over {int(3.5 * size)} bytes together" in answer[-1]["error"]["message"]
-    assert fetcher.allowance().used_up is None, "each request has its own"
+    assert fetcher.budget().exceeded is None, "each request has its own"
 
 
 def test_proxies_of_the_machine_are_not_asked(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -409,4 +409,4 @@ def test_proxies_of_the_machine_are_not_asked(port: int, monkeypatch: pytest.Mon
         monkeypatch.setitem(os.environ, name, "http://127.0.0.1:9")
     config = UrlConfig(hosts=(f"good.test:{port}",), http=True, private=True)
     answer = fetched(Fetcher(config, resolver(good_test=["127.0.0.1"])), f"http://good.test:{port}/a.png")
-    assert isinstance(answer, Picture)
+    assert isinstance(answer, ImageFile)
