@@ -30,7 +30,8 @@ from raylens.serve import AsyncEmbeddingClient, EmbeddingClient, serve_model
 from raylens.serve.deploy.launch import stop
 from raylens.serve.deploy.startup import wait_until_ready
 from raylens.workloads.cli import app
-from tests.helpers.serving import CAPTIONS, ONE, SETTINGS, Site, picture, random_bundle, site_in, uri
+from tests.helpers.serving import CAPTIONS, ONE, SETTINGS, Site, picture, site_in
+from tests.helpers.serving_app import random_bundle, uri
 
 CLASSES = ["cat", "dog", "house"]
 

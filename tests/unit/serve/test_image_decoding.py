@@ -20,7 +20,7 @@ from raylens.registry import Encoder
 from raylens.serve.messages import Embedded, Failed, ImageFile
 from raylens.serve.replica.device import Device
 from raylens.serve.replica.towers import ImageTower
-from tests.unit.serve.test_app import SETTINGS, picture, random_bundle
+from tests.helpers.serving_app import SETTINGS, picture, random_bundle
 
 EOI = b"\xff\xd9"
 

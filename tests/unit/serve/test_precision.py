@@ -11,7 +11,7 @@ from raylens.serve.config import Precision
 from raylens.serve.messages import Tower
 from raylens.serve.replica import precision as precision_module
 from raylens.serve.replica.precision import MIN_COSINE, apply_precision, golden_inputs
-from tests.unit.serve.test_app import random_bundle
+from tests.helpers.serving_app import random_bundle
 
 TOWERS: tuple[Tower, ...] = ("text", "image")
 
@@ -30,7 +30,7 @@ def matrices(encoder: Encoder) -> set[torch.dtype]:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "fast", "settled"),
+    ("requested", "fast", "settled"),
     [
         ("fp32", True, "fp32"),
         ("fp32", False, "fp32"),
@@ -43,7 +43,7 @@ def matrices(encoder: Encoder) -> set[torch.dtype]:
 def test_a_tower_is_rounded_where_it_is_asked_for_or_worth_it(
     encoder: Encoder, monkeypatch: pytest.MonkeyPatch, requested: Precision, fast: bool, settled: str
 ) -> None:
-    monkeypatch.setattr(precision_module, "_fast_in_bf16", lambda _: fast)
+    monkeypatch.setattr(precision_module, "_is_faster_in_bf16", lambda _: fast)
     conditions = apply_precision(encoder, golden_inputs(encoder, TOWERS), requested)
     assert {one.precision for one in conditions.values()} == {settled}
     assert matrices(encoder) == {torch.bfloat16 if settled == "bf16" else torch.float32}
@@ -67,7 +67,7 @@ def test_the_cosine_is_the_least_of_all_known_inputs(encoder: Encoder) -> None:
 def test_a_tower_that_loses_its_direction_is_put_back_as_it_was(
     encoder: Encoder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(precision_module, "_fast_in_bf16", lambda _: True)
+    monkeypatch.setattr(precision_module, "_is_faster_in_bf16", lambda _: True)
     golden = golden_inputs(encoder, TOWERS)
     rounded = apply_precision(encoder, golden, "bf16")
     for tower in TOWERS:
@@ -92,7 +92,7 @@ def test_what_is_asked_for_is_done_however_far_it_is(encoder: Encoder, monkeypat
 
 
 def test_numbers_that_are_none_are_not_good_enough(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(precision_module, "_fast_in_bf16", lambda _: True)
+    monkeypatch.setattr(precision_module, "_is_faster_in_bf16", lambda _: True)
     golden = golden_inputs(encoder, ("image",))
     golden["image"].vectors_BD[3] = np.nan
     assert apply_precision(encoder, golden, "auto")["image"].precision == "fp32"
@@ -104,7 +104,7 @@ def test_instructions_that_bring_nothing_are_not_used(
 ) -> None:
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: supported)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    monkeypatch.setattr(precision_module, "_gain_in_bf16", lambda: gain)
+    monkeypatch.setattr(precision_module, "_bf16_speedup", lambda: gain)
     assert precision_module._is_faster_in_bf16(torch.device("cpu")) is fast
 
 

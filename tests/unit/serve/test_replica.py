@@ -17,7 +17,7 @@ from raylens.serve.gateway.app import build_app
 from raylens.serve.messages import Embeddings, Text
 from raylens.serve.replica import replica as replica_module
 from raylens.serve.replica.replica import EncoderReplica
-from tests.unit.serve.test_app import SETTINGS, call, catalogue_of, random_bundle, refused
+from tests.helpers.serving_app import SETTINGS, call, catalogue_of, random_bundle, refused
 
 QUICK = SETTINGS.model_copy(update={"follow_interval_s": 0.02, "overlap_s": 0.02})
 

@@ -37,7 +37,7 @@ from raylens.serve.replica.device import Device
 from raylens.serve.replica.replica import EncoderReplica
 from raylens.workloads.cli.app import app
 from raylens.workloads.service_config import logical_cpus, service_config
-from tests.unit.serve.test_app import SETTINGS, catalogue_of, picture, random_bundle
+from tests.helpers.serving_app import SETTINGS, catalogue_of, picture, random_bundle
 
 
 def test_options_change_the_file_and_single_changes_come_last(tmp_path: Path) -> None:

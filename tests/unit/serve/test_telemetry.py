@@ -18,7 +18,6 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanContext
 from prometheus_client.parser import text_string_to_metric_families
 
-from raylens.registry import Registry
 from raylens.serve.gateway import telemetry as telemetry_module
 from raylens.serve.gateway.app import build_app
 from raylens.serve.gateway.catalogue import Catalogue, ServedModel
@@ -29,16 +28,9 @@ from raylens.serve.histograms import BOUNDS, SECONDS, Histogram, Meter
 from raylens.serve.messages import ReplicaReport
 from raylens.serve.replica.replica import EncoderReplica
 from raylens.serve.replica.towers import TextTower
-from tests.unit.serve.test_app import SETTINGS, picture, random_bundle, uri
+from tests.helpers.serving_app import SETTINGS, picture, uri
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-
-
-@pytest.fixture(scope="module")
-def replica(tmp_path_factory: pytest.TempPathFactory) -> EncoderReplica:
-    folder = tmp_path_factory.mktemp("registry")
-    Registry(str(folder)).publish("tiny", random_bundle())
-    return EncoderReplica(str(folder), "tiny@1", SETTINGS)
 
 
 class Elsewhere:
