@@ -1,4 +1,4 @@
-"""The embedding API: registry in, HTTP out, on Ray Serve."""
+"""The embedding service: it serves models of the registry over HTTP, on Ray Serve."""
 
 from typing import TYPE_CHECKING
 

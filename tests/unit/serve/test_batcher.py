@@ -163,7 +163,7 @@ def test_a_full_queue_refuses_and_has_room_again_afterwards() -> None:
         batcher = make(device, gate, capacity=5)
         first = asyncio.create_task(submit(batcher, [1, 2, 3, 4]))
         await gate.running()
-        with pytest.raises(OverloadedError, match="4 of 5 places"):
+        with pytest.raises(OverloadedError, match="4 of 5"):
             await submit(batcher, [5, 6])
         second = asyncio.create_task(submit(batcher, [5]))
         gate.opened.set()
@@ -180,7 +180,7 @@ def test_no_more_items_than_reserved_places() -> None:
         batcher = make(device, Gate(is_open=True))
         with batcher.reserve(2) as reservation:
             assert await reservation.run([3]) == [9]
-            with pytest.raises(ServingError, match="2 items for 1"):
+            with pytest.raises(ServingError, match="2 items.*1"):
                 await reservation.run([4, 5])
 
     run(scenario)
@@ -208,7 +208,7 @@ def test_a_batch_with_too_few_results_fails() -> None:
         batcher: Batcher[int, int] = Batcher(device, lambda items: items[1:], max_batch=4, capacity=4)
         [one, two] = await submit(batcher, [1, 2])
         assert isinstance(one, ServingError)
-        assert "came back with 1" in str(two)
+        assert "2 items has 1" in str(two)
 
     run(scenario)
 

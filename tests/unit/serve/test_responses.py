@@ -112,7 +112,7 @@ def test_a_lost_replica_is_asked_for_once_more_and_not_twice(fault: Exception) -
     assert answer == "embedded"
     assert handle.calls == 2
     handle = Handle([fault, fault])
-    with pytest.raises(UnavailableError, match="send it again"):
+    with pytest.raises(UnavailableError, match="replica"):
         asyncio.run(HandleEmbedder(handle).embed([Text("a")]))
     assert handle.calls == 2
 

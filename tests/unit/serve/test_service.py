@@ -55,12 +55,12 @@ def test_options_change_the_file_and_single_changes_come_last(tmp_path: Path) ->
     ("tree", "says"),
     [
         ({"models": []}, "models"),
-        ({"models": [{"model": "a"}, {"model": "a@prod"}]}, "'a' stands there twice"),
+        ({"models": [{"model": "a"}, {"model": "a@prod"}]}, "models: 'a'"),
         ({"models": [{"model": "a", "text": {"min_replicas": 2}}]}, "max_replicas = 1: must be at least"),
         ({"models": [{"model": "a", "txt": {}}]}, "unknown key 'models.0.txt'"),
         ({"models": [{"model": "a", "precision": "fp8"}]}, "precision"),
         ({"models": [{"model": "a"}], "port": 0}, "port"),
-        ({"models": [{"model": "a"}], "limits": {"capacity": 1}}, "capacity 1 must be at least max_items"),
+        ({"models": [{"model": "a"}], "limits": {"capacity": 1}}, "capacity = 1: must be at least max_items = 2048"),
         ({"models": [{"model": "a"}], "security": {"urls": {"host": ["x"]}}}, "did you mean 'hosts'"),
     ],
 )
@@ -78,7 +78,7 @@ def test_only_an_alias_is_followed(reference: str, alias: str | None) -> None:
     assert model.alias == alias
 
 
-def test_the_declaration_names_a_builder_that_takes_its_arguments() -> None:
+def test_the_serve_config_names_a_builder_that_takes_its_arguments() -> None:
     tree = {"models": [{"model": "a@prod"}], "host": "0.0.0.0", "registry": "/models"}
     config = validated(ServiceConfig, tree)
     tree = yaml.safe_load(serve_config_yaml(config))
@@ -88,7 +88,7 @@ def test_the_declaration_names_a_builder_that_takes_its_arguments() -> None:
     assert tree["http_options"]["host"] == "0.0.0.0"
 
 
-def test_a_declaration_leads_to_the_same_places_from_everywhere(
+def test_a_serve_config_leads_to_the_same_places_from_everywhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -173,7 +173,7 @@ def test_clients_keep_to_the_limits_of_the_service(tmp_path: Path) -> None:
     assert asyncio.run(scene()) == (37, 32, 13, 2)
 
 
-def test_the_commands_make_keys_and_declarations(tmp_path: Path) -> None:
+def test_the_commands_make_keys_and_serve_configs(tmp_path: Path) -> None:
     run = CliRunner()
     file = tmp_path / "keys.json"
     made = [run.invoke(app, ["serve", "key", name, "--keys", str(file)]) for name in ("one", "two")]
@@ -192,7 +192,7 @@ def test_the_commands_make_keys_and_declarations(tmp_path: Path) -> None:
     ("arguments", "says"),
     [
         (["serve", "run"], "no model to serve"),
-        (["serve", "a", "--replicas", "many"], "give a number, or least and most"),
+        (["serve", "a", "--replicas", "many"], "--replicas many"),
         (["serve", "--config", "none.yaml"], "there is no such file"),
         (["serve", "key", "a b", "--keys", "keys.json"], "use up to 100 letters"),
         (["serve", "build", "a", "--out", "."], "is a folder"),

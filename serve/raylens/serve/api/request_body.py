@@ -1,4 +1,4 @@
-"""Bodies of requests: JSON, an image as it is, or a form of files and texts; none is read further than it may be."""
+"""Reading the body of a request, up to its limits: JSON, an image file, or a form of files and texts."""
 
 import asyncio
 import base64
@@ -20,14 +20,14 @@ BodyT = TypeVar("BodyT", bound=BaseModel)
 ITEMS = ("input", "image", "text")
 NUMBERS = ("dimensions",)
 MAX_OPTIONS = 20
-"""Parts of a form beside its items."""
+"""Most parts of a form beside its items."""
 
 
 async def read_body(request: Request, kind: type[BodyT], settings: ServeSettings) -> BodyT:
-    """The parsed JSON body. Read by hand: FastAPI would read all of it before any limit, and parse it in Python.
+    """Read and parse a JSON body. FastAPI would read it whole before any limit applies, and parse it in Python.
 
     Raises:
-        RefusedError: it is too large, too slow, no JSON, or not what the route takes.
+        RefusedError: the body is too large or too slow, is no JSON, or does not fit the route.
     """
     try:
         return kind.model_validate_json(await _read(request, settings))
@@ -36,7 +36,7 @@ async def read_body(request: Request, kind: type[BodyT], settings: ServeSettings
 
 
 async def read_embedding_request(request: Request, settings: ServeSettings) -> EmbeddingRequest:
-    """As `read_body`, or from ``image/*`` with options in the query, or from ``multipart/form-data``.
+    """Read JSON as `read_body` does, an ``image/*`` body with options in the query, or ``multipart/form-data``.
 
     Raises:
         RefusedError: see `read_body`.
@@ -56,7 +56,7 @@ async def read_embedding_request(request: Request, settings: ServeSettings) -> E
 
 
 async def _form(request: Request, settings: ServeSettings) -> dict[str, Any]:
-    """With a parser that keeps everything in memory, where the body, which is bounded, is already."""
+    """Parse a form in memory, which already holds the body, whose size is bounded."""
     body = await _read(request, settings)
     parts: list[Field | File] = []
 

@@ -1,4 +1,4 @@
-"""The HTTP side: routes and limits, over whatever the models of a catalogue embed with."""
+"""The HTTP application: routes, limits and readiness, over the models of a catalogue."""
 
 import asyncio
 import time
@@ -38,9 +38,9 @@ __all__ = ["Readiness", "build_app"]
 
 JSON = "application/json"
 INLINE_NUMBERS = 16_384
-"""Of an answer that is encoded in the event loop: a few milliseconds."""
+"""Largest answer, in numbers, that is encoded in the event loop, which takes a few milliseconds."""
 READINESS_TTL_S = 1.0
-"""For which an answer, good or bad, is given again."""
+"""How long a result of the probes, good or bad, is reused."""
 
 
 def build_app(
@@ -51,14 +51,14 @@ def build_app(
     *,
     adds_request_id: bool = True,
 ) -> FastAPI:
-    """The API as an ASGI application.
+    """Return the API as an ASGI application.
 
     Args:
-        catalogue: its models.
-        settings: limits.
-        security: protection; none if None.
-        fetcher: of images by URL; made from ``security`` if None.
-        answers_with_id: give answers the request's id; Ray Serve does so itself.
+        catalogue: the models that are served.
+        settings: limits of requests.
+        security: keys, rates and origins; no protection if None.
+        fetcher: fetches images by URL; made from ``security`` if None.
+        adds_request_id: add the request's id to answers; Ray Serve does so itself.
 
     Raises:
         ConfigError: the file of keys cannot be read.
@@ -91,51 +91,51 @@ def build_app(
 
 
 class Readiness:
-    """Probes of all models, at most one after the other and with a pause in between.
+    """Whether the models embed, probed once for all callers: `/readyz` needs no key, so it must not create load.
 
     Args:
-        probes: each raises what is wrong.
-        timeout_s: for all of them together.
+        probes: one per model; each raises if the model does not embed.
+        timeout_s: longest time of all probes together.
     """
 
     def __init__(self, probes: Sequence[Callable[[], Awaitable[object]]], timeout_s: float) -> None:
         self._probes, self._timeout_s = probes, timeout_s
-        self._asking: asyncio.Task[None] | None = None
-        self._known: Exception | None = None
+        self._probing: asyncio.Task[None] | None = None
+        self._failure: Exception | None = None
         self._until = -1.0
 
     async def check(self) -> None:
-        """Raises what a probe raised less than a second ago, or raises now; `TimeoutError` if one does not end."""
-        if self._asking is None and time.monotonic() > self._until:
-            self._asking = asyncio.create_task(self._ask())
-        if self._asking is not None:
-            await asyncio.shield(self._asking)  # which others wait for too
-        if self._known is not None:
-            raise self._known.with_traceback(None)
+        """Raise what a probe raises now or raised less than a second ago, or `TimeoutError` if one does not end."""
+        if self._probing is None and time.monotonic() > self._until:
+            self._probing = asyncio.create_task(self._probe())
+        if self._probing is not None:
+            await asyncio.shield(self._probing)  # other callers wait for it too
+        if self._failure is not None:
+            raise self._failure.with_traceback(None)
 
-    async def _ask(self) -> None:
+    async def _probe(self) -> None:
         try:
             async with asyncio.timeout(self._timeout_s):
                 await asyncio.gather(*(probe() for probe in self._probes))
-            self._known = None
-        except Exception as error:  # noqa: BLE001 (raised by `check`, to each who asks)
-            self._known = error
+            self._failure = None
+        except Exception as error:  # noqa: BLE001 (raised by `check`, to each caller)
+            self._failure = error
         finally:
             self._until = time.monotonic() + READINESS_TTL_S
-            self._asking = None
+            self._probing = None
 
 
 class _Api:
-    """The routes."""
+    """The handlers of the routes."""
 
     def __init__(self, catalogue: Catalogue, settings: ServeSettings, fetcher: Fetcher) -> None:
         self._catalogue = catalogue
         self._settings = settings
         self._fetcher = fetcher
-        self._readiness = Readiness([one.model.probe for one in catalogue.served], settings.request_timeout_s)
+        self._readiness = Readiness([served.model.probe for served in catalogue.served], settings.request_timeout_s)
         self.telemetry = Telemetry()
-        for one in catalogue.served:
-            one.model.on_report = partial(self.telemetry.add_report, one.name)
+        for served in catalogue.served:
+            served.model.on_report = partial(self.telemetry.add_report, served.name)
 
     async def embeddings(self, request: Request) -> Response:
         body = await read_embedding_request(request, self._settings)
@@ -165,15 +165,15 @@ class _Api:
             images = await asyncio.gather(*(self._image_file(image, budget) for image in body.images))
             model = chosen.served.model
             identity, results = await model.classify(images, prompts, bulk=body.priority == "bulk")
-        chosen.check(identity)
+        chosen.check_version(identity)
         self._count(chosen, images, results)
         numbers = len(results) * len(body.classes)
         return await _json(partial(classify_response, identity, results, body.classes), numbers)
 
     async def models(self) -> Response:
         async with asyncio.timeout(self._settings.request_timeout_s):
-            found = await asyncio.gather(*(one.model.describe() for one in self._catalogue.served))
-        models = ModelList(data=[model_info(of_towers, self._settings) for of_towers in found])
+            described = await asyncio.gather(*(served.model.describe() for served in self._catalogue.served))
+        models = ModelList(data=[model_info(descriptions, self._settings) for descriptions in described])
         return Response(models.model_dump_json(exclude_none=True), media_type=JSON)
 
     async def healthz(self) -> dict[str, str]:
@@ -196,9 +196,9 @@ class _Api:
         request.state.quota.consume(len(inputs))
         budget = self._fetcher.budget()
         async with asyncio.timeout(self._settings.request_timeout_s):
-            items = await asyncio.gather(*(self._item(one, budget) for one in inputs))
+            items = await asyncio.gather(*(self._item(item, budget) for item in inputs))
             answer = await chosen.served.model.embed(items, bulk=bulk)
-        chosen.check(answer.model)
+        chosen.check_version(answer.model)
         self._count(chosen, items, answer.results)
         return answer
 
@@ -215,17 +215,17 @@ class _Api:
     def _check_count(self, what: str, count: int) -> None:
         if count > self._settings.max_items:
             raise RefusedError(
-                f"{what}: {count} is over the limit of {self._settings.max_items} a request",
+                f"{what}: {count} is over the limit of {self._settings.max_items} items per request",
                 code="too_many_items",
                 param=what.split()[0],
             )
 
     def _count(self, chosen: ModelChoice, items: Sequence[Item], results: Sequence[Any]) -> None:
-        told: Counter[tuple[str, str]] = Counter()
+        counts: Counter[tuple[str, str]] = Counter()
         for item, result in zip(items, results, strict=True):
             kind = "image" if isinstance(item, ImageFile) else "none" if isinstance(item, Failed) else "text"
-            told[kind, result.code if isinstance(result, Failed) else "ok"] += 1
-        for (kind, outcome), count in told.items():
+            counts[kind, result.code if isinstance(result, Failed) else "ok"] += 1
+        for (kind, outcome), count in counts.items():
             self.telemetry.items.labels(chosen.served.name, kind, outcome).inc(count)
 
 
@@ -247,7 +247,7 @@ def _prompts(body: ClassifyRequest) -> list[list[str]]:
 
 
 async def _json(make: Callable[[], ListResponse], numbers: int) -> Response:
-    """Where it has many numbers, made in a thread: a gateway has one loop for all its callers."""
+    """Encode a response, in a thread if it has many numbers, because a gateway has one event loop for all callers."""
 
     def encoded() -> bytes:
         return to_json(make())

@@ -1,4 +1,4 @@
-"""What a gateway has counted, and what replicas have told it, in Prometheus' text form."""
+"""The metrics of a gateway and those that replicas reported to it, in Prometheus' text format."""
 
 import time
 from collections.abc import Iterator
@@ -14,11 +14,11 @@ from raylens.serve.messages import ReplicaReport, Tower
 __all__ = ["Telemetry"]
 
 STALE_S = 60.0
-"""After which the queue of a replica that says no more is not shown."""
+"""Time after which the queue of a silent replica is no longer exported."""
 
 
 class Telemetry:
-    """Of one gateway process, in a registry of its own: several may live in one process, as in tests."""
+    """The metrics of one gateway, in a registry of their own, because tests have several gateways in one process."""
 
     content_type = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -39,16 +39,16 @@ class Telemetry:
         self._registry.register(self._replicas)
 
     def add_report(self, model: str, report: ReplicaReport) -> None:
-        """Take what a replica of a model has told."""
+        """Add the report of a replica of a model."""
         self._replicas.add_report(model, report)
 
     def text(self) -> bytes:
-        """All of them."""
+        """Return all metrics in the text format."""
         return generate_latest(self._registry)
 
 
 class _Replicas(Collector):
-    """Each replica tells each value once, to whichever gateway asks it: their sum over all gateways is the truth."""
+    """The metrics of replicas. A replica reports each value once, to one of the gateways, so gateways are summed up."""
 
     def __init__(self) -> None:
         self._histograms: dict[tuple[str, Tower, Measure], Histogram] = {}
@@ -62,7 +62,7 @@ class _Replicas(Collector):
             self._histograms.setdefault((model, tower, measure), Histogram(BOUNDS[measure])).merge(histogram)
 
     def collect(self) -> Iterator[Metric]:
-        """See `prometheus_client`."""
+        """Implement `Collector.collect`: yield stages, batches and queues."""
         stages = HistogramMetricFamily(
             "raylens_stage_seconds",
             "prepare: until an image is decoded, or the texts of a request tokenised. queue: until an item is in a "
@@ -80,15 +80,15 @@ class _Replicas(Collector):
             labels=["model", "tower", "replica"],
         )  # fmt: skip
         alive = time.monotonic() - STALE_S
-        self._queued = {key: seen for key, seen in self._queued.items() if seen[1] > alive}
+        self._queued = {key: reported for key, reported in self._queued.items() if reported[1] > alive}
         for labels, (queued, _) in self._queued.items():
             queues.add_metric(labels, queued)
         yield from (stages, batches, queues)
 
 
 def _buckets(histogram: Histogram) -> list[tuple[str, float]]:
-    told, below = [], 0
+    cumulative, below = [], 0
     for bound, count in zip((*histogram.bounds, float("inf")), histogram.counts, strict=True):
         below += count
-        told.append(("+Inf" if bound == float("inf") else f"{bound:g}", float(below)))
-    return told
+        cumulative.append(("+Inf" if bound == float("inf") else f"{bound:g}", float(below)))
+    return cumulative

@@ -1,4 +1,4 @@
-"""From texts and image files to embeddings: preparation on a pool of threads, then the batcher.
+"""Towers that turn texts and image files into embeddings: preparation on a pool of threads, then the batcher.
 
 Shapes: T tokens, S image size, D embedding.
 """
@@ -10,7 +10,6 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,22 +24,13 @@ from raylens.serve.replica.cache import EmbeddingCache
 from raylens.serve.replica.device import Device
 from raylens.serve.tracing import request_id
 
-__all__ = ["ImageTower", "TextTower", "TowerQueue"]
+__all__ = ["ImageTower", "TextTower"]
 
 logger = logging.getLogger("ray.serve")
 
 Vector = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
 Words = Text | Tokens
-
-
-class TowerQueue(Protocol):
-    """What a tower tells of its load."""
-
-    @property
-    def pending(self) -> int:
-        """Items that wait or are computed."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -51,7 +41,7 @@ class _Row:
 
 
 class TextTower:
-    """Embeds texts."""
+    """A text tower: it tokenises texts on the pool of threads and embeds them in batches."""
 
     def __init__(
         self,
@@ -78,10 +68,10 @@ class TextTower:
         )
 
     async def embed(self, texts: Sequence[Words], *, bulk: bool = False) -> list[Embedded | Failed]:
-        """Texts to unit vectors, in order.
+        """Embed texts to unit vectors, in order.
 
         Raises:
-            OverloadedError: there is no room for them.
+            OverloadedError: the batcher has not enough capacity for them.
         """
         return await self.cache.embed([(text, bulk) for text in texts])
 
@@ -99,10 +89,10 @@ class TextTower:
         ids_BT, truncated_B = tokenizer([text.text if isinstance(text, Text) else "" for text in texts], context)
         tokens_B = (ids_BT == tokenizer.end_id).argmax(axis=1) + 1
         return [
-            _Row(ids_BT[place], int(tokens_B[place]), bool(truncated_B[place]))
+            _Row(ids_BT[row], int(tokens_B[row]), bool(truncated_B[row]))
             if isinstance(text, Text)
             else self._row_of_ids(text.ids)
-            for place, text in enumerate(texts)
+            for row, text in enumerate(texts)
         ]
 
     def _row_of_ids(self, ids: Sequence[int]) -> _Row | Failed:
@@ -117,8 +107,8 @@ class TextTower:
         if bad is not None:
             return Failed(
                 "invalid_tokens",
-                f"token id {bad}: ids are those of the model's own tokenizer, 0 to {tokenizer.vocab_size - 1}, and its "
-                f"marks {marks[0]} and {marks[1]} stand at the ends alone",
+                f"token id {bad}: ids must be of the model's own tokenizer, 0 to {tokenizer.vocab_size - 1}; its start "
+                f"and end tokens {marks[0]} and {marks[1]} may stand only at the ends",
             )
         row_T = np.zeros(context, dtype=np.int32)
         kept = [marks[0], *words[: context - 2], marks[1]]
@@ -130,7 +120,7 @@ class TextTower:
 
 
 class ImageTower:
-    """Embeds image files. Each image joins the line as soon as it is decoded: the device need not wait for all."""
+    """An image tower. Each image is queued as soon as it is decoded, so that the device need not wait for all."""
 
     def __init__(
         self,
@@ -144,7 +134,7 @@ class ImageTower:
         self._pool = pool
         self._meter = meter or Meter()
         self._max_pixels, self._max_seconds = settings.max_pixels, settings.max_decode_s
-        # One request leaves a thread to the others: its images may all take as long as they are allowed to.
+        # One request leaves a thread to the others, because all of its images may take the longest time allowed.
         self._threads = max(1, settings.decode_threads - 1)
         self.batcher: Batcher[Pixels, Vector] = Batcher(
             device,
@@ -159,10 +149,10 @@ class ImageTower:
         )
 
     async def embed(self, pictures: Sequence[ImageFile], *, bulk: bool = False) -> list[Embedded | Failed]:
-        """Image files to unit vectors, in order.
+        """Embed image files to unit vectors, in order.
 
         Raises:
-            OverloadedError: there is no room for them.
+            OverloadedError: the batcher has not enough capacity for them.
         """
         return await self.cache.embed([(picture, bulk) for picture in pictures])
 
@@ -198,7 +188,7 @@ class ImageTower:
 def _embedded(row: _Row, outcome: Vector | BaseException) -> Embedded | Failed:
     if isinstance(outcome, BaseException):
         return _failed(outcome)
-    # A copy: the row of a batch would keep the whole batch in memory for as long as the cache has it.
+    # A copy, because a view would keep the whole batch in memory as long as the cache has the row.
     return Embedded(outcome.copy(), tokens=row.tokens, truncated=row.truncated)
 
 
@@ -213,6 +203,6 @@ def _key_of_image(item: tuple[ImageFile, bool]) -> bytes:
 
 
 def _failed(error: BaseException) -> Failed:
-    """What the user learns of a failure of ours; the log has the rest."""
+    """Return what the caller learns of an internal failure; the log has the exception."""
     logger.error("request %s: a batch failed", request_id(), exc_info=error)
     return Failed("internal_error", "the model failed on this item; the server's log says why")

@@ -1,4 +1,4 @@
-"""A service's settings for a cluster that is described, checked against what its nodes have."""
+"""A service for the KubeRay manifests of a described cluster, checked against the resources of its nodes."""
 
 import os
 import posixpath
@@ -14,28 +14,28 @@ from raylens.workloads.service_config import service_config
 
 __all__ = ["kuberay_service"]
 
-EVERYWHERE = "0.0.0.0"  # noqa: S104 (of a pod, which the manifests' network policies stand around)
+EVERYWHERE = "0.0.0.0"  # noqa: S104 (in a pod, which the manifests' network policies protect)
 UNPRIVILEGED = 1024
 
 
 def kuberay_service(spec: ClusterSpec, file: Path, *, open_to_all: bool = False) -> Serving:
-    """What the manifests must know of the service of ``file``, which its pods' addresses reach.
+    """Return what the manifests need to know of the service whose settings are in ``file``.
 
     Raises:
-        ConfigError: the settings are wrong, ask for what the nodes do not have, name a place that the pods cannot
-            read, or let everybody call where ``open_to_all`` does not say so.
+        ConfigError: the settings are wrong, exceed the nodes' resources, name a path that the pods cannot read, or let
+            everybody call although ``open_to_all`` is False.
     """
     config = service_config(file, None, None)
     if spec.serve is None:
         raise ConfigError("a service needs nodes: describe serve in the cluster's file")
     if config.security.keys is None and not open_to_all:
         raise ConfigError(
-            f"{file}: security.keys names no API keys, so whoever reaches the service may call it: make some with "
-            "`raylens serve key NAME --keys keys.json`, or say --open"
+            f"{file}: security.keys names no API keys, so whoever reaches the service may call it: make keys with "
+            "`raylens serve key NAME --keys keys.json`, or add --open"
         )
-    for field, place in (("registry", config.registry), ("security.keys", config.security.keys)):
-        if place is not None:
-            _check_place(spec, spec.serve, f"{file}: {field}", place)
+    for field, uri in (("registry", config.registry), ("security.keys", config.security.keys)):
+        if uri is not None:
+            _check_readable(spec, spec.serve, f"{file}: {field}", uri)
     _check_size(spec.serve, config, file)
     if config.port in RESERVED_PORTS or config.port < UNPRIVILEGED:
         raise ConfigError(
@@ -47,16 +47,16 @@ def kuberay_service(spec: ClusterSpec, file: Path, *, open_to_all: bool = False)
     return Serving(text, config.port, haproxy=config.proxy == "haproxy")
 
 
-def _check_place(spec: ClusterSpec, group: GroupSpec, field: str, place: str) -> None:
-    """All pods of a service read it: those of the group, and the head's, which builds the application."""
-    if "://" in place:
+def _check_readable(spec: ClusterSpec, group: GroupSpec, field: str, uri: str) -> None:
+    """Check that all pods of the service can read it: the group's, and the head's, which builds the application."""
+    if "://" in uri:
         return
-    place = posixpath.normpath(place)
+    path = posixpath.normpath(uri)
     for volumes in (spec.volumes_of(group), spec.volumes_of(spec.head)):
-        if not any(place.startswith(f"{volume.path}/") or place == volume.path for volume in volumes):
+        if not any(path.startswith(f"{volume.path}/") or path == volume.path for volume in volumes):
             raise ConfigError(
-                f"{field} = {place!r} is a place of this machine, which the pods do not see: name a bucket (s3://...) "
-                "or a path in a volume of the whole cluster"
+                f"{field} = {path!r} is a path of this machine, which the pods do not see: name a bucket (s3://...) or "
+                "a path in a volume of the whole cluster"
             )
 
 
@@ -72,10 +72,10 @@ def _check_size(group: GroupSpec, config: ServiceConfig, file: Path) -> None:
                 f"{file}: a replica of {name} takes {tower.cpus:g} CPUs and {tower.gpus:g} GPUs, a node of serve has "
                 f"{group.cpus} and {group.gpus}: raise serve.cpus or serve.gpus, or lower what the replica takes"
             )
-    for resource, of_node in (("cpus", group.cpus), ("gpus", group.gpus)):
-        least = sum(tower.min_replicas * getattr(tower, resource) for _, tower in towers)
-        if least > group.max_nodes * of_node:
+    for resource, per_node in (("cpus", group.cpus), ("gpus", group.gpus)):
+        required = sum(tower.min_replicas * getattr(tower, resource) for _, tower in towers)
+        if required > group.max_nodes * per_node:
             raise ConfigError(
-                f"{file}: the fewest replicas take {least:g} {resource}, serve has {group.max_nodes * of_node} with "
-                f"max_nodes = {group.max_nodes}: raise serve.max_nodes or serve.{resource}"
+                f"{file}: the fewest replicas take {required:g} {resource}, serve has {group.max_nodes * per_node} "
+                f"with max_nodes = {group.max_nodes}: raise serve.max_nodes or serve.{resource}"
             )
