@@ -213,7 +213,7 @@ def test_the_openai_client_works_unchanged(site: Site) -> None:
         np.testing.assert_allclose(floats.data[0].embedding, short, atol=1e-5)
         assert whole.usage.total_tokens > len(CAPTIONS)
         assert {model.id for model in client.models.list()} == {"pets", "plants"}
-        with pytest.raises(openai.NotFoundError, match="'dogs' is not served here.*'pets', 'plants'"):
+        with pytest.raises(openai.NotFoundError, match=r"'dogs' is not served here.*'pets', 'plants'"):
             client.embeddings.create(model="dogs", input="a")
         with pytest.raises(openai.BadRequestError, match="dimensions = 99"):
             client.embeddings.create(model="pets", input="a", dimensions=99)

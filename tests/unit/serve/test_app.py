@@ -302,5 +302,5 @@ def test_faults_of_ours_are_answered_without_details(
 
 
 def test_a_capacity_below_the_largest_request_is_refused() -> None:
-    with pytest.raises(ValueError, match="capacity = 5.*max_items = 6"):
+    with pytest.raises(ValueError, match=r"capacity = 5.*max_items = 6"):
         ServeSettings(capacity=5, max_items=6)

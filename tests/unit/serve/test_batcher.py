@@ -180,7 +180,7 @@ def test_no_more_items_than_reserved_places() -> None:
         batcher = make(device, Gate(is_open=True))
         with batcher.reserve(2) as reservation:
             assert await reservation.run([3]) == [9]
-            with pytest.raises(ServingError, match="2 items.*1"):
+            with pytest.raises(ServingError, match=r"2 items.*1"):
                 await reservation.run([4, 5])
 
     run(scenario)

@@ -119,10 +119,10 @@ def retry_delay(attempt: int, response: httpx.Response | None) -> float | None:
     """
     if response is not None and response.status_code not in RETRIED_STATUSES:
         return None
-    asked = response.headers.get("retry-after", "") if response is not None else ""
-    least = float(asked) if asked.isdecimal() else 0.0
+    retry_after = response.headers.get("retry-after", "") if response is not None else ""
+    minimum = float(retry_after) if retry_after.isdecimal() else 0.0
     # Jitter keeps clients that were refused together from coming back together.
-    return min(MAX_RETRY_DELAY_S, max(least, 0.25 * 2.0**attempt) * random.uniform(1.0, 1.5))  # noqa: S311 (no secret)
+    return min(MAX_RETRY_DELAY_S, max(minimum, 0.25 * 2.0**attempt) * random.uniform(1.0, 1.5))  # noqa: S311 (no secret)
 
 
 def _parts(items: Sequence[Any], options: dict[str, Any], limits: Limits | None) -> Iterator[list[Any]]:

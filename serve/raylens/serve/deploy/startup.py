@@ -55,9 +55,9 @@ def _progress(deployments: Mapping[str, Any]) -> str:
     """Return a line that says which deployments have a running replica, and which are starting."""
     states = {name: deployment.replica_states for name, deployment in deployments.items()}
     up = [name for name, counts in states.items() if counts.get("RUNNING")]
-    rest = [name for name in states if name not in up]
+    starting = [name for name in states if name not in up]
     parts = [f"up: {', '.join(up)}"] if up else []
-    parts += [f"starting and loading: {', '.join(rest)}"] if rest else ["checking that all of them embed"]
+    parts += [f"starting and loading: {', '.join(starting)}"] if starting else ["checking that all of them embed"]
     return "; ".join(parts)
 
 

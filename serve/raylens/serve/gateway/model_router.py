@@ -113,10 +113,10 @@ class ModelRouter:
             UnavailableError: the replicas of the two towers had no version in common in time.
         """
         images = [item for item in items if isinstance(item, ImageFile)]
-        words = [item for item in items if not isinstance(item, ImageFile | Failed)]
-        if not (images and words):
+        texts = [item for item in items if not isinstance(item, ImageFile | Failed)]
+        if not (images and texts):
             return await self._embed_alone(items, self._image if images else self._text, bulk=bulk)
-        text_answer, image_answer = await self._embed_both(words, images, bulk=bulk)
+        text_answer, image_answer = await self._embed_both(texts, images, bulk=bulk)
         text_results, image_results = iter(text_answer.results), iter(image_answer.results)
         merged = [
             item if isinstance(item, Failed) else next(image_results if isinstance(item, ImageFile) else text_results)
@@ -136,7 +136,7 @@ class ModelRouter:
         return answer
 
     async def _embed_both(
-        self, words: Sequence[Item], images: Sequence[Item], *, bulk: bool
+        self, texts: Sequence[Item], images: Sequence[Item], *, bulk: bool
     ) -> tuple[Embeddings, Embeddings]:
         """Embed with one version: where the versions differ, call one tower again for the other's, then both anew."""
         until = time.monotonic() + VERSION_TIMEOUT_S
@@ -144,7 +144,7 @@ class ModelRouter:
             text_answer, image_answer = (
                 _accepted(answer)
                 for answer in await asyncio.gather(
-                    self._ask(self._text, words, bulk=bulk), self._ask(self._image, images, bulk=bulk)
+                    self._ask(self._text, texts, bulk=bulk), self._ask(self._image, images, bulk=bulk)
                 )
             )
             if text_answer.model.digest == image_answer.model.digest:
@@ -152,7 +152,7 @@ class ModelRouter:
             again = await self._ask(self._image, images, text_answer.model.digest, bulk=bulk)
             if isinstance(again, Embeddings):
                 return text_answer, again
-            again = await self._ask(self._text, words, image_answer.model.digest, bulk=bulk)
+            again = await self._ask(self._text, texts, image_answer.model.digest, bulk=bulk)
             if isinstance(again, Embeddings):
                 return again, image_answer
             if time.monotonic() > until:

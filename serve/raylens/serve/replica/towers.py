@@ -30,7 +30,7 @@ logger = logging.getLogger("ray.serve")
 
 Vector = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
-Words = Text | Tokens
+TextItem = Text | Tokens
 
 
 @dataclass(frozen=True)
@@ -63,11 +63,11 @@ class TextTower:
             max_wait_s=settings.max_wait_s,
             meter=self._meter,
         )
-        self.cache: EmbeddingCache[tuple[Words, bool]] = EmbeddingCache(
-            self._embed, _key_of_words, settings.cache_bytes
+        self.cache: EmbeddingCache[tuple[TextItem, bool]] = EmbeddingCache(
+            self._embed, _key_of_text, settings.cache_bytes
         )
 
-    async def embed(self, texts: Sequence[Words], *, bulk: bool = False) -> list[Embedded | Failed]:
+    async def embed(self, texts: Sequence[TextItem], *, bulk: bool = False) -> list[Embedded | Failed]:
         """Embed texts to unit vectors, in order.
 
         Raises:
@@ -75,7 +75,7 @@ class TextTower:
         """
         return await self.cache.embed([(text, bulk) for text in texts])
 
-    async def _embed(self, items: Sequence[tuple[Words, bool]]) -> list[Embedded | Failed]:
+    async def _embed(self, items: Sequence[tuple[TextItem, bool]]) -> list[Embedded | Failed]:
         with self.batcher.reserve(len(items)) as reservation:
             texts, began = [text for text, _ in items], time.perf_counter()
             rows = await asyncio.get_running_loop().run_in_executor(self._pool, self._rows, texts)
@@ -84,7 +84,7 @@ class TextTower:
             outcomes = iter(await reservation.run(good, bulk=items[0][1]))
         return [row if isinstance(row, Failed) else _embedded(row, next(outcomes)) for row in rows]
 
-    def _rows(self, texts: Sequence[Words]) -> list[_Row | Failed]:
+    def _rows(self, texts: Sequence[TextItem]) -> list[_Row | Failed]:
         tokenizer, context = self._encoder.tokenizer, self._encoder.context
         ids_BT, truncated_B = tokenizer([text.text if isinstance(text, Text) else "" for text in texts], context)
         tokens_B = (ids_BT == tokenizer.end_id).argmax(axis=1) + 1
@@ -98,12 +98,11 @@ class TextTower:
     def _row_of_ids(self, ids: Sequence[int]) -> _Row | Failed:
         tokenizer, context = self._encoder.tokenizer, self._encoder.context
         marks = (tokenizer.start_id, tokenizer.end_id)
-        words = list(ids)
-        if words and words[0] == marks[0]:
-            words = words[1:]
-        if words and words[-1] == marks[1]:
-            words = words[:-1]
-        bad = next((number for number in words if number in marks or not 0 <= number < tokenizer.vocab_size), None)
+        if ids and ids[0] == marks[0]:
+            ids = ids[1:]
+        if ids and ids[-1] == marks[1]:
+            ids = ids[:-1]
+        bad = next((number for number in ids if number in marks or not 0 <= number < tokenizer.vocab_size), None)
         if bad is not None:
             return Failed(
                 "invalid_tokens",
@@ -111,9 +110,9 @@ class TextTower:
                 f"and end tokens {marks[0]} and {marks[1]} may stand only at the ends",
             )
         row_T = np.zeros(context, dtype=np.int32)
-        kept = [marks[0], *words[: context - 2], marks[1]]
-        row_T[: len(kept)] = kept
-        return _Row(row_T, len(kept), len(words) > context - 2)
+        row_ids = [marks[0], *ids[: context - 2], marks[1]]
+        row_T[: len(row_ids)] = row_ids
+        return _Row(row_T, len(row_ids), len(ids) > context - 2)
 
     def _compute(self, rows: list[_Row]) -> list[Vector]:
         return list(self._encoder.encode_ids(np.stack([row.ids_T for row in rows])).numpy())
@@ -148,27 +147,27 @@ class ImageTower:
             self._embed, _key_of_image, settings.cache_bytes
         )
 
-    async def embed(self, pictures: Sequence[ImageFile], *, bulk: bool = False) -> list[Embedded | Failed]:
+    async def embed(self, images: Sequence[ImageFile], *, bulk: bool = False) -> list[Embedded | Failed]:
         """Embed image files to unit vectors, in order.
 
         Raises:
             OverloadedError: the batcher has not enough capacity for them.
         """
-        return await self.cache.embed([(picture, bulk) for picture in pictures])
+        return await self.cache.embed([(image, bulk) for image in images])
 
     async def _embed(self, items: Sequence[tuple[ImageFile, bool]]) -> list[Embedded | Failed]:
         with self.batcher.reserve(len(items)) as reservation:
             turns = asyncio.Semaphore(self._threads)
             return list(
-                await asyncio.gather(*(self._embed_one(picture, reservation, turns, bulk) for picture, bulk in items))
+                await asyncio.gather(*(self._embed_one(image, reservation, turns, bulk) for image, bulk in items))
             )
 
     async def _embed_one(
-        self, picture: ImageFile, reservation: Reservation[Pixels, Vector], turns: asyncio.Semaphore, bulk: bool
+        self, image: ImageFile, reservation: Reservation[Pixels, Vector], turns: asyncio.Semaphore, bulk: bool
     ) -> Embedded | Failed:
         began = time.perf_counter()
         async with turns:
-            decoded = await asyncio.get_running_loop().run_in_executor(self._pool, self._decode, picture.file)
+            decoded = await asyncio.get_running_loop().run_in_executor(self._pool, self._decode, image.file)
         self._meter.add("prepare", time.perf_counter() - began)
         if isinstance(decoded, Failed):
             return decoded
@@ -192,7 +191,7 @@ def _embedded(row: _Row, outcome: Vector | BaseException) -> Embedded | Failed:
     return Embedded(outcome.copy(), tokens=row.tokens, truncated=row.truncated)
 
 
-def _key_of_words(item: tuple[Words, bool]) -> bytes:
+def _key_of_text(item: tuple[TextItem, bool]) -> bytes:
     text = item[0]
     content = b"t" + text.text.encode("utf-8", "surrogatepass") if isinstance(text, Text) else repr(text.ids).encode()
     return hashlib.blake2b(content, digest_size=16).digest()
