@@ -60,7 +60,7 @@ def started(registry: Path, most: int, **limits: Any) -> RunningService:
         "models": [{"model": "vit@prod", "text": tower | {"max_replicas": 1}, "image": tower}],
         "registry": str(registry),
         "port": free_port(),
-        "limits": {"cache_bytes": 0, "follow_s": 1, "overlap_s": 5, **limits},
+        "limits": {"cache_bytes": 0, "follow_interval_s": 1, "overlap_s": 5, **limits},
     }
     return serve_service(validated(ServiceConfig, config))
 

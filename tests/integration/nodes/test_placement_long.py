@@ -21,7 +21,7 @@ from raylens.storage import Store
 from raylens.train import train
 from raylens.train.loop.events import RunEvent, Warned
 from tests.helpers.said import Said, forbidden
-from tests.helpers.serving import random_bundle
+from tests.helpers.serving_app import random_bundle
 from tests.integration.nodes.autoscaled import autoscaled
 from tests.integration.nodes.conftest import HEAD, raylets_with
 from tests.integration.nodes.monkey import NODE

@@ -131,7 +131,7 @@ def _serve_and_check(
         port=port or free_port(),
         precision="fp32",
         inherited=inherited,
-        tell=terminal.say,
+        on_progress=terminal.say,
     ) as service:
         terminal.say(f"{version} answers at {service.url}")
         with EmbeddingClient(service.url) as client:
