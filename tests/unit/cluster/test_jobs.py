@@ -14,7 +14,7 @@ from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 from websockets.sync.server import Server, ServerConnection, serve
 
-from raylens.cluster.contexts import Profile
+from raylens.cluster.contexts import ClusterContext
 from raylens.cluster.driver_resources import Resources
 from raylens.cluster.jobs import logs
 from raylens.cluster.jobs.api import Job, Jobs
@@ -114,31 +114,31 @@ def token_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def jobs(dashboard: Dashboard, token_file: Path) -> Iterator[Jobs]:
-    with Jobs("lab", Profile(address=dashboard.address, token_file=str(token_file))) as api:
+    with Jobs("lab", ClusterContext(address=dashboard.address, token_file=str(token_file))) as api:
         yield api
 
 
-def test_the_address_is_the_profiles_whatever_ray_says(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_address_is_the_contexts_whatever_ray_says(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     assert jobs.ray_version() == "2.60.0"
 
 
 def test_nobody_answers() -> None:
-    with Jobs("lab", Profile(address="http://127.0.0.1:9")) as jobs, pytest.raises(UnansweredError) as error:
+    with Jobs("lab", ClusterContext(address="http://127.0.0.1:9")) as jobs, pytest.raises(UnansweredError) as error:
         jobs.ray_version()
     assert str(error.value).startswith("no answer from cluster 'lab' at http://127.0.0.1:9 (")
 
 
 def test_tokens_are_asked_for_and_refused(dashboard: Dashboard, token_file: Path) -> None:
     with (
-        Jobs("lab", Profile(address=dashboard.address)) as jobs,
+        Jobs("lab", ClusterContext(address=dashboard.address)) as jobs,
         pytest.raises(ClusterError, match="asks for a token: set token_file"),
     ):
         jobs.all()
     token_file.write_text("another")
-    profile = Profile(address=dashboard.address, token_file=str(token_file))
-    with Jobs("lab", profile) as jobs, pytest.raises(ClusterError, match="refuses the token from the file") as error:
+    context = ClusterContext(address=dashboard.address, token_file=str(token_file))
+    with Jobs("lab", context) as jobs, pytest.raises(ClusterError, match="refuses the token from the file") as error:
         jobs.all()
     assert "another" not in str(error.value)
 
@@ -340,7 +340,7 @@ def log_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[list[int]]
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         running.append((server, thread))
-        return Jobs("lab", Profile(address=f"http://127.0.0.1:{server.socket.getsockname()[1]}"))
+        return Jobs("lab", ClusterContext(address=f"http://127.0.0.1:{server.socket.getsockname()[1]}"))
 
     yield begin
     for server, thread in running:
@@ -364,7 +364,7 @@ def test_each_line_is_written_once_through_broken_connections(
 def test_a_cluster_that_stays_silent_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logs, "POLL_SECONDS", 0.01)
     said: list[str] = []
-    with Jobs("lab", Profile(address="http://127.0.0.1:9")) as jobs:
+    with Jobs("lab", ClusterContext(address="http://127.0.0.1:9")) as jobs:
         with pytest.raises(UnansweredError):
             follow(jobs, "mine", said.append, said.append, patience=0.05)
         with pytest.raises(UnansweredError):

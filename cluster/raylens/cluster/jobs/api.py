@@ -13,7 +13,7 @@ from urllib.parse import quote
 import httpx
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from raylens.cluster.contexts import Profile
+from raylens.cluster.contexts import ClusterContext
 from raylens.cluster.jobs.package import Package
 from raylens.cluster.text import last_line
 from raylens.errors import ClusterError, UnansweredError
@@ -54,20 +54,20 @@ class Job(BaseModel):
 class Jobs:
     """The API of one cluster. A context manager, which closes its connections."""
 
-    def __init__(self, name: str, profile: Profile, transport: httpx.BaseTransport | None = None) -> None:
-        self.name, self.address = name, profile.address
-        self._token, self._token_source = profile.token(), profile.token_source
-        self.verify: bool | str = profile.ca_file or profile.verify
+    def __init__(self, name: str, context: ClusterContext, transport: httpx.BaseTransport | None = None) -> None:
+        self.name, self.address = name, context.address
+        self._token, self._token_source = context.token(), context.token_source
+        self.verify: bool | str = context.ca_file or context.verify
         try:
             self._client = httpx.Client(
-                base_url=profile.address,
+                base_url=context.address,
                 headers=self.headers,
                 verify=self.verify,
                 timeout=httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
                 transport=transport,
             )
         except OSError as error:
-            raise ClusterError(f"{self}: cannot read ca_file = {profile.ca_file!r}: {error}") from None
+            raise ClusterError(f"{self}: cannot read ca_file = {context.ca_file!r}: {error}") from None
 
     def __str__(self) -> str:
         return self.address if self.name == self.address else f"cluster {self.name!r} at {self.address}"
@@ -176,7 +176,7 @@ class Jobs:
             raise UnansweredError(f"no answer from {self}: {_REACH}") from None
         except (httpx.TransportError, OSError) as error:
             if "CERTIFICATE" in str(error).upper():
-                raise ClusterError(f"{self} proves nobody's identity: {error}; set ca_file in its profile") from None
+                raise ClusterError(f"{self} proves nobody's identity: {error}; set ca_file in its context") from None
             raise UnansweredError(f"no answer from {self} ({error}): {_REACH}") from None
 
     def _ask(self, method: str, path: str, **content: Any) -> httpx.Response:
@@ -193,7 +193,7 @@ class Jobs:
         """Raise if an answer's status says that the token is not the right one."""
         if status == httpx.codes.UNAUTHORIZED:
             raise ClusterError(
-                f"{self} asks for a token: set token_file or token_env in its profile (raylens clusters add)"
+                f"{self} asks for a token: set token_file or token_env in its context (raylens contexts add)"
             )
         if status == httpx.codes.FORBIDDEN:
             raise ClusterError(f"{self} refuses the token from {self._token_source}: put the cluster's own there")

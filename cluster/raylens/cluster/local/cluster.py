@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from raylens.cluster.contexts import Profile
+from raylens.cluster.contexts import ClusterContext
 from raylens.cluster.jobs.api import Jobs
 from raylens.cluster.local import supervisor
 from raylens.cluster.local.commands import NodeShape, environment, head_command, node_command
@@ -106,7 +106,7 @@ class LocalCluster:
         self.nodes: list[LocalNode] = []
         self.folder = Path(tempfile.mkdtemp(prefix="raylens-"))  # short: sockets' paths have at most 107 letters
         self.token_file = self.folder / "token"
-        self.profile = Profile(address=f"http://127.0.0.1:{self._port}", token_file=str(self.token_file))
+        self.context = ClusterContext(address=f"http://127.0.0.1:{self._port}", token_file=str(self.token_file))
         self._gcs = ""
         self._complaint = ""
 
@@ -204,7 +204,7 @@ class LocalCluster:
     def _alive(self) -> list[dict[str, Any]]:
         """The nodes that the cluster knows, none while it does not answer."""
         try:
-            with Jobs("local", self.profile) as jobs:
+            with Jobs("local", self.context) as jobs:
                 answer = jobs.read("/api/v0/nodes?limit=1000")
         except ClusterError as error:  # its parts begin to answer one after the other
             self._complaint = str(error)

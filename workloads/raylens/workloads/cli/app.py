@@ -3,11 +3,12 @@
 import os
 import sys
 import traceback
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
+from typer.core import TyperGroup
 
 from raylens.errors import ConfigError, RaylensError
 from raylens.workloads.cli import (
@@ -33,9 +34,23 @@ from raylens.workloads.cli.options import BAD_INPUT, FAILED, INTERRUPTED, Ended
 __all__ = ["app", "main", "report"]
 
 DEBUG = "RAYLENS_DEBUG"
+RENAMED = {"budget": "estimate", "clusters": "contexts"}
+"""Earlier names of commands, which are no commands: whoever types one is told the present name."""
+
+
+class _Root(TyperGroup):
+    """The root group: its error about an unknown command also suggests what a renamed one is called now."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        present = RENAMED.get(args[0]) if args else None
+        if present in self.commands and args[0] not in self.commands:
+            ctx.fail(f"No such command {args[0]!r}. Did you mean {present!r}?")
+        return super().resolve_command(ctx, args)
+
 
 app = typer.Typer(
     name="raylens",
+    cls=_Root,
     help="Train CLIP-style image-text encoders on Ray, evaluate them, and serve them as embedding replicas.",
     epilog="Start with `raylens quickstart`. A traceback instead of one-line errors: RAYLENS_DEBUG=1.",
     no_args_is_help=True,
@@ -52,7 +67,7 @@ app.add_typer(runs.app, name="runs")
 app.add_typer(checkpoints.app, name="checkpoints")
 app.add_typer(data.app, name="data")
 app.add_typer(jobs.app, name="jobs")
-app.add_typer(contexts.app, name="clusters")
+app.add_typer(contexts.app, name="contexts")
 app.add_typer(cluster.app, name="cluster")
 app.add_typer(tokenizer.app, name="tokenizer")
 

@@ -22,7 +22,7 @@ def doctor(
         typer.Option(
             envvar="RAY_ADDRESS",
             metavar="NAME|ADDRESS",
-            help="A profile or http://HOST:8265 (it runs there as a job), or a Ray address (auto, ray://host:10001). "
+            help="A context or http://HOST:8265 (it runs there as a job), or a Ray address (auto, ray://host:10001). "
             "Without it, this machine alone.",
         ),
     ] = None,
@@ -73,13 +73,13 @@ def _is_submitted(cluster: str) -> bool:
     Raises:
         ConfigError: it is neither an address nor a known name.
     """
-    from raylens.cluster.contexts import read_profiles
+    from raylens.cluster.contexts import read_contexts
 
     if cluster.startswith(("http://", "https://")):
         return True
     if cluster == "auto" or ":" in cluster:
         return False
-    read_profiles().get(cluster)
+    read_contexts().get(cluster)
     return True
 
 

@@ -23,7 +23,7 @@ TIMED_OUT = 124
 app = typer.Typer(
     no_args_is_help=True,
     help="Run raylens commands on a Ray cluster: `raylens jobs submit -- train digits --set storage=s3://...`.",
-    epilog="Clusters have names: `raylens clusters add --help`. One on this machine: `raylens cluster local`.",
+    epilog="Clusters have names: `raylens contexts add --help`. One on this machine: `raylens cluster local`.",
 )
 Id = Annotated[str, typer.Argument(metavar="ID", help="Of the job.")]
 Follow = Annotated[bool, typer.Option("--follow/--no-follow", help="Print what the job prints, and end like it.")]
@@ -77,26 +77,26 @@ def submit(
 
         raylens jobs submit --secret AWS_SECRET_ACCESS_KEY=file:/etc/aws/key -- sweep mine.yaml
     """
-    from raylens.cluster.contexts import profile_of
+    from raylens.cluster.contexts import context_of
     from raylens.cluster.jobs.api import Jobs
     from raylens.workloads.submit.command import job_command
     from raylens.workloads.submit.jobs import Order, submit_order
     from raylens.workloads.submit.options import pairs, resources_of, secrets_of
 
-    name, profile = profile_of(cluster)
-    variables = {**profile.env, **pairs(env, "--env")}
+    name, context = context_of(cluster)
+    variables = {**context.env, **pairs(env, "--env")}
     order = Order(
         command=job_command(root_command(context), command, variables),
         submission_id=submission_id,
-        code=code or profile.code,
+        code=code or context.code,
         source=source,
-        extras=extras or (profile.extras if (code or profile.code) == "wheel" else ()),
+        extras=extras or (context.extras if (code or context.code) == "wheel" else ()),
         env=variables,
-        secrets=secrets_of(secrets, profile.secrets),
-        resources=resources_of(cpus, gpus, memory, resource, profile.resources),
+        secrets=secrets_of(secrets, context.secrets),
+        resources=resources_of(cpus, gpus, memory, resource, context.resources),
         metadata=pairs(metadata, "--metadata"),
     )
-    with Jobs(name, profile) as jobs:
+    with Jobs(name, context) as jobs:
         outcome = submit_order(jobs, order, _say)
         if follow:
             _follow(jobs, outcome.submission_id)
@@ -192,10 +192,10 @@ def wait_for(
 
 @contextmanager
 def _of(cluster: str | None) -> "Iterator[Jobs]":
-    from raylens.cluster.contexts import profile_of
+    from raylens.cluster.contexts import context_of
     from raylens.cluster.jobs.api import Jobs
 
-    with Jobs(*profile_of(cluster)) as jobs:
+    with Jobs(*context_of(cluster)) as jobs:
         yield jobs
 
 

@@ -39,7 +39,7 @@ Address = Annotated[
 ]
 ClusterName = Annotated[
     str | None,
-    typer.Option("--cluster", envvar="RAYLENS_CLUSTER", metavar="NAME|ADDRESS", help="A profile, or http://HOST:8265."),
+    typer.Option("--cluster", envvar="RAYLENS_CLUSTER", metavar="NAME|ADDRESS", help="A context, or http://HOST:8265."),
 ]
 NumCpus = Annotated[
     int | None,

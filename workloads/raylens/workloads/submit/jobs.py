@@ -1,4 +1,4 @@
-"""From options and a profile to a submitted job, and from a job to what is shown of it."""
+"""From options and a context to a submitted job, and from a job to what is shown of it."""
 
 import getpass
 import json

@@ -1,4 +1,4 @@
-"""Options of jobs: pairs of names and values, amounts, and what a profile says where they say nothing."""
+"""Options of jobs: pairs of names and values, amounts, and what a context says where they say nothing."""
 
 from collections.abc import Sequence
 
@@ -30,7 +30,7 @@ def pairs(given: Sequence[str] | None, option: str) -> dict[str, str]:
 
 
 def secrets_of(given: Sequence[str] | None, before: Sequence[str]) -> tuple[str, ...]:
-    """References, those of the profile first; one given here takes the place of one of its name.
+    """References, those of the context first; one given here takes the place of one of its name.
 
     Raises:
         ConfigError: one is no reference.
@@ -48,7 +48,7 @@ def secrets_of(given: Sequence[str] | None, before: Sequence[str]) -> tuple[str,
 def resources_of(
     cpus: float | None, gpus: float | None, memory: str | None, custom: Sequence[str] | None, before: Resources
 ) -> Resources:
-    """What a driver reserves: the options, and the profile where they say nothing.
+    """What a driver reserves: the options, and the context where they say nothing.
 
     Raises:
         ConfigError: a value is none.
