@@ -1,9 +1,9 @@
 """Seconds from the command to the first answer: `raylens serve` beside a bare Ray Serve application that imports torch.
 
     ours    `raylens serve tiny` until /readyz says 200: text and image towers, a gateway, HAProxy before them
-    bare    startup_serve_bare.py until / says 200: one deployment whose constructor imports torch
+    bare    bare_serve.py until / says 200: one deployment whose constructor imports torch
 
-Each in a fresh process; `startup.py` takes them in turns. The phases are what the processes say themselves.
+Each in a fresh process; `phases.py` takes them in turns. The phases are what the processes say themselves.
 """
 
 import contextlib
@@ -50,7 +50,7 @@ def make_model(folder: Path) -> None:
 def bare_ready_seconds(cpus: int = 4) -> tuple[float, Phases]:
     """Start the bare service; seconds to its first answer, and of its phases."""
     port = free_port()
-    command = [sys.executable, str(HERE / "startup_serve_bare.py"), str(port), str(cpus)]
+    command = [sys.executable, str(HERE / "bare_serve.py"), str(port), str(cpus)]
     with _until_answer(command, f"http://127.0.0.1:{port}/") as (seconds, log):
         end = time.monotonic() + 10
         while not (found := [line for line in log.read_text().splitlines() if line.startswith('{"')]):

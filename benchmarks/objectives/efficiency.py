@@ -1,6 +1,6 @@
 """Zero-shot accuracy against images seen for four objectives on the digit scans (Radford et al. 2021, figure 2).
 
-    python benchmarks/objective_efficiency.py [--figure docs/images/objective_efficiency.svg] [--seeds 3]
+    python -m benchmarks.objectives.efficiency [--figure docs/images/objective_efficiency.svg] [--seeds 3]
 
 The same image tower, data, batches, optimiser and schedule; predicting captions, predicting bags of words, and
 contrasting with either text tower. Prints a JSON object a claim: how many images a prediction needs for the accuracy

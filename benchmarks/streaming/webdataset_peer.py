@@ -1,6 +1,6 @@
 """The peer: webdataset 1.0.2 in a torch DataLoader, as OpenCLIP sets it up, with its transforms in Pillow and numpy.
 
-    python benchmarks/streaming_webdataset.py SHARDS TOKENIZER.json WARM WINDOW
+    python -m benchmarks.streaming.webdataset_peer SHARDS TOKENIZER.json WARM WINDOW
 
 Runs in an environment of its own (`make .peers/webdataset`), which has no raylens. torchvision has no CPU build
 everywhere, so its transforms are written out: RandomResizedCrop(224, scale=(0.9, 1), bicubic), RGB, ToTensor,
@@ -19,8 +19,9 @@ import numpy as np
 import torch
 import webdataset as wds
 from PIL import Image
-from streaming_rate import steady_rate
 from tokenizers import Tokenizer
+
+from benchmarks.streaming.rate import steady_rate
 
 SIZE, BATCH, WORKERS, CONTEXT = 224, 256, 2, 77
 MEAN = torch.tensor((0.48145466, 0.4578275, 0.40821073)).view(3, 1, 1)

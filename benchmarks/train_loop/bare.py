@@ -1,4 +1,4 @@
-"""One process of the bare loop of train_loop.py: `train_loop_bare.py RANK WORKERS FOLDER STEPS`."""
+"""One process of the bare loop of steps.py: `bare.py RANK WORKERS FOLDER STEPS`."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""What both sides of serving.py embed with and embed: ViT-B/32 with random weights, JPEGs, captions."""
+"""What both sides of throughput.py embed with and embed: ViT-B/32 with random weights, JPEGs, captions."""
 
 import io
 from pathlib import Path

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from statistics import median
 
 import torch
-from model_peers import caption_lengths, ids_of, open_clip, openclip_config
 from torch import Tensor
 
+from benchmarks.models.peers import caption_lengths, ids_of, open_clip, openclip_config
 from raylens.inputs.preprocess import CLIP_MEAN, CLIP_STD
 from raylens.interop.names import from_openclip
 from raylens.models import DualEncoder

@@ -32,14 +32,14 @@ from typing import Any
 import httpx
 import numpy as np
 import torch
-from machine import niceness_below, tell_machine
-from serving_model import captions, jpegs, make_model
 
+from benchmarks.machine import niceness_below, tell_machine
+from benchmarks.serving.model import captions, jpegs, make_model
 from raylens.ports import free_port
 from raylens.registry import Registry
 
 HERE = Path(__file__).parent
-PEER = HERE.parent / ".peers/infinity/bin/infinity_emb"
+PEER = HERE.parents[1] / ".peers/infinity/bin/infinity_emb"
 CONNECTIONS, WARM = 32, 4.0
 BATCHES = (8, 16, 32, 64)
 NICENESS = "niceness"
@@ -77,7 +77,7 @@ def running(command: list[str], ready: str, log: Path, environment: dict[str, st
 def load(folder: Path, url: str, bodies: Path, seconds: float, connections: int = CONNECTIONS) -> dict[str, Any]:
     spec = {"url": url, "bodies": str(bodies), "connections": connections, "seconds": seconds, "warm": WARM}
     (folder / "spec.json").write_text(json.dumps(spec))
-    program = [sys.executable, str(HERE / "serving_load.py"), str(folder / "spec.json")]
+    program = [sys.executable, str(HERE / "load_program.py"), str(folder / "spec.json")]
     done = subprocess.run(program, capture_output=True, text=True, check=True)
     found: dict[str, Any] = json.loads(done.stdout)
     if set(found["statuses"]) != {"200"}:

@@ -1,6 +1,6 @@
 """Training steps of a recipe on one GPU: pairs a second, share of the GPU's peak, and memory beside `raylens estimate`.
 
-    python benchmarks/train_step_gpu.py [--cases vit_b32:amp_bf16:4096 vit_b32:amp_bf16:32768:2048] [--steps 5]
+    python -m benchmarks.models.train_step_gpu [--cases vit_b32:amp_bf16:4096 vit_b32:amp_bf16:32768:2048] [--steps 5]
 
 The engine that a run has: towers, loss, DeepSpeed ZeRO 1 with AdamW, accumulation; no Ray and no stream, pairs lie in
 host memory. A case is recipe, precision, batch and, where given, the pairs that go through the towers at a time; else
@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-from model_peers import END, caption_lengths, ids_of
 
+from benchmarks.models.peers import END, caption_lengths, ids_of
 from raylens.config import RunConfig, apply_overrides, validated
 from raylens.estimate.flops import ModelFlops
 from raylens.estimate.machine import Machine

@@ -25,10 +25,10 @@ from typing import Any
 import httpx
 import numpy as np
 import torch
-from machine import tell_machine, worker_niceness
 from ray import serve
-from serving_model import captions, jpegs
 
+from benchmarks.machine import tell_machine, worker_niceness
+from benchmarks.serving.model import captions, jpegs
 from raylens.cluster import session
 from raylens.config import ModelConfig, validated
 from raylens.inputs import Preprocess, Tokenizer
@@ -40,7 +40,7 @@ from raylens.serve import RunningService, ServiceConfig, serve_service
 HERE = Path(__file__).parent
 FACTORS = (0.5, 0.9, 1.2, 2.0, 3.0)
 WARM_S, SWAP_S = 3.0, 10.0
-PLOT = HERE.parent / "docs/images/serving_scaling.svg"
+PLOT = HERE.parents[1] / "docs/images/serving_scaling.svg"
 
 
 def publish(registry: Path, seed: int) -> None:
@@ -72,7 +72,7 @@ class Load:
         given = {"url": f"{url}/v1/embeddings", "bodies": str(folder / "bodies"), "warm": WARM_S, **spec}
         path = folder / f"spec-{time.monotonic_ns()}.json"
         path.write_text(json.dumps(given))
-        program = [sys.executable, str(HERE / "serving_load.py"), str(path)]
+        program = [sys.executable, str(HERE / "load_program.py"), str(path)]
         self._process = subprocess.Popen(program, stdout=subprocess.PIPE, text=True)
 
     def result(self) -> dict[str, Any]:

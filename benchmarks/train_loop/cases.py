@@ -1,4 +1,4 @@
-"""The two runs of train_loop.py: what their models, batches and streams are."""
+"""The two runs of steps.py: what their models, batches and streams are."""
 
 import io
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The bare service of startup_serve.py: `startup_serve_bare.py PORT`, until its standard input ends.
+"""The bare service of services.py: `bare_serve.py PORT`, until its standard input ends.
 
 What Ray Serve's own first page shows, with one import: a deployment whose constructor imports torch. Ray is started as
 `raylens serve` starts it. Prints its phases as one JSON object when it answers.

@@ -1,6 +1,6 @@
 """The limit: a loop that only decodes and crops images that lie in memory, a process a core.
 
-    python benchmarks/streaming_bare.py SHARDS pillow|raylens SECONDS
+    python -m benchmarks.streaming.bare SHARDS pillow|raylens SECONDS
 
 ``pillow`` decodes at reduced size (draft mode) and takes crop and size in one `resize`; ``raylens`` calls the function
 that the stream calls. Prints a JSON object.

@@ -1,6 +1,6 @@
 """Forward and backward pass of the contrastive loss on one GPU, against OpenCLIP's formula.
 
-    python benchmarks/contrastive_gpu.py [--max-batch 1048576] [--width 512 768] [--seconds 480]
+    python benchmarks/objectives/contrastive_gpu.py [--max-batch 1048576] [--width 512 768] [--seconds 480]
 
 Needs torch and triton alone. The peer, written out below, is dense: two products, two B x B logit matrices, and
 autograd. First loss and gradients are compared with fp64 on the device. Then each precision, width and batch is
@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.nn import functional
 
 if importlib.util.find_spec("raylens") is None:
-    sys.path.insert(0, str(Path(__file__).parents[1] / "platform"))
+    sys.path.insert(0, str(Path(__file__).parents[2] / "platform"))
 
 from raylens.objectives import contrastive_loss
 

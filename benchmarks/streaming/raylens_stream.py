@@ -1,6 +1,6 @@
 """The stream of raylens, as a training worker consumes it: Ray Data, one split, batches of arrays of its own.
 
-    python benchmarks/streaming_ours.py rate|unpaused|memory SHARDS HOME TOKENIZER.json WARM WINDOW
+    python -m benchmarks.streaming.raylens_stream rate|unpaused|memory SHARDS HOME TOKENIZER.json WARM WINDOW
 
 HOME keeps the manifest. ``unpaused`` lets Ray Data's executor spin as it does by itself. ``memory`` goes through the
 data for some epochs instead, and prints what all processes together held at the end of each. Prints a JSON object.
@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
-from machine import worker_niceness
-from streaming_rate import steady_rate
 
+from benchmarks.machine import worker_niceness
+from benchmarks.streaming.rate import steady_rate
 from raylens.cluster import session
 from raylens.config import DataConfig, RunConfig, SourceConfig
 from raylens.data import Manifest

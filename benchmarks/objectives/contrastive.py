@@ -1,6 +1,6 @@
 """Forward and backward pass of the contrastive loss on one CPU process, beside OpenCLIP's ClipLoss.
 
-    python benchmarks/contrastive.py [--figure docs/images/contrastive_memory.svg]
+    python -m benchmarks.objectives.contrastive [--figure docs/images/contrastive_memory.svg]
 
 Each measurement is a fresh process: the first step gives the peak memory beyond the inputs, the second the time. Ours
 and theirs take turns; a claim is the median over rounds of our figure divided by theirs in the same round. The largest
@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from model_peers import open_clip
 from torch import Tensor
 from torch.nn import functional
 
+from benchmarks.models.peers import open_clip
 from raylens.objectives import contrastive_loss
 
 D = 512
@@ -69,7 +69,7 @@ def measure_here(name: str, B: int, steps: int) -> Figures:
 
 def measure(name: str, B: int, steps: int = 2) -> Figures:
     """The same in a fresh process; the first step gives the memory, the second the time."""
-    command = [sys.executable, __file__, "--only", name, str(B), str(steps)]
+    command = [sys.executable, "-m", "benchmarks.objectives.contrastive", "--only", name, str(B), str(steps)]
     result: Figures = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
     print(f"{name} at {B}: {result}", file=sys.stderr, flush=True)
     return result

@@ -1,6 +1,6 @@
-"""The floor of startup.py: a bare Ray Train script, two workers that import torch and DeepSpeed and step once.
+"""The floor of phases.py: a bare Ray Train script, two workers that import torch and DeepSpeed and step once.
 
-``startup_bare.py FOLDER`` writes the moments of its phases, in seconds of the system's clock, to FOLDER/moments.json.
+``bare_train.py FOLDER`` writes the moments of its phases, in seconds of the system's clock, to FOLDER/moments.json.
 """
 
 import json

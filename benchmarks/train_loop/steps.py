@@ -1,11 +1,11 @@
 """Seconds a step of the whole training loop beside a bare loop in torch on the same model, weights and batches.
 
     ours    two Ray Train workers, batches from Ray Data's stream, DeepSpeed ZeRO 1, a record of every step, checkpoints
-    bare    two processes, DDP and ZeroRedundancyOptimizer, batches in memory, nothing else (train_loop_bare.py)
+    bare    two processes, DDP and ZeroRedundancyOptimizer, batches in memory, nothing else (bare.py)
 
 Both take gloo, one thread a worker, fp32, AdamW with the same groups, and the loss over the global batch. First the
 losses of some steps are compared: the work is the same. Then both run in turns, in fresh processes; the claim is the
-median over rounds of the ratio of median step times. There are two cases (train_loop_cases.py):
+median over rounds of the ratio of median step times. There are two cases (cases.py):
 
     whole           all of the stream is made beside the first steps, on the same two cores; images are small
     device_bound    as much data as may lies ahead of the steps that are measured, and no more is made than is taken
@@ -24,10 +24,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from machine import tell_machine, worker_niceness
-from train_loop_cases import CASES, EVERY, KEPT, WORKERS, Case, samples
-from train_loop_ours import Run, ours
 
+from benchmarks.machine import tell_machine, worker_niceness
+from benchmarks.train_loop.cases import CASES, EVERY, KEPT, WORKERS, Case, samples
+from benchmarks.train_loop.raylens_run import Run, ours
 from raylens.cluster import session
 from raylens.config import RunConfig
 from raylens.data.block import UnitMaker
@@ -62,7 +62,7 @@ def bare(folder: Path, steps: int) -> Run:
     """What the bare loop saw of each step, as records of every few steps would have it."""
     meeting = folder / "meeting"
     meeting.unlink(missing_ok=True)
-    script = [sys.executable, str(HERE / "train_loop_bare.py")]
+    script = [sys.executable, str(HERE / "bare.py")]
     ranks = [
         subprocess.Popen([*script, str(rank), str(WORKERS), str(folder), str(steps)], stdout=subprocess.PIPE, text=True)
         for rank in range(WORKERS)

@@ -1,4 +1,4 @@
-"""A run of raylens for train_loop.py, and what the processor of each kind of its processes spent on it meanwhile."""
+"""A run of raylens for steps.py, and what the processor of each kind of its processes spent on it meanwhile."""
 
 import time
 from collections import defaultdict
@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
-from train_loop_cases import EVERY, Case
 
+from benchmarks.train_loop.cases import EVERY, Case
 from raylens.cluster import session
 from raylens.interrupts import Interrupts
 from raylens.messages import quiet

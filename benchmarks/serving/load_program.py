@@ -1,4 +1,4 @@
-"""A load program in a process of its own: `serving_load.py SPEC.json`, where ``SPEC`` has
+"""A load program in a process of its own: `load_program.py SPEC.json`, where ``SPEC`` has
 
     url, bodies (a file with one JSON body a line), connections, seconds, warm (seconds that do not count), rate
 

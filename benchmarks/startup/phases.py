@@ -1,7 +1,8 @@
 """Start-up: from the command to the first training step, and to a service that answers, beside bare Ray scripts.
 
-`startup.py [--rounds 3] [--only train,serve,quickstart,help]`. The bare scripts are startup_bare.py (Ray Train) and
-startup_serve_bare.py (Ray Serve). Rounds go in turns after one of each that is not counted and fills the page cache.
+`python -m benchmarks.startup.phases [--rounds 3] [--only train,serve,quickstart,help]`. The bare scripts are
+bare_train.py (Ray Train) and bare_serve.py (Ray Serve). Rounds go in turns after one of each that is not counted and
+fills the page cache.
 """
 
 import argparse
@@ -19,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from machine import tell_machine
-from startup_serve import bare_ready_seconds, make_model, ours_ready_seconds
-from startup_torch import seconds_of_steps
 
+from benchmarks.machine import tell_machine
+from benchmarks.startup.services import bare_ready_seconds, make_model, ours_ready_seconds
+from benchmarks.startup.torch_steps import seconds_of_steps
 from raylens.cluster.niceness import WORKER_NICENESS, worker_niceness
 from raylens.storage import open_store
 from raylens.workloads.quickstart.digits import pack_digits
@@ -43,7 +44,7 @@ Moments = dict[str, float]
 
 def bare_start(folder: Path) -> Moments:
     began = time.time()
-    subprocess.run([sys.executable, str(HERE / "startup_bare.py"), str(folder)], check=True, capture_output=True)
+    subprocess.run([sys.executable, str(HERE / "bare_train.py"), str(folder)], check=True, capture_output=True)
     moments = json.loads((folder / "moments.json").read_text())
     return {phase: moment - began for phase, moment in moments.items()}
 

@@ -1,8 +1,8 @@
 """A replica's batcher on one GPU: images and texts a second, and how far its embeddings are from fp32 on the CPU.
 
-    python benchmarks/serving_gpu.py [--seconds 4] [--precisions auto fp32]
+    python -m benchmarks.serving.gpu [--seconds 4] [--precisions auto fp32]
 
-ViT-B/32 with random weights, as in serving.py. `tower` is the bare tower on batches that are ready, without decoding;
+ViT-B/32 with random weights, as in throughput.py. `tower` is the bare tower on ready batches, without decoding;
 `replica` embeds requests of some items each, which come from as many callers at a time, with decoding and tokenising in
 the same process. No two items are alike within a round, and nothing is cached. Prints one JSON object a case.
 """
@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from serving_model import captions, jpegs, make_model
 
+from benchmarks.serving.model import captions, jpegs, make_model
 from raylens.registry import Encoder, Registry
 from raylens.serve.config import ServeSettings
 from raylens.serve.messages import Embedded, Embeddings, ImageFile, Item, Text
