@@ -133,7 +133,7 @@ def test_nobody_answers() -> None:
 def test_tokens_are_asked_for_and_refused(dashboard: Dashboard, token_file: Path) -> None:
     with (
         Jobs("lab", ClusterContext(address=dashboard.address)) as jobs,
-        pytest.raises(ClusterError, match="asks for a token: set token_file"),
+        pytest.raises(ClusterError, match="set token_file or token_env"),
     ):
         jobs.all()
     token_file.write_text("another")
@@ -176,7 +176,7 @@ def test_a_job_is_started_once_and_its_code_brought_once(dashboard: Dashboard, j
     assert [asked for asked in dashboard.asked if asked.startswith("PUT")] == [f"PUT /api/packages/gcs/{CODE.name}"]
     assert [job.submission_id for job in jobs.all()] == ["other", "mine"]
     changed = SUBMISSION.model_copy(update={"command": ("train", "vit_b32")})
-    with pytest.raises(ClusterError, match=r"'mine' \(RUNNING\) of other content: command \['train', 'digits'\] then"):
+    with pytest.raises(ClusterError, match=r"'mine' \(RUNNING\) .*: command \['train', 'digits'\] then"):
         submit(jobs, "mine", changed, [CODE], {})
 
 
@@ -219,7 +219,7 @@ def test_a_retry_is_the_same_job_under_the_next_id(dashboard: Dashboard, jobs: J
     dashboard.jobs["mine-2"]["status"] = "STOPPED"
     assert retry(jobs, "mine-2").submission_id == "mine-3"
     dashboard.jobs["mine-3"]["status"] = "SUCCEEDED"
-    with pytest.raises(ClusterError, match="nothing to try again"):
+    with pytest.raises(ClusterError, match="'mine-3' has succeeded"):
         retry(jobs, "mine-3")
 
 
@@ -227,7 +227,7 @@ def test_a_retry_whose_code_is_nowhere_says_so(dashboard: Dashboard, jobs: Jobs)
     gone = Submission(command=("train", "digits"), code="raylens-0.1.0-gone.zip")
     submit(jobs, "mine", gone, [], {})
     dashboard.jobs["mine"]["status"] = "FAILED"
-    with pytest.raises(ClusterError, match="is neither on the cluster any more nor on this machine"):
+    with pytest.raises(ClusterError, match=r"raylens-0\.1\.0-gone\.zip.*'mine'"):
         retry(jobs, "mine")
 
 
@@ -235,7 +235,7 @@ def test_a_strangers_job_is_not_tried_again(dashboard: Dashboard, jobs: Jobs) ->
     dashboard.jobs["theirs"] = {"submission_id": "theirs", "status": "FAILED", "entrypoint": "python x.py"}
     with pytest.raises(ClusterError, match=r"was not submitted by raylens: 'python x\.py'"):
         retry(jobs, "theirs")
-    with pytest.raises(ClusterError, match="has no job 'none'; `raylens jobs list` has all"):
+    with pytest.raises(ClusterError, match="has no job 'none'"):
         retry(jobs, "none")
 
 

@@ -1,4 +1,4 @@
-"""The checkout that this raylens runs from: what travels to a cluster, and what is written down about it."""
+"""The checkout of which jobs run the code: its folder, its revision, and the extras with the versions that it pins."""
 
 import json
 import subprocess
@@ -12,16 +12,16 @@ __all__ = ["checkout", "revision"]
 
 
 def checkout(named: Path | None = None) -> Path:
-    """The folder whose sources make the wheel: ``named``, or the one that this raylens was installed from to edit.
+    """Return the folder whose sources are built: ``named``, or that of this raylens' editable installation.
 
     Raises:
-        ConfigError: it is no checkout of raylens, or this raylens was not installed from one.
+        ConfigError: the folder is not a checkout of raylens, or this raylens was not installed from one.
     """
     if named is None:
         named = _installed_from()
         if named is None:
             raise ConfigError(
-                "this raylens was installed from a package, not from a checkout, so there are no sources to ship: "
+                "this raylens was installed from a package, not from a checkout: there are no sources to build. Give "
                 "--source FOLDER of a checkout, or --code image to run the raylens of the cluster's image"
             )
     folder = named.expanduser().resolve()
@@ -31,7 +31,7 @@ def checkout(named: Path | None = None) -> Path:
 
 
 def revision(folder: Path) -> str | None:
-    """Git's name of what is checked out, ``+dirty`` where files differ from it; None where git knows nothing."""
+    """Return git's revision, with ``+dirty`` if files differ from it; None outside of a repository."""
     head = _git(folder, "rev-parse", "HEAD")
     if not head:
         return None
@@ -39,7 +39,7 @@ def revision(folder: Path) -> str | None:
 
 
 def _installed_from() -> Path | None:
-    """PEP 610: what pip wrote down about where an installation came from."""
+    """Return the folder of an editable installation, from pip's record of its origin (PEP 610)."""
     try:
         text = distribution("raylens").read_text("direct_url.json")
     except PackageNotFoundError:
@@ -51,7 +51,7 @@ def _installed_from() -> Path | None:
 
 
 def _git(folder: Path, *words: str) -> str:
-    """Git's answer; empty where there is no git, or no repository."""
+    """Return git's output; an empty text without git or a repository."""
     try:
         run = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, check=False)  # noqa: S603, S607 (fixed words)
     except OSError:
