@@ -136,8 +136,8 @@ def check_id(submission_id: str) -> str:
     """
     if not ID.fullmatch(submission_id):
         raise ConfigError(
-            f"--id {submission_id!r}: an ID has at most 100 letters, digits, '.', '_' and '-', and begins with a letter "
-            "or a digit"
+            f"--id {submission_id!r}: an ID has at most 100 letters, digits, '.', '_' and '-', and begins with a "
+            "letter or a digit"
         )
     return submission_id
 
