@@ -236,7 +236,7 @@ def test_what_a_node_cannot_do_with_a_store_is_said_by_step() -> None:
     assert (of["c", "storage"].status, of["c", "storage"].found) == ("failed", "write: access denied")
     assert ("c", "bandwidth") not in of
     assert (of["d", "storage"].status, of["e", "storage"].status) == ("warning", "failed")
-    assert "not shared" == of["e", "storage"].short
+    assert of["e", "storage"].short == "not shared"
     assert of["f", "storage"].status == "warning"
 
 

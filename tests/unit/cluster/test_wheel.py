@@ -157,5 +157,5 @@ def test_extras_are_pinned_as_the_checkout_pins_them() -> None:
     constraints, *requirements = found.requirements
     assert [line.partition(">")[0] for line in requirements] == ["pytorch-optimizer", "wandb"]
     assert constraints.startswith("-c ${RAY_RUNTIME_ENV_CREATE_WORKING_DIR}/constraints-")
-    with pytest.raises(ConfigError, match="--extra dev: .*extras: lion, mlflow, wandb"):
+    with pytest.raises(ConfigError, match=r"--extra dev: .*extras: lion, mlflow, wandb"):
         pinned(REPOSITORY, ["dev"])
