@@ -16,8 +16,8 @@ from raylens.data.index import manifest_for
 from raylens.errors import ConfigError, TrainingError
 from raylens.storage import Store, open_store
 from raylens.train.checkpoint.retention import steps_to_keep
-from raylens.workloads.cost.cost import Cost, cost, crews_of
-from raylens.workloads.cost.inputs import Given, data_of, rate_of
+from raylens.workloads.cost.cost import Cost, cost, pools_of
+from raylens.workloads.cost.inputs import CostOptions, data_of, rate_of
 from raylens.workloads.cost.storage import checkpoint_bytes, checkpoints_kept, upload_requests
 from raylens.workloads.cost.terms import Data, Rate, Spot
 from raylens.workloads.cost.time import duration_of
@@ -149,8 +149,8 @@ def test_decoding_can_be_what_holds_a_run_up() -> None:
     assert found.figure("training").value == pytest.approx(2.0)
     # Without a group that decodes, it is done by the CPUs that the workers leave.
     config = config_of(scale={"workers": 8, "gpus_per_worker": 1, "cpus_per_worker": 3})
-    crews, limit = crews_of(config, spec_of(decode=None), RATE)
-    assert [crew.group for crew in crews] == ["head", "train"]
+    pools, limit = pools_of(config, spec_of(decode=None), RATE)
+    assert [pool.group for pool in pools] == ["head", "train"]
     assert limit == (32 - 24) * 450
     with pytest.raises(ConfigError, match="no CPU is left to decode"):
         cost_of(config_of(), spec_of(decode=None))
@@ -189,11 +189,11 @@ def test_requests_of_an_upload() -> None:
 
 def test_the_speed_is_given_measured_or_counted(tmp_path: Path) -> None:
     config = config_of()
-    assert rate_of(config, Given(pairs_per_second=100.0)).pairs_per_second == 100
-    counted = rate_of(config, Given())
+    assert rate_of(config, CostOptions(pairs_per_second=100.0)).pairs_per_second == 100
+    counted = rate_of(config, CostOptions())
     assert "assumed, not measured" in counted.how
     assert "700 pairs/s that a core decodes" in counted.assumed
-    assert "700" not in rate_of(config, Given(pairs_per_core=50.0)).assumed
+    assert "700" not in rate_of(config, CostOptions(pairs_per_core=50.0)).assumed
     run = open_store(tmp_path / "x")
     run.write("config.yaml", dump_yaml(config_of(scale={"workers": 2})).encode())
     rows = [
@@ -201,39 +201,39 @@ def test_the_speed_is_given_measured_or_counted(tmp_path: Path) -> None:
         for n in range(1, 8)
     ]
     run.write("metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
-    measured = rate_of(config, Given(from_run=run.uri))
+    measured = rate_of(config, CostOptions(from_run=run.uri))
     # Of records 3 to 7 the median is 500, with 2 workers; four times as many here; 10 cores were busy.
     assert (measured.pairs_per_second, measured.pairs_per_core) == (2000, 50)
     assert "in proportion for 8" in measured.how
     assert measured.assumed == "that 8 workers are as fast each as 2"
-    same = rate_of(config_of(scale={"workers": 2}), Given(from_run=run.uri))
+    same = rate_of(config_of(scale={"workers": 2}), CostOptions(from_run=run.uri))
     assert (same.pairs_per_second, same.assumed) == (500, "")
     run.write("metrics.jsonl", json.dumps(rows[0]).encode())
     with pytest.raises(TrainingError, match="let it train on"):
-        rate_of(config, Given(from_run=run.uri))
+        rate_of(config, CostOptions(from_run=run.uri))
     with pytest.raises(ConfigError, match="give one of them"):
-        rate_of(config, Given(pairs_per_second=1.0, from_run=run.uri))
+        rate_of(config, CostOptions(pairs_per_second=1.0, from_run=run.uri))
     with pytest.raises(ConfigError, match="--pairs-per-second"):
-        rate_of(config_of(scale={"workers": 2}), Given())
+        rate_of(config_of(scale={"workers": 2}), CostOptions())
 
 
 def test_data_is_taken_from_the_manifest_where_there_is_one(tmp_path: Path, make_shards: Callable[..., Store]) -> None:
     shards = make_shards(40)
     config = config_of(storage=str(tmp_path / "runs"), data={"train": shards.uri, "run_length": 4, "runs_per_unit": 2})
     with pytest.raises(ConfigError, match=r"how many pairs an epoch has is not known: give --pairs N"):
-        data_of(config, Given())
+        data_of(config, CostOptions())
     (source,) = config.data.train
     cache = open_store(config.storage) / "manifests"
     manifest = manifest_for(source, cache, lambda items, function: map(function, items))
-    found = data_of(config, Given())
+    found = data_of(config, CostOptions())
     stored = sum(info.size for info in shards.list() if info.path.endswith(".tar"))
     assert (found.pairs, found.how, found.assumed, found.lists) == (len(manifest), "from the manifest", "", 1)
     assert 0 < found.bytes_per_pair * 40 < stored
     # A request for each run of four; neighbours that happen to be drawn together share one.
     assert 1 / 8 <= found.gets_per_pair <= 1
-    said = data_of(config, Given(pairs=1000, bytes_per_pair=10.0))
+    said = data_of(config, CostOptions(pairs=1000, bytes_per_pair=10.0))
     assert (said.pairs, said.bytes_per_pair, said.gets_per_pair) == (1000, 10.0, 1 / 4)
-    seen = data_of(config_of(length={"samples_seen": 5000}), Given())
+    seen = data_of(config_of(length={"samples_seen": 5000}), CostOptions())
     assert (seen.pairs, bool(seen.assumed)) == (5000, True)
 
 

@@ -1,4 +1,4 @@
-"""``raylens models import`` and ``export``."""
+"""The work of ``raylens models import`` and ``raylens models export``."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,11 +16,11 @@ __all__ = ["export_text", "import_text"]
 def import_text(
     source: Path, name: str, registry: str, tokenizer: Path | None, activation: str | None, image_size: int | None
 ) -> Iterator[str]:
-    """Read, check that it can embed, register, and tell what was done.
+    """Read a checkpoint, check that it can embed, register it, and yield lines about the result.
 
     Raises:
-        ConfigError: the activation is not known, or the model cannot have that image size.
-        BundleError: the checkpoint cannot be read, or what differs.
+        ConfigError: the activation is unknown, or the model cannot have that image size.
+        BundleError: the checkpoint cannot be read, or differs from its configuration.
     """
     if activation not in (None, *get_args(Activation)):
         raise ConfigError(f"--activation {activation}: it must be one of {', '.join(get_args(Activation))}")
@@ -41,8 +41,8 @@ def export_text(model: str, target: Path, form: str, registry: str) -> str:
     """Write a registered model in a format of other programs.
 
     Raises:
-        ConfigError: the format is not known.
-        BundleError: it has no such architecture.
+        ConfigError: the format is unknown.
+        BundleError: the format has no such architecture.
     """
     if form not in FORMATS:
         raise ConfigError(f"--format {form}: it must be one of {', '.join(FORMATS)}")

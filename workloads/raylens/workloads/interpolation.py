@@ -1,4 +1,4 @@
-"""Registering models between two others."""
+"""The work of ``raylens models interpolate``: registering models between two others."""
 
 from collections.abc import Iterator, Sequence
 
@@ -8,7 +8,7 @@ __all__ = ["interpolation_text"]
 
 
 def interpolation_text(base: str, tuned: str, alphas: Sequence[float], name: str, registry: str) -> Iterator[str]:
-    """Publish a version for each share, in their order; a line each.
+    """Publish a version for each share in their order, and yield a line for each.
 
     Raises:
         NotFoundError: there is no such model.
@@ -17,7 +17,7 @@ def interpolation_text(base: str, tuned: str, alphas: Sequence[float], name: str
     """
     models = Registry(registry)
     (first, before), (second, after) = models.load(base), models.load(tuned)
-    # All first: a share out of range must not leave some of the models behind.
+    # All are made before any is published: a share out of range must not leave some of the models behind.
     made = [(alpha, interpolate(before.bundle, after.bundle, alpha)) for alpha in alphas]
     for alpha, bundle in made:
         yield f"{models.publish(name, bundle)}  {1 - alpha:.4g} of {first}, {alpha:.4g} of {second}"

@@ -1,4 +1,4 @@
-"""The root of the command line: its commands, and errors as one line with a non-zero exit."""
+"""The root of the command line: it collects the commands, and reports errors in one line with a non-zero status."""
 
 import os
 import sys
@@ -35,11 +35,11 @@ __all__ = ["app", "main", "report"]
 
 DEBUG = "RAYLENS_DEBUG"
 RENAMED = {"budget": "estimate", "clusters": "contexts"}
-"""Earlier names of commands, which are no commands: whoever types one is told the present name."""
+"""Former names of commands and their present ones, which the error about an unknown command suggests."""
 
 
 class _Root(TyperGroup):
-    """The root group: its error about an unknown command also suggests what a renamed one is called now."""
+    """The group of all commands, whose error about an unknown command suggests the present name of a renamed one."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         present = RENAMED.get(args[0]) if args else None
@@ -52,7 +52,7 @@ app = typer.Typer(
     name="raylens",
     cls=_Root,
     help="Train CLIP-style image-text encoders on Ray, evaluate them, and serve them as embedding replicas.",
-    epilog="Start with `raylens quickstart`. A traceback instead of one-line errors: RAYLENS_DEBUG=1.",
+    epilog="Start with `raylens quickstart`. RAYLENS_DEBUG=1 prints a traceback with each error.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="markdown",
@@ -99,7 +99,7 @@ def main() -> None:
 
 
 def report(error: RaylensError) -> None:
-    """Print an error in one line; behind its traceback, where that is asked for."""
+    """Print an error in one line, after its traceback if RAYLENS_DEBUG is set."""
     if os.environ.get(DEBUG):
         traceback.print_exc()
     Console(stderr=True, highlight=False).print(f"[bold red]error:[/bold red] {escape(str(error))}", soft_wrap=True)

@@ -1,4 +1,4 @@
-"""``raylens contexts``: contexts of clusters that jobs are submitted to."""
+"""The commands ``raylens contexts``, about the contexts of clusters to which jobs are submitted."""
 
 import json
 from pathlib import Path
@@ -12,33 +12,43 @@ __all__ = ["app"]
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Clusters by name: address, token, and what jobs begin with. Kept in ~/.config/raylens/contexts.yaml.",
-    epilog="RAYLENS_CONTEXTS names another file. A context holds where a token is, never the token.",
+    help="Manage contexts: a cluster's address, its token and the defaults of its jobs, under a name.",
+    epilog="Contexts are kept in ~/.config/raylens/contexts.yaml, or in the file that RAYLENS_CONTEXTS names. "
+    "A context names the place of a token, never the token itself.",
 )
-Name = Annotated[str, typer.Argument(metavar="NAME", help="Of the context.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the context.")]
 
 
 @app.command("add")
 def add(
     name: Name,
-    address: Annotated[str, typer.Argument(metavar="ADDRESS", help="Of the dashboard: http://HOST:8265.")],
-    token_file: Annotated[Path | None, typer.Option(help="File with the token.")] = None,
-    token_env: Annotated[str | None, typer.Option(help="Variable of this machine with the token.")] = None,
-    ca_file: Annotated[Path | None, typer.Option(help="Certificates to trust for https.")] = None,
-    verify: Annotated[bool, typer.Option("--verify/--no-verify", help="Whether https proves who answers.")] = True,
-    code: Annotated[str, typer.Option(help="What jobs run: wheel (of the checkout) or image.")] = "wheel",
-    extras: Annotated[list[str] | None, typer.Option("--extra", help="Extra of raylens for jobs. Repeatable.")] = None,
+    address: Annotated[str, typer.Argument(metavar="ADDRESS", help="Address of the dashboard: http://HOST:8265.")],
+    token_file: Annotated[Path | None, typer.Option(help="File that holds the token.")] = None,
+    token_env: Annotated[
+        str | None, typer.Option(help="Environment variable of this machine that holds the token.")
+    ] = None,
+    ca_file: Annotated[Path | None, typer.Option(help="File of certificates to trust for https.")] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify/--no-verify", help="Whether to verify the certificate of an https address.")
+    ] = True,
+    code: Annotated[
+        str, typer.Option(help="Code that jobs run: wheel (of your checkout) or image (the cluster's).")
+    ] = "wheel",
+    extras: Annotated[
+        list[str] | None, typer.Option("--extra", help="Extra of raylens that jobs install. Repeatable.")
+    ] = None,
     env: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=VALUE", help="Variable of jobs, not secret. Repeatable.")
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="Environment variable of jobs, not a secret. Repeatable."),
     ] = None,
     secrets: Annotated[
-        list[str] | None, typer.Option("--secret", help="See `raylens jobs submit --help`. Repeatable.")
+        list[str] | None, typer.Option("--secret", help="Secret of jobs, see `raylens jobs submit --help`. Repeatable.")
     ] = None,
-    cpus: Annotated[float, typer.Option(min=0, help="That a job's driver reserves.")] = 0,
-    gpus: Annotated[float, typer.Option(min=0, help="That a job's driver reserves.")] = 0,
-    use: Annotated[bool, typer.Option("--use", help="Make it the default.")] = False,
+    cpus: Annotated[float, typer.Option(min=0, help="CPUs that a job's driver reserves.")] = 0,
+    gpus: Annotated[float, typer.Option(min=0, help="GPUs that a job's driver reserves.")] = 0,
+    use: Annotated[bool, typer.Option("--use", help="Make the context the default.")] = False,
 ) -> None:
-    """Add a cluster, or change it: what is given replaces the whole context.
+    """Add a context, or replace the one that has its name.
 
     Examples:
 
@@ -75,12 +85,12 @@ def add(
     )
     typer.echo(f"{name} is in {file}", err=True)
     if context.address.startswith("http://") and (token_file or token_env) and not _loopback(context.address):
-        typer.echo("http:// sends the token readable to whoever listens on the way: prefer https://", err=True)
+        typer.echo("http:// sends the token unencrypted: prefer https://", err=True)
 
 
 @app.command("list")
 def list_contexts(as_json: AsJson = False) -> None:
-    """List the clusters; the default has a star."""
+    """List the contexts; a star marks the default."""
     from rich.table import Table
 
     from raylens.cluster.contexts import read_contexts
@@ -97,8 +107,10 @@ def list_contexts(as_json: AsJson = False) -> None:
 
 
 @app.command("show")
-def show(name: Annotated[str | None, typer.Argument(help="The default without it.")] = None) -> None:
-    """Show a context as the file has it."""
+def show(
+    name: Annotated[str | None, typer.Argument(help="Name of the context; by default the default one.")] = None,
+) -> None:
+    """Show a context in the form of the file."""
     from raylens.cluster.contexts import context_of
     from raylens.config import dump_yaml
 
@@ -108,7 +120,7 @@ def show(name: Annotated[str | None, typer.Argument(help="The default without it
 
 @app.command("use")
 def use_context(name: Name) -> None:
-    """Make a cluster the default of `raylens jobs`."""
+    """Make a context the default of `raylens jobs`."""
     from raylens.cluster.contexts import update_contexts
 
     update_contexts(lambda contexts: contexts.using(name))
@@ -117,7 +129,7 @@ def use_context(name: Name) -> None:
 
 @app.command("remove")
 def remove(name: Name) -> None:
-    """Forget a cluster. Nothing happens to it, and its token's file stays."""
+    """Remove a context. The cluster itself and the file of its token stay."""
     from raylens.cluster.contexts import update_contexts
 
     update_contexts(lambda contexts: contexts.without(name))
@@ -125,7 +137,7 @@ def remove(name: Name) -> None:
 
 
 def _absolute(file: Path | None) -> str | None:
-    """Commands are given from other folders later."""
+    """Return an absolute path, because later commands may run in other folders."""
     return None if file is None else str(file.expanduser().absolute())
 
 

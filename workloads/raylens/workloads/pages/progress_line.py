@@ -9,7 +9,7 @@ GIB = 2**30
 
 
 def progress_line(record: StepMetrics) -> str:
-    """What a person follows: how well it learns, how fast, and what holds it up."""
+    """Return a line that shows how well a run learns, how fast, and what bounds its speed."""
     parts = [f"loss {record.loss:.3f}", f"scale {record.logit_scale:.1f}", f"{record.samples_per_second:,.0f} pairs/s"]
     if record.epoch is not None:
         parts.insert(0, f"epoch {record.epoch:.2f}")
@@ -28,7 +28,7 @@ def progress_line(record: StepMetrics) -> str:
 
 
 def time_left(record: StepMetrics, steps: int) -> str:
-    """To the last step at the present speed; empty at the end."""
+    """Return the time to the last step at the present speed; an empty text at the end."""
     left = steps - record.step
     if left <= 0 or record.samples_per_second <= 0:
         return ""

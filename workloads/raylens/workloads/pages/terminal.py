@@ -1,4 +1,4 @@
-"""What a person sees while something long runs. All of it goes to standard error; results go to standard output."""
+"""The progress of a long command on standard error; results go to standard output."""
 
 import time
 from types import TracebackType
@@ -25,11 +25,11 @@ from raylens.workloads.pages.progress_line import progress_line, time_left
 __all__ = ["Terminal"]
 
 PLAIN_SECONDS = 5.0
-"""Between progress lines where there is no terminal to draw a bar on."""
+"""Seconds between lines about progress if there is no terminal for a bar."""
 
 
 class Terminal(Lines):
-    """Phases as lines, training as a bar (or, in a log file, as a line every few seconds)."""
+    """Shows phases as lines, and training as a bar, or in a log file as a line every few seconds."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class Terminal(Lines):
         self._close()
 
     def title(self, text: str) -> None:
-        """Begin a phase."""
+        """Begin a phase by printing its title."""
         self._close()
         self.console.print(Text(text, "bold"))
 
