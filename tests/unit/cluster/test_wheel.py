@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from raylens.cluster.jobs.checkout import checkout, revision
-from raylens.cluster.jobs.extras import pinned
+from raylens.cluster.jobs.checkout import checkout, pinned, revision
 from raylens.cluster.jobs.package import Package, cached, file_package, keep
 from raylens.cluster.jobs.wheel import build_wheel
 from raylens.errors import ClusterError, ConfigError

@@ -115,7 +115,7 @@ def import_model(
 
         raylens models import laion2b_s34b_b79k/ laion --registry s3://bucket/registry
     """
-    from raylens.workloads.interop import import_text
+    from raylens.workloads.models import import_text
 
     for line in import_text(source, name, registry, tokenizer, activation, image_size):
         typer.echo(line)
@@ -136,7 +136,7 @@ def export_model(
 
         raylens models export b32 b32-hf/ --format hf
     """
-    from raylens.workloads.interop import export_text
+    from raylens.workloads.models import export_text
 
     typer.echo(export_text(model, target, form, registry))
 
@@ -160,7 +160,7 @@ def interpolate_models(
 
         raylens models interpolate b32@1 birds@latest birds-wise --alpha 0.25 --alpha 0.5 --alpha 0.75
     """
-    from raylens.workloads.interpolation import interpolation_text
+    from raylens.workloads.models import interpolation_text
 
     for line in interpolation_text(base, tuned, alpha or [0.5], name, registry):
         typer.echo(line)

@@ -16,8 +16,7 @@ from rich.table import Table
 
 from raylens.cluster.driver_resources import Resources
 from raylens.cluster.jobs.api import Job, Jobs
-from raylens.cluster.jobs.checkout import checkout, revision
-from raylens.cluster.jobs.extras import pinned
+from raylens.cluster.jobs.checkout import checkout, pinned, revision
 from raylens.cluster.jobs.package import Package, file_package
 from raylens.cluster.jobs.submission import KEY, Submission, check_id, check_metadata
 from raylens.cluster.jobs.submit import Outcome, check_version, submit

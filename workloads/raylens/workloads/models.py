@@ -1,6 +1,6 @@
-"""The work of ``raylens models import`` and ``raylens models export``."""
+"""The work of ``raylens models``: import, export and interpolate registered models."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -8,9 +8,9 @@ from raylens.config.towers import Activation
 from raylens.errors import ConfigError
 from raylens.inputs import Tokenizer
 from raylens.interop import FORMATS, read_foreign, write_foreign
-from raylens.registry import Encoder, Registry
+from raylens.registry import Encoder, Registry, interpolate
 
-__all__ = ["export_text", "import_text"]
+__all__ = ["export_text", "import_text", "interpolation_text"]
 
 
 def import_text(
@@ -49,3 +49,19 @@ def export_text(model: str, target: Path, form: str, registry: str) -> str:
     version, encoder = Registry(registry).load(model)
     write_foreign(encoder.bundle, target, form)
     return f"{version} as {form} in {target}"
+
+
+def interpolation_text(base: str, tuned: str, alphas: Sequence[float], name: str, registry: str) -> Iterator[str]:
+    """Publish a version for each share in their order, and yield a line for each.
+
+    Raises:
+        NotFoundError: there is no such model.
+        ConfigError: a share is out of range.
+        BundleError: the two differ in more than their weights.
+    """
+    models = Registry(registry)
+    (first, before), (second, after) = models.load(base), models.load(tuned)
+    # All are made before any is published: a share out of range must not leave some of the models behind.
+    made = [(alpha, interpolate(before.bundle, after.bundle, alpha)) for alpha in alphas]
+    for alpha, bundle in made:
+        yield f"{models.publish(name, bundle)}  {1 - alpha:.4g} of {first}, {alpha:.4g} of {second}"
