@@ -31,7 +31,7 @@ class SweepTerminal:
         self.console = console or Console(stderr=True, highlight=False)
         self._config = config
         self._began = time.monotonic()
-        self._told = 0.0
+        self._printed_at = 0.0
         self._live = Live(console=self.console, auto_refresh=False) if self.console.is_terminal else None
 
     def __enter__(self) -> Self:
@@ -57,8 +57,8 @@ class SweepTerminal:
                 self._config, record, ranked(record.trials, self._config.metric, self._config.goal), MOST_ROWS
             )
             self._live.update(Group(table, Text(headline(self._config, record))), refresh=True)
-        elif time.monotonic() - self._told >= PLAIN_SECONDS or record.state != "running":
-            self._told = time.monotonic()
+        elif time.monotonic() - self._printed_at >= PLAIN_SECONDS or record.state != "running":
+            self._printed_at = time.monotonic()
             self.say(headline(self._config, record))
 
 

@@ -37,7 +37,7 @@ class Terminal(Lines):
         super().__init__()
         self._bar: Progress | None = None
         self._task = 0
-        self._told = 0.0
+        self._printed_at = 0.0
 
     def __enter__(self) -> Self:
         return self
@@ -91,9 +91,9 @@ class Terminal(Lines):
         text = progress_line(record)
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[self._task], completed=record.step, description=text)
-        elif time.monotonic() - self._told >= PLAIN_SECONDS or record.step == event.steps:
+        elif time.monotonic() - self._printed_at >= PLAIN_SECONDS or record.step == event.steps:
             self.say("  ".join([f"step {record.step}/{event.steps}", text, time_left(record, event.steps)]).rstrip())
-            self._told = time.monotonic()
+            self._printed_at = time.monotonic()
 
     def _close(self) -> None:
         if self._bar is not None:
