@@ -4,7 +4,7 @@ from dataclasses import asdict, replace
 
 from raylens.train.loop.metrics import StepMetrics
 from raylens.train.loop.stats import TowerStats
-from raylens.workloads.pages.progress_line import progress_line, time_left
+from raylens.workloads.pages.terminal import progress_line, time_left
 
 RECORD = StepMetrics(
     step=100, samples_seen=3_276_800, loss=4.5678, logit_scale=14.26, grad_norm=1.0, lr=1e-3,

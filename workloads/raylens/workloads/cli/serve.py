@@ -146,11 +146,11 @@ def deploy(
 
         raylens serve deploy service.yaml --cluster team
     """
-    from raylens.cluster.contexts import profile_of
+    from raylens.cluster.contexts import context_of
     from raylens.cluster.jobs.api import Jobs
     from raylens.workloads.submit.deploy_service import deploy as deploy_service
 
-    with Jobs(*profile_of(cluster)) as jobs:
+    with Jobs(*context_of(cluster)) as jobs:
         url = deploy_service(jobs, file, timeout, lambda text: typer.echo(text, err=True))
     typer.echo(url)
 
@@ -158,11 +158,11 @@ def deploy(
 @app.command("undeploy")
 def undeploy(cluster: ClusterName = None) -> None:
     """Remove all that a cluster serves."""
-    from raylens.cluster.contexts import profile_of
+    from raylens.cluster.contexts import context_of
     from raylens.cluster.jobs.api import Jobs
     from raylens.workloads.submit.deploy_service import undeploy as remove_services
 
-    with Jobs(*profile_of(cluster)) as jobs:
+    with Jobs(*context_of(cluster)) as jobs:
         remove_services(jobs)
 
 

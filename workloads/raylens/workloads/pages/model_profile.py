@@ -12,7 +12,7 @@ __all__ = ["profile_text"]
 
 
 def profile_text(name: str, batch: int, tokens: int, measure: bool, as_json: bool) -> Iterator[str]:
-    """Costs of the model of a recipe or file, and its speed here if ``measure``.
+    """Yield lines with the costs of a recipe's or file's model, and with its speed here if ``measure``.
 
     Raises:
         ConfigError: there is no such recipe.

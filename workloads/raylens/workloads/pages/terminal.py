@@ -1,4 +1,4 @@
-"""What a person sees while something long runs. All of it goes to standard error; results go to standard output."""
+"""The progress of a long command on standard error; results go to standard output."""
 
 import time
 from types import TracebackType
@@ -19,23 +19,25 @@ from raylens.train.loop.events import (
     Stopping,
     Warned,
 )
+from raylens.train.loop.metrics import StepMetrics
+from raylens.train.runs.scores import duration_text
 from raylens.workloads.lines import Lines
-from raylens.workloads.pages.progress_line import progress_line, time_left
 
-__all__ = ["Terminal"]
+__all__ = ["Terminal", "progress_line", "time_left"]
 
+GIB = 2**30
 PLAIN_SECONDS = 5.0
-"""Between progress lines where there is no terminal to draw a bar on."""
+"""Seconds between lines about progress if there is no terminal for a bar."""
 
 
 class Terminal(Lines):
-    """Phases as lines, training as a bar (or, in a log file, as a line every few seconds)."""
+    """Shows phases as lines, and training as a bar, or in a log file as a line every few seconds."""
 
     def __init__(self) -> None:
         super().__init__()
         self._bar: Progress | None = None
         self._task = 0
-        self._told = 0.0
+        self._printed_at = 0.0
 
     def __enter__(self) -> Self:
         return self
@@ -46,7 +48,7 @@ class Terminal(Lines):
         self._close()
 
     def title(self, text: str) -> None:
-        """Begin a phase."""
+        """Begin a phase by printing its title."""
         self._close()
         self.console.print(Text(text, "bold"))
 
@@ -89,11 +91,38 @@ class Terminal(Lines):
         text = progress_line(record)
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[self._task], completed=record.step, description=text)
-        elif time.monotonic() - self._told >= PLAIN_SECONDS or record.step == event.steps:
+        elif time.monotonic() - self._printed_at >= PLAIN_SECONDS or record.step == event.steps:
             self.say("  ".join([f"step {record.step}/{event.steps}", text, time_left(record, event.steps)]).rstrip())
-            self._told = time.monotonic()
+            self._printed_at = time.monotonic()
 
     def _close(self) -> None:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+
+def progress_line(record: StepMetrics) -> str:
+    """Return a line that shows how well a run learns, how fast, and what bounds its speed."""
+    parts = [f"loss {record.loss:.3f}", f"scale {record.logit_scale:.1f}", f"{record.samples_per_second:,.0f} pairs/s"]
+    if record.epoch is not None:
+        parts.insert(0, f"epoch {record.epoch:.2f}")
+    if record.mfu is not None:
+        parts.append(f"MFU {record.mfu:.0%}")
+    parts.append(f"{record.bound}-bound: {record.data_wait:.0%} data wait, {record.data_cores:.1f} data cores")
+    if record.memory_bytes:
+        parts.append(f"{record.memory_bytes / GIB:.1f} GiB a worker")
+    if record.substituted:
+        parts.append(f"{record.substituted} bad samples replaced (see quarantine/)")
+    if record.truncated:
+        parts.append(f"{record.truncated:,} captions cut at the context")
+    if record.skipped:
+        parts.append(f"{record.skipped:,} steps skipped")
+    return "  ".join(parts)
+
+
+def time_left(record: StepMetrics, steps: int) -> str:
+    """Return the time to the last step at the present speed; an empty text at the end."""
+    left = steps - record.step
+    if left <= 0 or record.samples_per_second <= 0:
+        return ""
+    return f"{duration_text(left * record.samples_seen / record.step / record.samples_per_second)} left"

@@ -21,7 +21,7 @@ ROOT = "raylens"
 NOTHING = "what of it? --help lists its commands"
 FILES = "job-files:/"
 """Stands in an argument for the folder of the files that travel with a job."""
-HERE_ONLY = ("jobs", "clusters", "cluster")
+HERE_ONLY = ("jobs", "contexts", "cluster")
 """Commands that are about clusters, not for them."""
 YAML = (".yaml", ".yml")
 
