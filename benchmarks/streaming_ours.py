@@ -20,8 +20,8 @@ from raylens.cluster import session
 from raylens.config import DataConfig, RunConfig, SourceConfig
 from raylens.data import Manifest
 from raylens.data.block import UnitMaker
-from raylens.data.build_plan import build_plan
 from raylens.data.index import manifest_for
+from raylens.data.plan import build_plan
 from raylens.data.stream import execution_options, ray_map, training_stream
 from raylens.inputs import Preprocess, Tokenizer
 from raylens.storage import open_store

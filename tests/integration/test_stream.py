@@ -12,9 +12,9 @@ import ray
 
 from raylens.config import DataConfig, RunConfig, SourceConfig
 from raylens.data.block import UnitMaker
-from raylens.data.build_plan import build_plan
 from raylens.data.index import manifest_for
 from raylens.data.pack import pack
+from raylens.data.plan import build_plan
 from raylens.data.stream import execution_options, ray_map, training_stream
 from raylens.data.verify import dealt
 from raylens.inputs import Preprocess, Tokenizer

@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raylens.data.bijection import Ints, uniforms
-from raylens.data.draws import Draws
 from raylens.data.formats import Pair
-from raylens.data.plan import Plan
+from raylens.data.plan import Draws, Plan
 from raylens.data.quarantine import Quarantined, write_records
 from raylens.data.reader import Opened, Request, open_data
 from raylens.errors import InputError, QuarantineError

@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 
 from raylens.data.bijection import uniforms
-from raylens.data.draws import Draws
 from raylens.data.manifest import Manifest
-from raylens.data.plan import Plan
+from raylens.data.plan import Draws, Plan
 
 __all__ = ["Explained", "explain"]
 

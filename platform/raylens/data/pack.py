@@ -4,14 +4,22 @@ import io
 import itertools
 import json
 import tarfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from raylens.errors import AlreadyExistsError, ManifestError
-from raylens.storage import Store
+import numpy as np
+import pyarrow as pa
+from PIL import Image, UnidentifiedImageError
 
-__all__ = ["NewSample", "pack", "refuse_strangers", "shard_name", "write_shard"]
+from raylens.data.index import Mapper
+from raylens.data.manifest import Manifest
+from raylens.data.reader import open_data
+from raylens.errors import AlreadyExistsError, InputError, ManifestError
+from raylens.inputs import decode_image
+from raylens.storage import Store, open_store
+
+__all__ = ["NewSample", "Repacked", "pack", "refuse_strangers", "repack", "shard_name", "write_shard"]
 
 
 @dataclass(frozen=True)
@@ -86,3 +94,101 @@ def _tar(samples: Iterable[NewSample]) -> bytes:
                 member.size = len(data)
                 archive.addfile(member, io.BytesIO(data))
     return sink.getvalue()
+
+
+SUFFIXES = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
+"""By Pillow's names; MPO is a JPEG with further pictures behind it, as many phones write."""
+JPEG_QUALITY = 95
+RESULT = pa.schema([("samples", pa.int64()), ("bytes", pa.int64()), ("left_out", pa.int64())])
+
+
+@dataclass(frozen=True)
+class Repacked:
+    """What was written."""
+
+    shards: int
+    samples: int
+    bytes: int
+    left_out: int
+    """Samples that could not be decoded, where images were scaled."""
+
+
+def repack(
+    manifest: Manifest,
+    out: Store,
+    run_parallel: Mapper,
+    *,
+    per_shard: int,
+    shorter_edge: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Repacked:
+    """Write the usable samples of a data set, in their order, as shards ``000000.tar``, ``000001.tar``, ...
+
+    Args:
+        manifest: the data set.
+        out: an empty folder, or one that an earlier try at the same began to fill.
+        run_parallel: applies a function to items on a cluster (see `raylens.data.stream.ray_map`).
+        per_shard: samples of a shard.
+        shorter_edge: scale larger images down to this, in pixels, and write them as JPEG.
+        progress: is told shards done and shards in all.
+
+    Raises:
+        ManifestError: the folder holds something else.
+        StorageError: the store does not answer.
+    """
+    count = -(-len(manifest) // per_shard)
+    refuse_strangers(out, [shard_name(number) for number in range(count)])
+    job = {"home": manifest.home, "out": out.uri, "per_shard": per_shard, "edge": shorter_edge}
+    text = json.dumps(job)
+    tables = []
+    for table in run_parallel([{"number": number, "text": text} for number in range(count)], _repack_shard):
+        tables.append(table)
+        if progress:
+            progress(len(tables), count)
+    samples, size, left_out = (int(np.sum(pa.concat_tables(tables)[name].to_numpy())) for name in RESULT.names)
+    return Repacked(count, samples, size, left_out)
+
+
+def _repack_shard(item: dict[str, Any]) -> pa.Table:
+    job, number = json.loads(item["text"]), int(item["number"])
+    samples = list(_samples(job["home"], number, int(job["per_shard"]), job["edge"]))
+    kept = [sample for sample in samples if sample is not None]
+    size = write_shard(open_store(job["out"]), shard_name(number), kept)
+    row = {"samples": len(kept), "bytes": size, "left_out": len(samples) - len(kept)}
+    return pa.Table.from_pylist([row], schema=RESULT)
+
+
+def _samples(home: str, number: int, per_shard: int, edge: int | None) -> Iterator[NewSample | None]:
+    opened = open_data(home)
+    first, stop = number * per_shard, min((number + 1) * per_shard, len(opened.manifest))
+    keys = opened.keys(list(range(first, stop)))
+    for request in opened.requests(np.arange(first, stop)):
+        for sample, pair in opened.read(request):
+            made = _scaled(pair.image, edge)
+            if made is None:
+                yield None
+                continue
+            image, suffix = made
+            captions = {"captions": list(pair.captions)} if len(pair.captions) > 1 else {}
+            meta = {"source": opened.shard_path(sample), "source_key": keys[sample - first], **captions}
+            yield NewSample(f"{sample:09d}", image, suffix, pair.captions[0], meta)
+
+
+def _scaled(data: bytes, edge: int | None) -> tuple[bytes, str] | None:
+    """An image file and its suffix: as it is, unless it is to be scaled or is of a kind that shards do not hold."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            suffix, small = SUFFIXES.get(image.format or ""), edge is None or min(image.size) <= edge
+        if suffix and small:
+            return data, suffix
+        pixels = decode_image(data, least=edge or 0)
+    except (InputError, UnidentifiedImageError, OSError):
+        return None
+    sink = io.BytesIO()
+    if edge is None or small:
+        pixels.save(sink, "PNG")
+        return sink.getvalue(), "png"
+    scale = edge / min(pixels.size)
+    size = (max(edge, round(pixels.width * scale)), max(edge, round(pixels.height * scale)))
+    pixels.resize(size, Image.Resampling.BICUBIC).save(sink, "JPEG", quality=JPEG_QUALITY)
+    return sink.getvalue(), "jpg"

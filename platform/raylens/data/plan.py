@@ -8,14 +8,43 @@ and each data set still goes through its own epochs without losing or repeating 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from raylens.config import RunConfig
 from raylens.data.bijection import Ints, Words, key_of, mix, permute
-from raylens.data.order import VERSION, Order
+from raylens.data.manifest import Manifest
+from raylens.data.order import VERSION, EvenOrder, GivenOrder, Order
 from raylens.errors import ConfigError
+from raylens.inputs import CropDraw
 
-__all__ = ["Located", "Plan", "shares_of", "step_hashes"]
+__all__ = ["Draws", "Located", "Plan", "build_plan", "shares_of", "step_hashes"]
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Crop and caption, from the sample's key: the same whoever makes them."""
+
+    crop: CropDraw
+    caption: float
+
+    @classmethod
+    def of(cls, values: NDArray[np.float64]) -> "Draws":
+        """From four uniform draws."""
+        return cls(CropDraw(*values[:3].tolist()), float(values[3]))
+
+    def choose(self, captions: int) -> int:
+        """Which of so many captions is taken."""
+        return int(self.caption * captions)
+
+    def box(self, width: int, height: int, min_scale: float) -> tuple[float, float, float, float]:
+        """Left, top, right and bottom of the crop in pixels; at ``min_scale`` 1 that of the centre."""
+        if min_scale < 1.0:
+            return self.crop.box(width, height, min_scale)
+        return CropDraw(0.0, 0.5, 0.5).box(width, height, 1.0)
+
 
 MOST_PLACES = 1 << 14
 
@@ -132,3 +161,51 @@ def step_hashes(ids: Ints, epochs: Ints, steps: int) -> Words:
     words = mix(mix(ids.astype(np.uint64)) ^ epochs.astype(np.uint64))
     sums: Words = words.reshape(steps, -1).sum(axis=1, dtype=np.uint64)
     return sums
+
+
+GIVEN_RUNS_AT_LEAST = 4
+"""Row groups in a unit, however large they are: fewer would hardly mix."""
+
+
+def build_plan(config: RunConfig, manifests: Sequence[Manifest]) -> Plan:
+    """The order in which a run goes through its data sets.
+
+    Raises:
+        ConfigError: ``drop_last`` leaves nothing, or a weight is too small.
+    """
+    data = config.data
+    places = data.run_length * data.runs_per_unit
+    if len(manifests) == 1:
+        return Plan((_order(config, manifests[0], places),), seed=config.seed)
+    shares = shares_of([source.weight for source in data.train], places)
+    # A data set's units are as large as its share of a cycle, so that a task reads about one unit of each.
+    orders = (_order(config, manifest, share) for manifest, share in zip(manifests, shares, strict=True))
+    return Plan(tuple(orders), shares, config.seed)
+
+
+def _order(config: RunConfig, manifest: Manifest, places: int) -> Order:
+    samples, bounds = len(manifest), manifest.runs()
+    common: dict[str, Any] = {
+        "samples": samples,
+        "manifest": manifest.digest,
+        "seed": config.seed,
+        "run_length": config.data.run_length,
+        "epoch_size": _epoch_size(config, samples),
+    }
+    if bounds is None:
+        return EvenOrder(**common, runs_per_unit=max(1, round(places / config.data.run_length)))
+    runs = len(bounds) - 1
+    wanted = round(places / (samples / runs))
+    return GivenOrder(**common, runs_per_unit=min(runs, max(GIVEN_RUNS_AT_LEAST, wanted)), bounds=bounds)
+
+
+def _epoch_size(config: RunConfig, samples: int) -> int:
+    if not config.data.drop_last:
+        return samples
+    whole = samples // config.global_batch * config.global_batch
+    if not whole:
+        raise ConfigError(
+            f"data.drop_last = true with global_batch = {config.global_batch} leaves nothing of {samples} samples: "
+            "lower global_batch, or set data.drop_last=false"
+        )
+    return whole

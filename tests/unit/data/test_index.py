@@ -18,13 +18,11 @@ from raylens.config import SourceConfig
 from raylens.data import RawSample, Source
 from raylens.data.formats.base import Columns
 from raylens.data.formats.tar import TAR
-from raylens.data.index import manifest_for
-from raylens.data.index_rows import shard_rows
+from raylens.data.index import manifest_for, shard_rows
 from raylens.data.manifest import Manifest
-from raylens.data.pack import NewSample, pack
+from raylens.data.pack import NewSample, _scaled, pack
 from raylens.data.quarantine import check_budget
 from raylens.data.reader import open_data
-from raylens.data.repack import _scaled
 from raylens.errors import ChangedError, DamagedError, ManifestError, QuarantineError
 from raylens.storage import Store, open_store
 

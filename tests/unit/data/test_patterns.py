@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raylens.data.braces import expand
-from raylens.data.patterns import match, split_pattern
+from raylens.data.patterns import expand, match, split_pattern
 from raylens.errors import ConfigError, ManifestError
 from raylens.storage import ObjectInfo
 

@@ -12,9 +12,9 @@ from raylens.cluster import session
 from raylens.config import RunConfig, SourceConfig
 from raylens.data import Manifest, Plan, Source
 from raylens.data.bijection import permute
-from raylens.data.build_plan import build_plan
 from raylens.data.index import manifest_for
 from raylens.data.manifest import fingerprint
+from raylens.data.plan import build_plan
 from raylens.data.reader import open_data
 from raylens.data.stream import ray_map
 from raylens.errors import DataError

@@ -1,14 +1,119 @@
 """Tables of image paths and captions: CSV, TSV and JSON lines."""
 
 import io
+import json
 from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import Any, BinaryIO
 
-from raylens.data.formats.base import Columns, Pair, Place, RawSample
-from raylens.data.formats.files import read_files, walk_files
-from raylens.data.formats.table_rows import table_rows
+from raylens.data.formats.base import Columns, Pair, Place, RawSample, captions_of
+from raylens.data.formats.columns import CAPTION_NAMES, find_column
+from raylens.data.formats.delimited import DelimitedText
+from raylens.data.formats.files import ImageRow, has_parent_part, is_elsewhere, read_files, walk_files
+from raylens.errors import ManifestError
 from raylens.storage import ObjectInfo, Store
 
 __all__ = ["TABLE", "TableFormat"]
+
+IMAGE_NAMES = (
+    "image", "filepath", "file_path", "file_name", "filename", "image_path", "path", "img", "file", "image_file",
+)  # fmt: skip
+URL_NAMES = ("url", "urls", "image_url", "img_url", "link")
+DELIMITERS = {"csv": ",", "tsv": "\t"}
+
+Row = tuple[int, str | None, Any]
+"""Line, image path and what stands for the captions; without a path where the line is malformed."""
+
+
+def table_rows(stream: BinaryIO, suffix: str, columns: Columns, folder: str, where: str) -> Iterator[ImageRow]:
+    """Images in the order of the table; rows that follow each other with the same image are one.
+
+    Args:
+        stream: the table, UTF-8; closed when the rows are read.
+        suffix: ``csv``, ``tsv`` or ``jsonl``; what quotes mean in the first two is told by `DelimitedText`.
+        columns: as the data set names them.
+        folder: the table's own, which paths are relative to.
+        where: the table, for messages.
+
+    Raises:
+        ManifestError: there is no header line, or it has not the columns.
+    """
+    with io.TextIOWrapper(stream, encoding="utf-8-sig", errors="replace", newline="") as text:
+        rows = _objects(text, columns, where) if suffix == "jsonl" else _lines(text, suffix, columns, where)
+        placed = ((line, image and _path(folder, _utf8(image)), captions) for line, image, captions in rows)
+        for (_, path), group in groupby(placed, key=lambda row: (row[0] if row[1] is None else 0, row[1])):
+            members = list(group)
+            if path is None:
+                yield ImageRow(f"line {members[0][0]}", reason="malformed row")
+            else:
+                yield ImageRow(path, _together([captions_of(value) for _, _, value in members]), _refused(path))
+
+
+def _path(folder: str, image: str) -> str:
+    if is_elsewhere(image):
+        return image
+    parts = [part for part in image.split("/") if part not in ("", ".")]
+    return "/".join([folder, *parts] if folder else parts)
+
+
+def _together(captions: list[tuple[str, ...] | None]) -> tuple[str, ...] | None:
+    given = [several for several in captions if several is not None]
+    return tuple(_utf8(caption) for several in given for caption in several) if given else None
+
+
+def _refused(path: str) -> str | None:
+    if path.lower().startswith(("http://", "https://")):
+        return "image is a web address: download with img2dataset first"
+    return "image path leaves its folder by '..'" if has_parent_part(path) else None
+
+
+def _utf8(text: str) -> str:
+    """JSON may escape halves of characters, which no encoding can hold."""
+    return text.encode("utf-8", errors="replace").decode()
+
+
+def _lines(text: io.TextIOWrapper, suffix: str, columns: Columns, where: str) -> Iterator[Row]:
+    table = DelimitedText(iter(text), DELIMITERS[suffix])
+    header = table.header()
+    if header is None:
+        raise ManifestError(f"{where}: the header line cannot be read: a quote is not closed, or text follows it")
+    if not header:
+        raise ManifestError(f"{where} has no header line: write the names of its columns there")
+    image, caption = (header.index(name) for name in _found(dict.fromkeys(header, True), columns, where))
+    for line, row in table.rows(len(header), image):
+        yield line, (row[image].strip() or None) if row else None, row[caption] if row else None
+
+
+def _objects(text: io.TextIOWrapper, columns: Columns, where: str) -> Iterator[Row]:
+    names: tuple[str, str] | None = None
+    for number, line in enumerate(text, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            row = None
+        if not isinstance(row, dict):
+            yield number, None, None
+            continue
+        names = names or _found(dict.fromkeys(row, True), columns, where)
+        image = row.get(names[0])
+        path = image.strip() if isinstance(image, str) else ""
+        yield number, path or None, row.get(names[1])
+
+
+def _found(header: dict[str, bool], columns: Columns, where: str) -> tuple[str, str]:
+    try:
+        image = find_column("image", columns.image, IMAGE_NAMES, header, where)
+    except ManifestError as error:
+        urls = [name for name in header if name.strip().lower() in URL_NAMES]
+        if columns.image is not None or not urls:
+            raise
+        raise ManifestError(
+            f"{error}; images behind column {urls[0]!r} are for img2dataset to download first"
+        ) from None
+    return image, find_column("caption", columns.caption, CAPTION_NAMES, header, where)
+
 
 SUFFIXES = (".csv", ".tsv", ".jsonl")
 

@@ -8,10 +8,68 @@ from typing import Any
 
 from raylens.data.formats.base import IMAGE_SUFFIXES, Columns, Kind, Pair, Place, RawSample, captions_of
 from raylens.data.formats.files import unique_key
-from raylens.data.formats.tar_damage import after_end, compression, damaged
+from raylens.errors import DamagedError, NotFoundError
 from raylens.storage import ObjectInfo, Store
 
-__all__ = ["TAR", "TarFormat", "spans"]
+__all__ = ["TAR", "TarFormat", "sibling_stats", "spans"]
+
+NAMES = ("successes", "failed_to_download", "failed_to_resize")
+LARGEST = 2**48
+"""Samples that a shard may claim: far more than any has, and two such counts fit the manifest's 64 bits."""
+
+
+def sibling_stats(store: Store, shard: ObjectInfo) -> dict[str, int]:
+    """Samples that the shard should have (``expected``), and those that could not be fetched or resized (``failed``).
+
+    Empty where there are no stats, or none that count.
+    """
+    try:
+        stats = json.loads(store.read(f"{shard.path.removesuffix('.tar')}_stats.json"))
+    except (NotFoundError, ValueError, RecursionError):  # a courtesy of the tool that wrote the shard
+        return {}
+    counts = [_count(stats.get(name)) for name in NAMES] if isinstance(stats, dict) else []
+    whole = [count for count in counts if count is not None]
+    return {"expected": whole[0], "failed": sum(whole[1:])} if len(whole) == len(NAMES) else {}
+
+
+def _count(value: object) -> int | None:
+    return value if isinstance(value, int) and 0 <= value <= LARGEST else None
+
+
+BLOCK = 512
+WINDOW = 2**20
+"""Bytes looked at from each end of what comes after the members: more than tars are padded by."""
+MAGIC = {b"\x1f\x8b": "gzip", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
+
+
+def damaged(store: Store, shard: ObjectInfo, how: str) -> DamagedError:
+    """For a tar that cannot be read to its end."""
+    return DamagedError(f"shard {shard.path} of {store.describe()} is truncated or damaged: {how}")
+
+
+def compression(store: Store, shard: ObjectInfo) -> str | None:
+    """That the whole tar is compressed, if it is; samples could not be read out of its middle then."""
+    start = store.read_range(shard.path, 0, min(shard.size, 8), version=shard.version)
+    tool = next((tool for magic, tool in MAGIC.items() if start.startswith(magic)), None)
+    return tool and f"it is compressed by {tool}: unpack it and keep the .tar"
+
+
+def after_end(store: Store, shard: ObjectInfo, end: int) -> tuple[bool, str | None]:
+    """Whether the tar ends at ``end``, where tarfile saw no more members, and what is wrong with the bytes from there.
+
+    Only zeros belong there. tarfile takes a header that is cut off or broken for the end, and does not look at what
+    follows the first block of zeros.
+    """
+    left = shard.size - end
+    zeros = store.read_range(shard.path, end, min(left, WINDOW), version=shard.version) if left > 0 else b""
+    if left < BLOCK or any(zeros[:BLOCK]):
+        return False, f"no end after byte {end}"
+    if left > WINDOW:
+        length = min(left - WINDOW, WINDOW)
+        zeros += store.read_range(shard.path, shard.size - length, length, version=shard.version)
+    joined = f"data follows its end at byte {end}: write tars that were joined apart again"
+    return True, joined if zeros.strip(b"\0") else None
+
 
 TEXT_SUFFIX, JSON_SUFFIX = "txt", "json"
 SPARSE = "stored as a sparse file: write the tar without --sparse"

@@ -7,7 +7,7 @@ from typing import Any
 
 from raylens.config import RunConfig
 from raylens.data import Manifest
-from raylens.data.build_plan import build_plan
+from raylens.data.plan import build_plan
 from raylens.errors import ConfigError, DataError, StorageError, TrainingError
 from raylens.estimate.step import budget
 from raylens.evaluate.metrics import finite

@@ -11,8 +11,8 @@ from raylens.cluster import session
 from raylens.config import RunConfig, SourceConfig, validated
 from raylens.data import Manifest
 from raylens.data.explain import Explained, explain
+from raylens.data.pack import repack
 from raylens.data.patterns import split_pattern
-from raylens.data.repack import repack
 from raylens.data.stream import ray_map
 from raylens.data.verify import Topology, verify
 from raylens.errors import ConfigError
