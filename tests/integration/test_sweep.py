@@ -18,7 +18,7 @@ from raylens.train import train
 from raylens.train.runs.jsonl import EVALUATIONS, read_records
 from raylens.train.runs.run_dir import RunFiles
 from raylens.tune import SweepConfig, sweep
-from raylens.tune.search.candidates import points
+from raylens.tune.search.candidates import candidates
 from raylens.tune.trials import SweepRecord, read_sweep
 from raylens.workloads.quickstart.digits import pack_digits
 from raylens.workloads.recipes.sweeps import SWEEPS
@@ -164,7 +164,7 @@ def test_population_based_training_copies_the_better_half(place: Path) -> None:
     space = {"optim.peak_lr": [3e-3, 1e-9], "objective.temperature": {"log_uniform": [0.069, 0.071]}}
     pbt = {"kind": "pbt", "by": "steps", "first": 6, "interval": 3, "quantile": 0.5}
     config = small(place, "pbt", space, 30, scheduler=pbt, budget={"trials": 2}, concurrent=2, search={"seed": 2})
-    begun = points(config, config.check(30))
+    begun = candidates(config, config.check(30))
     result = sweep(config, say=quiet)
     record = result.record
     worse = next(f"t{number:03d}" for number, one in enumerate(begun) if one["optim.peak_lr"] == 1e-9)

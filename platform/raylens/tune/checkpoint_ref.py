@@ -10,14 +10,14 @@ from raylens.errors import NotFoundError
 from raylens.storage import Store
 from raylens.tune.space import Values
 
-__all__ = ["Pointer"]
+__all__ = ["CheckpointRef"]
 
-FILE = "pointer.json"
+FILE = "checkpoint_ref.json"
 COPIED = "copied.json"
 
 
 @dataclass(frozen=True)
-class Pointer:
+class CheckpointRef:
     """A complete checkpoint of a run of the sweep."""
 
     label: str
@@ -36,9 +36,9 @@ class Pointer:
         return None if fields is None else cls(**fields)
 
     @staticmethod
-    def write(pointer: "Pointer | None", folder: Path) -> None:
+    def write(ref: "CheckpointRef | None", folder: Path) -> None:
         """For Ray Tune to keep."""
-        (folder / FILE).write_text(json.dumps(None if pointer is None else asdict(pointer)))
+        (folder / FILE).write_text(json.dumps(None if ref is None else asdict(ref)))
 
     @classmethod
     def kept(cls, run: Store) -> Self | None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from raylens.evaluate.metrics import finite
-from raylens.tune.trials import Measured, SweepRecord, TrialRecord
+from raylens.tune.trials import SweepRecord, TrialEvaluation, TrialRecord
 
 __all__ = ["LEAST", "Comparable", "Point", "cleaned", "comparable", "newest"]
 
@@ -63,12 +63,12 @@ def cleaned(record: SweepRecord) -> SweepRecord:
     return record.model_copy(update={"trials": trials})
 
 
-def _finite(one: Measured) -> Measured:
+def _finite(one: TrialEvaluation) -> TrialEvaluation:
     metrics = {key: value for key, value in one.metrics.items() if finite(value) is not None}
     return one if len(metrics) == len(one.metrics) else one.model_copy(update={"metrics": metrics})
 
 
-_Curve = list[tuple[Measured, Point]]
+_Curve = list[tuple[TrialEvaluation, Point]]
 
 
 def _known(trial: TrialRecord, metric: str) -> _Curve:

@@ -114,7 +114,7 @@ class Domain(Node):
             value = low + share * (high - low)
         return self._inside(value)
 
-    def place_of(self, value: float) -> float:
+    def fraction_of(self, value: float) -> float:
         """Where a number is in a range, from 0 to 1."""
         assert self.span is not None
         low, high = self.span

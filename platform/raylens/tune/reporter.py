@@ -9,7 +9,7 @@ from raylens.storage import Store
 from raylens.train.checkpoint.store import Checkpoints
 from raylens.train.loop.events import Checkpointed, Evaluated, News, Started
 from raylens.train.runs.jsonl import EVALUATIONS, read_records
-from raylens.tune.checkpoint_ref import Pointer
+from raylens.tune.checkpoint_ref import CheckpointRef
 from raylens.tune.config import SweepConfig
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class Reporter:
     def __init__(self, sweep: SweepConfig, run: RunConfig, folder: Store, results: "SimpleQueue[Any]") -> None:
         self._metric, self._run, self._folder, self._results = sweep.metric, run, folder, results
         self._copies = sweep.scheduler.kind == "pbt"
-        self._copied = Pointer.kept(folder)
+        self._copied = CheckpointRef.kept(folder)
         self._steps = 0
         self._last = 0
         self._waiting: dict[int, dict[str, float]] = {}

@@ -22,15 +22,15 @@ from raylens.train.ray.resources import asks_of, check_room, placement_of
 from raylens.train.run.data_lock import manifests_of
 from raylens.tune.best import write_best
 from raylens.tune.config import SweepConfig
-from raylens.tune.monitor import Ends, Listens, Watch, watch_with
+from raylens.tune.monitor import BudgetStopper, SweepMonitor, TrialCallback, set_monitor
 from raylens.tune.paths import REPORT, RUNS, TUNE, claim, sweep_store
 from raylens.tune.results import Configuration, ranked
-from raylens.tune.search.candidates import points, trials_of
+from raylens.tune.search.candidates import candidates, with_repeats
 from raylens.tune.search.schedulers import scheduler_of
 from raylens.tune.space import Space
 from raylens.tune.sweep_report import render_report
 from raylens.tune.trial import Trial
-from raylens.tune.trials import SweepRecord, name_of, sweep_so_far
+from raylens.tune.trials import SweepRecord, read_or_new_sweep, trial_name
 
 __all__ = ["GUESSED_STEPS", "SweepResult", "concurrency", "sweep"]
 
@@ -64,7 +64,7 @@ def sweep(
     config: SweepConfig,
     *,
     say: Say = print_line,
-    tell: Callable[[SweepRecord], None] | None = None,
+    on_change: Callable[[SweepRecord], None] | None = None,
 ) -> SweepResult:
     """Run trials until all are done or the budget is used up. Ray must be initialised.
 
@@ -73,7 +73,7 @@ def sweep(
     Args:
         config: the sweep.
         say: is given one line for each phase.
-        tell: is given the record whenever something changed.
+        on_change: is given the record whenever something changed.
 
     Raises:
         ConfigError: the space is impossible; names the key.
@@ -86,16 +86,16 @@ def sweep(
     check_room(config.run, say)
     store = sweep_store(config)
     claim(store, config)
-    record = sweep_so_far(store)
+    record = read_or_new_sweep(store)
     if record.state in ("finished", "stopped"):
         say(f"nothing left to do: the sweep {record.state}{f' ({record.why})' if record.why else ''}")
         return _result(store, config, record)
     steps = _steps_of(config.run, store, say)
     space = config.check(steps)
     record = record.model_copy(update={"state": "running", "run_samples": steps * config.run.global_batch})
-    watch = Watch(store, config, record, tell or (lambda _: None))
+    monitor = SweepMonitor(store, config, record, on_change or (lambda _: None))
     _quiet_tune()
-    tuner = _tuner(store, config, space, steps, watch, say)
+    tuner = _tuner(store, config, space, steps, monitor, say)
     interrupts = Interrupts(say, "the sweep's state is saved")
     interrupts.stop = lambda: signal.raise_signal(signal.SIGUSR1)
     # Ray Tune saves and ends at a SIGUSR1. Until it listens for one, that would end the process.
@@ -103,7 +103,7 @@ def sweep(
         # A copy is a run of its own, in a process of its own.
         warnings.filterwarnings("ignore", "Consider boosting PBT performance", UserWarning)
         tuner.fit()
-    return _end(store, config, watch, interrupts.count > 0, say)
+    return _end(store, config, monitor, interrupts.count > 0, say)
 
 
 def _quiet_tune() -> None:
@@ -113,17 +113,17 @@ def _quiet_tune() -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
-def _end(store: Store, config: SweepConfig, watch: Watch, interrupted: bool, say: Say) -> SweepResult:
-    why = watch.why_end
+def _end(store: Store, config: SweepConfig, monitor: SweepMonitor, interrupted: bool, say: Say) -> SweepResult:
+    why = monitor.why_end
     if interrupted and not why:
-        watch.write(state="interrupted", why="")
-        _write_report(store, config, watch.record)
+        monitor.write(state="interrupted", why="")
+        _write_report(store, config, monitor.record)
         say(f"interrupted; the same command goes on, as does `raylens sweep resume {store.describe()}`")
         raise KeyboardInterrupt
-    watch.write(state="stopped" if why else "finished", why=why)
+    monitor.write(state="stopped" if why else "finished", why=why)
     if why:
         say(f"ended: {why}")
-    return _result(store, config, watch.record)
+    return _result(store, config, monitor.record)
 
 
 def _result(store: Store, config: SweepConfig, record: SweepRecord) -> SweepResult:
@@ -175,7 +175,7 @@ def _sums(nodes: Sequence[Node], ask: Ask) -> dict[str, float]:
     return {name: sum(node.count * node.resources.get(name, 0.0) for node in own) for name in ("CPU", "GPU")}
 
 
-def _tuner(store: Store, config: SweepConfig, space: Space, steps: int, watch: Watch, say: Say) -> Any:
+def _tuner(store: Store, config: SweepConfig, space: Space, steps: int, monitor: SweepMonitor, say: Say) -> Any:
     filesystem, path = store.arrow()
     placement = placement_of(config.run)
     # A trial's own process computes nothing, and must take no CPU from a worker that needs all of a node's.
@@ -183,7 +183,7 @@ def _tuner(store: Store, config: SweepConfig, space: Space, steps: int, watch: W
     asked = tune.PlacementGroupFactory([{"CPU": 0.001}], **({"bundle_label_selector": [beside]} if beside else {}))
     trainable = tune.with_resources(Trial, asked)
     place = f"{path}/{TUNE}"
-    watch_with(watch)
+    set_monitor(monitor)
     if tune.Tuner.can_restore(place, storage_filesystem=filesystem):
         say("going on with the sweep")
         return tune.Tuner.restore(place, trainable, storage_filesystem=filesystem)
@@ -209,8 +209,8 @@ def _tuner(store: Store, config: SweepConfig, space: Space, steps: int, watch: W
             storage_path=path,
             storage_filesystem=filesystem,
             failure_config=tune.FailureConfig(max_failures=config.retries),
-            callbacks=[Listens()],
-            stop=Ends(),
+            callbacks=[TrialCallback()],
+            stop=BudgetStopper(),
             verbose=0,
         ),
     )
@@ -222,7 +222,7 @@ def _search(config: SweepConfig, space: Space, uri: str) -> tuple[dict[str, Any]
         from raylens.tune.search.searchers import tpe
 
         return {}, tpe(config, space, uri)
-    return {"sweep": uri, "trial": tune.grid_search(trials_of(config, points(config, space)))}, None
+    return {"sweep": uri, "trial": tune.grid_search(with_repeats(config, candidates(config, space)))}, None
 
 
 def _count(param_space: dict[str, Any], config: SweepConfig) -> int:
@@ -234,4 +234,4 @@ def _count(param_space: dict[str, Any], config: SweepConfig) -> int:
 def _trial_name(trial: Any) -> str:
     """Of Ray Tune's trial, for good: as `TrialRecord.name`."""
     told = trial.config["trial"]
-    return name_of(told["number"], told["repeat"])
+    return trial_name(told["number"], told["repeat"])

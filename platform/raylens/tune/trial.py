@@ -16,7 +16,7 @@ from raylens.storage import Store, open_store
 from raylens.train.run.fork import fork, scale_shift
 from raylens.train.run.launch import fit
 from raylens.train.runs.run_dir import CONFIG
-from raylens.tune.checkpoint_ref import Pointer
+from raylens.tune.checkpoint_ref import CheckpointRef
 from raylens.tune.config import SweepConfig
 from raylens.tune.paths import RUNS, read_config
 from raylens.tune.reporter import Reporter, Result
@@ -38,7 +38,7 @@ class Trial(tune.Trainable):  # type: ignore[misc] # Ray is untyped here
 
     def setup(self, config: Mapping[str, Any]) -> None:  # noqa: ARG002 (it is in self.config)
         """See Ray Tune. Training begins with the first step: until then a checkpoint may come to begin from."""
-        self._pointer: Pointer | None = None
+        self._ref: CheckpointRef | None = None
         self._results: SimpleQueue[Any] = SimpleQueue()
         # A trial has no terminal; what happens to its run stands in the run's folder.
         self._interrupts = Interrupts(quiet, notice="")
@@ -60,16 +60,16 @@ class Trial(tune.Trainable):  # type: ignore[misc] # Ray is untyped here
         if saved := result.pop("saved"):
             samples = result["samples"] // result["steps"] * saved
             values = self.config["trial"]["values"]
-            self._pointer = Pointer(str(self.trial_name), result["run"], saved, samples, values)
+            self._ref = CheckpointRef(str(self.trial_name), result["run"], saved, samples, values)
         return result
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """See Ray Tune: where the newest state is, at the last result or before it."""
-        Pointer.write(self._pointer, Path(checkpoint_dir))
+        CheckpointRef.write(self._ref, Path(checkpoint_dir))
 
     def load_checkpoint(self, checkpoint_dir: Any) -> None:
         """See Ray Tune: the trial's own state, or that of another which it becomes a copy of."""
-        self._pointer = Pointer.read(Path(checkpoint_dir))
+        self._ref = CheckpointRef.read(Path(checkpoint_dir))
 
     def cleanup(self) -> None:
         """See Ray Tune: the run saves its state after the current step, ends, and gives back what it has."""
@@ -86,7 +86,7 @@ class Trial(tune.Trainable):  # type: ignore[misc] # Ray is untyped here
     def _fit(self) -> Result:
         store = open_store(self.config["sweep"])
         sweep = read_config(store)
-        run = _begin(store, sweep, str(self.trial_name), self.config["trial"], self._pointer)
+        run = _begin(store, sweep, str(self.trial_name), self.config["trial"], self._ref)
         folder = store / RUNS / run.name
         _fail_again(folder)
         reporter = Reporter(sweep, run, folder, self._results)
@@ -101,18 +101,18 @@ class Trial(tune.Trainable):  # type: ignore[misc] # Ray is untyped here
 
 
 def _begin(
-    store: Store, sweep: SweepConfig, label: str, trial: Mapping[str, Any], pointer: Pointer | None
+    store: Store, sweep: SweepConfig, label: str, trial: Mapping[str, Any], ref: CheckpointRef | None
 ) -> RunConfig:
     """The run to train: the trial's own, or one that goes on from what the trial is to be a copy of."""
-    if pointer is None:
+    if ref is None:
         return _from_nothing(store, sweep, label, trial)
-    if pointer.label == label and pointer.values == trial["values"]:
-        return trial_config(store, sweep, pointer.run, trial)
-    run = trial_config(store, sweep, f"{sweep.name}-{label}-{pointer.fork_digest(trial['values'])}", trial)
-    before = trial_config(store, sweep, pointer.run, {**trial, "values": pointer.values})
+    if ref.label == label and ref.values == trial["values"]:
+        return trial_config(store, sweep, ref.run, trial)
+    run = trial_config(store, sweep, f"{sweep.name}-{label}-{ref.fork_digest(trial['values'])}", trial)
+    before = trial_config(store, sweep, ref.run, {**trial, "values": ref.values})
     target = store / RUNS / run.name
-    fork(store / RUNS / pointer.run, pointer.step, target, shift=scale_shift(before, run))
-    pointer.keep(target)
+    fork(store / RUNS / ref.run, ref.step, target, shift=scale_shift(before, run))
+    ref.keep(target)
     return run
 
 
@@ -122,7 +122,7 @@ def _from_nothing(store: Store, sweep: SweepConfig, label: str, trial: Mapping[s
     if sweep.scheduler.kind == "pbt" and (store / RUNS / run.name).exists(CONFIG):
         saved = load_yaml((store / RUNS / run.name).read_text(CONFIG), run.name)
         if saved != run.model_dump(mode="json"):
-            digest = Pointer(label, run.name, 0, 0, {}).fork_digest(trial["values"])
+            digest = CheckpointRef(label, run.name, 0, 0, {}).fork_digest(trial["values"])
             return trial_config(store, sweep, f"{run.name}-{digest}", trial)
     return run
 

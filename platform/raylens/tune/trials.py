@@ -9,14 +9,14 @@ from raylens.errors import NotFoundError, TrainingError
 from raylens.storage import Store
 
 __all__ = [
-    "Copied",
-    "Measured",
     "SweepRecord",
+    "TrialCopy",
+    "TrialEvaluation",
     "TrialRecord",
     "TrialState",
-    "name_of",
+    "read_or_new_sweep",
     "read_sweep",
-    "sweep_so_far",
+    "trial_name",
     "write_sweep",
 ]
 
@@ -27,7 +27,7 @@ TrialState = Literal["waiting", "running", "stopped", "finished", "failed"]
 SweepState = Literal["running", "interrupted", "stopped", "finished"]
 
 
-def name_of(number: int, repeat: int) -> str:
+def trial_name(number: int, repeat: int) -> str:
     """Of a trial, for people and for Ray Tune."""
     return f"t{number:03d}" + (f"r{repeat}" if repeat else "")
 
@@ -36,7 +36,7 @@ class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Measured(_Record):
+class TrialEvaluation(_Record):
     """An evaluation of a trial."""
 
     step: int
@@ -47,7 +47,7 @@ class Measured(_Record):
     metrics: dict[str, float]
 
 
-class Copied(_Record):
+class TrialCopy(_Record):
     """A trial went on from the state of another, with other settings (population-based training)."""
 
     at: int
@@ -74,8 +74,8 @@ class TrialRecord(_Record):
     state: TrialState = "waiting"
     run: str = ""
     """Name of the folder of its training run, below ``runs/``."""
-    curve: list[Measured] = []
-    copies: list[Copied] = []
+    curve: list[TrialEvaluation] = []
+    copies: list[TrialCopy] = []
     seconds: float = 0.0
     gpus: int = 0
     """Held while it trains."""
@@ -85,10 +85,10 @@ class TrialRecord(_Record):
     @property
     def name(self) -> str:
         """For people."""
-        return name_of(self.number, self.repeat)
+        return trial_name(self.number, self.repeat)
 
     @property
-    def last(self) -> Measured | None:
+    def last(self) -> TrialEvaluation | None:
         """The newest evaluation."""
         return self.curve[-1] if self.curve else None
 
@@ -120,7 +120,7 @@ class SweepRecord(_Record):
     """It ended."""
     seconds: float = 0.0
     """Of the clock, all starts together."""
-    heard: str = ""
+    updated_at: str = ""
     """When this was written, in ISO 8601 (UTC)."""
     run_samples: int = 0
     """Of a run of the base configuration."""
@@ -171,7 +171,7 @@ def read_sweep(store: Store) -> SweepRecord:
         ) from None
 
 
-def sweep_so_far(store: Store) -> SweepRecord:
+def read_or_new_sweep(store: Store) -> SweepRecord:
     """Likewise; of a sweep that has not begun, an empty one.
 
     Raises:

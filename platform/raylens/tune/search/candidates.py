@@ -5,13 +5,13 @@ from typing import Any
 from raylens.tune.config import SweepConfig
 from raylens.tune.space import Space, Values
 
-__all__ = ["points", "trials_of"]
+__all__ = ["candidates", "with_repeats"]
 
 MOST_DRAWS = 100
 """For each configuration, before a space counts as having no more of them."""
 
 
-def points(config: SweepConfig, space: Space) -> list[Values]:
+def candidates(config: SweepConfig, space: Space) -> list[Values]:
     """Of a grid all; else random ones, as many as the budget has, each different."""
     if config.search.kind == "grid":
         return space.grid()
@@ -25,7 +25,7 @@ def points(config: SweepConfig, space: Space) -> list[Values]:
     return found
 
 
-def trials_of(config: SweepConfig, found: list[Values]) -> list[dict[str, Any]]:
+def with_repeats(config: SweepConfig, found: list[Values]) -> list[dict[str, Any]]:
     """A trial for each repeat of each configuration; all first repeats come first."""
     return [
         {"number": number, "repeat": repeat, "values": values}

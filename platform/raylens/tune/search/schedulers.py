@@ -1,5 +1,7 @@
 """Ray Tune's schedulers, as a sweep's settings have them."""
 
+import random
+from collections.abc import Mapping
 from typing import Any
 
 from ray.tune.schedulers import (
@@ -11,10 +13,9 @@ from ray.tune.schedulers import (
 
 from raylens.errors import ConfigError
 from raylens.tune.config import SweepConfig
-from raylens.tune.search.perturb import Perturb
-from raylens.tune.space import Space
+from raylens.tune.space import Space, Values
 
-__all__ = ["RunLength", "scheduler_of"]
+__all__ = ["Perturb", "RunLength", "perturbed", "scheduler_of"]
 
 FIRST = {"asha": 1 / 9, "median": 1 / 4, "pbt": 1 / 4}
 INTERVAL = 1 / 10
@@ -74,3 +75,38 @@ def scheduler_of(config: SweepConfig, space: Space, steps: int) -> Any:
         require_attrs=True,
         **time,
     )
+
+
+def perturbed(space: Space, values: Values, factors: tuple[float, float], draw: random.Random) -> Values:
+    """Each number times one of two factors, within its range; each value of a list, one time in four, drawn again.
+
+    A peak learning rate that is multiplied multiplies what is left of its schedule: warm-up and decay go on from where
+    they are, nothing begins again. A temperature's factor moves the learned scale (`run.fork.scale_shift`).
+    """
+    changed: Values = {}
+    for key, domain in space.domains.items():
+        if not space.applies(key, changed):
+            continue
+        if key not in values:  # it applies only now
+            changed[key] = domain.at(draw.random())
+        elif domain.span is not None:
+            changed[key] = domain.scaled(values[key], draw.choice(factors))
+        else:
+            changed[key] = domain.at(draw.random()) if draw.random() < 0.25 else values[key]
+    return changed
+
+
+class Perturb:
+    """For Ray Tune, which asks for a new configuration of a trial that becomes a copy; it keeps this by pickle."""
+
+    def __init__(self, space: Space, factors: tuple[float, float], seed: int) -> None:
+        self._space, self._factors = space, factors
+        self._draw = random.Random(seed)  # noqa: S311 (no secret)
+
+    def __call__(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """The copied trial's configuration, with other values."""
+        trial = config["trial"]
+        return {
+            **config,
+            "trial": {**trial, "values": perturbed(self._space, trial["values"], self._factors, self._draw)},
+        }
