@@ -1,4 +1,4 @@
-"""Making a unit: the samples at a span of positions, read, decoded, cropped and tokenised."""
+"""Making a block: the samples at a span of positions, read, decoded, cropped and tokenised."""
 
 import functools
 import time
@@ -12,12 +12,12 @@ from raylens.data.bijection import Ints, uniforms
 from raylens.data.formats import Pair
 from raylens.data.plan import Draws, Plan
 from raylens.data.quarantine import Quarantined, write_records
-from raylens.data.reader import Opened, Request, open_data
+from raylens.data.reader import Request, SampleReader, open_reader
 from raylens.errors import InputError, QuarantineError
 from raylens.inputs import Preprocess, Tokenizer
 from raylens.storage import open_store
 
-__all__ = ["UnitMaker"]
+__all__ = ["BlockMaker"]
 
 Block = dict[str, NDArray[np.generic]]
 Pixels = NDArray[np.uint8]
@@ -38,7 +38,7 @@ class _Slot:
 
 
 @dataclass(frozen=True)
-class UnitMaker:
+class BlockMaker:
     """Everything that a task needs to turn positions of the plan into arrays; small, and travels by pickle."""
 
     plan: Plan
@@ -75,21 +75,21 @@ class UnitMaker:
         ]
 
     def _read(self, slots: list[_Slot]) -> dict[tuple[int, int], Pair]:
-        """All samples of a unit, each once, several requests at a time."""
-        tasks: list[tuple[int, Opened, Request]] = []
+        """All samples of a block, each once, several requests at a time."""
+        tasks: list[tuple[int, SampleReader, Request]] = []
         for number, home in enumerate(self.homes):
             samples = np.unique(np.array([slot.sample for slot in slots if slot.source == number], dtype=np.int64))
             if len(samples):
-                opened = open_data(home)
-                tasks += [(number, opened, request) for request in opened.requests(samples)]
+                reader = open_reader(home)
+                tasks += [(number, reader, request) for request in reader.requests(samples)]
         found: dict[tuple[int, int], Pair] = {}
         for number, pairs in _readers().map(self._answer, tasks):
             found.update({(number, sample): pair for sample, pair in pairs})
         return found
 
-    def _answer(self, task: tuple[int, Opened, Request]) -> tuple[int, list[tuple[int, Pair]]]:
-        number, opened, request = task
-        return number, list(opened.read(request, check_hashes=self.check_hashes))
+    def _answer(self, task: tuple[int, SampleReader, Request]) -> tuple[int, list[tuple[int, Pair]]]:
+        number, reader, request = task
+        return number, list(reader.read(request, check_hashes=self.check_hashes))
 
     def _block(self, raw: dict[tuple[int, int], Pair], slots: list[_Slot], reading: float) -> Block:
         began = time.perf_counter()
@@ -121,7 +121,7 @@ class UnitMaker:
         """Keys are looked up together: each look reads a part of the manifest."""
         for number in {record.source for record in bad}:
             records = [record for record in bad if record.source == number]
-            keys = open_data(self.homes[number]).keys([record.sample for record in records])
+            keys = open_reader(self.homes[number]).keys([record.sample for record in records])
             named = [replace(record, key=key) for record, key in zip(records, keys, strict=True)]
             write_records(open_store(self.run_uri), named)
 
@@ -132,10 +132,10 @@ class UnitMaker:
             self._pixels(pair.image, slot.draws, out)
         except InputError as error:
             substitute, caption = self._substitute(slot, out)
-            opened = open_data(self.homes[slot.source])
+            reader = open_reader(self.homes[slot.source])
             record = Quarantined(
-                shard=opened.shard_path(slot.sample),
-                offset=int(opened.places["offset"][slot.sample]),
+                shard=reader.shard_path(slot.sample),
+                offset=int(reader.index["offset"][slot.sample]),
                 key="",
                 source=slot.source,
                 sample=slot.sample,
@@ -148,12 +148,12 @@ class UnitMaker:
 
     def _substitute(self, slot: _Slot, out: Pixels) -> tuple[int, str]:
         """The next sample in manifest order that can be used: the same for every worker and every resume."""
-        opened, samples = open_data(self.homes[slot.source]), self.plan.orders[slot.source].samples
+        reader, samples = open_reader(self.homes[slot.source]), self.plan.orders[slot.source].samples
         reason: InputError | None = None
         for step in range(1, TRIES + 1):
             other = (slot.sample + step) % samples
-            (request,) = opened.requests(np.array([other]))
-            for _, pair in opened.read(request):
+            (request,) = reader.requests(np.array([other]))
+            for _, pair in reader.read(request):
                 try:
                     self._pixels(pair.image, slot.draws, out)
                 except InputError as error:
@@ -161,8 +161,8 @@ class UnitMaker:
                     continue
                 return other, pair.captions[slot.draws.choose(len(pair.captions))]
         raise QuarantineError(
-            f"{TRIES} samples in a row cannot be used, from sample {slot.sample} of {opened.source.asked} on, in "
-            f"{opened.shard_path(slot.sample)}; the last: {reason}"
+            f"{TRIES} samples in a row cannot be used, from sample {slot.sample} of {reader.source.config_uri} on, in "
+            f"{reader.shard_path(slot.sample)}; the last: {reason}"
         )
 
     def _pixels(self, image: bytes, draws: Draws, out: Pixels) -> None:

@@ -1,4 +1,4 @@
-"""A Ray data set that only counts: one task for each unit, told its number.
+"""A Ray data set that only counts: one task for each block, told its number.
 
 `ray.data.range` does the same, but makes an object for every number before the first task starts: about 1 ms each, so
 that a run of a billion samples would begin a quarter of an hour late. Here all tasks share one object and learn their

@@ -10,13 +10,13 @@ from raylens.data.bijection import uniforms
 from raylens.data.manifest import Manifest
 from raylens.data.plan import Draws, Plan
 
-__all__ = ["Explained", "explain"]
+__all__ = ["ExplainedSample", "explain"]
 
 COLUMNS = ("key", "width", "height", "caption_count", "image_length")
 
 
 @dataclass(frozen=True)
-class Explained:
+class ExplainedSample:
     """One sample of a batch."""
 
     position: int
@@ -47,7 +47,7 @@ class Explained:
 
 def explain(
     plan: Plan, manifests: Sequence[Manifest], positions: Sequence[int], crop_min_scale: float
-) -> list[Explained]:
+) -> list[ExplainedSample]:
     """What stands at positions of the plan.
 
     Args:
@@ -65,12 +65,12 @@ def explain(
     for number, manifest in enumerate(manifests):
         here = np.flatnonzero(located.source == number).tolist()
         samples = located.sample[here].tolist()
-        for place, sample, row in zip(here, samples, manifest.rows(samples, COLUMNS), strict=True):
+        for row_number, sample, row in zip(here, samples, manifest.rows(samples, COLUMNS), strict=True):
             shard = int(np.searchsorted(manifest.starts, sample, side="right")) - 1
-            rows[place] = {**row, "shard": manifest.shards[shard].path}
+            rows[row_number] = {**row, "shard": manifest.shards[shard].path}
     columns = (located.source.tolist(), located.epoch.tolist(), located.sample.tolist())
     return [
-        Explained(
+        ExplainedSample(
             position=int(position),
             source=source,
             epoch=epoch,

@@ -22,7 +22,7 @@ from raylens.data.formats import Kind, RawSample
 from raylens.data.formats.base import characters
 from raylens.data.formats.tar import sibling_stats
 from raylens.data.manifest import SCHEMA, SHARDS, Manifest, digest_of, fingerprint, part_name, read_parquet
-from raylens.data.sample_index import places_of
+from raylens.data.sample_index import index_records
 from raylens.data.source import Source
 from raylens.errors import DamagedError, InputError, ManifestError, NotFoundError
 from raylens.inputs.image import image_size
@@ -37,10 +37,10 @@ PART_BYTES = 2 << 30
 PARTS_AT_LEAST = 16
 """Where there are as many shards, so that a cluster has something to share out."""
 
-HERE_BYTES, HERE_SHARDS = 64 << 20, 256
+LOCAL_BYTES, LOCAL_SHARDS = 64 << 20, 256
 """A data set of at most so many bytes in at most so many shards is read by the process that asks for its manifest:
 starting a process of the cluster for it takes longer than reading it."""
-HERE_THREADS = 8
+LOCAL_THREADS = 8
 """A store's answers take tens of milliseconds, during which nothing else is to be done."""
 
 Mapper = Callable[[list[dict[str, Any]], Callable[[dict[str, Any]], pa.Table]], Iterator[pa.Table]]
@@ -52,7 +52,7 @@ def manifest_for(
     run_parallel: Mapper,
     progress: Callable[[int, int], None] | None = None,
     *,
-    here_bytes: int = HERE_BYTES,
+    local_bytes: int = LOCAL_BYTES,
 ) -> Manifest:
     """The manifest of a data set: read from ``cache`` if these very shards were indexed before, else built.
 
@@ -61,7 +61,7 @@ def manifest_for(
         cache: where manifests are kept, by the fingerprint of the listing.
         run_parallel: applies a function to items on a cluster (see `raylens.data.stream.ray_map`).
         progress: is told shards done and shards in all.
-        here_bytes: a data set of at most so many bytes is read in threads of this process.
+        local_bytes: a data set of at most so many bytes is read in threads of this process.
 
     Raises:
         ManifestError: there is no shard, or no usable sample.
@@ -72,8 +72,8 @@ def manifest_for(
     if manifest is None:
         items = list(_items(source, shards, home))
         found: list[pa.Table] = []
-        here = len(shards) <= HERE_SHARDS and sum(shard.size for shard in shards) <= here_bytes
-        apply = _map_here if here else run_parallel
+        here = len(shards) <= LOCAL_SHARDS and sum(shard.size for shard in shards) <= local_bytes
+        apply = _map_locally if here else run_parallel
         for table in apply(items, index_part):
             found.append(table)
             if progress:
@@ -82,13 +82,13 @@ def manifest_for(
         manifest = Manifest(home.uri, source, table, digest_of(table))
         if not len(manifest):
             raise ManifestError(f"{len(shards)} shards without one usable sample: {manifest.rejected_summary()}")
-        _write_places(manifest, home)
+        _write_sample_index(manifest, home)
         manifest.save()
     return manifest
 
 
-def _map_here(items: list[dict[str, Any]], function: Callable[[dict[str, Any]], pa.Table]) -> Iterator[pa.Table]:
-    with ThreadPoolExecutor(HERE_THREADS, thread_name_prefix="index") as threads:
+def _map_locally(items: list[dict[str, Any]], function: Callable[[dict[str, Any]], pa.Table]) -> Iterator[pa.Table]:
+    with ThreadPoolExecutor(LOCAL_THREADS, thread_name_prefix="index") as threads:
         futures = [threads.submit(function, item) for item in items]
         try:
             for future in as_completed(futures):
@@ -136,17 +136,17 @@ def index_part(item: dict[str, Any]) -> pa.Table:
     return table
 
 
-def _write_places(manifest: Manifest, home: Store) -> None:
+def _write_sample_index(manifest: Manifest, home: Store) -> None:
     """Write the records that training reads, and the texts that some of them point into."""
     columns = [name for name in SCHEMA.names if name not in ("key", "caption", "caption_hash", "width", "height")]
     with tempfile.TemporaryDirectory(prefix="raylens-index-") as folder:
-        places, texts = Path(folder) / "places.bin", Path(folder) / "texts.bin"
-        with places.open("wb") as to_places, texts.open("wb") as to_texts:
+        index, texts = Path(folder) / "samples.bin", Path(folder) / "texts.bin"
+        with index.open("wb") as to_index, texts.open("wb") as to_texts:
             for rows in manifest.parts(columns):
-                records, more = places_of(rows.filter(rows["reason"].is_null()), to_texts.tell())
-                to_places.write(records.tobytes())
+                records, more = index_records(rows.filter(rows["reason"].is_null()), to_texts.tell())
+                to_index.write(records.tobytes())
                 to_texts.write(more)
-        for path in (places, texts):
+        for path in (index, texts):
             home.upload(path, path.name)
 
 
@@ -188,7 +188,7 @@ def _summary(number: int, shard: ObjectInfo, rows: list[dict[str, Any]]) -> dict
         "samples": len(usable),
         "rejected": len(rows) - len(usable),
         "digest": hasher.hexdigest(),
-        "runs": groups if usable and usable[0]["kind"] == Kind.ROW else None,
+        "row_groups": groups if usable and usable[0]["kind"] == Kind.ROW else None,
         "reasons": json.dumps(Counter(row["reason"] for row in rows if row["reason"])),
     }
 
@@ -202,8 +202,8 @@ def _empty(shard: int, key: str) -> dict[str, Any]:
 
 
 def _row(shard: int, sample: RawSample) -> dict[str, Any]:
-    place = sample.place
-    row = {**_empty(shard, characters(sample.key)), "offset": place.offset}
+    location = sample.location
+    row = {**_empty(shard, characters(sample.key)), "offset": location.offset}
     reason = sample.reason or _missing(sample)
     if reason or sample.image is None or not sample.captions:
         return {**row, "reason": reason}
@@ -214,10 +214,10 @@ def _row(shard: int, sample: RawSample) -> dict[str, Any]:
     caption = sample.captions[0].encode()
     return {
         **row,
-        "image_length": place.length,
-        "caption_delta": place.caption_delta,
-        "caption_extent": place.caption_length,
-        "kind": int(place.kind),
+        "image_length": location.length,
+        "caption_delta": location.caption_delta,
+        "caption_extent": location.caption_length,
+        "kind": int(location.kind),
         "record": sample.record or None,
         "image_sha256": hashlib.sha256(sample.image).digest(),
         "caption_hash": hashlib.blake2b("\0".join(sample.captions).encode(), digest_size=8).digest(),
@@ -250,5 +250,5 @@ def _keep_captions(rows: list[dict[str, Any]], keep: int) -> None:
     """Forget all but ``keep`` captions, chosen by hash, so that the choice does not follow the shard's order."""
     usable = [number for number, row in enumerate(rows) if row["reason"] is None]
     ranks = np.array([int.from_bytes(rows[number]["image_sha256"][:8], "big") for number in usable], dtype=np.uint64)
-    for place in np.argsort(ranks, kind="stable")[keep:]:
-        rows[usable[int(place)]]["caption"] = None
+    for rank in np.argsort(ranks, kind="stable")[keep:]:
+        rows[usable[int(rank)]]["caption"] = None

@@ -5,7 +5,7 @@ Immutable. A folder of its own holds
     manifest.json     counts, digest, and what the data set was opened with; written last: without it there is none
     shards.parquet    a row a shard: path, size, version, counts, digest
     parts/*.parquet   a row a sample, some shards a file (`SCHEMA`)
-    places.bin        a fixed-width record a usable sample (`raylens.data.sample_index`), what training reads
+    samples.bin        a fixed-width record a usable sample (`raylens.data.sample_index`), what training reads
     texts.bin         paths and captions of samples whose image is an object of its own
 """
 
@@ -28,7 +28,7 @@ __all__ = ["FORMAT", "SCHEMA", "SHARDS", "Manifest", "fingerprint", "part_name"]
 
 LARGE_ROW_GROUP = 4096
 """Samples; a task holds all pixels of at least one row group."""
-FORMAT = 3
+FORMAT = 4
 SCHEMA = pa.schema(
     [
         ("shard", pa.int32()),  # index into the list of shards
@@ -61,7 +61,7 @@ SHARDS = pa.schema(
         ("expected", pa.int64()),  # what the sibling _stats.json of img2dataset says, if there is one
         ("failed", pa.int64()),  # samples that img2dataset could not download or resize
         ("digest", pa.string()),
-        ("runs", pa.list_(pa.int32())),  # usable samples of each row group, for formats that have them
+        ("row_groups", pa.list_(pa.int32())),  # usable samples of each row group, for formats that have them
         ("reasons", pa.string()),  # of the rejected: a JSON object, reason to count
     ]
 )
@@ -111,15 +111,15 @@ class Manifest:
         """Rejected samples by reason, or "none rejected"."""
         return ", ".join(f"{count} {reason}" for reason, count in self.reasons.items()) or "none rejected"
 
-    def runs(self) -> Ints | None:
+    def row_group_bounds(self) -> Ints | None:
         """Borders of the runs that the files give (row groups), ``[R + 1]``; ``None`` where runs are free."""
-        lengths = [run for runs in self.table["runs"].to_pylist() for run in runs or () if run]
+        lengths = [rows for groups in self.table["row_groups"].to_pylist() for rows in groups or () if rows]
         return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64) if lengths else None
 
     def warnings(self) -> list[str]:
         """What one should know before training, a phrase each."""
-        runs = self.runs()
-        largest = 0 if runs is None else int(np.diff(runs).max())
+        bounds = self.row_group_bounds()
+        largest = 0 if bounds is None else int(np.diff(bounds).max())
         wide = f"a row group has {largest:,} samples, and is read whole: write smaller ones, or use `raylens data pack`"
         return [*self._shortfalls(), *([wide] if largest > LARGE_ROW_GROUP else [])]
 
@@ -230,6 +230,6 @@ def digest_of(shards: pa.Table) -> str:
 
 def fingerprint(source: Source, shards: Sequence[ObjectInfo]) -> str:
     """Names a listing: another object, size or version gives another name, and so a new manifest."""
-    lines = [str(FORMAT), source.uri, source.format_name, str(source.columns), source.beside]
+    lines = [str(FORMAT), source.uri, source.format_name, str(source.columns), source.images_hash]
     lines += [f"{shard.path}\0{shard.size}\0{shard.version}" for shard in shards]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:24]

@@ -14,12 +14,12 @@ from PIL import Image, UnidentifiedImageError
 
 from raylens.data.index import Mapper
 from raylens.data.manifest import Manifest
-from raylens.data.reader import open_data
+from raylens.data.reader import open_reader
 from raylens.errors import AlreadyExistsError, InputError, ManifestError
 from raylens.inputs import decode_image
 from raylens.storage import Store, open_store
 
-__all__ = ["NewSample", "Repacked", "pack", "refuse_strangers", "repack", "shard_name", "write_shard"]
+__all__ = ["NewSample", "Repacked", "check_only_shards", "pack", "repack", "shard_name", "write_shard"]
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def pack(samples: Iterable[NewSample], store: Store, *, per_shard: int = 1000) -
         write_shard(store, names[-1], chunk)
     if not names:
         raise ManifestError("nothing to pack: no samples")
-    refuse_strangers(store, names)
+    check_only_shards(store, names)
     return names
 
 
@@ -57,7 +57,7 @@ def shard_name(number: int) -> str:
     return f"{number:06d}.tar"
 
 
-def refuse_strangers(store: Store, names: Sequence[str]) -> None:
+def check_only_shards(store: Store, names: Sequence[str]) -> None:
     """Shards that are not of one data set must not lie in its folder.
 
     Raises:
@@ -137,7 +137,7 @@ def repack(
         StorageError: the store does not answer.
     """
     count = -(-len(manifest) // per_shard)
-    refuse_strangers(out, [shard_name(number) for number in range(count)])
+    check_only_shards(out, [shard_name(number) for number in range(count)])
     job = {"home": manifest.home, "out": out.uri, "per_shard": per_shard, "edge": shorter_edge}
     text = json.dumps(job)
     tables = []
@@ -159,18 +159,18 @@ def _repack_shard(item: dict[str, Any]) -> pa.Table:
 
 
 def _samples(home: str, number: int, per_shard: int, edge: int | None) -> Iterator[NewSample | None]:
-    opened = open_data(home)
-    first, stop = number * per_shard, min((number + 1) * per_shard, len(opened.manifest))
-    keys = opened.keys(list(range(first, stop)))
-    for request in opened.requests(np.arange(first, stop)):
-        for sample, pair in opened.read(request):
+    reader = open_reader(home)
+    first, stop = number * per_shard, min((number + 1) * per_shard, len(reader.manifest))
+    keys = reader.keys(list(range(first, stop)))
+    for request in reader.requests(np.arange(first, stop)):
+        for sample, pair in reader.read(request):
             made = _scaled(pair.image, edge)
             if made is None:
                 yield None
                 continue
             image, suffix = made
             captions = {"captions": list(pair.captions)} if len(pair.captions) > 1 else {}
-            meta = {"source": opened.shard_path(sample), "source_key": keys[sample - first], **captions}
+            meta = {"source": reader.shard_path(sample), "source_key": keys[sample - first], **captions}
             yield NewSample(f"{sample:09d}", image, suffix, pair.captions[0], meta)
 
 

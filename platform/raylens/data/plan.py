@@ -1,7 +1,7 @@
 """The plan: position in the training stream -> data set, epoch and sample, as a pure function.
 
 One data set is followed in its own order. Several are mixed by *cycles*: in each cycle every data set has a fixed
-number of places, its share, and a keyed bijection deals the places out. A place in the mixture is still one integer,
+number of slots, its share, and a keyed bijection deals the slots out. A place in the mixture is still one integer,
 and each data set still goes through its own epochs without losing or repeating a sample.
 """
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from raylens.config import RunConfig
 from raylens.data.bijection import Ints, Words, key_of, mix, permute
 from raylens.data.manifest import Manifest
-from raylens.data.order import VERSION, EvenOrder, GivenOrder, Order
+from raylens.data.order import VERSION, FixedChunkOrder, Order, RowGroupOrder
 from raylens.errors import ConfigError
 from raylens.inputs import CropDraw
 
@@ -46,7 +46,7 @@ class Draws:
         return CropDraw(0.0, 0.5, 0.5).box(width, height, 1.0)
 
 
-MOST_PLACES = 1 << 14
+MAX_CYCLE = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -87,15 +87,15 @@ class Plan:
         """Positions of a cycle of the mixture."""
         return sum(self.shares)
 
-    def unit_span(self, unit: int) -> tuple[int, int]:
-        """First and end position of what one task makes: a unit of the data set, or a cycle of the mixture."""
+    def block_span(self, block: int) -> tuple[int, int]:
+        """First and end position of what one task makes: a block of the data set, or a cycle of the mixture."""
         if len(self.orders) == 1:
-            return self.orders[0].unit_span(unit)
-        return unit * self.cycle, (unit + 1) * self.cycle
+            return self.orders[0].block_span(block)
+        return block * self.cycle, (block + 1) * self.cycle
 
-    def unit_of(self, position: int) -> int:
-        """The unit that a position lies in."""
-        return self.orders[0].unit_of(position) if len(self.orders) == 1 else position // self.cycle
+    def block_of(self, position: int) -> int:
+        """The block that a position lies in."""
+        return self.orders[0].block_of(position) if len(self.orders) == 1 else position // self.cycle
 
     def locate(self, positions: Ints) -> Located:
         """Data set, epoch and sample at positions ``[n]``."""
@@ -113,12 +113,12 @@ class Plan:
             return np.zeros_like(positions), positions
         cycle, slot = np.divmod(positions, self.cycle)
         base = np.uint64(key_of(f"raylens mixture {VERSION} {self.seed} {self.shares}"))
-        place = permute(slot, self.cycle, mix(base ^ mix(cycle.astype(np.uint64))))
+        dealt = permute(slot, self.cycle, mix(base ^ mix(cycle.astype(np.uint64))))
         ends = np.cumsum(self.shares)
-        source = np.searchsorted(ends, place, side="right")
+        source = np.searchsorted(ends, dealt, side="right")
         shares = np.asarray(self.shares, dtype=np.int64)
-        # A bijection between a cycle's places and each data set's next positions: no counting, so no state.
-        return source, cycle * shares[source] + place - (ends - shares)[source]
+        # A bijection between a cycle's slots and each data set's next positions: no counting, so no state.
+        return source, cycle * shares[source] + dealt - (ends - shares)[source]
 
     def ids(self, located: Located) -> Ints:
         """Sample numbers counted over all data sets, ``[n]``."""
@@ -133,22 +133,22 @@ class Plan:
         return keys
 
 
-def shares_of(weights: Sequence[float], places: int) -> tuple[int, ...]:
-    """Weights to whole places of a cycle of at least ``places``, by largest remainders; each gets one at least.
+def shares_of(weights: Sequence[float], slots: int) -> tuple[int, ...]:
+    """Weights to whole slots of a cycle of at least ``slots``, by largest remainders; each gets one at least.
 
     Raises:
         ConfigError: a weight is so small that a cycle, which one task makes at once, would be too long.
     """
     parts = np.asarray(weights, dtype=np.float64) / sum(weights)
-    wanted, places = places, max(places, int(np.ceil(4.0 / parts.min())))
-    if places > max(wanted, MOST_PLACES):
+    wanted, slots = slots, max(slots, int(np.ceil(4.0 / parts.min())))
+    if slots > max(wanted, MAX_CYCLE):
         raise ConfigError(
-            f"data.train: weight {min(weights):g} is less than {4 / MOST_PLACES:.1e} of all weights: raise it, "
+            f"data.train: weight {min(weights):g} is less than {4 / MAX_CYCLE:.1e} of all weights: raise it, "
             "or leave that data set out"
         )
-    exact = parts * places
+    exact = parts * slots
     shares = np.maximum(1, np.floor(exact)).astype(np.int64)
-    missing = places - int(shares.sum())
+    missing = slots - int(shares.sum())
     shares[np.argsort(shares - exact, kind="stable")[: max(0, missing)]] += 1
     return tuple(int(share) for share in shares)
 
@@ -163,8 +163,8 @@ def step_hashes(ids: Ints, epochs: Ints, steps: int) -> Words:
     return sums
 
 
-GIVEN_RUNS_AT_LEAST = 4
-"""Row groups in a unit, however large they are: fewer would hardly mix."""
+MIN_ROW_GROUPS = 4
+"""Row groups in a block, however large they are: fewer would hardly mix."""
 
 
 def build_plan(config: RunConfig, manifests: Sequence[Manifest]) -> Plan:
@@ -174,29 +174,29 @@ def build_plan(config: RunConfig, manifests: Sequence[Manifest]) -> Plan:
         ConfigError: ``drop_last`` leaves nothing, or a weight is too small.
     """
     data = config.data
-    places = data.run_length * data.runs_per_unit
+    slots = data.chunk_size * data.chunks_per_block
     if len(manifests) == 1:
-        return Plan((_order(config, manifests[0], places),), seed=config.seed)
-    shares = shares_of([source.weight for source in data.train], places)
-    # A data set's units are as large as its share of a cycle, so that a task reads about one unit of each.
+        return Plan((_order(config, manifests[0], slots),), seed=config.seed)
+    shares = shares_of([source.weight for source in data.train], slots)
+    # A data set's blocks are as large as its share of a cycle, so that a task reads about one block of each.
     orders = (_order(config, manifest, share) for manifest, share in zip(manifests, shares, strict=True))
     return Plan(tuple(orders), shares, config.seed)
 
 
-def _order(config: RunConfig, manifest: Manifest, places: int) -> Order:
-    samples, bounds = len(manifest), manifest.runs()
+def _order(config: RunConfig, manifest: Manifest, slots: int) -> Order:
+    samples, bounds = len(manifest), manifest.row_group_bounds()
     common: dict[str, Any] = {
         "samples": samples,
         "manifest": manifest.digest,
         "seed": config.seed,
-        "run_length": config.data.run_length,
+        "chunk_size": config.data.chunk_size,
         "epoch_size": _epoch_size(config, samples),
     }
     if bounds is None:
-        return EvenOrder(**common, runs_per_unit=max(1, round(places / config.data.run_length)))
-    runs = len(bounds) - 1
-    wanted = round(places / (samples / runs))
-    return GivenOrder(**common, runs_per_unit=min(runs, max(GIVEN_RUNS_AT_LEAST, wanted)), bounds=bounds)
+        return FixedChunkOrder(**common, chunks_per_block=max(1, round(slots / config.data.chunk_size)))
+    row_groups = len(bounds) - 1
+    wanted = round(slots / (samples / row_groups))
+    return RowGroupOrder(**common, chunks_per_block=min(row_groups, max(MIN_ROW_GROUPS, wanted)), bounds=bounds)
 
 
 def _epoch_size(config: RunConfig, samples: int) -> int:

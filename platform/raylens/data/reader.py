@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raylens.data.bijection import Ints
-from raylens.data.formats import Kind, Pair, Place
+from raylens.data.formats import Kind, Pair, SampleLocation
 from raylens.data.formats.tar import spans
 from raylens.data.manifest import Manifest
-from raylens.data.sample_index import local_copy, map_bytes, map_places, place_of
+from raylens.data.sample_index import local_copy, location_of, map_bytes, map_records
 from raylens.data.source import Source
 from raylens.errors import ManifestError, NotFoundError
 from raylens.storage import open_store
@@ -21,7 +21,7 @@ from raylens.storage import open_store
 if TYPE_CHECKING:
     import mmap
 
-__all__ = ["Opened", "Request", "open_data"]
+__all__ = ["Request", "SampleReader", "open_reader"]
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,11 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Opened:
+class SampleReader:
     """Reads samples by number. Threads may share it."""
 
     manifest: Manifest
-    places: NDArray[np.void]
+    index: NDArray[np.void]
     texts: "mmap.mmap | bytes"
 
     @property
@@ -62,11 +62,11 @@ class Opened:
             ManifestError: an object is not what was indexed; names it.
             StorageError: the store does not answer.
         """
-        records = self.places[request.samples]
-        places = [place_of(record) for record in records]
-        texts = [self._text(place) for place in places]
+        records = self.index[request.samples]
+        locations = [location_of(record) for record in records]
+        texts = [self._text(location) for location in locations]
         shard = self.manifest.shards[request.shard]
-        pairs = self.source.format.read(self.source.store, shard, self.source.columns, places, texts)
+        pairs = self.source.format.read(self.source.store, shard, self.source.columns, locations, texts)
         for sample, record, pair in zip(request.samples.tolist(), records, pairs, strict=True):
             if check_hashes and _first_word(pair.image) != record["check"]:
                 raise ManifestError(
@@ -77,16 +77,14 @@ class Opened:
 
     def request_sizes(self, request: Request) -> list[int]:
         """Bytes of each request to the store that `read` makes; of a row group, the images alone."""
-        places = [place_of(record) for record in self.places[request.samples]]
-        if places[0].kind is Kind.FILE:
-            return [place.length for place in places]
-        if places[0].kind is not Kind.ROW:
-            return [stop - start for start, stop, _ in spans(places)]
-        groups = self.places["offset"][slice(*self.manifest.starts[request.shard : request.shard + 2])] >> 32
-        lengths = self.places["length"][slice(*self.manifest.starts[request.shard : request.shard + 2])]
-        return [
-            int(lengths[groups == group].sum()) for group in np.unique(self.places["offset"][request.samples] >> 32)
-        ]
+        locations = [location_of(record) for record in self.index[request.samples]]
+        if locations[0].kind is Kind.FILE:
+            return [location.length for location in locations]
+        if locations[0].kind is not Kind.ROW:
+            return [stop - start for start, stop, _ in spans(locations)]
+        groups = self.index["offset"][slice(*self.manifest.starts[request.shard : request.shard + 2])] >> 32
+        lengths = self.index["length"][slice(*self.manifest.starts[request.shard : request.shard + 2])]
+        return [int(lengths[groups == group].sum()) for group in np.unique(self.index["offset"][request.samples] >> 32)]
 
     def shard_path(self, sample: int) -> str:
         """The shard that a sample lies in."""
@@ -95,12 +93,16 @@ class Opened:
     def _shard_of(self, sample: int) -> int:
         return int(np.searchsorted(self.manifest.starts, sample, side="right")) - 1
 
-    def _text(self, place: Place) -> bytes:
-        return bytes(self.texts[place.offset : place.offset + place.caption_length]) if place.kind is Kind.FILE else b""
+    def _text(self, location: SampleLocation) -> bytes:
+        return (
+            bytes(self.texts[location.offset : location.offset + location.caption_length])
+            if location.kind is Kind.FILE
+            else b""
+        )
 
 
 @functools.lru_cache(maxsize=16)
-def open_data(home: str) -> Opened:
+def open_reader(home: str) -> SampleReader:
     """The data set whose manifest is kept at ``home``; once a process.
 
     Raises:
@@ -111,15 +113,15 @@ def open_data(home: str) -> Opened:
     if manifest is None:
         raise ManifestError(f"there is no manifest at {store.describe()}: index the data set again")
     try:
-        files = local_copy(store, ("places.bin", "texts.bin"), manifest.digest)
-        places = map_places(files["places.bin"])
+        files = local_copy(store, ("samples.bin", "texts.bin"), manifest.digest)
+        index = map_records(files["samples.bin"])
     except (NotFoundError, ValueError) as error:
         raise ManifestError(f"manifest at {store.describe()} is damaged ({error}): delete that folder") from None
-    if len(places) != len(manifest):
+    if len(index) != len(manifest):
         raise ManifestError(
-            f"{store.describe()}/places.bin has {len(places)} records, the manifest {len(manifest)}: delete that folder"
+            f"{store.describe()}/samples.bin has {len(index)} records, the manifest {len(manifest)}: delete that folder"
         )
-    return Opened(manifest, places, map_bytes(files["texts.bin"]))
+    return SampleReader(manifest, index, map_bytes(files["texts.bin"]))
 
 
 def _first_word(image: bytes) -> int:

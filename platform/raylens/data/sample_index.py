@@ -15,12 +15,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from raylens.data.formats.base import Kind, Place
+from raylens.data.formats.base import Kind, SampleLocation
 from raylens.storage import Store
 
-__all__ = ["PLACE", "local_copy", "map_bytes", "map_places", "place_of", "places_of"]
+__all__ = ["RECORD", "index_records", "local_copy", "location_of", "map_bytes", "map_records"]
 
-PLACE = np.dtype(
+RECORD = np.dtype(
     [
         ("offset", "<i8"),
         ("length", "<u4"),
@@ -33,29 +33,29 @@ PLACE = np.dtype(
 CACHE = "RAYLENS_CACHE"
 
 
-def places_of(rows: pa.Table, texts_before: int) -> tuple[NDArray[np.void], bytes]:
+def index_records(rows: pa.Table, texts_before: int) -> tuple[NDArray[np.void], bytes]:
     """Records of the usable rows of a part of a manifest, and what they add to the texts.
 
     Args:
         rows: usable rows, in order.
         texts_before: bytes that the texts have already.
     """
-    places = np.zeros(rows.num_rows, dtype=PLACE)
-    places["offset"] = rows["offset"].to_numpy()
-    places["length"] = rows["image_length"].to_numpy()
-    places["caption_delta"] = rows["caption_delta"].to_numpy()
-    places["caption_length"] = rows["caption_extent"].to_numpy()
-    places["kind"] = rows["kind"].to_numpy()
-    places["check"] = _first_words(rows["image_sha256"].combine_chunks())
+    records = np.zeros(rows.num_rows, dtype=RECORD)
+    records["offset"] = rows["offset"].to_numpy()
+    records["length"] = rows["image_length"].to_numpy()
+    records["caption_delta"] = rows["caption_delta"].to_numpy()
+    records["caption_length"] = rows["caption_extent"].to_numpy()
+    records["kind"] = rows["kind"].to_numpy()
+    records["check"] = _first_words(rows["image_sha256"].combine_chunks())
     if rows["record"].null_count == rows.num_rows:
-        return places, b""
-    records = [record or b"" for record in rows["record"].to_pylist()]
-    lengths = np.array([len(record) for record in records], dtype=np.int64)
-    kept = places["kind"] == Kind.FILE
+        return records, b""
+    texts = [record or b"" for record in rows["record"].to_pylist()]
+    lengths = np.array([len(text) for text in texts], dtype=np.int64)
+    kept = records["kind"] == Kind.FILE
     starts = texts_before + np.concatenate([[0], np.cumsum(lengths)])[:-1]
-    places["offset"] = np.where(kept, starts, places["offset"])
-    places["caption_length"] = np.where(kept, lengths, places["caption_length"])
-    return places, b"".join(records)
+    records["offset"] = np.where(kept, starts, records["offset"])
+    records["caption_length"] = np.where(kept, lengths, records["caption_length"])
+    return records, b"".join(texts)
 
 
 def _first_words(digests: pa.Array) -> NDArray[np.uint64]:
@@ -63,9 +63,9 @@ def _first_words(digests: pa.Array) -> NDArray[np.uint64]:
     return words[4 * digests.offset : 4 * (digests.offset + len(digests)) : 4]
 
 
-def place_of(record: np.void) -> Place:
+def location_of(record: np.void) -> SampleLocation:
     """A record as formats want it."""
-    return Place(
+    return SampleLocation(
         int(record["offset"]),
         int(record["length"]),
         int(record["caption_delta"]),
@@ -74,9 +74,9 @@ def place_of(record: np.void) -> Place:
     )
 
 
-def map_places(path: Path) -> NDArray[np.void]:
+def map_records(path: Path) -> NDArray[np.void]:
     """The records of a file, ``[N]``, mapped."""
-    return np.memmap(path, dtype=PLACE, mode="r")
+    return np.memmap(path, dtype=RECORD, mode="r")
 
 
 def map_bytes(path: Path) -> "mmap.mmap | bytes":

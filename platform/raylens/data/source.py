@@ -26,9 +26,9 @@ class Source:
     """Of the folder that its paths are relative to; canonical."""
     format_name: str
     columns: Columns
-    asked: str
+    config_uri: str
     """What the configuration says, with its pattern; for people."""
-    beside: str = ""
+    images_hash: str = ""
     """For tables, a hash of the listing of all other objects: the images, as far as they lie in the same folder."""
 
     @classmethod
@@ -50,9 +50,9 @@ class Source:
             shards = _select(name, objects, patterns, alone=config.format != "auto")
             if shards:
                 _check_names(store, shards)
-                beside = _listing_hash(objects) if name == "table" else ""
+                images_hash = _listing_hash(objects) if name == "table" else ""
                 chosen = match(patterns, shards) if patterns else shards
-                return cls(store.uri, name, columns, config.uri, beside), chosen
+                return cls(store.uri, name, columns, config.uri, images_hash), chosen
         raise _nothing(config, store, objects, patterns)
 
     @property
@@ -77,7 +77,11 @@ class Source:
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """What `as_dict` gave."""
         return cls(
-            values["uri"], values["format_name"], Columns(**values["columns"]), values["asked"], values["beside"]
+            values["uri"],
+            values["format_name"],
+            Columns(**values["columns"]),
+            values["config_uri"],
+            values["images_hash"],
         )
 
 

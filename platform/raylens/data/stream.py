@@ -1,4 +1,4 @@
-"""The training stream: units of the plan, made by Ray Data tasks anywhere in the cluster, in order."""
+"""The training stream: blocks of the plan, made by Ray Data tasks anywhere in the cluster, in order."""
 
 import pickle
 from collections.abc import Callable, Iterator, Mapping
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from raylens.capacity import Ask, lasting_shortage, placement
 from raylens.config.placement import GROUP_LABEL
-from raylens.data.block import UnitMaker
+from raylens.data.block import BlockMaker
 from raylens.data.block_source import counted, task_number
 from raylens.data.idle_pause import with_idle_pause
 from raylens.errors import ClusterError, RaylensError, own_error
@@ -25,25 +25,25 @@ AWAY_SECONDS = 300.0
 __all__ = ["execution_options", "ray_map", "training_stream"]
 
 
-def training_stream(maker: UnitMaker, *, start: int, stop: int, worker_batch: int) -> "ray.data.Dataset":
+def training_stream(maker: BlockMaker, *, start: int, stop: int, worker_batch: int) -> "ray.data.Dataset":
     """Rows for positions ``start .. stop-1`` of the plan, in order, in blocks of one worker's batch.
 
     Uniform blocks are what makes ``streaming_split`` deal them out in turn: block ``k`` of a step then reaches worker
     ``k``, so that the global batch is the same for any number of workers. One execution carries all epochs, so there
     is no pause between them.
     """
-    first, last = maker.plan.unit_of(start), maker.plan.unit_of(stop - 1)
+    first, last = maker.plan.block_of(start), maker.plan.block_of(stop - 1)
 
     def make(_: pa.Table) -> Iterator[dict[str, NDArray[np.generic]]]:
         be_patient(AWAY_SECONDS)
-        begin, end = maker.plan.unit_span(first + task_number())
+        begin, end = maker.plan.block_span(first + task_number())
         begin, end = max(begin, start), min(end, stop)
         if begin < end:
             yield maker.make(begin, end)
 
-    # batch_size=None: one task for each block. A unit is one block; cut into several, Ray puts them together again.
-    units = counted(last - first + 1).map_batches(make, batch_size=None, batch_format="pyarrow")
-    return with_idle_pause(units.repartition(target_num_rows_per_block=worker_batch, strict=True))
+    # batch_size=None: one task for each block. A block is one block; cut into several, Ray puts them together again.
+    blocks = counted(last - first + 1).map_batches(make, batch_size=None, batch_format="pyarrow")
+    return with_idle_pause(blocks.repartition(target_num_rows_per_block=worker_batch, strict=True))
 
 
 def execution_options(selector: Mapping[str, str] | None = None) -> "ray.data.ExecutionOptions":

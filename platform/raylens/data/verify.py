@@ -1,6 +1,6 @@
 """Proving a run's data from the plan alone: every topology deals the same global batches, and epochs are covered.
 
-The model follows the stream's own steps (units evened out to blocks of one worker's batch, blocks dealt out in turn,
+The model follows the stream's own steps (blocks evened out to blocks of one worker's batch, blocks deal_batches out in turn,
 the cursor after an interruption), without reading a byte of data.
 """
 
@@ -13,7 +13,7 @@ from raylens.data.bijection import Ints, Words
 from raylens.data.plan import Plan, step_hashes
 from raylens.errors import CursorError
 
-__all__ = ["Topology", "Verified", "dealt", "verify"]
+__all__ = ["Topology", "Verification", "deal_batches", "verify"]
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Topology:
         first, *rest = self.workers_from
         return f"{first[1]} workers" + "".join(f", {workers} from step {step}" for step, workers in rest)
 
-    def stretches(self, steps: int) -> Iterator[tuple[int, int, int]]:
+    def segments(self, steps: int) -> Iterator[tuple[int, int, int]]:
         """First step, end and workers of each stretch between interruptions."""
         ends = [step for step, _ in self.workers_from[1:]] + [steps]
         for (first, workers), end in zip(self.workers_from, ends, strict=True):
@@ -35,7 +35,7 @@ class Topology:
 
 
 @dataclass(frozen=True)
-class Verified:
+class Verification:
     """What was proven."""
 
     steps: int
@@ -47,27 +47,29 @@ class Verified:
     positions: int
 
 
-def dealt(plan: Plan, batch: int, workers: int, start: int, stop: int) -> Iterator[list[Ints]]:
+def deal_batches(plan: Plan, batch: int, workers: int, start: int, stop: int) -> Iterator[list[Ints]]:
     """Positions that each worker gets at steps ``start .. stop-1``, as the stream deals them.
 
     Raises:
         CursorError: a step's blocks are not one batch a worker.
     """
     rows, first, last = batch // workers, start * batch, stop * batch
-    hands: list[Ints] = []
+    dealt_blocks: list[Ints] = []
     held = np.zeros(0, dtype=np.int64)
-    for unit in range(plan.unit_of(first), plan.unit_of(last - 1) + 1):
-        begin, end = plan.unit_span(unit)
+    for block in range(plan.block_of(first), plan.block_of(last - 1) + 1):
+        begin, end = plan.block_span(block)
         begin, end = max(begin, first), min(end, last)
         held = np.concatenate([held, np.arange(begin, end)])
         while len(held) >= rows:
-            hands.append(held[:rows])
+            dealt_blocks.append(held[:rows])
             held = held[rows:]
-            if len(hands) == workers:
-                yield hands
-                hands = []
-    if hands or len(held):
-        raise CursorError(f"steps {start} to {stop}: {len(held)} positions and {len(hands)} blocks are left over")
+            if len(dealt_blocks) == workers:
+                yield dealt_blocks
+                dealt_blocks = []
+    if dealt_blocks or len(held):
+        raise CursorError(
+            f"steps {start} to {stop}: {len(held)} positions and {len(dealt_blocks)} blocks are left over"
+        )
 
 
 def verify(
@@ -76,7 +78,7 @@ def verify(
     topologies: Sequence[Topology],
     steps: int,
     progress: Callable[[int, int], None] | None = None,
-) -> Verified:
+) -> Verification:
     """Deal out ``steps`` steps under every topology, compare them, and audit each whole epoch.
 
     Args:
@@ -98,7 +100,7 @@ def verify(
                 f"step {differing[0] + 1}: {topology} have other samples than {topologies[0]} "
                 f"({len(differing)} of {steps} steps differ)"
             )
-    return Verified(
+    return Verification(
         steps=steps,
         topologies=tuple(str(topology) for topology in topologies),
         hashes=tuple(f"{int(word):016x}" for word in reference),
@@ -119,10 +121,10 @@ class _Work:
     def hashes(self, topology: Topology) -> Words:
         """Of each step, the sum over its workers, ``[steps]``."""
         sums = np.zeros(self.steps, dtype=np.uint64)
-        for start, stop, workers in topology.stretches(self.steps):
-            for step, hands in enumerate(dealt(self.plan, self.batch, workers, start, stop), start):
-                sums[step] = sum(self._hash(hand) for hand in hands) & (1 << 64) - 1
-                self._tell(1)
+        for start, stop, workers in topology.segments(self.steps):
+            for step, dealt_blocks in enumerate(deal_batches(self.plan, self.batch, workers, start, stop), start):
+                sums[step] = sum(self._hash(positions) for positions in dealt_blocks) & (1 << 64) - 1
+                self._report(1)
         return sums
 
     def _hash(self, positions: Ints) -> int:
@@ -131,22 +133,22 @@ class _Work:
 
     def audit(self) -> tuple[int, ...]:
         """Count how often each sample of each data set comes in each whole epoch: once, or not at all if dropped."""
-        seen = [_Seen(order.samples, order.epoch_size) for order in self.plan.orders]
+        seen = [_EpochCoverage(order.samples, order.epoch_size) for order in self.plan.orders]
         for step in range(self.steps):
             located = self.plan.locate(np.arange(step * self.batch, (step + 1) * self.batch))
             for number, one in enumerate(seen):
                 here = located.source == number
                 one.add(located.epoch[here], located.sample[here])
-            self._tell(1)
+            self._report(1)
         return tuple(one.whole for one in seen)
 
-    def _tell(self, steps: int) -> None:
+    def _report(self, steps: int) -> None:
         self.done += steps
         if self.progress:
             self.progress(self.done, self.total)
 
 
-class _Seen:
+class _EpochCoverage:
     """A byte a sample for each epoch that is under way: one, or two at a border."""
 
     def __init__(self, samples: int, epoch_size: int) -> None:

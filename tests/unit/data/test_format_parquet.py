@@ -36,8 +36,10 @@ def walked(store: Store, shard: ObjectInfo, columns: Columns = USUAL) -> list[Ra
 
 
 def reread(store: Store, shard: ObjectInfo, samples: list[RawSample], columns: Columns = USUAL) -> list[Any]:
-    places = [sample.place for sample in samples]
-    return [(pair.image, pair.captions) for pair in PARQUET.read(store, shard, columns, places, [b""] * len(places))]
+    locations = [sample.location for sample in samples]
+    return [
+        (pair.image, pair.captions) for pair in PARQUET.read(store, shard, columns, locations, [b""] * len(locations))
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +61,8 @@ def test_walk_gives_what_was_written(mixed: tuple[Store, ObjectInfo, list[RawSam
     assert [sample.image for sample in samples] == images
     assert [sample.captions for sample in samples] == [(f"one of {number}", "two") for number in range(len(images))]
     assert [sample.key for sample in samples][129:131] == ["000000-000129", "000001-000000"]
-    assert {sample.place.kind for sample in samples} == {Kind.ROW}
-    assert samples[131].place.offset == 1 << 32 | 1
+    assert {sample.location.kind for sample in samples} == {Kind.ROW}
+    assert samples[131].location.offset == 1 << 32 | 1
 
 
 @given(chosen=st.sets(st.integers(0, 299), max_size=40))

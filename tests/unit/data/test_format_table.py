@@ -46,7 +46,7 @@ def walk_text(store: Store, text: str, path: str = "t.csv", columns: Columns = U
 
 def reread(store: Store, samples: list[RawSample]) -> list[Any]:
     shard = ObjectInfo("gone.csv", 1, "v")
-    pairs = TABLE.read(store, shard, USUAL, [one.place for one in samples], [one.record for one in samples])
+    pairs = TABLE.read(store, shard, USUAL, [one.location for one in samples], [one.record for one in samples])
     return [(pair.image, pair.captions) for pair in pairs]
 
 
@@ -68,7 +68,7 @@ def test_each_kind_of_table(store: Store, path: str, text: str) -> None:
         ("img/0", picture(0), ("a",)),
         ("img/1", picture(1), ("b", "c")),
     ]
-    assert {one.place.kind for one in samples} == {Kind.FILE}
+    assert {one.location.kind for one in samples} == {Kind.FILE}
     assert json.loads(samples[1].record) == {"image": "img/1.png", "captions": ["b", "c"]}
     assert reread(store, samples) == [(picture(0), ("a",)), (picture(1), ("b", "c"))]
 
@@ -245,7 +245,7 @@ def test_an_image_that_changed_is_an_error(store: Store) -> None:
     samples = walk_text(store, "image,caption\nimg/0.png,a\nimg/1.png,b\nimg/2.png,c\n")
     store.write("img/1.png", b"shorter")
     pairs = TABLE.read(
-        store, store.info("t.csv"), USUAL, [one.place for one in samples], [one.record for one in samples]
+        store, store.info("t.csv"), USUAL, [one.location for one in samples], [one.record for one in samples]
     )
     assert next(pairs).image == picture(0)
     with pytest.raises(ManifestError, match=r"image img/1\.png of .*/set changed since it was indexed: it has 7 bytes"):

@@ -22,7 +22,7 @@ from raylens.data.index import manifest_for, shard_rows
 from raylens.data.manifest import Manifest
 from raylens.data.pack import NewSample, _scaled, pack
 from raylens.data.quarantine import check_budget
-from raylens.data.reader import open_data
+from raylens.data.reader import open_reader
 from raylens.errors import ChangedError, DamagedError, ManifestError, QuarantineError
 from raylens.storage import Store, open_store
 
@@ -50,11 +50,11 @@ def rows_of(store: Store, keep: int = 9) -> pa.Table:
 
 
 def read(manifest: Manifest, samples: list[int]) -> list[tuple[int, bytes, tuple[str, ...]]]:
-    opened = open_data(manifest.home)
+    reader = open_reader(manifest.home)
     return [
         (sample, pair.image, pair.captions)
-        for request in opened.requests(np.array(samples))
-        for sample, pair in opened.read(request, check_hashes=True)
+        for request in reader.requests(np.array(samples))
+        for sample, pair in reader.read(request, check_hashes=True)
     ]
 
 
@@ -134,9 +134,9 @@ def test_manifest_places_are_exact(make_shards: MakeShards, tmp_path: Path) -> N
 
 def test_reading_joins_neighbours(make_shards: MakeShards, tmp_path: Path) -> None:
     manifest = index(make_shards(40, per_shard=20), tmp_path)
-    opened = open_data(manifest.home)
+    reader = open_reader(manifest.home)
     wanted = [1, 2, 3, 19, 20, 39]
-    assert [request.samples.tolist() for request in opened.requests(np.array(wanted))] == [[1, 2, 3, 19], [20, 39]]
+    assert [request.samples.tolist() for request in reader.requests(np.array(wanted))] == [[1, 2, 3, 19], [20, 39]]
     assert [sample for sample, _, _ in read(manifest, wanted)] == wanted
 
 
@@ -264,7 +264,7 @@ def test_an_interrupted_index_goes_on(make_shards: MakeShards, tmp_path: Path) -
 
     cache = open_store(tmp_path / "manifests")
     with pytest.raises(KeyboardInterrupt):
-        manifest_for(SourceConfig(uri=store.uri), cache, broken, here_bytes=0)
+        manifest_for(SourceConfig(uri=store.uri), cache, broken, local_bytes=0)
     for info in store.list()[:4]:
         path = Path(store.uri) / info.path
         stamp = path.stat()
@@ -272,7 +272,7 @@ def test_an_interrupted_index_goes_on(make_shards: MakeShards, tmp_path: Path) -
         os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
     told: list[tuple[int, int]] = []
     manifest = manifest_for(
-        SourceConfig(uri=store.uri), cache, here, lambda done, of: told.append((done, of)), here_bytes=0
+        SourceConfig(uri=store.uri), cache, here, lambda done, of: told.append((done, of)), local_bytes=0
     )
     assert len(manifest) == 30
     assert told[-1] == (10, 10)

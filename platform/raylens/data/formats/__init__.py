@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 
-from raylens.data.formats.base import Columns, Kind, Pair, Place, RawSample, ShardFormat
+from raylens.data.formats.base import Columns, Kind, Pair, RawSample, SampleLocation, ShardFormat
 from raylens.data.formats.folder import FOLDER
 from raylens.data.formats.parquet import PARQUET
 from raylens.data.formats.table import TABLE
 from raylens.data.formats.tar import TAR
 
-__all__ = ["FORMATS", "Columns", "Kind", "Pair", "Place", "RawSample", "ShardFormat"]
+__all__ = ["FORMATS", "Columns", "Kind", "Pair", "RawSample", "SampleLocation", "ShardFormat"]
 
 FORMATS: Mapping[str, ShardFormat] = {kind.name: kind for kind in (TAR, PARQUET, TABLE, FOLDER)}
 """All formats, in the order in which an unnamed one is recognised. A new format is a file and a line here."""

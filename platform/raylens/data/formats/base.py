@@ -13,8 +13,8 @@ __all__ = [
     "Columns",
     "Kind",
     "Pair",
-    "Place",
     "RawSample",
+    "SampleLocation",
     "ShardFormat",
     "captions_of",
     "characters",
@@ -38,7 +38,7 @@ class Kind(IntEnum):
 
 
 @dataclass(frozen=True)
-class Place:
+class SampleLocation:
     """Where a sample's bytes lie in its shard, in the words of its format (see `Kind`)."""
 
     offset: int = 0
@@ -59,7 +59,7 @@ class RawSample:
     captions: tuple[str, ...] | None = None
     """Stripped, blank ones left out; ``None`` where there is nothing that could be a caption."""
     meta: dict[str, Any] = field(default_factory=dict)
-    place: Place = Place()
+    location: SampleLocation = SampleLocation()
     record: bytes = b""
     """For ``Kind.FILE``: what the manifest's texts shall hold."""
     reason: str | None = None
@@ -106,16 +106,21 @@ class ShardFormat(Protocol):
         ...
 
     def read(
-        self, store: Store, shard: ObjectInfo, columns: Columns, places: Sequence[Place], records: Sequence[bytes]
+        self,
+        store: Store,
+        shard: ObjectInfo,
+        columns: Columns,
+        locations: Sequence[SampleLocation],
+        records: Sequence[bytes],
     ) -> Iterator[Pair]:
-        """Samples of a shard by their places, which ascend; neighbours are read together.
+        """Samples of a shard by their locations, which ascend; neighbours are read together.
 
         Args:
             store: where the data set is.
             shard: the shard as it was indexed, with its version.
             columns: as given to `walk`.
-            places: what `walk` gave.
-            records: of each place, what the manifest's texts hold (empty but for ``Kind.FILE``).
+            locations: what `walk` gave.
+            records: of each location, what the manifest's texts hold (empty but for ``Kind.FILE``).
 
         Raises:
             ManifestError: an object is not what was indexed; names it.

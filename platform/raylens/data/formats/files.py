@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 from urllib.parse import unquote
 
-from raylens.data.formats.base import Kind, Pair, Place, RawSample, file_record
+from raylens.data.formats.base import Kind, Pair, RawSample, SampleLocation, file_record
 from raylens.errors import ConfigError, ManifestError, NotFoundError
 from raylens.storage import Store, open_store
 
@@ -79,7 +79,7 @@ def walk_files(store: Store, rows: Iterable[ImageRow]) -> Iterator[RawSample]:
     for row, (image, reason) in _in_order(lambda row: (row, _fetch(store, row)), rows):
         sample = RawSample(unique_key(os.path.splitext(row.image)[0], seen), image, row.captions, reason=reason)  # noqa: PTH122 (URIs too)
         if image is not None:
-            sample.place = Place(length=len(image), kind=Kind.FILE)
+            sample.location = SampleLocation(length=len(image), kind=Kind.FILE)
             sample.record = file_record(row.image, row.captions or ())
         yield sample
 
@@ -106,27 +106,27 @@ def unique_key(key: str, seen: dict[str, int]) -> str:
     return found
 
 
-def read_files(store: Store, places: Sequence[Place], records: Sequence[bytes]) -> Iterator[Pair]:
+def read_files(store: Store, locations: Sequence[SampleLocation], records: Sequence[bytes]) -> Iterator[Pair]:
     """The images and captions of records, in order.
 
     Raises:
         ManifestError: an image is gone, or not as long as it was; names it.
         StorageError: a store does not answer.
     """
-    return _in_order(lambda item: _pair(store, *item), zip(places, records, strict=True))
+    return _in_order(lambda item: _pair(store, *item), zip(locations, records, strict=True))
 
 
-def _pair(store: Store, place: Place, record: bytes) -> Pair:
+def _pair(store: Store, location: SampleLocation, record: bytes) -> Pair:
     told = json.loads(record)
     home, name = locate(store, told["image"])
     try:
         image = home.read(name)
     except NotFoundError:
         raise ManifestError(f"image {name} of {home.describe()} is gone since it was indexed: {_REMEDY}") from None
-    if len(image) != place.length:
+    if len(image) != location.length:
         raise ManifestError(
             f"image {name} of {home.describe()} changed since it was indexed: it has {len(image)} bytes, "
-            f"not {place.length}; {_REMEDY}"
+            f"not {location.length}; {_REMEDY}"
         )
     return Pair(image, tuple(told["captions"]) or ("",))
 

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
-from raylens.data.formats.base import IMAGE_SUFFIXES, Columns, Pair, Place, RawSample, captions_of, characters
+from raylens.data.formats.base import IMAGE_SUFFIXES, Columns, Pair, RawSample, SampleLocation, captions_of, characters
 from raylens.data.formats.files import ImageRow, read_files, walk_files
 from raylens.errors import ManifestError
 from raylens.storage import ObjectInfo, Store
@@ -44,11 +44,11 @@ class FolderFormat:
         store: Store,
         shard: ObjectInfo,  # noqa: ARG002
         columns: Columns,  # noqa: ARG002
-        places: Sequence[Place],
+        locations: Sequence[SampleLocation],
         records: Sequence[bytes],
     ) -> Iterator[Pair]:
         """See `ShardFormat.read`."""
-        return read_files(store, places, records)
+        return read_files(store, locations, records)
 
 
 def _images(objects: Iterable[ObjectInfo]) -> Iterator[ObjectInfo]:

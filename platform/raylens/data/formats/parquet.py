@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from raylens.data.formats.base import Columns, Kind, Pair, Place, RawSample, captions_of
+from raylens.data.formats.base import Columns, Kind, Pair, RawSample, SampleLocation, captions_of
 from raylens.data.formats.columns import CAPTION_NAMES, find_column
 from raylens.errors import DamagedError, ManifestError
 from raylens.storage import ObjectInfo, Store
@@ -117,7 +117,7 @@ class ParquetFormat:
                             key=_text(keys[row]) if keys is not None else f"{group:06d}-{start + row:06d}",
                             image=image or None,
                             captions=captions,
-                            place=Place(group << 32 | start + row, len(image or b""), kind=Kind.ROW),
+                            location=SampleLocation(group << 32 | start + row, len(image or b""), kind=Kind.ROW),
                         )
 
     def read(
@@ -125,15 +125,15 @@ class ParquetFormat:
         store: Store,
         shard: ObjectInfo,
         columns: Columns,
-        places: Sequence[Place],
+        locations: Sequence[SampleLocation],
         records: Sequence[bytes],  # noqa: ARG002
     ) -> Iterator[Pair]:
         """See `ShardFormat.read`; each row group that is needed is read once."""
         name = _name(store, shard)
         with _opened(store, shard) as file:
             pair = PairColumns.of(file.schema_arrow, columns, name)
-            for group, members in groupby(places, key=lambda place: place.offset >> 32):
-                wanted = [(place.offset & 0xFFFFFFFF, place.length) for place in members]
+            for group, members in groupby(locations, key=lambda location: location.offset >> 32):
+                wanted = [(location.offset & 0xFFFFFFFF, location.length) for location in members]
                 yield from _read_group(file, group, wanted, pair, name)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any, BinaryIO
 
-from raylens.data.formats.base import Columns, Pair, Place, RawSample, captions_of
+from raylens.data.formats.base import Columns, Pair, RawSample, SampleLocation, captions_of
 from raylens.data.formats.columns import CAPTION_NAMES, find_column
 from raylens.data.formats.delimited import DelimitedText
 from raylens.data.formats.files import ImageRow, has_parent_part, is_elsewhere, read_files, walk_files
@@ -144,11 +144,11 @@ class TableFormat:
         store: Store,
         shard: ObjectInfo,  # noqa: ARG002
         columns: Columns,  # noqa: ARG002
-        places: Sequence[Place],
+        locations: Sequence[SampleLocation],
         records: Sequence[bytes],
     ) -> Iterator[Pair]:
         """See `ShardFormat.read`; the table itself is not needed."""
-        return read_files(store, places, records)
+        return read_files(store, locations, records)
 
 
 TABLE = TableFormat()

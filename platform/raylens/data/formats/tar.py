@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from raylens.data.formats.base import IMAGE_SUFFIXES, Columns, Kind, Pair, Place, RawSample, captions_of
+from raylens.data.formats.base import IMAGE_SUFFIXES, Columns, Kind, Pair, RawSample, SampleLocation, captions_of
 from raylens.data.formats.files import unique_key
 from raylens.errors import DamagedError, NotFoundError
 from raylens.storage import ObjectInfo, Store
@@ -119,16 +119,16 @@ class TarFormat:
         store: Store,
         shard: ObjectInfo,
         columns: Columns,  # noqa: ARG002
-        places: Sequence[Place],
+        locations: Sequence[SampleLocation],
         records: Sequence[bytes],  # noqa: ARG002
     ) -> Iterator[Pair]:
         """See `ShardFormat.read`; one ranged request for samples that lie close to each other."""
-        for start, stop, group in spans(places):
+        for start, stop, group in spans(locations):
             view = memoryview(store.read_range(shard.path, start, stop - start, version=shard.version))
-            for place in group:
-                image = view[place.offset - start : place.offset - start + place.length]
-                at = place.offset + place.caption_delta - start
-                yield Pair(bytes(image), _captions(bytes(view[at : at + place.caption_length]), place.kind))
+            for location in group:
+                image = view[location.offset - start : location.offset - start + location.length]
+                at = location.offset + location.caption_delta - start
+                yield Pair(bytes(image), _captions(bytes(view[at : at + location.caption_length]), location.kind))
 
 
 def _samples(archive: tarfile.TarFile) -> Iterator[RawSample]:
@@ -162,14 +162,14 @@ def _split_name(name: str) -> tuple[str, str]:
 
 
 def _add(sample: RawSample, suffix: str, data: bytes, offset: int) -> None:
-    """Take in a member; image and caption may come in either order, so the caption's place is absolute until then."""
-    place = sample.place
+    """Take in a member; image and caption may come in either order, so the caption's location is absolute until then."""
+    location = sample.location
     if suffix in IMAGE_SUFFIXES and sample.image is None:
-        # From now on the caption's place is counted from the image, from 0 before.
-        delta = place.caption_delta - offset if sample.captions is not None else 0
+        # From now on the caption's location is counted from the image, from 0 before.
+        delta = location.caption_delta - offset if sample.captions is not None else 0
         sample.image = data
-        sample.place = replace(place, offset=offset, length=len(data), caption_delta=delta)
-    elif suffix == TEXT_SUFFIX and place.kind is Kind.TEXT:
+        sample.location = replace(location, offset=offset, length=len(data), caption_delta=delta)
+    elif suffix == TEXT_SUFFIX and location.kind is Kind.TEXT:
         _caption(sample, captions_of(data.decode("utf-8", errors="replace")), Kind.TEXT, offset, len(data))
     elif suffix == JSON_SUFFIX:
         sample.meta = _json(data)
@@ -179,9 +179,9 @@ def _add(sample: RawSample, suffix: str, data: bytes, offset: int) -> None:
 
 
 def _caption(sample: RawSample, captions: tuple[str, ...] | None, kind: Kind, offset: int, length: int) -> None:
-    delta = offset - sample.place.offset
+    delta = offset - sample.location.offset
     sample.captions = captions
-    sample.place = replace(sample.place, caption_delta=delta, caption_length=length, kind=kind)
+    sample.location = replace(sample.location, caption_delta=delta, caption_length=length, kind=kind)
 
 
 def _json(data: bytes) -> dict[str, Any]:
@@ -198,28 +198,28 @@ def _captions(data: bytes, kind: Kind) -> tuple[str, ...]:
     return captions_of(data.decode("utf-8", errors="replace")) or ("",)
 
 
-def _start(place: Place) -> int:
-    return place.offset + min(0, place.caption_delta)
+def _start(location: SampleLocation) -> int:
+    return location.offset + min(0, location.caption_delta)
 
 
-def _stop(place: Place) -> int:
-    return max(place.offset + place.length, place.offset + place.caption_delta + place.caption_length)
+def _stop(location: SampleLocation) -> int:
+    return max(location.offset + location.length, location.offset + location.caption_delta + location.caption_length)
 
 
-def spans(places: Sequence[Place]) -> Iterator[tuple[int, int, list[Place]]]:
-    """First byte and end of each request that reading ascending places takes, and what lies in it."""
-    group: list[Place] = []
-    for place in places:
-        if group and _start(place) - _stop(group[-1]) > GAP:
+def spans(locations: Sequence[SampleLocation]) -> Iterator[tuple[int, int, list[SampleLocation]]]:
+    """First byte and end of each request that reading ascending locations takes, and what lies in it."""
+    group: list[SampleLocation] = []
+    for location in locations:
+        if group and _start(location) - _stop(group[-1]) > GAP:
             yield _span(group)
             group = []
-        group.append(place)
+        group.append(location)
     if group:
         yield _span(group)
 
 
-def _span(group: list[Place]) -> tuple[int, int, list[Place]]:
-    return min(_start(place) for place in group), max(_stop(place) for place in group), group
+def _span(group: list[SampleLocation]) -> tuple[int, int, list[SampleLocation]]:
+    return min(_start(location) for location in group), max(_stop(location) for location in group), group
 
 
 TAR = TarFormat()

@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from raylens.data.bijection import Ints, Words
-from raylens.data.stats.histogram import QUANTILE_ERROR, Bar, Bins, Summary
-from raylens.data.stats.sketches import Contents, Duplicates, Size, Sizes, Tally
+from raylens.data.stats.histogram import QUANTILE_ERROR, Bar, LogHistogram, Summary
+from raylens.data.stats.sketches import DistinctContents, Duplicates, FrequentSizes, KeyCounts, Size
 from raylens.errors import ManifestError
 
 __all__ = ["ASPECTS", "SMALL_EDGE", "Stats", "collect"]
@@ -69,23 +69,23 @@ def collect(tables: Iterable[pa.Table]) -> Stats:
     Raises:
         ManifestError: a sample without a ``reason`` lacks a value.
     """
-    found = _Found()
+    found = _Counters()
     for table in tables:
         found.add(table)
     return found.stats()
 
 
-class _Found:
+class _Counters:
     """All that is counted."""
 
     def __init__(self) -> None:
         self.samples, self.small = 0, 0
         self.reasons: Counter[str] = Counter()
-        self.seen, self.shards, self.sizes = Tally(), Tally(), Sizes()
+        self.seen, self.shards, self.sizes = KeyCounts(), KeyCounts(), FrequentSizes()
         names = ("image_bytes", "width", "height", "pixels", "aspect", "caption_bytes", "captions")
-        self.bins = {name: Bins() for name in names}
+        self.bins = {name: LogHistogram() for name in names}
         self.aspects = np.zeros(len(ASPECTS), dtype=np.int64)
-        self.images, self.texts = Contents(), Contents()
+        self.images, self.texts = DistinctContents(), DistinctContents()
 
     def add(self, table: pa.Table) -> None:
         """A part of the manifest."""

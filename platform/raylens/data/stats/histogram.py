@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from raylens.data.bijection import Ints
 
-__all__ = ["QUANTILE_ERROR", "Bar", "Bins", "Summary"]
+__all__ = ["QUANTILE_ERROR", "Bar", "LogHistogram", "Summary"]
 
 QUANTILE_ERROR = 2.0**-8
 """Relative error of quantiles at most; integers below 256 are exact."""
@@ -15,7 +15,7 @@ QUANTILE_ERROR = 2.0**-8
 PERCENTS = (1, 5, 25, 50, 75, 95, 99)
 MOST_BARS = 12
 
-# Bins are a float64's exponent and the first 7 bits of its mantissa, from 2**-32 (no aspect ratio of two int32 is less)
+# LogHistogram are a float64's exponent and the first 7 bits of its mantissa, from 2**-32 (no aspect ratio of two int32 is less)
 # to 2**63. Bin 0 holds zero.
 SHIFT = 52 - 7
 BASE = ((1023 - 32) << 7) - 1
@@ -48,7 +48,7 @@ class Summary:
     """The outer bars reach to the least and the most."""
 
 
-class Bins:
+class LogHistogram:
     """Counts in logarithmic bins."""
 
     def __init__(self) -> None:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from raylens.data.bijection import Ints, Words, key_of, mix
 
-__all__ = ["Contents", "Duplicates", "Size", "Sizes", "Tally"]
+__all__ = ["DistinctContents", "Duplicates", "FrequentSizes", "KeyCounts", "Size"]
 
 TOP_SIZES = 10
 KEPT_SIZES = 1 << 16
@@ -36,12 +36,12 @@ class Duplicates:
     samples: int
     """Samples in the fraction."""
     distinct: int
-    """Contents in the fraction."""
+    """DistinctContents in the fraction."""
     most_copies: int
     """Samples of the most frequent content in the fraction."""
 
 
-class Tally:
+class KeyCounts:
     """How often each of some keys comes."""
 
     def __init__(self, kind: type[np.int64] | type[np.uint64] = np.int64) -> None:
@@ -51,16 +51,16 @@ class Tally:
     def add(self, keys: NDArray[Any]) -> None:
         """Count more of them."""
         more, counts = np.unique(keys, return_counts=True)
-        self.keys, places = np.unique(np.concatenate([self.keys, more]), return_inverse=True)
+        self.keys, slots = np.unique(np.concatenate([self.keys, more]), return_inverse=True)
         weights = np.concatenate([self.counts, counts])
-        self.counts = np.bincount(places, weights, minlength=len(self.keys)).astype(np.int64)
+        self.counts = np.bincount(slots, weights, minlength=len(self.keys)).astype(np.int64)
 
     def keep(self, chosen: NDArray[np.bool_]) -> None:
         """Forget all but some of the keys."""
         self.keys, self.counts = self.keys[chosen], self.counts[chosen]
 
 
-class Sizes(Tally):
+class FrequentSizes(KeyCounts):
     """The frequent sizes (Misra and Gries 1982; merged as in Agarwal et al. 2013, "Mergeable summaries")."""
 
     short = 0
@@ -83,7 +83,7 @@ class Sizes(Tally):
         return tuple(Size(key >> 32, key & 0xFFFFFFFF, count) for key, count in pairs)
 
 
-class Contents(Tally):
+class DistinctContents(KeyCounts):
     """Hashes in a keyed fraction, which is halved whenever there are too many."""
 
     def __init__(self) -> None:

@@ -26,7 +26,7 @@ def manifests_of(run: Store, sources: Sequence[SourceConfig], cache: Store, say:
     for manifest, (home, digest) in zip(found, _pinned(run), strict=False):
         if manifest.digest != digest:
             raise ManifestError(
-                f"{manifest.source.asked} is not what run {run.describe()} began with: "
+                f"{manifest.source.config_uri} is not what run {run.describe()} began with: "
                 f"{_changes(Manifest.load(open_store(home)), manifest)}. Put the old shards back, or start a new run "
                 "with another name"
             )

@@ -8,7 +8,7 @@ import ray
 import ray.train
 
 from raylens.config import RunConfig
-from raylens.data.block import UnitMaker
+from raylens.data.block import BlockMaker
 from raylens.data.stream import training_stream
 from raylens.errors import RaylensError, WorkersLostError, own_error
 from raylens.extras import require_extra
@@ -210,7 +210,7 @@ def _run_worker(job: WorkerJob) -> None:
 
 def _stream_from_newest(job: WorkerJob, prepared: Prepared) -> Callable[[], Any]:
     config = job.config
-    maker = UnitMaker(
+    maker = BlockMaker(
         plan=job.plan,
         homes=tuple(manifest.home for manifest in prepared.manifests),
         run_uri=job.run_uri,

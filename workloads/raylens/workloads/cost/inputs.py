@@ -138,7 +138,7 @@ def data_of(config: RunConfig, given: Given) -> Data:
     assumed = "" if given.bytes_per_pair else f"{PAIR_BYTES:,.0f} bytes a pair (512-pixel JPEGs; --bytes-per-pair)"
     how = "given" if given.bytes_per_pair else "assumed"
     # A ranged request for each run of neighbours, as tars are read.
-    return Data(pairs, size, 1 / config.data.run_length, how, max(1, pairs // (10_000 * PAGE)), assumed)
+    return Data(pairs, size, 1 / config.data.chunk_size, how, max(1, pairs // (10_000 * PAGE)), assumed)
 
 
 def _manifests(config: RunConfig) -> list[Manifest] | None:

@@ -17,7 +17,7 @@ PART_BYTES = 8 * 2**20
 PAGE = 1000
 """Objects of an answer to LIST."""
 PLACE_BYTES = 29
-"""Of ``places.bin`` for a sample: what each node that decodes fetches once."""
+"""Of ``samples.bin`` for a sample: what each node that decodes fetches once."""
 LINE_BYTES, HASH_BYTES = 900, 20
 """Of a record in ``metrics.jsonl``, and of each step's hash in it; about."""
 LOG_SECONDS, LOG_LINES = 10.0, 1000
