@@ -1,6 +1,6 @@
 """Building the manifest: each shard is read once, in parallel over parts of the data set.
 
-A part that is written is never made again: an interrupted index goes on where it was.
+A part that has been written is not made again: an interrupted index continues where it stopped.
 """
 
 import hashlib
@@ -31,17 +31,17 @@ from raylens.storage import ObjectInfo, Store, open_store
 __all__ = ["Mapper", "index_part", "manifest_for", "shard_rows"]
 
 KEPT_CAPTIONS = 100_000
-"""Captions kept over the whole data set for training a tokenizer."""
+"""Captions of the whole data set that are kept for training a tokenizer."""
 PART_BYTES = 2 << 30
-"""Bytes of shards in a part: a minute's work or so, and some 100,000 samples."""
+"""Bytes of shards in a part: about a minute of work, and about 100,000 samples."""
 PARTS_AT_LEAST = 16
-"""Where there are as many shards, so that a cluster has something to share out."""
+"""Least number of parts, if there are as many shards, so that the work can be shared in a cluster."""
 
 LOCAL_BYTES, LOCAL_SHARDS = 64 << 20, 256
-"""A data set of at most so many bytes in at most so many shards is read by the process that asks for its manifest:
-starting a process of the cluster for it takes longer than reading it."""
+"""Bytes and shards up to which a data set is indexed by the calling process: starting a process in the cluster takes
+longer than reading it."""
 LOCAL_THREADS = 8
-"""A store's answers take tens of milliseconds, during which nothing else is to be done."""
+"""Requests to a store at a time; each takes tens of milliseconds, most of it waiting."""
 
 Mapper = Callable[[list[dict[str, Any]], Callable[[dict[str, Any]], pa.Table]], Iterator[pa.Table]]
 
@@ -54,34 +54,37 @@ def manifest_for(
     *,
     local_bytes: int = LOCAL_BYTES,
 ) -> Manifest:
-    """The manifest of a data set: read from ``cache`` if these very shards were indexed before, else built.
+    """Return the manifest of a data set: from ``cache`` if the same shards were indexed before, else a new one.
 
     Args:
-        config: the data set; only read from.
-        cache: where manifests are kept, by the fingerprint of the listing.
+        config: the data set; it is only read.
+        cache: the store of manifests, which are named by the fingerprint of the listing.
         run_parallel: applies a function to items on a cluster (see `raylens.data.stream.ray_map`).
-        progress: is told shards done and shards in all.
-        local_bytes: a data set of at most so many bytes is read in threads of this process.
+        progress: called with the shards done and the total.
+        local_bytes: bytes up to which a data set is read in threads of this process.
 
     Raises:
-        ManifestError: there is no shard, or no usable sample.
+        ManifestError: the data set has no shard, or no usable sample.
     """
     source, shards = Source.open(config)
     home = cache / fingerprint(source, shards)
     manifest = Manifest.load(home)
     if manifest is None:
         items = list(_items(source, shards, home))
-        found: list[pa.Table] = []
-        here = len(shards) <= LOCAL_SHARDS and sum(shard.size for shard in shards) <= local_bytes
-        apply = _map_locally if here else run_parallel
+        tables: list[pa.Table] = []
+        local = len(shards) <= LOCAL_SHARDS and sum(shard.size for shard in shards) <= local_bytes
+        apply = _map_locally if local else run_parallel
         for table in apply(items, index_part):
-            found.append(table)
+            tables.append(table)
             if progress:
-                progress(sum(one.num_rows for one in found), len(shards))
-        table = pa.concat_tables(found).sort_by("shard")
+                progress(sum(part.num_rows for part in tables), len(shards))
+        table = pa.concat_tables(tables).sort_by("shard")
         manifest = Manifest(home.uri, source, table, digest_of(table))
         if not len(manifest):
-            raise ManifestError(f"{len(shards)} shards without one usable sample: {manifest.rejected_summary()}")
+            raise ManifestError(
+                f"data set {config.uri}: {len(shards)} shards have no usable sample ({manifest.rejected_summary()}): "
+                "repair the shards, or check data.train"
+            )
         _write_sample_index(manifest, home)
         manifest.save()
     return manifest
@@ -115,13 +118,13 @@ def _items(source: Source, shards: Sequence[ObjectInfo], home: Store) -> Iterato
 
 
 def index_part(item: dict[str, Any]) -> pa.Table:
-    """Write the rows of some shards as a part of the manifest, and return their rows of `SHARDS`."""
+    """Write the rows of some shards as a part of the manifest; return their rows of `SHARDS`."""
     job, part = json.loads(item["text"]), int(item["part"])
     home, done = open_store(job["home"]), f"parts/{int(item['part']):06d}-shards.parquet"
     try:
         return read_parquet(home, done, None).cast(SHARDS)
     except (ManifestError, NotFoundError):
-        pass  # not made yet, or half written by a machine that died: made again
+        pass  # not made yet, or incomplete after a failure: make it again
     source = Source.from_dict(job["source"])
     tables, summaries = [], []
     for number, path, size, version in job["shards"]:
@@ -137,7 +140,7 @@ def index_part(item: dict[str, Any]) -> pa.Table:
 
 
 def _write_sample_index(manifest: Manifest, home: Store) -> None:
-    """Write the records that training reads, and the texts that some of them point into."""
+    """Write the records that training reads, and the texts that some of them refer to."""
     columns = [name for name in SCHEMA.names if name not in ("key", "caption", "caption_hash", "width", "height")]
     with tempfile.TemporaryDirectory(prefix="raylens-index-") as folder:
         index, texts = Path(folder) / "samples.bin", Path(folder) / "texts.bin"
@@ -152,16 +155,16 @@ def _write_sample_index(manifest: Manifest, home: Store) -> None:
 
 IDENTITY = ("key", "offset", "image_length", "caption_delta", "caption_extent", "kind", "image_sha256", "caption_hash")
 LARGEST_FILE = 2**32 - 1
-"""Bytes of an image file that a record of places can hold."""
+"""Largest image file, in bytes, that a record of the sample index can describe."""
 
 
 def shard_rows(source: Source, number: int, shard: ObjectInfo, keep: int) -> tuple[pa.Table, dict[str, Any]]:
-    """Rows of `SCHEMA` for one shard, and its row of `SHARDS` as plain values.
+    """Return the rows of `SCHEMA` of one shard, and its row of `SHARDS` as plain values.
 
-    What cannot be used has a ``reason``; ``keep`` captions are kept for training a tokenizer.
+    Unusable samples have a ``reason``; ``keep`` captions are kept for training a tokenizer.
 
     Raises:
-        ManifestError: the shard has not the columns that are asked for.
+        ManifestError: the shard lacks the image or caption column.
     """
     rows: list[dict[str, Any]] = []
     try:
@@ -170,8 +173,8 @@ def shard_rows(source: Source, number: int, shard: ObjectInfo, keep: int) -> tup
     except DamagedError as error:
         rows.append({**_empty(number, "(rest of the shard)"), "reason": _damage(str(error))})
     _keep_captions(rows, keep)
-    told = sibling_stats(source.store, shard) if source.format_name == "tar" else {}
-    return pa.Table.from_pylist(rows, schema=SCHEMA), {**_summary(number, shard, rows), **told}
+    stats = sibling_stats(source.store, shard) if source.format_name == "tar" else {}
+    return pa.Table.from_pylist(rows, schema=SCHEMA), {**_summary(number, shard, rows), **stats}
 
 
 def _summary(number: int, shard: ObjectInfo, rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -230,7 +233,7 @@ def _row(shard: int, sample: RawSample) -> dict[str, Any]:
 
 
 def _damage(message: str) -> str:
-    """The kind of damage, in words that are the same for all shards: they are counted by it."""
+    """Return the kind of damage in words that are the same for all shards, by which they are counted."""
     if ": it is compressed by " in message:
         return "compressed shard: unpack it"
     return "data after the end of a tar" if ": data follows its end " in message else "truncated or damaged shard"
@@ -247,7 +250,7 @@ def _missing(sample: RawSample) -> str | None:
 
 
 def _keep_captions(rows: list[dict[str, Any]], keep: int) -> None:
-    """Forget all but ``keep`` captions, chosen by hash, so that the choice does not follow the shard's order."""
+    """Remove all but ``keep`` captions, chosen by hash, so that the choice does not depend on the shard's order."""
     usable = [number for number, row in enumerate(rows) if row["reason"] is None]
     ranks = np.array([int.from_bytes(rows[number]["image_sha256"][:8], "big") for number in usable], dtype=np.uint64)
     for rank in np.argsort(ranks, kind="stable")[keep:]:

@@ -1,8 +1,9 @@
-"""The order of one data set: position -> sample, as a pure function.
+"""The order of one data set: a pure function from position to sample.
 
-Positions 0, 1, 2, ... chunk through all epochs. The samples are cut into *chunks* of consecutive samples, which one ranged
-request reads; the chunks are permuted over the whole data set; each *block* takes the next so many chunks and permutes the
-samples inside. Both permutations are keyed bijections, so nothing is stored and nothing must be replayed.
+Positions 0, 1, 2, ... continue through all epochs. The samples are cut into *chunks* of consecutive samples, each read
+with one ranged request. The chunks are permuted over the whole data set; each *block* takes the next
+``chunks_per_block`` chunks and permutes the samples inside. Both permutations are keyed bijections, so no order is
+stored and resuming replays nothing.
 """
 
 from abc import ABC, abstractmethod
@@ -21,45 +22,46 @@ VERSION = 2
 
 @dataclass(frozen=True)
 class Order(ABC):
-    """What both kinds of order share."""
+    """The common part of both orders: sizes, seed and keys."""
 
     samples: int
     manifest: str
-    """Digest of the manifest: another data set has another order."""
+    """Digest of the manifest; the order depends on it."""
     seed: int
     chunk_size: int
     chunks_per_block: int
     epoch_size: int
-    """Positions of an epoch: all samples, or fewer where a partial batch is dropped."""
+    """Positions in an epoch: all samples, or fewer if the partial batch is dropped."""
 
     def __post_init__(self) -> None:
         if min(self.samples, self.chunk_size, self.chunks_per_block, self.epoch_size) < 1 or (
             self.epoch_size > self.samples
         ):
             raise CursorError(
-                f"samples = {self.samples}, chunk_size = {self.chunk_size}, chunks_per_block = {self.chunks_per_block}, "
-                f"epoch_size = {self.epoch_size}: an order needs at least 1 of each, and an epoch fits the samples"
+                f"samples = {self.samples}, chunk_size = {self.chunk_size}, "
+                f"chunks_per_block = {self.chunks_per_block}, epoch_size = {self.epoch_size}: "
+                "each must be at least 1, and epoch_size at most samples"
             )
 
     @property
     @abstractmethod
     def blocks_per_epoch(self) -> int:
-        """Units of an epoch; with given chunks, the last ones may be empty."""
+        """Number of blocks in an epoch; with row groups, the last ones may be empty."""
 
     @abstractmethod
     def block_span(self, block: int) -> tuple[int, int]:
-        """First position and end position of a block, counted through all epochs."""
+        """Return the first and the end position of a block, counted through all epochs."""
 
     @abstractmethod
     def block_of(self, position: int) -> int:
-        """The block that a position lies in."""
+        """Return the block that contains a position."""
 
     @abstractmethod
     def sample_at(self, positions: Ints) -> Ints:
-        """Sample numbers, in manifest order, at positions ``[n]``."""
+        """Return the sample numbers, in manifest order, at positions ``[n]``."""
 
     def draw_keys(self, epochs: Ints, samples: Ints) -> Words:
-        """Keys of the random choices for samples in epochs, ``[n]``: crop and caption follow from them."""
+        """Return the keys ``[n]`` of the random crop and caption of samples in epochs."""
         base = np.uint64(key_of(f"raylens draws {VERSION} {self.manifest} {self.seed}"))
         return mix(mix(base ^ mix(epochs.astype(np.uint64))) ^ samples.astype(np.uint64))
 
@@ -73,38 +75,38 @@ class Order(ABC):
 
 @dataclass(frozen=True)
 class FixedChunkOrder(Order):
-    """Chunks of ``chunk_size`` samples wherever they fall: O(1) memory at any size."""
+    """Chunks of ``chunk_size`` consecutive samples; takes O(1) memory at any size of the data set."""
 
     @property
     def block_size(self) -> int:
-        """Samples in a block; the last block of an epoch may have fewer."""
+        """Number of samples in a block; the last block of an epoch may have fewer."""
         return self.chunk_size * self.chunks_per_block
 
     @property
     def blocks_per_epoch(self) -> int:
-        """Units that cover every position of an epoch once."""
+        """Number of blocks that cover every position of an epoch once."""
         return -(-self.epoch_size // self.block_size)
 
     def block_span(self, block: int) -> tuple[int, int]:
-        """See `Order.block_span`."""
+        """Implement `Order.block_span` for equal blocks."""
         epoch, number = divmod(block, self.blocks_per_epoch)
         first, start = epoch * self.epoch_size, number * self.block_size
         return first + start, first + min(start + self.block_size, self.epoch_size)
 
     def block_of(self, position: int) -> int:
-        """See `Order.block_of`."""
+        """Implement `Order.block_of` for equal blocks."""
         epoch, within = divmod(position, self.epoch_size)
         return epoch * self.blocks_per_epoch + within // self.block_size
 
     def sample_at(self, positions: Ints) -> Ints:
-        """See `Order.sample_at`."""
+        """Implement `Order.sample_at` by two keyed permutations."""
         epoch, within = np.divmod(np.asarray(positions, dtype=np.int64), self.epoch_size)
         block, slot = np.divmod(within, self.block_size)
         keys = self._epoch_keys(epoch)
         slot = self._shuffle_inside(block, slot, keys)
         chunk, offset = np.divmod(slot, self.chunk_size)
         chunk = self._shuffle_chunks(block * self.chunks_per_block + chunk, keys)
-        # Run borders move from epoch to epoch, so that neighbours change and the short chunk is not always the same.
+        # Chunk borders move every epoch, so that neighbours change and the short chunk is not always the same.
         shift = (mix(keys + np.uint64(1)) % np.uint64(self.samples)).astype(np.int64)
         return (chunk * self.chunk_size + offset + shift) % self.samples
 
@@ -117,7 +119,7 @@ class FixedChunkOrder(Order):
         )
 
     def _shuffle_chunks(self, chunk: Ints, keys: Words) -> Ints:
-        # The short chunk at the end, if any, stays last: every other slot then has exactly chunk_size samples.
+        # The short chunk at the end, if any, stays last: every other one has exactly chunk_size samples.
         full = self.samples // self.chunk_size
         if full == 0:
             return chunk
@@ -126,36 +128,36 @@ class FixedChunkOrder(Order):
 
 @dataclass(frozen=True)
 class RowGroupOrder(Order):
-    """Chunks whose borders the files give (row groups): memory of a few bytes a chunk."""
+    """Chunks that are the row groups of the files; takes a few bytes of memory for each chunk."""
 
     bounds: Ints = field(compare=False, repr=False)
-    """First sample of each chunk, and the number of samples at the end, ``[R + 1]``; the manifest's digest names it."""
+    """First sample of each row group, then the number of samples, ``[R + 1]``; the manifest's digest covers it."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.bounds[0] != 0 or self.bounds[-1] != self.samples or (np.diff(self.bounds) < 1).any():
-            raise CursorError(f"chunks of {self.samples} samples must ascend from 0 to {self.samples} without a gap")
+            raise CursorError(f"row group bounds must ascend from 0 to samples = {self.samples} without an empty group")
 
     @property
     def blocks_per_epoch(self) -> int:
-        """See `Order.blocks_per_epoch`."""
+        """Implement `Order.blocks_per_epoch` for row groups."""
         return -(-(len(self.bounds) - 1) // self.chunks_per_block)
 
     def block_span(self, block: int) -> tuple[int, int]:
-        """See `Order.block_span`."""
+        """Implement `Order.block_span` for blocks of row groups."""
         epoch, number = divmod(block, self.blocks_per_epoch)
         starts = _epoch(self, epoch).block_starts
         first, size = epoch * self.epoch_size, self.epoch_size
         return first + min(int(starts[number]), size), first + min(int(starts[number + 1]), size)
 
     def block_of(self, position: int) -> int:
-        """See `Order.block_of`."""
+        """Implement `Order.block_of` for blocks of row groups."""
         epoch, within = divmod(position, self.epoch_size)
         starts = _epoch(self, epoch).block_starts
         return epoch * self.blocks_per_epoch + int(np.searchsorted(starts, within, side="right")) - 1
 
     def sample_at(self, positions: Ints) -> Ints:
-        """See `Order.sample_at`."""
+        """Implement `Order.sample_at` epoch by epoch."""
         epoch, within = np.divmod(np.asarray(positions, dtype=np.int64), self.epoch_size)
         result = np.empty_like(within)
         for number in np.unique(epoch):
@@ -180,9 +182,9 @@ class RowGroupOrder(Order):
 class _Epoch:
     key: int
     chunks: Ints
-    """The chunks in the order of the epoch, ``[R]``."""
+    """Chunk numbers in the order of the epoch, ``[R]``."""
     chunk_starts: Ints
-    """Where in the epoch each of them begins, and the end, ``[R + 1]``."""
+    """Position in the epoch at which each chunk begins, then the epoch's end, ``[R + 1]``."""
     block_starts: Ints
 
 

@@ -1,8 +1,8 @@
-"""The plan: position in the training stream -> data set, epoch and sample, as a pure function.
+"""The plan: a pure function from a position in the training stream to data set, epoch and sample.
 
-One data set is followed in its own order. Several are mixed by *cycles*: in each cycle every data set has a fixed
-number of slots, its share, and a keyed bijection deals the slots out. A place in the mixture is still one integer,
-and each data set still goes through its own epochs without losing or repeating a sample.
+A single data set is read in its own order. Several are mixed in *cycles*: every data set has a fixed number of slots in
+each cycle, its share, and a keyed bijection assigns the slots. A position in the mixture is therefore one integer, and
+each data set goes through its own epochs without losing or repeating a sample.
 """
 
 from collections.abc import Sequence
@@ -25,22 +25,22 @@ __all__ = ["Draws", "Located", "Plan", "build_plan", "shares_of", "step_hashes"]
 
 @dataclass(frozen=True)
 class Draws:
-    """Crop and caption, from the sample's key: the same whoever makes them."""
+    """The random crop and caption of a sample in an epoch; they depend on the sample's key alone."""
 
     crop: CropDraw
     caption: float
 
     @classmethod
     def of(cls, values: NDArray[np.float64]) -> "Draws":
-        """From four uniform draws."""
+        """Build the choices from four uniform draws."""
         return cls(CropDraw(*values[:3].tolist()), float(values[3]))
 
     def choose(self, captions: int) -> int:
-        """Which of so many captions is taken."""
+        """Return the index of the chosen caption, given their number."""
         return int(self.caption * captions)
 
     def box(self, width: int, height: int, min_scale: float) -> tuple[float, float, float, float]:
-        """Left, top, right and bottom of the crop in pixels; at ``min_scale`` 1 that of the centre."""
+        """Return left, top, right and bottom of the crop in pixels; the centre crop if ``min_scale`` is 1."""
         if min_scale < 1.0:
             return self.crop.box(width, height, min_scale)
         return CropDraw(0.0, 0.5, 0.5).box(width, height, 1.0)
@@ -51,14 +51,14 @@ MAX_CYCLE = 1 << 14
 
 @dataclass(frozen=True)
 class Located:
-    """What stands at positions, each ``[n]``."""
+    """Data set, epoch and sample at positions; each field is ``[n]``."""
 
     source: Ints
-    """Index of the data set."""
+    """Index of the data set in the configuration."""
     epoch: Ints
-    """Of that data set."""
+    """Epoch of that data set, from 0."""
     sample: Ints
-    """In that data set, in manifest order."""
+    """Sample number within that data set, in manifest order."""
 
 
 @dataclass(frozen=True)
@@ -67,38 +67,38 @@ class Plan:
 
     orders: tuple[Order, ...]
     shares: tuple[int, ...] = (1,)
-    """Places of each data set in a cycle of the mixture."""
+    """Slots of each data set in a cycle of the mixture."""
     seed: int = 0
 
     VERSION = VERSION
 
     @cached_property
     def offsets(self) -> Ints:
-        """Number of the first sample of each data set, counted over all of them, ``[D + 1]``."""
+        """Number of the first sample of each data set, counted over all data sets, ``[D + 1]``."""
         return np.concatenate([[0], np.cumsum([order.samples for order in self.orders])])
 
     @property
     def samples(self) -> int:
-        """Samples of all data sets together."""
+        """Number of samples of all data sets together."""
         return int(self.offsets[-1])
 
     @property
     def cycle(self) -> int:
-        """Positions of a cycle of the mixture."""
+        """Number of positions in a cycle of the mixture."""
         return sum(self.shares)
 
     def block_span(self, block: int) -> tuple[int, int]:
-        """First and end position of what one task makes: a block of the data set, or a cycle of the mixture."""
+        """Return first and end position of one task: a block of the data set, or a cycle of the mixture."""
         if len(self.orders) == 1:
             return self.orders[0].block_span(block)
         return block * self.cycle, (block + 1) * self.cycle
 
     def block_of(self, position: int) -> int:
-        """The block that a position lies in."""
+        """Return the block that contains a position."""
         return self.orders[0].block_of(position) if len(self.orders) == 1 else position // self.cycle
 
     def locate(self, positions: Ints) -> Located:
-        """Data set, epoch and sample at positions ``[n]``."""
+        """Return data set, epoch and sample at positions ``[n]``."""
         source, within = self._deal(np.asarray(positions, dtype=np.int64))
         epoch, sample = np.empty_like(within), np.empty_like(within)
         for number, order in enumerate(self.orders):
@@ -108,7 +108,7 @@ class Plan:
         return Located(source, epoch, sample)
 
     def _deal(self, positions: Ints) -> tuple[Ints, Ints]:
-        """Each position's data set, and the position in that data set's own order."""
+        """Return each position's data set, and the position in that data set's own order."""
         if len(self.orders) == 1:
             return np.zeros_like(positions), positions
         cycle, slot = np.divmod(positions, self.cycle)
@@ -117,15 +117,15 @@ class Plan:
         ends = np.cumsum(self.shares)
         source = np.searchsorted(ends, dealt, side="right")
         shares = np.asarray(self.shares, dtype=np.int64)
-        # A bijection between a cycle's slots and each data set's next positions: no counting, so no state.
+        # The slots of a cycle map one to one to each data set's next positions, so there is no state to count.
         return source, cycle * shares[source] + dealt - (ends - shares)[source]
 
     def ids(self, located: Located) -> Ints:
-        """Sample numbers counted over all data sets, ``[n]``."""
+        """Return sample numbers counted over all data sets, ``[n]``."""
         return self.offsets[located.source] + located.sample
 
     def draw_keys(self, located: Located) -> Words:
-        """Keys of the random choices at positions, ``[n]``; a data set's do not depend on what it is mixed with."""
+        """Return the keys ``[n]`` of the random choices; they do not depend on the other data sets of a mixture."""
         keys = np.empty(len(located.source), dtype=np.uint64)
         for number, order in enumerate(self.orders):
             here = located.source == number
@@ -134,17 +134,17 @@ class Plan:
 
 
 def shares_of(weights: Sequence[float], slots: int) -> tuple[int, ...]:
-    """Weights to whole slots of a cycle of at least ``slots``, by largest remainders; each gets one at least.
+    """Round weights to whole slots of a cycle of at least ``slots``, by largest remainders and at least 1 each.
 
     Raises:
-        ConfigError: a weight is so small that a cycle, which one task makes at once, would be too long.
+        ConfigError: a weight is so small that a cycle, which one task holds in memory, would be too long.
     """
     parts = np.asarray(weights, dtype=np.float64) / sum(weights)
     wanted, slots = slots, max(slots, int(np.ceil(4.0 / parts.min())))
     if slots > max(wanted, MAX_CYCLE):
         raise ConfigError(
-            f"data.train: weight {min(weights):g} is less than {4 / MAX_CYCLE:.1e} of all weights: raise it, "
-            "or leave that data set out"
+            f"data.train: weight = {min(weights):g} is less than {4 / MAX_CYCLE:.1e} of the sum of all weights: "
+            "raise it, or remove that data set"
         )
     exact = parts * slots
     shares = np.maximum(1, np.floor(exact)).astype(np.int64)
@@ -154,9 +154,9 @@ def shares_of(weights: Sequence[float], slots: int) -> tuple[int, ...]:
 
 
 def step_hashes(ids: Ints, epochs: Ints, steps: int) -> Words:
-    """A hash of the samples of each step that does not depend on their order: ``[steps x B]`` to ``[steps]``.
+    """Hash the samples of each step, independent of their order: ``[steps x B]`` to ``[steps]``.
 
-    Sums modulo 2**64 of a mix of sample number and epoch, so that workers' sums add up to the global batch's.
+    The hash is a sum modulo 2**64 over samples, so that the workers' hashes add up to that of the global batch.
     """
     words = mix(mix(ids.astype(np.uint64)) ^ epochs.astype(np.uint64))
     sums: Words = words.reshape(steps, -1).sum(axis=1, dtype=np.uint64)
@@ -164,14 +164,14 @@ def step_hashes(ids: Ints, epochs: Ints, steps: int) -> Words:
 
 
 MIN_ROW_GROUPS = 4
-"""Row groups in a block, however large they are: fewer would hardly mix."""
+"""Least row groups in a block, however large they are: fewer would hardly be mixed."""
 
 
 def build_plan(config: RunConfig, manifests: Sequence[Manifest]) -> Plan:
-    """The order in which a run goes through its data sets.
+    """Return the order in which a run goes through its data sets.
 
     Raises:
-        ConfigError: ``drop_last`` leaves nothing, or a weight is too small.
+        ConfigError: ``drop_last`` leaves no batch, or a weight is too small.
     """
     data = config.data
     slots = data.chunk_size * data.chunks_per_block
@@ -205,7 +205,7 @@ def _epoch_size(config: RunConfig, samples: int) -> int:
     whole = samples // config.global_batch * config.global_batch
     if not whole:
         raise ConfigError(
-            f"data.drop_last = true with global_batch = {config.global_batch} leaves nothing of {samples} samples: "
+            f"data.drop_last = true with global_batch = {config.global_batch} leaves no batch of {samples} samples: "
             "lower global_batch, or set data.drop_last=false"
         )
     return whole

@@ -1,4 +1,4 @@
-"""A data set ready to be read on this machine: its manifest, and where each sample lies."""
+"""A data set that can be read on this machine: its manifest, and the location of each sample."""
 
 import functools
 import hashlib
@@ -26,7 +26,7 @@ __all__ = ["Request", "SampleReader", "open_reader"]
 
 @dataclass(frozen=True)
 class Request:
-    """Samples of one shard, ascending: what one thread reads at a time."""
+    """Samples of one shard in ascending order, which one thread reads at a time."""
 
     shard: int
     samples: Ints
@@ -34,7 +34,7 @@ class Request:
 
 @dataclass(frozen=True)
 class SampleReader:
-    """Reads samples by number. Threads may share it."""
+    """Reads samples by number; threads may share one reader."""
 
     manifest: Manifest
     index: NDArray[np.void]
@@ -42,25 +42,25 @@ class SampleReader:
 
     @property
     def source(self) -> Source:
-        """The data set."""
+        """The data set that is read."""
         return self.manifest.source
 
     def keys(self, samples: list[int]) -> list[str]:
-        """Names of samples within their shards; looked up in the manifest's parts."""
+        """Return the keys of samples, which the parts of the manifest hold."""
         return [str(row["key"]) for row in self.manifest.rows(samples, ["key"])]
 
     def requests(self, samples: Ints) -> list[Request]:
-        """Unique sample numbers, ascending, by shard."""
+        """Group unique, ascending sample numbers by shard."""
         shard = np.searchsorted(self.manifest.starts, samples, side="right") - 1
         cuts = np.flatnonzero(np.diff(shard)) + 1
         return [Request(self._shard_of(int(part[0])), part) for part in np.split(samples, cuts) if len(part)]
 
     def read(self, request: Request, *, check_hashes: bool = False) -> Iterator[tuple[int, Pair]]:
-        """The samples of a request, with their numbers.
+        """Yield the samples of a request, with their numbers.
 
         Raises:
-            ManifestError: an object is not what was indexed; names it.
-            StorageError: the store does not answer.
+            ManifestError: an object has changed since it was indexed; the message names it.
+            StorageError: the store does not respond.
         """
         records = self.index[request.samples]
         locations = [location_of(record) for record in records]
@@ -70,13 +70,13 @@ class SampleReader:
         for sample, record, pair in zip(request.samples.tolist(), records, pairs, strict=True):
             if check_hashes and _first_word(pair.image) != record["check"]:
                 raise ManifestError(
-                    f"sample {sample} in {self.source.store.describe()}/{shard.path} differs from the hash that it was "
-                    "indexed with: put the old shard back, or start a new run with another name"
+                    f"sample {sample} in {self.source.store.describe()}/{shard.path} does not match the hash in the "
+                    "manifest: restore the old shard, or start a new run with another name"
                 )
             yield sample, pair
 
     def request_sizes(self, request: Request) -> list[int]:
-        """Bytes of each request to the store that `read` makes; of a row group, the images alone."""
+        """Return the bytes of each request to the store that `read` makes; for row groups, of the images alone."""
         locations = [location_of(record) for record in self.index[request.samples]]
         if locations[0].kind is Kind.FILE:
             return [location.length for location in locations]
@@ -87,26 +87,24 @@ class SampleReader:
         return [int(lengths[groups == group].sum()) for group in np.unique(self.index["offset"][request.samples] >> 32)]
 
     def shard_path(self, sample: int) -> str:
-        """The shard that a sample lies in."""
+        """Return the path of the shard that holds a sample."""
         return self.manifest.shards[self._shard_of(sample)].path
 
     def _shard_of(self, sample: int) -> int:
         return int(np.searchsorted(self.manifest.starts, sample, side="right")) - 1
 
     def _text(self, location: SampleLocation) -> bytes:
-        return (
-            bytes(self.texts[location.offset : location.offset + location.caption_length])
-            if location.kind is Kind.FILE
-            else b""
-        )
+        if location.kind is not Kind.FILE:
+            return b""
+        return bytes(self.texts[location.offset : location.offset + location.caption_length])
 
 
 @functools.lru_cache(maxsize=16)
 def open_reader(home: str) -> SampleReader:
-    """The data set whose manifest is kept at ``home``; once a process.
+    """Open the data set whose manifest is stored at ``home``; the reader is cached in the process.
 
     Raises:
-        ManifestError: there is no manifest, or it is damaged.
+        ManifestError: the manifest is missing or damaged.
     """
     store = open_store(home)
     manifest = Manifest.load(store)

@@ -1,7 +1,7 @@
-"""Where each usable sample lies: fixed-width records in one file, so that a sample's number finds its record.
+"""The location of each usable sample: fixed-width records in one file, addressed by sample number.
 
-Tasks map the file into memory: nothing of it is parsed, and all tasks of a machine share the pages. From an object
-store it is fetched once a machine.
+Tasks map the file into memory: it is not parsed, and all tasks of a machine share its pages. A machine downloads it
+from an object store once.
 """
 
 import fcntl
@@ -34,11 +34,11 @@ CACHE = "RAYLENS_CACHE"
 
 
 def index_records(rows: pa.Table, texts_before: int) -> tuple[NDArray[np.void], bytes]:
-    """Records of the usable rows of a part of a manifest, and what they add to the texts.
+    """Return the records of the usable rows of a part of a manifest, and the bytes they add to the texts.
 
     Args:
         rows: usable rows, in order.
-        texts_before: bytes that the texts have already.
+        texts_before: bytes that the texts hold already.
     """
     records = np.zeros(rows.num_rows, dtype=RECORD)
     records["offset"] = rows["offset"].to_numpy()
@@ -64,7 +64,7 @@ def _first_words(digests: pa.Array) -> NDArray[np.uint64]:
 
 
 def location_of(record: np.void) -> SampleLocation:
-    """A record as formats want it."""
+    """Convert a record to the location that formats read."""
     return SampleLocation(
         int(record["offset"]),
         int(record["length"]),
@@ -75,31 +75,31 @@ def location_of(record: np.void) -> SampleLocation:
 
 
 def map_records(path: Path) -> NDArray[np.void]:
-    """The records of a file, ``[N]``, mapped."""
+    """Map the records of a file into memory, ``[N]``."""
     return np.memmap(path, dtype=RECORD, mode="r")
 
 
 def map_bytes(path: Path) -> "mmap.mmap | bytes":
-    """A file's bytes, mapped."""
+    """Map the bytes of a file into memory."""
     with path.open("rb") as stream:
         return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) if path.stat().st_size else b""
 
 
 def local_copy(home: Store, names: Iterable[str], digest: str) -> dict[str, Path]:
-    """Files of a manifest on this machine: as they are in a folder, else fetched once into a cache.
+    """Return files of a manifest on this machine: those of a local folder, else copies in a cache.
 
-    The cache is ``$RAYLENS_CACHE``, or a folder of this user in the system's temporary folder. Nothing removes a
-    copy; it is named by the manifest's digest.
+    The cache is ``$RAYLENS_CACHE``, or a folder of this user in the system's temporary folder. Copies are named by the
+    manifest's digest and never removed.
     """
     if home.uri.startswith("/"):
         return {name: Path(home.uri) / name for name in names}
     folder = Path(os.environ.get(CACHE) or Path(tempfile.gettempdir()) / f"raylens-{os.getuid()}") / digest
     folder.mkdir(parents=True, exist_ok=True)
-    found = {}
+    copies = {}
     for name in names:
-        found[name] = folder / name
+        copies[name] = folder / name
         with (folder / f"{name}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # one task of the machine fetches, the others wait for it
-            if not found[name].exists():
-                home.download(name, found[name])
-    return found
+            fcntl.flock(lock, fcntl.LOCK_EX)  # one task of the machine downloads, the others wait for it
+            if not copies[name].exists():
+                home.download(name, copies[name])
+    return copies

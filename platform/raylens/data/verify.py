@@ -1,7 +1,7 @@
-"""Proving a run's data from the plan alone: every topology deals the same global batches, and epochs are covered.
+"""A proof from the plan alone that every topology gets the same global batches and that epochs are complete.
 
-The model follows the stream's own steps (blocks evened out to blocks of one worker's batch, blocks deal_batches out in turn,
-the cursor after an interruption), without reading a byte of data.
+The model follows the steps of the stream without reading any data: blocks of the plan are cut into one worker's
+batches, these are dealt to the workers in turn, and an interrupted run resumes at the cursor.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +18,7 @@ __all__ = ["Topology", "Verification", "deal_batches", "verify"]
 
 @dataclass(frozen=True)
 class Topology:
-    """Workers from each of some steps on: ``((0, 4), (100, 2))`` starts with 4 and resumes at step 100 with 2."""
+    """Numbers of workers over a run: ``((0, 4), (100, 2))`` starts with 4 and resumes at step 100 with 2."""
 
     workers_from: tuple[tuple[int, int], ...]
 
@@ -27,7 +27,7 @@ class Topology:
         return f"{first[1]} workers" + "".join(f", {workers} from step {step}" for step, workers in rest)
 
     def segments(self, steps: int) -> Iterator[tuple[int, int, int]]:
-        """First step, end and workers of each stretch between interruptions."""
+        """Yield first step, end and number of workers of each segment between interruptions."""
         ends = [step for step, _ in self.workers_from[1:]] + [steps]
         for (first, workers), end in zip(self.workers_from, ends, strict=True):
             if min(first, steps) < min(end, steps):
@@ -36,22 +36,22 @@ class Topology:
 
 @dataclass(frozen=True)
 class Verification:
-    """What was proven."""
+    """The result of a verification: hashes, and epochs that were audited."""
 
     steps: int
     topologies: tuple[str, ...]
     hashes: tuple[str, ...]
-    """Of each step, as in ``metrics.jsonl``."""
+    """Sample hash of each step, as in ``metrics.jsonl``."""
     epochs: tuple[int, ...]
-    """Whole epochs that were audited, of each data set."""
+    """Number of whole epochs that were audited, for each data set."""
     positions: int
 
 
 def deal_batches(plan: Plan, batch: int, workers: int, start: int, stop: int) -> Iterator[list[Ints]]:
-    """Positions that each worker gets at steps ``start .. stop-1``, as the stream deals them.
+    """Yield the positions of each worker at steps ``start .. stop-1``, as the stream deals them.
 
     Raises:
-        CursorError: a step's blocks are not one batch a worker.
+        CursorError: the positions do not divide into one batch for each worker.
     """
     rows, first, last = batch // workers, start * batch, stop * batch
     dealt_blocks: list[Ints] = []
@@ -79,17 +79,17 @@ def verify(
     steps: int,
     progress: Callable[[int, int], None] | None = None,
 ) -> Verification:
-    """Deal out ``steps`` steps under every topology, compare them, and audit each whole epoch.
+    """Deal ``steps`` steps under every topology, compare them, and audit each whole epoch.
 
     Args:
         plan: the order.
         batch: the global batch.
-        topologies: at least one; the first is what the others are compared with.
-        steps: from the start of the run.
-        progress: is told steps done and steps in all, of all topologies together.
+        topologies: at least one; the others are compared with the first.
+        steps: number of steps from the start of the run.
+        progress: called with the steps done and the total, over all topologies.
 
     Raises:
-        CursorError: topologies differ, or an epoch misses or repeats a sample; names the step or the sample.
+        CursorError: topologies differ, or an epoch misses or repeats a sample; the message names the step or sample.
     """
     work = _Work(plan, batch, steps, progress, steps * (len(topologies) + 1))
     reference = work.hashes(topologies[0])
@@ -97,7 +97,7 @@ def verify(
         differing = np.flatnonzero(work.hashes(topology) != reference)
         if len(differing):
             raise CursorError(
-                f"step {differing[0] + 1}: {topology} have other samples than {topologies[0]} "
+                f"step {differing[0] + 1}: {topology} get other samples than {topologies[0]} "
                 f"({len(differing)} of {steps} steps differ)"
             )
     return Verification(
@@ -119,7 +119,7 @@ class _Work:
     done: int = 0
 
     def hashes(self, topology: Topology) -> Words:
-        """Of each step, the sum over its workers, ``[steps]``."""
+        """Return the hash of each step, summed over its workers, ``[steps]``."""
         sums = np.zeros(self.steps, dtype=np.uint64)
         for start, stop, workers in topology.segments(self.steps):
             for step, dealt_blocks in enumerate(deal_batches(self.plan, self.batch, workers, start, stop), start):
@@ -132,15 +132,15 @@ class _Work:
         return int(step_hashes(self.plan.ids(located), located.epoch, 1)[0])
 
     def audit(self) -> tuple[int, ...]:
-        """Count how often each sample of each data set comes in each whole epoch: once, or not at all if dropped."""
-        seen = [_EpochCoverage(order.samples, order.epoch_size) for order in self.plan.orders]
+        """Check that no sample is repeated within an epoch; return the number of whole epochs of each data set."""
+        coverages = [_EpochCoverage(order.samples, order.epoch_size) for order in self.plan.orders]
         for step in range(self.steps):
             located = self.plan.locate(np.arange(step * self.batch, (step + 1) * self.batch))
-            for number, one in enumerate(seen):
+            for number, coverage in enumerate(coverages):
                 here = located.source == number
-                one.add(located.epoch[here], located.sample[here])
+                coverage.add(located.epoch[here], located.sample[here])
             self._report(1)
-        return tuple(one.whole for one in seen)
+        return tuple(coverage.whole for coverage in coverages)
 
     def _report(self, steps: int) -> None:
         self.done += steps
@@ -149,7 +149,7 @@ class _Work:
 
 
 class _EpochCoverage:
-    """A byte a sample for each epoch that is under way: one, or two at a border."""
+    """The samples seen in each epoch under way (one, or two at a border), as a byte for each sample."""
 
     def __init__(self, samples: int, epoch_size: int) -> None:
         self.samples, self.epoch_size, self.whole = samples, epoch_size, 0
@@ -162,9 +162,9 @@ class _EpochCoverage:
             again = new[marks[new]]
             marks[new] = True
             if len(again) or len(np.unique(new)) != len(new):
-                raise CursorError(f"epoch {epoch}: sample {again[0] if len(again) else new[0]} comes more than once")
+                raise CursorError(f"epoch {epoch}: sample {again[0] if len(again) else new[0]} is repeated")
             self._open[epoch] = marks, count + len(new)
             if count + len(new) == self.epoch_size:
-                # As many as an epoch has, and none twice: that is all of them.
+                # As many samples as an epoch has, and none twice: the epoch is complete.
                 del self._open[epoch]
                 self.whole += 1

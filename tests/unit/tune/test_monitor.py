@@ -42,7 +42,7 @@ def reporter(tmp_path: Path, config: SweepConfig, copied: CheckpointRef | None =
     results: SimpleQueue[Any] = SimpleQueue()
     folder = open_store(str(tmp_path / "run"))
     if copied is not None:
-        copied.keep(folder)
+        copied.write_origin(folder)
     return Reporter(config, config.run, folder, results), results, folder
 
 
@@ -155,7 +155,7 @@ def test_the_record_has_what_happened_and_is_written(tmp_path: Path) -> None:
 
 
 def test_a_request_ends_a_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("raylens.tune.monitor.LOOK_SECONDS", 0.0)
+    monkeypatch.setattr("raylens.tune.monitor.CHECK_SECONDS", 0.0)
     store = open_store(str(tmp_path))
     monitor = SweepMonitor(store, sweep(), SweepRecord(), lambda _: None)
     set_monitor(monitor)

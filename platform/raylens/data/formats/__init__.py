@@ -11,4 +11,4 @@ from raylens.data.formats.tar import TAR
 __all__ = ["FORMATS", "Columns", "Kind", "Pair", "RawSample", "SampleLocation", "ShardFormat"]
 
 FORMATS: Mapping[str, ShardFormat] = {kind.name: kind for kind in (TAR, PARQUET, TABLE, FOLDER)}
-"""All formats, in the order in which an unnamed one is recognised. A new format is a file and a line here."""
+"""All formats, in the order in which ``format: auto`` tries them; a new format is a file and an entry here."""

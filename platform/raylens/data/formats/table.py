@@ -1,4 +1,4 @@
-"""Tables of image paths and captions: CSV, TSV and JSON lines."""
+"""Tables of image paths and captions: CSV and TSV with a header line, and JSON lines."""
 
 import io
 import json
@@ -22,21 +22,21 @@ URL_NAMES = ("url", "urls", "image_url", "img_url", "link")
 DELIMITERS = {"csv": ",", "tsv": "\t"}
 
 Row = tuple[int, str | None, Any]
-"""Line, image path and what stands for the captions; without a path where the line is malformed."""
+"""Line number, image path and value of the caption column; without a path if the line is malformed."""
 
 
 def table_rows(stream: BinaryIO, suffix: str, columns: Columns, folder: str, where: str) -> Iterator[ImageRow]:
-    """Images in the order of the table; rows that follow each other with the same image are one.
+    """Yield images in the order of the table; consecutive rows with the same image are one.
 
     Args:
-        stream: the table, UTF-8; closed when the rows are read.
-        suffix: ``csv``, ``tsv`` or ``jsonl``; what quotes mean in the first two is told by `DelimitedText`.
-        columns: as the data set names them.
-        folder: the table's own, which paths are relative to.
+        stream: the table in UTF-8; it is closed after the last row.
+        suffix: ``csv``, ``tsv`` or ``jsonl``; `DelimitedText` defines the quoting of the first two.
+        columns: the columns that the configuration names.
+        folder: the folder of the table, to which paths are relative.
         where: the table, for messages.
 
     Raises:
-        ManifestError: there is no header line, or it has not the columns.
+        ManifestError: the header line is missing or lacks the columns.
     """
     with io.TextIOWrapper(stream, encoding="utf-8-sig", errors="replace", newline="") as text:
         rows = _objects(text, columns, where) if suffix == "jsonl" else _lines(text, suffix, columns, where)
@@ -57,8 +57,8 @@ def _path(folder: str, image: str) -> str:
 
 
 def _together(captions: list[tuple[str, ...] | None]) -> tuple[str, ...] | None:
-    given = [several for several in captions if several is not None]
-    return tuple(_utf8(caption) for several in given for caption in several) if given else None
+    present = [several for several in captions if several is not None]
+    return tuple(_utf8(caption) for several in present for caption in several) if present else None
 
 
 def _refused(path: str) -> str | None:
@@ -68,7 +68,7 @@ def _refused(path: str) -> str | None:
 
 
 def _utf8(text: str) -> str:
-    """JSON may escape halves of characters, which no encoding can hold."""
+    """Replace lone surrogates, which JSON may escape but UTF-8 cannot encode."""
     return text.encode("utf-8", errors="replace").decode()
 
 
@@ -76,10 +76,12 @@ def _lines(text: io.TextIOWrapper, suffix: str, columns: Columns, where: str) ->
     table = DelimitedText(iter(text), DELIMITERS[suffix])
     header = table.header()
     if header is None:
-        raise ManifestError(f"{where}: the header line cannot be read: a quote is not closed, or text follows it")
+        raise ManifestError(
+            f"{where}: the header line has a quote that is not closed, or text after a closing quote: correct it"
+        )
     if not header:
-        raise ManifestError(f"{where} has no header line: write the names of its columns there")
-    image, caption = (header.index(name) for name in _found(dict.fromkeys(header, True), columns, where))
+        raise ManifestError(f"{where}: the header line is missing: write the column names into line 1")
+    image, caption = (header.index(name) for name in _find_columns(dict.fromkeys(header, True), columns, where))
     for line, row in table.rows(len(header), image):
         yield line, (row[image].strip() or None) if row else None, row[caption] if row else None
 
@@ -96,22 +98,20 @@ def _objects(text: io.TextIOWrapper, columns: Columns, where: str) -> Iterator[R
         if not isinstance(row, dict):
             yield number, None, None
             continue
-        names = names or _found(dict.fromkeys(row, True), columns, where)
+        names = names or _find_columns(dict.fromkeys(row, True), columns, where)
         image = row.get(names[0])
         path = image.strip() if isinstance(image, str) else ""
         yield number, path or None, row.get(names[1])
 
 
-def _found(header: dict[str, bool], columns: Columns, where: str) -> tuple[str, str]:
+def _find_columns(header: dict[str, bool], columns: Columns, where: str) -> tuple[str, str]:
     try:
         image = find_column("image", columns.image, IMAGE_NAMES, header, where)
     except ManifestError as error:
         urls = [name for name in header if name.strip().lower() in URL_NAMES]
         if columns.image is not None or not urls:
             raise
-        raise ManifestError(
-            f"{error}; images behind column {urls[0]!r} are for img2dataset to download first"
-        ) from None
+        raise ManifestError(f"{error}; download the images of column {urls[0]!r} with img2dataset first") from None
     return image, find_column("caption", columns.caption, CAPTION_NAMES, header, where)
 
 
@@ -119,21 +119,21 @@ SUFFIXES = (".csv", ".tsv", ".jsonl")
 
 
 class TableFormat:
-    """Each row names an image: relative to the table's folder, by an absolute path, or by a URI.
+    """Each row names an image by a path relative to the table's folder, an absolute path, or a URI.
 
-    Rows that follow each other with the same image are one sample with several captions.
+    Consecutive rows with the same image are one sample with several captions.
     """
 
     name = "table"
 
     def select(self, objects: Sequence[ObjectInfo]) -> list[ObjectInfo]:
-        """See `ShardFormat.select`; beside tars and Parquet files, tables are metadata."""
+        """Implement `ShardFormat.select`: beside tars and Parquet files, tables are metadata, not shards."""
         if any(info.path.endswith((".tar", ".parquet")) for info in objects):
             return []
         return [info for info in objects if info.path.endswith(SUFFIXES)]
 
     def walk(self, store: Store, shard: ObjectInfo, columns: Columns) -> Iterator[RawSample]:
-        """See `ShardFormat.walk`; each image is read whole."""
+        """Implement `ShardFormat.walk`: read each image whole."""
         where = f"table {shard.path} of {store.describe()}"
         with io.BufferedReader(store.open_file(shard.path, shard.size, shard.version)) as stream:
             rows = table_rows(stream, shard.path.rpartition(".")[2], columns, shard.path.rpartition("/")[0], where)
@@ -147,7 +147,7 @@ class TableFormat:
         locations: Sequence[SampleLocation],
         records: Sequence[bytes],
     ) -> Iterator[Pair]:
-        """See `ShardFormat.read`; the table itself is not needed."""
+        """Implement `ShardFormat.read`: read the image objects; the table is not needed."""
         return read_files(store, locations, records)
 
 
