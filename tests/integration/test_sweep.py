@@ -108,7 +108,7 @@ def test_a_killed_sweep_goes_on_and_its_best_is_trained_again_to_the_last_bit(pl
         [str(RAYLENS), "sweep", "resume", uri], cwd=place, capture_output=True, text=True, timeout=LIMIT, check=False
     )
     assert second.returncode == 0, second.stderr
-    assert "going on with the sweep" in second.stderr
+    assert "continuing the sweep" in second.stderr
     assert "Traceback" not in second.stderr + second.stdout
     record = record_of(config)
     assert record.state == "finished"
@@ -203,5 +203,5 @@ def test_a_budget_ends_a_sweep_and_what_was_trained_stays(place: Path) -> None:
     assert result.best is not None
     assert open_store(result.uri).exists("best.yaml")
     again = sweep(config, say=said)
-    assert said.texts[-1].startswith("nothing left to do: the sweep stopped")
+    assert said.texts[-1].startswith("nothing to do: the sweep stopped")
     assert again.record.trials == result.record.trials

@@ -36,9 +36,9 @@ class DataConfig(Node):
     train: Annotated[tuple[SourceConfig, ...], Field(min_length=1)]
     """One data set, which may be given as its URI alone, or several that are mixed by their weights."""
     chunk_size: Annotated[int, Field(gt=0, le=65_536)] = 32
-    """Consecutive samples read with one ranged request. In Parquet, a run is a row group instead."""
+    """Consecutive samples read with one ranged request. In Parquet, a chunk is a row group instead."""
     chunks_per_block: Annotated[int, Field(gt=0, le=65_536)] = 32
-    """Runs, drawn from all over the data set, that are mixed with each other."""
+    """Chunks, drawn from the whole data set, whose samples are mixed."""
     drop_last: bool = False
     """Whether the partial batch at the end of an epoch is left out instead of filled from the next epoch."""
     check_hashes: bool = False

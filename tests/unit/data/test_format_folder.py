@@ -110,7 +110,7 @@ def test_an_image_that_changed_is_an_error(tmp_path: Path) -> None:
     store = filled(tmp_path)
     samples = walked(store)
     store.write("cat/b.png", b"x")
-    with pytest.raises(ManifestError, match=r"image cat/b\.png of .* changed since it was indexed"):
+    with pytest.raises(ManifestError, match=r"image cat/b\.png of .* has changed"):
         list(FOLDER.read(store, FOLDER.select(store.list())[1], USUAL, [samples[2].location], [samples[2].record]))
 
 

@@ -197,7 +197,7 @@ def test_where_an_image_is(uri: str, image: str, where: str, name: str) -> None:
 
 
 def test_a_uri_without_a_path_is_refused() -> None:
-    with pytest.raises(ConfigError, match="names no object"):
+    with pytest.raises(ConfigError, match="bucket/path"):
         locate(open_store("/d"), "s3://bucket")
 
 
@@ -221,13 +221,13 @@ def test_captions_of_another_type_are_none(store: Store) -> None:
 @pytest.mark.parametrize(
     ("text", "columns", "says"),
     [
-        ("", Columns(), "has no header line"),
-        ("\n", Columns(), "has no header line"),
-        ('"open', Columns(), "header line cannot be read"),
-        ("a,caption\nx,y\n", Columns(), "set image_column: its columns are a, caption"),
-        ("image,b\nx,y\n", Columns(), "set caption_column: its columns are image, b"),
+        ("", Columns(), "the header line is missing"),
+        ("\n", Columns(), "the header line is missing"),
+        ('"open', Columns(), "header line has a quote"),
+        ("a,caption\nx,y\n", Columns(), "set image_column; its columns are a, caption"),
+        ("image,b\nx,y\n", Columns(), "set caption_column; its columns are image, b"),
         ("image,caption\nx,y\n", Columns("picture"), "image_column = 'picture' is not among its columns"),
-        ("url,caption\nx,y\n", Columns(), "'url' are for img2dataset to download first"),
+        ("url,caption\nx,y\n", Columns(), "'url' with img2dataset first"),
     ],
 )
 def test_missing_columns_are_named(store: Store, text: str, columns: Columns, says: str) -> None:
@@ -248,10 +248,10 @@ def test_an_image_that_changed_is_an_error(store: Store) -> None:
         store, store.info("t.csv"), USUAL, [one.location for one in samples], [one.record for one in samples]
     )
     assert next(pairs).image == picture(0)
-    with pytest.raises(ManifestError, match=r"image img/1\.png of .*/set changed since it was indexed: it has 7 bytes"):
+    with pytest.raises(ManifestError, match=r"image img/1\.png of .*/set has changed .* 7 bytes"):
         next(pairs)
     store.delete("img/1.png")
-    with pytest.raises(ManifestError, match=r"image img/1\.png of .*/set is gone since it was indexed"):
+    with pytest.raises(ManifestError, match=r"image img/1\.png of .*/set has been removed"):
         reread(store, samples)
 
 

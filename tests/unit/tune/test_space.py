@@ -84,19 +84,19 @@ BAD = [
     ({"optim.peak_lr": {"log_uniform": [0, 1e-2]}}, "begins above 0"),
     ({"optim.peak_lr": []}, "at least 1 item"),
     ({"optim.peak_lr": {"log_uniform": [1e-4, 1e-2], "choice": [1]}}, "exactly one of"),
-    ({"optim.peak_lr": {}}, "now there is none"),
+    ({"optim.peak_lr": {}}, "not none"),
     ({"optim.peak_lr": {"normal": [0, 1]}}, "unknown key"),
     ({"optim.peak_lr": ["high"]}, r"optim\.peak_lr = 'high'"),
-    ({"optim.peak_lr": [1e-3, 1e-3]}, "has a value twice"),
+    ({"optim.peak_lr": [1e-3, 1e-3]}, "choice = "),
     ({"optim.schedule.warmup_steps": {"uniform": [1, 10]}}, r"warmup_steps = 4\.4"),
     ({"optim.beta1": {"uniform": [0.5, 1.5]}}, r"optim\.beta1 = 1\.5"),
     ({"objective.temperature": [0.1], "objective.logit_scale": [10.0]}, "conflict"),
     ({"objective.logit_scale": [10.0]}, "give exactly one of objective.temperature"),
     ({"optim.schedule": [{"kind": "linear"}], "optim.schedule.end": [0.1]}, "conflict"),
     ({"name": ["a", "b"]}, "name cannot be searched"),
-    ({"scale.workers": [1, 3]}, r"workers = 3 cannot be: .*cannot be shared equally"),
-    ({"seed": {"integer": [0, 9], "when": {"optim.kind": ["adamw"]}}}, "must be a key of the space that stands before"),
-    ({"optim.kind": ["adamw"], "seed": {"integer": [0, 9], "when": {"optim.kind": ["lion"]}}}, "never comes"),
+    ({"scale.workers": [1, 3]}, r"workers = 3 is invalid: .*cannot be shared equally"),
+    ({"seed": {"integer": [0, 9], "when": {"optim.kind": ["adamw"]}}}, "must be a key of the space before"),
+    ({"optim.kind": ["adamw"], "seed": {"integer": [0, 9], "when": {"optim.kind": ["lion"]}}}, "never occurs"),
     ({}, "space is empty"),
 ]
 
@@ -112,13 +112,13 @@ def test_what_does_not_go_together_is_refused() -> None:
     lr = {"optim.peak_lr": [1e-3, 1e-2]}
     with pytest.raises(ConfigError, match=r"metric = 'accuracy' is not measured.*validation_loss"):
         sweep(lr, metric="accuracy")
-    with pytest.raises(ConfigError, match=r"search\.kind is random or grid"):
+    with pytest.raises(ConfigError, match=r"search\.kind to random or grid"):
         sweep(lr, scheduler={"kind": "pbt"}, search={"kind": "tpe"})
-    with pytest.raises(ConfigError, match="has no repeats"):
+    with pytest.raises(ConfigError, match="repeats = "):
         sweep(lr, scheduler={"kind": "pbt"}, repeats=2)
-    with pytest.raises(ConfigError, match="repeats vary it"):
+    with pytest.raises(ConfigError, match="remove seed from space"):
         sweep({**lr, "seed": [1, 2]}, repeats=2)
-    with pytest.raises(ConfigError, match="global_batch cannot change while a trial trains"):
+    with pytest.raises(ConfigError, match="global_batch cannot change"):
         sweep({**lr, "global_batch": [64, 128]}, scheduler={"kind": "pbt"}).check(100)
     with pytest.raises(ConfigError, match="unknown preset 'rates'"):
         sweep(lr, presets=["rates"])

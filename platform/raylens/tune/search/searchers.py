@@ -68,7 +68,7 @@ class Repeating(OptunaSearch):  # type: ignore[misc] # Ray is untyped here
         self._reached: dict[str, float | None] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        """Implement `Searcher.suggest`: repeat the last configuration until its repeats are complete, else a new one."""
+        """Implement `Searcher.suggest`: repeat the last configuration until its repeats are complete."""
         if not self._groups or len(self._groups[-1]) == self._repeats:
             self._groups.append([])
         group = self._groups[-1]
