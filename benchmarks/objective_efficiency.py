@@ -26,11 +26,11 @@ from raylens.config import BagOfWordsConfig, ObjectiveConfig, RunConfig, ScaleCo
 from raylens.inputs import Preprocess, Tokenizer, fill_templates
 from raylens.models import DualEncoder, ZeroShotClassifier, caption_scores
 from raylens.storage import open_store
-from raylens.train.engine.forward import PairForward, forward_of, pair_loss
-from raylens.train.engine.gradcache import Micro, over_pairs, over_samples
-from raylens.train.engine.optimizer import optimizer_of, take_rates
-from raylens.train.engine.skip_nonfinite import guard
-from raylens.train.loop.schedule import Moment
+from raylens.train.engine.forward import PairForward, build_forward, pair_loss
+from raylens.train.engine.gradcache import MicroBatch, accumulate_backward, gradcache_backward
+from raylens.train.engine.optimizer import build_optimizer, set_learning_rates
+from raylens.train.engine.skip_nonfinite import skip_nonfinite
+from raylens.train.loop.schedule import TrainingProgress
 from raylens.workloads.quickstart.digits import CLASSES, TEMPLATES, pack_digits
 from raylens.workloads.recipes.digits import digits
 
@@ -120,20 +120,22 @@ def train(
         std=(0.5,) * 3,
         temperature=1.0 / config.objective.initial_scale,
     )
-    forward = forward_of(model, config)
-    optimizer = guard(optimizer_of(forward, config.optim), config.optim.clip_norm)
+    forward = build_forward(model, config)
+    optimizer = skip_nonfinite(build_optimizer(forward, config.optim), config.optim.clip_norm)
     draw = np.random.default_rng(config.seed)
     order = itertools.chain.from_iterable(iter(lambda: draw.permutation(len(pairs.label_N)).tolist(), None))
     found = []
     for step in range(steps):
         rows = torch.tensor(list(itertools.islice(order, BATCH)))
-        take_rates(optimizer, config.optim, Moment(step, steps))
+        set_learning_rates(optimizer, config.optim, TrainingProgress(step, steps))
         optimizer.zero_grad()
-        micro = [Micro(pairs.image_NSSC[rows], pairs.ids_NT[rows], rows)]
+        micro = [MicroBatch(pairs.image_NSSC[rows], pairs.ids_NT[rows], rows)]
         if isinstance(forward, PairForward):
-            over_pairs(forward, micro, lambda of: pair_loss(of, config.objective), lambda loss, _: loss.backward())
+            gradcache_backward(
+                forward, micro, lambda of: pair_loss(of, config.objective), lambda loss, _: loss.backward()
+            )
         else:
-            over_samples(forward, micro, lambda loss, _: loss.backward())
+            accumulate_backward(forward, micro, lambda loss, _: loss.backward())
         optimizer.step()
         if (step + 1) % every == 0 or step + 1 == steps:
             found.append(accuracy(model, held_out, prompts_PT, config.objective.kind))

@@ -205,10 +205,10 @@ def main() -> None:
             told = {key: round(values[-1], 2) for key, values in seen.items()}
             print(f"# {json.dumps(told)}", file=sys.stderr, flush=True)
         tell_machine(int((folder / NICENESS).read_text()))
-    tell(seen)
+    on_event(seen)
 
 
-def tell(seen: Seen) -> None:
+def on_event(seen: Seen) -> None:
     def claim(name: str, above: str, below: str, peer: str, wanted: str) -> None:
         ratios = [one / other for one, other in zip(seen[above], seen[below], strict=True)]
         figures = {

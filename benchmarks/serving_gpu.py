@@ -23,9 +23,9 @@ import torch
 from serving_model import captions, jpegs, make_model
 
 from raylens.registry import Encoder, Registry
-from raylens.serve.messages import Embedded, Embeddings, Item, Picture, Text
+from raylens.serve.config import ServeSettings
+from raylens.serve.messages import Embedded, Embeddings, ImageFile, Item, Text
 from raylens.serve.replica.replica import EncoderReplica
-from raylens.serve.settings import ServeSettings
 
 BATCHES = (1, 16, 64, 256)
 CALLERS, ITEMS, CHECKED = 32, 32, 64
@@ -46,7 +46,7 @@ def tower_rate(
 
 
 def tower_rates(encoder: Encoder, items: dict[str, list[Item]], seconds: float) -> dict[str, dict[int, float]]:
-    pixels = np.stack([encoder.preprocess(one.file) for one in items["image"][:64] if isinstance(one, Picture)])
+    pixels = np.stack([encoder.preprocess(one.file) for one in items["image"][:64] if isinstance(one, ImageFile)])
     ids, _ = encoder.tokenizer([one.text for one in items["text"][:64] if isinstance(one, Text)], encoder.context)
     return {
         kind: {size: tower_rate(encode, np.resize(ready, (size, *ready.shape[1:])), seconds) for size in BATCHES}
@@ -103,7 +103,7 @@ def main() -> None:
     settings = ServeSettings(max_batch=256, cache_bytes=0, decode_threads=threads)
     items: dict[str, list[Item]] = {
         "text": [Text(one) for one in captions(options.items, seed=1)],
-        "image": [Picture(one) for one in jpegs(options.items, seed=2)],
+        "image": [ImageFile(one) for one in jpegs(options.items, seed=2)],
     }
     where = torch.cuda.get_device_name() if options.device == "cuda" else "cpu"
     with tempfile.TemporaryDirectory() as folder:
@@ -112,7 +112,9 @@ def main() -> None:
         _, encoder = registry.load("vit@1")
         exact = {
             "text": encoder.encode_texts([one.text for one in items["text"][:CHECKED] if isinstance(one, Text)]),
-            "image": encoder.encode_images([one.file for one in items["image"][:CHECKED] if isinstance(one, Picture)]),
+            "image": encoder.encode_images(
+                [one.file for one in items["image"][:CHECKED] if isinstance(one, ImageFile)]
+            ),
         }
         for precision in options.precisions:
             replica = EncoderReplica(

@@ -60,7 +60,7 @@ def started(registry: Path, most: int, **limits: Any) -> RunningService:
         "models": [{"model": "vit@prod", "text": tower | {"max_replicas": 1}, "image": tower}],
         "registry": str(registry),
         "port": free_port(),
-        "limits": {"cache_bytes": 0, "follow_s": 1, "overlap_s": 5, **limits},
+        "limits": {"cache_bytes": 0, "follow_interval_s": 1, "overlap_s": 5, **limits},
     }
     return serve_service(validated(ServiceConfig, config))
 
@@ -99,7 +99,7 @@ def goodput(folder: Path, service: RunningService, seconds: float) -> None:
             raise SystemExit(f"answers other than 200, 429 and 503: {found['statuses']}")
     best = max(row["good"] for row in rows)
     worst = min(row["good"] for row, factor in zip(rows, FACTORS, strict=True) if factor > 1)
-    tell("goodput_above_capacity", worst / best, "x", "the best rate of the same service", ">= 0.9", rows=rows)
+    on_event("goodput_above_capacity", worst / best, "x", "the best rate of the same service", ">= 0.9", rows=rows)
 
 
 def swap(folder: Path, service: RunningService, registry: Path, seconds: float) -> None:
@@ -119,7 +119,7 @@ def swap(folder: Path, service: RunningService, registry: Path, seconds: float) 
         seen.append([round(1000 * one) for one in p99])
         time.sleep(6)
     peer = f"the {SWAP_S:.0f} seconds before"
-    tell("p99_during_swap", statistics.median(ratios), "x", peer, "<= 1.5", p99_ms=seen, failed=0)
+    on_event("p99_during_swap", statistics.median(ratios), "x", peer, "<= 1.5", p99_ms=seen, failed=0)
 
 
 def until_version(url: str, number: int) -> None:
@@ -161,7 +161,9 @@ def scaling(folder: Path, service: RunningService, seconds: float, plot: Path) -
     down = next((at - end for at, count in watch.seen if at > end and count == 1), float("nan"))
     draw(watch.seen, spans, plot)
     figures = {"replicas": [min(counts), max(counts), counts[-1]], "back_to_one_s": round(down, 1)}
-    tell("seconds_to_most_replicas", up, "s", "a step from 0.3 to 1.3 times one replica's capacity", "<= 30", **figures)
+    on_event(
+        "seconds_to_most_replicas", up, "s", "a step from 0.3 to 1.3 times one replica's capacity", "<= 30", **figures
+    )
 
 
 def draw(seen: list[tuple[float, int]], spans: list[Any], plot: Path) -> None:
@@ -184,7 +186,7 @@ def draw(seen: list[tuple[float, int]], spans: list[Any], plot: Path) -> None:
     plt.close(figure)
 
 
-def tell(claim: str, value: float, unit: str, peer: str, wanted: str, **more: Any) -> None:
+def on_event(claim: str, value: float, unit: str, peer: str, wanted: str, **more: Any) -> None:
     figures = {"claim": claim, "value": round(value, 3), "unit": unit, "peer": peer, "wanted": wanted, **more}
     print(json.dumps(figures), flush=True)
 

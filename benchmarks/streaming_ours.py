@@ -25,7 +25,7 @@ from raylens.data.plan import build_plan
 from raylens.data.stream import execution_options, ray_map, training_stream
 from raylens.inputs import Preprocess, Tokenizer
 from raylens.storage import open_store
-from raylens.train.loop.batches import batches
+from raylens.train.loop.batch import batches
 
 SIZE, BATCH, CONTEXT = 224, 256, 77
 ENDLESS = 4_000_000

@@ -12,7 +12,7 @@ from raylens.cluster import session
 from raylens.interrupts import Interrupts
 from raylens.messages import quiet
 from raylens.storage import open_store
-from raylens.train.loop.events import Metrics, News
+from raylens.train.loop.events import Metrics, RunEvent
 from raylens.train.run.launch import fit
 from raylens.train.runs.jsonl import read_metrics
 
@@ -40,12 +40,12 @@ class Meter:
         self._case = case
         self._began: tuple[float, dict[str, float]] | None = None
 
-    def hear(self, news: News) -> None:
-        if not isinstance(news, Metrics):
+    def hear(self, event: RunEvent) -> None:
+        if not isinstance(event, Metrics):
             return
-        if news.record.step == self._case.left_out * EVERY:
+        if event.record.step == self._case.left_out * EVERY:
             self._began = time.monotonic(), spent()
-        if news.record.step == self._case.steps:
+        if event.record.step == self._case.steps:
             assert self._began is not None
             began, before = self._began
             passed, now = time.monotonic() - began, spent()
@@ -73,7 +73,7 @@ def ours(case: Case, folder: Path, name: str) -> Run:
     config, meter = case.config(folder, name), Meter(case)
     with session(num_cpus=4):
         try:
-            fit(config, say=quiet, tell=meter.hear, interrupts=meter.interrupts)
+            fit(config, say=quiet, on_event=meter.hear, interrupts=meter.interrupts)
         except KeyboardInterrupt:
             if not meter.cores:
                 raise  # somebody else's

@@ -1,4 +1,4 @@
-"""Training steps of a recipe on one GPU: pairs a second, share of the GPU's peak, and memory beside `raylens budget`.
+"""Training steps of a recipe on one GPU: pairs a second, share of the GPU's peak, and memory beside `raylens estimate`.
 
     python benchmarks/train_step_gpu.py [--cases vit_b32:amp_bf16:4096 vit_b32:amp_bf16:32768:2048] [--steps 5]
 
@@ -22,16 +22,16 @@ import torch.distributed as dist
 from model_peers import END, caption_lengths, ids_of
 
 from raylens.config import RunConfig, apply_overrides, validated
-from raylens.estimate.flops import Flops
+from raylens.estimate.flops import ModelFlops
 from raylens.estimate.machine import Machine
-from raylens.estimate.step import budget
+from raylens.estimate.step import estimate
 from raylens.inputs.preprocess import CLIP_MEAN, CLIP_STD
 from raylens.models import DualEncoder
-from raylens.train.engine.forward import forward_of
-from raylens.train.engine.micro_batch import fitting, largest_divisor
+from raylens.train.engine.forward import build_forward
+from raylens.train.engine.micro_batch import fitting_micro_batch, largest_divisor
 from raylens.train.engine.zero import ZeroEngine
 from raylens.train.loop.batch import Batch
-from raylens.train.loop.schedule import Moment
+from raylens.train.loop.schedule import TrainingProgress
 from raylens.workloads.recipes import configure
 
 CASES = ("vit_b32:amp_bf16:4096", "vit_b32:bf16:4096", "vit_b32:amp_bf16:32768")
@@ -52,10 +52,10 @@ def batch_of(config: RunConfig, lengths: list[int]) -> Batch:
 def engine_of(config: RunConfig, device: torch.device) -> ZeroEngine:
     torch.manual_seed(0)
     model = DualEncoder(config.model, end_id=config.model.text.vocab - 1, mean=CLIP_MEAN, std=CLIP_STD)
-    forward = forward_of(model, config).to(device)
+    forward = build_forward(model, config).to(device)
     micro_batch = config.scale.micro_batch
     if micro_batch is None:
-        micro_batch = largest_divisor(config.worker_batch, fitting(forward, config, device, 1))
+        micro_batch = largest_divisor(config.worker_batch, fitting_micro_batch(forward, config, device, 1))
     return ZeroEngine(config, forward, micro_batch, device)
 
 
@@ -74,15 +74,15 @@ def measured(config: RunConfig, steps: int, device: torch.device) -> dict[str, A
     seconds, losses = [], []
     for step in range(steps + 2):
         began = time.perf_counter()
-        losses.append(engine.train_step(batch, Moment(step, 1000)).loss)  # a float: it waited for the GPU
+        losses.append(engine.train_step(batch, TrainingProgress(step, 1000)).loss)  # a float: it waited for the GPU
         seconds.append(time.perf_counter() - began)
     began = time.perf_counter()
-    engine._micros(batch)
+    engine._micro_batches(batch)
     if device.type == "cuda":
         torch.cuda.synchronize()
     to_device = time.perf_counter() - began
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else None
-    tokens, flops = statistics.mean(lengths), Flops(config, name)
+    tokens, flops = statistics.mean(lengths), ModelFlops(config, name)
     rate = config.global_batch / statistics.median(seconds[2:])
     return {
         "seconds": seconds,
@@ -93,15 +93,15 @@ def measured(config: RunConfig, steps: int, device: torch.device) -> dict[str, A
         "teraflops": rate * flops.of_pair(tokens) / 1e12,
         "mfu": None if flops.peak is None else rate * flops.of_pair(tokens) / flops.peak,
         "tokens": tokens,
-        "peak_gib": engine.figures().memory_bytes / 2**30,
+        "peak_gib": engine.tower_stats().memory_bytes / 2**30,
     }
 
 
 def predicted(config: RunConfig, found: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    """What `raylens budget` says of the same step, at its own assumption of the GPU's efficiency."""
+    """What `raylens estimate` says of the same step, at its own assumption of the GPU's efficiency."""
     total = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else 80 * 2**30
     machine = Machine(memory_bytes=total)
-    said = budget(config, machine, workers=1, micro_batch=found["micro_batch"], tokens=round(found["tokens"]))
+    said = estimate(config, machine, workers=1, micro_batch=found["micro_batch"], tokens=round(found["tokens"]))
     return {
         "predicted_gib": said.memory.total / 2**30,
         "predicted_pairs_per_second": said.pairs_per_second,

@@ -15,7 +15,7 @@ from raylens.cluster.description import ClusterSpec, bytes_of, is_pinned, load_s
 from raylens.config import dump_yaml, load_yaml, validated
 from raylens.errors import ConfigError
 from raylens.workloads.cli.app import app
-from raylens.workloads.submit.service_config import service_for
+from raylens.workloads.submit.kuberay_service import kuberay_service
 from tests.helpers.cluster_examples import FULL, SMALL, specs
 
 
@@ -253,7 +253,7 @@ def service_file(tmp_path: Path, tree: dict[str, Any]) -> Path:
 def test_a_service_is_declared_for_the_pods_addresses(tmp_path: Path) -> None:
     from ray.serve.schema import ServeDeploySchema
 
-    serving = service_for(validated(ClusterSpec, FULL), service_file(tmp_path, SERVICE | {"port": 8100}))
+    serving = kuberay_service(validated(ClusterSpec, FULL), service_file(tmp_path, SERVICE | {"port": 8100}))
     declared = ServeDeploySchema.model_validate(yaml.safe_load(serving.config))
     assert declared.http_options is not None
     assert (declared.http_options.host, declared.http_options.port, serving.port) == ("0.0.0.0", 8100, 8100)
@@ -264,8 +264,8 @@ def test_a_service_is_declared_for_the_pods_addresses(tmp_path: Path) -> None:
     ("path", "value", "says"),
     [
         ("security", {}, "security.keys names no API keys"),
-        ("security", {"keys": "keys.json"}, "security.keys = 'keys.json' is a place of this machine"),
-        ("registry", "registry", "registry = 'registry' is a place of this machine"),
+        ("security", {"keys": "keys.json"}, "security.keys = 'keys.json'"),
+        ("registry", "registry", "registry = 'registry'"),
         ("registry", "/elsewhere/registry", "a path in a volume of the whole cluster"),
         ("models", [{"model": "a", "text": {"cpus": 9}}], "a replica of models.0.text takes 9 CPUs"),
         ("models", [{"model": "a", "image": {"gpus": 1}}], "has 8 and 0"),
@@ -278,15 +278,15 @@ def test_a_service_is_declared_for_the_pods_addresses(tmp_path: Path) -> None:
 )
 def test_a_service_that_the_nodes_cannot_run_is_refused(tmp_path: Path, path: str, value: Any, says: str) -> None:
     with pytest.raises(ConfigError) as raised:
-        service_for(validated(ClusterSpec, FULL), service_file(tmp_path, SERVICE | {path: value}))
+        kuberay_service(validated(ClusterSpec, FULL), service_file(tmp_path, SERVICE | {path: value}))
     assert says in str(raised.value)
 
 
 def test_a_service_without_keys_must_be_said_to_be_open(tmp_path: Path) -> None:
     spec, file = validated(ClusterSpec, FULL), service_file(tmp_path, SERVICE | {"security": {}})
-    assert service_for(spec, file, open_to_all=True).port == 8000
+    assert kuberay_service(spec, file, open_to_all=True).port == 8000
     mounted = service_file(tmp_path, SERVICE | {"registry": "/models/registry"})
-    assert "/models/registry" in service_for(spec, mounted).config
+    assert "/models/registry" in kuberay_service(spec, mounted).config
 
 
 def test_all_that_is_complete_is_written_into_a_folder(tmp_path: Path) -> None:
@@ -421,7 +421,7 @@ def test_a_job_without_a_command_and_an_open_cluster_are_refused(tmp_path: Path)
         ("port: 80", "port = 80 is Ray's own, or one that only root"),
         ("port: 8265", "port = 8265 is Ray's own"),
         ("registry: s3://me:hunter2@models/r", "a URI with a password"),
-        ("registry: /models/../etc", "a place of this machine"),
+        ("registry: /models/../etc", "registry = '/etc'"),
     ],
 )
 def test_a_service_that_pods_cannot_have_is_refused(tmp_path: Path, more: str, says: str) -> None:
@@ -431,5 +431,5 @@ def test_a_service_that_pods_cannot_have_is_refused(tmp_path: Path, more: str, s
     registry = "" if more.startswith("registry") else "registry: s3://m/r\n"
     file.write_text(f"{registry}{more}\nmodels: [{{model: pets@prod}}]\n")
     with pytest.raises(ConfigError, match=re.escape(says)) as raised:
-        service_for(spec, file, open_to_all=True)
+        kuberay_service(spec, file, open_to_all=True)
     assert "hunter2" not in str(raised.value)

@@ -15,7 +15,7 @@ from raylens.config import CheckpointConfig, RunConfig, dump_yaml, validated
 from raylens.data.index import manifest_for
 from raylens.errors import ConfigError, TrainingError
 from raylens.storage import Store, open_store
-from raylens.train.checkpoint.retention import kept
+from raylens.train.checkpoint.retention import steps_to_keep
 from raylens.workloads.cost.cost import Cost, cost, crews_of
 from raylens.workloads.cost.inputs import Given, data_of, rate_of
 from raylens.workloads.cost.storage import checkpoint_bytes, checkpoints_kept, upload_requests
@@ -178,7 +178,7 @@ def test_kept_checkpoints_are_those_of_the_rules(steps: int, every: int, last: i
     there: set[int] = set()
     for step in range(1, steps + 1):
         if step % every == 0 or step == steps:
-            there = kept(dict.fromkeys({*there, step}), config)
+            there = steps_to_keep(dict.fromkeys({*there, step}), config)
     assert checkpoints_kept(config, steps, every) == len(there)
 
 

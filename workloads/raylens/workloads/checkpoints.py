@@ -7,7 +7,7 @@ from rich.table import Table
 from raylens.config import CheckpointConfig, apply_overrides, load_yaml, validated
 from raylens.errors import ConfigError, NotFoundError, RaylensError
 from raylens.storage import open_store
-from raylens.train.checkpoint.retention import kept, prune, scores
+from raylens.train.checkpoint.retention import best_scores, prune, steps_to_keep
 from raylens.train.checkpoint.store import Checkpoints
 
 __all__ = ["checkpoints_of", "delete_unkept", "listing", "verified"]
@@ -43,7 +43,7 @@ def listing(run: str) -> Table:
     """A row a checkpoint, and one for what broken attempts left."""
     checkpoints, config = checkpoints_of(run)
     manifests = [checkpoints.manifest(step) for step in checkpoints.steps()]
-    keep = kept(scores(manifests, config), config)
+    keep = steps_to_keep(best_scores(manifests, config), config)
     table = Table("step", "samples seen", "workers", "ZeRO", "MiB", "files", "kept", "evaluated")
     for one in manifests:
         values = "  ".join(f"{name} {value:.4g}" for name, value in one.metrics.items())
@@ -81,5 +81,5 @@ def delete_unkept(run: str, assignments: list[str], *, really: bool) -> tuple[li
     if really:
         return prune(checkpoints, config)
     steps = checkpoints.steps()
-    gone = set(steps) - kept(scores(map(checkpoints.manifest, steps), config), config)
+    gone = set(steps) - steps_to_keep(best_scores(map(checkpoints.manifest, steps), config), config)
     return sorted(gone), [path for path, step in checkpoints.leftovers().items() if steps and step <= steps[-1]]

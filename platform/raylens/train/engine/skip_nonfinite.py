@@ -1,6 +1,6 @@
-"""Optimisers that do not step on a gradient that is not finite, for ZeRO 0; stages 1 to 3 have that of DeepSpeed.
+"""Optimisers that skip a step whose gradient is not finite, for ZeRO 0; DeepSpeed does so itself at stages 1 to 3.
 
-Attributes as DeepSpeed's own optimisers have them, by which its engine knows whether a step was taken.
+They have the attributes of DeepSpeed's own optimisers from which its engine learns whether a step was taken.
 """
 
 from typing import Any
@@ -8,11 +8,15 @@ from typing import Any
 import torch
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-__all__ = ["guard"]
+__all__ = ["skip_nonfinite"]
 
 
-def guard(optimizer: torch.optim.Optimizer, clip_norm: float) -> torch.optim.Optimizer:
-    """The same optimiser, whose steps clip to ``clip_norm`` (0: not at all), and are skipped where they must be."""
+def skip_nonfinite(optimizer: torch.optim.Optimizer, clip_norm: float) -> torch.optim.Optimizer:
+    """Make an optimiser skip steps with a gradient that is not finite, and clip to ``clip_norm`` (0 does not clip).
+
+    Returns:
+        The same object, whose class has changed.
+    """
     guarded: Any = optimizer
     guarded.__class__ = _guarded(type(optimizer))
     guarded.clip_norm, guarded.overflow = clip_norm, False
@@ -21,7 +25,7 @@ def guard(optimizer: torch.optim.Optimizer, clip_norm: float) -> torch.optim.Opt
 
 
 def _guarded(kind: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
-    """A subclass with ``kind`` as its only base, because an object takes no class of another layout (Lion has one)."""
+    """Return a subclass with ``kind`` as its only base, because an object can only take a class of the same layout."""
 
     class Guarded(kind):  # type: ignore[valid-type, misc]
         clip_norm: float
@@ -30,7 +34,7 @@ def _guarded(kind: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
         _global_grad_norm: float
 
         def step(self, closure: Any = None) -> Any:
-            """See `torch.optim.Optimizer.step`."""
+            """Take a step as `torch.optim.Optimizer.step` does, if the gradient is finite."""
             parameters = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
             norm = get_total_norm([p.grad for p in parameters])
             self._global_grad_norm = float(norm)

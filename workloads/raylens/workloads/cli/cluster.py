@@ -113,7 +113,7 @@ def kuberay(
     """
     from raylens.cluster.description import load_spec
     from raylens.cluster.kuberay import render, to_yaml
-    from raylens.workloads.submit.service_config import service_for
+    from raylens.workloads.submit.kuberay_service import kuberay_service
 
     spec = load_spec(file)
     kinds = _kinds(kind, bool(command), serve_config, everything=out is not None)
@@ -125,7 +125,7 @@ def kuberay(
     rendered: dict[Kind, list[Manifest]] = {}
     for one in kinds:
         serving = (
-            service_for(spec, serve_config, open_to_all=open_to_all) if one == "service" and serve_config else None
+            kuberay_service(spec, serve_config, open_to_all=open_to_all) if one == "service" and serve_config else None
         )
         rendered[one] = render(spec, one, name=name, command=words, files=files, serving=serving)
     if out is None:

@@ -44,7 +44,7 @@ def cost(
 ) -> None:
     """Hours, GPU-hours, node-hours, money, storage and requests of a run, each with how it came about.
 
-    The speed is given, or measured in a run, or else counted by `raylens budget` for GPUs of an assumed kind; nodes
+    The speed is given, or measured in a run, or else counted by `raylens estimate` for GPUs of an assumed kind; nodes
     follow from the workers and from the cores that decode for them. Spot nodes that train add restarts: each loses half
     of what is trained between two checkpoints, and the time to begin anew. Money is counted where the cluster's
     description has price_per_hour.

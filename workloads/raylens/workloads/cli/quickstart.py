@@ -47,7 +47,7 @@ def quickstart(
     """
     from raylens.cluster import session
     from raylens.extras import require_extra
-    from raylens.serve.deploy.environment import environment, own_ports
+    from raylens.serve.deploy.environment import environment, haproxy_ports
     from raylens.workloads.pages.terminal import Terminal
 
     require_extra("train", "raylens quickstart")
@@ -56,7 +56,7 @@ def quickstart(
         session(
             address,
             num_cpus,
-            environment() | own_ports(),
+            environment() | haproxy_ports(),
             say=terminal.say,
             meanwhile=["raylens.workloads.quickstart.quickstart"],
         ) as inherited,

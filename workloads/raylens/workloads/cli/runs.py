@@ -30,7 +30,7 @@ def list_runs(
 ) -> None:
     """List the runs of a storage: how far each is, and what was heard of it last.
 
-    A run that is "unfinished" is running, or ended without a word: look at the time of its last news.
+    A run that is "unfinished" is running, or was killed: compare the time of its last event.
 
     Examples:
 

@@ -74,7 +74,7 @@ def train(
 def _train(config: "RunConfig", terminal: "Terminal") -> "RunResult":
     from raylens.train import train as run  # only now: it is imported while Ray starts
 
-    return run(config, say=terminal.say, tell=terminal.tell)
+    return run(config, say=terminal.say, on_event=terminal.on_event)
 
 
 def _plot(config: "RunConfig", path: Path) -> None:

@@ -9,7 +9,7 @@ from raylens.config import RunConfig
 from raylens.data import Manifest
 from raylens.data.plan import build_plan
 from raylens.errors import ConfigError, DataError, StorageError, TrainingError
-from raylens.estimate.step import budget
+from raylens.estimate.step import estimate
 from raylens.evaluate.metrics import finite
 from raylens.storage import open_store
 from raylens.train.runs.run_dir import RunFiles
@@ -38,7 +38,7 @@ class Given:
 
 
 def rate_of(config: RunConfig, given: Given) -> Rate:
-    """How fast the run trains: as given, as a run was measured, or else as `raylens budget` counts at an assumed rate.
+    """Return the speed of training: the given one, that of a measured run, or what `raylens estimate` computes.
 
     Raises:
         ConfigError: nothing says it, or two things do.
@@ -99,15 +99,15 @@ def _counted(config: RunConfig) -> Rate:
         raise ConfigError(
             "how fast CPUs train cannot be counted: give --pairs-per-second X, or --from-run URI of a run of this kind"
         )
-    found = budget(config)
+    found = estimate(config)
     if not found.fits:
         raise ConfigError(
-            "not even one pair fits into the memory that is assumed of a GPU: see `raylens budget`, and give "
+            "not even one pair fits into the memory that is assumed of a GPU: see `raylens estimate`, and give "
             "--pairs-per-second X for other GPUs"
         )
-    how = "counted by `raylens budget` for H100s at 40% of their rate: assumed, not measured"
+    how = "counted by `raylens estimate` for H100s at 40% of their rate: assumed, not measured"
     assumed = (
-        "speed of training (`raylens budget` with --mfu and the GPU's figures gives another for --pairs-per-second)"
+        "speed of training (`raylens estimate` with --mfu and the GPU's figures gives another for --pairs-per-second)"
     )
     return Rate(found.pairs_per_second, how, CORE_PAIRS, "assumed", f"{assumed}; {_core_text()}")
 

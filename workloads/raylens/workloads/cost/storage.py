@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from raylens.config import CheckpointConfig, RunConfig
 from raylens.estimate.counts import counts_of
 from raylens.estimate.memory import FP32
-from raylens.train.checkpoint.retention import kept
+from raylens.train.checkpoint.retention import steps_to_keep
 from raylens.workloads.cost.terms import Data, Figure
 from raylens.workloads.cost.time import Duration
 
@@ -90,7 +90,7 @@ def checkpoint_bytes(config: RunConfig) -> int:
     """Of one checkpoint: fp32 weights, and of those that learn the optimiser's moments and the average."""
     counts = counts_of(config, config.model.text.context)
     kinds = 1 + (1 if config.optim.kind == "lion" else 2) + (1 if config.optim.ema_decay else 0)
-    return FP32 * (counts.parameters - counts.learning + kinds * counts.learning)
+    return FP32 * (counts.parameters - counts.trainable + kinds * counts.trainable)
 
 
 def checkpoints_kept(config: CheckpointConfig, steps: int, every: int) -> int:
@@ -99,7 +99,7 @@ def checkpoints_kept(config: CheckpointConfig, steps: int, every: int) -> int:
     if not saved or saved[-1] != steps:
         saved.append(steps)
     plain = config.model_copy(update={"keep_best": 0})
-    return min(len(saved), len(kept(dict.fromkeys(saved), plain)) + config.keep_best)
+    return min(len(saved), len(steps_to_keep(dict.fromkeys(saved), plain)) + config.keep_best)
 
 
 def upload_requests(size: float) -> int:

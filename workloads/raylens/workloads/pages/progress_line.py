@@ -1,6 +1,6 @@
 """A record of a run in one line."""
 
-from raylens.train.loop.metrics import Record
+from raylens.train.loop.metrics import StepMetrics
 from raylens.train.runs.scores import duration_text
 
 __all__ = ["progress_line", "time_left"]
@@ -8,7 +8,7 @@ __all__ = ["progress_line", "time_left"]
 GIB = 2**30
 
 
-def progress_line(record: Record) -> str:
+def progress_line(record: StepMetrics) -> str:
     """What a person follows: how well it learns, how fast, and what holds it up."""
     parts = [f"loss {record.loss:.3f}", f"scale {record.logit_scale:.1f}", f"{record.samples_per_second:,.0f} pairs/s"]
     if record.epoch is not None:
@@ -27,7 +27,7 @@ def progress_line(record: Record) -> str:
     return "  ".join(parts)
 
 
-def time_left(record: Record, steps: int) -> str:
+def time_left(record: StepMetrics, steps: int) -> str:
     """To the last step at the present speed; empty at the end."""
     left = steps - record.step
     if left <= 0 or record.samples_per_second <= 0:

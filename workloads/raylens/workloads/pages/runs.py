@@ -12,7 +12,7 @@ from rich.table import Table
 
 from raylens.errors import ConfigError, NotFoundError
 from raylens.storage import open_store
-from raylens.train.runs.events import news_text
+from raylens.train.runs.events import event_text
 from raylens.train.runs.listing import list_runs
 from raylens.train.runs.report import render_training_report, run_facts
 from raylens.train.runs.run_dir import CONFIG, RunFiles
@@ -56,11 +56,11 @@ def list_page(uri: str, as_json: bool) -> Page:
     if as_json:
         yield _json([asdict(run) for run in runs])
         return
-    table = Table("name", "state", "step", "loss", "pairs/s", "checkpoint", "last news (UTC)")
+    table = Table("name", "state", "step", "loss", "pairs/s", "checkpoint", "last event (UTC)")
     for run in runs:
         step = count_text(run.step) if run.steps is None else f"{count_text(run.step)} of {run.steps:,}"
         numbers = (step, figure_text(run.loss), figure_text(run.pairs_per_second), count_text(run.checkpoint))
-        add_row(table, run.name, run.state, *numbers, run.news)
+        add_row(table, run.name, run.state, *numbers, run.last_event)
     yield table
 
 
@@ -85,7 +85,7 @@ def show_page(run: RunFiles, as_json: bool) -> Page:
         yield table
     if run.checkpoints:
         yield f"checkpoints at steps {', '.join(f'{step:,}' for step in run.checkpoints)}"
-    yield from map(news_text, run.events[-LAST_EVENTS:])
+    yield from map(event_text, run.events[-LAST_EVENTS:])
 
 
 def write_page(run: RunFiles, out: Path) -> None:

@@ -12,9 +12,9 @@ from raylens.train.loop.events import (
     Checkpointed,
     Evaluated,
     Metrics,
-    News,
     Preparing,
     Restarting,
+    RunEvent,
     Started,
     Stopping,
     Warned,
@@ -50,28 +50,28 @@ class Terminal(Lines):
         self._close()
         self.console.print(Text(text, "bold"))
 
-    def tell(self, news: News) -> None:
+    def on_event(self, event: RunEvent) -> None:
         """News of a training run."""
-        if isinstance(news, Started):
-            self._start(news)
-        elif isinstance(news, Metrics):
-            self._advance(news)
-        elif isinstance(news, Restarting):
-            self.say(f"workers lost ({news.reason}); going on from the newest checkpoint", style="yellow")
-        elif isinstance(news, Warned | Preparing):
-            self.say(warning(news.text) if isinstance(news, Warned) else news.text)
-        elif isinstance(news, Stopping):
-            self.say(f"stopped after step {news.step}, its state saved; the same command goes on")
-        elif isinstance(news, Evaluated):
-            values = "  ".join(f"{metric.name} {metric.value:.4g}" for metric in news.metrics)
-            self.say(f"evaluated at step {news.step} in {news.seconds:.1f} s: {values}")
-        elif isinstance(news, Checkpointed) and self._bar is None:
-            self.say(f"checkpoint at step {news.step}")
+        if isinstance(event, Started):
+            self._start(event)
+        elif isinstance(event, Metrics):
+            self._advance(event)
+        elif isinstance(event, Restarting):
+            self.say(f"workers lost ({event.reason}); restarting from the newest checkpoint", style="yellow")
+        elif isinstance(event, Warned | Preparing):
+            self.say(warning(event.text) if isinstance(event, Warned) else event.text)
+        elif isinstance(event, Stopping):
+            self.say(f"stopped after step {event.step}, its state saved; the same command resumes")
+        elif isinstance(event, Evaluated):
+            values = "  ".join(f"{metric.name} {metric.value:.4g}" for metric in event.metrics)
+            self.say(f"evaluated at step {event.step} in {event.seconds:.1f} s: {values}")
+        elif isinstance(event, Checkpointed) and self._bar is None:
+            self.say(f"checkpoint at step {event.step}")
 
-    def _start(self, news: Started) -> None:
-        again = f", going on after step {news.start}" if news.start else ""
-        each = f"{news.micro_batches} x {news.micro_batch}" if news.micro_batches > 1 else f"{news.micro_batch}"
-        self.say(f"{news.workers} workers up, {each} pairs of a step on each, {news.steps} steps{again}")
+    def _start(self, event: Started) -> None:
+        again = f", going on after step {event.start}" if event.start else ""
+        each = f"{event.micro_batches} x {event.micro_batch}" if event.micro_batches > 1 else f"{event.micro_batch}"
+        self.say(f"{event.workers} workers up, {each} pairs of a step on each, {event.steps} steps{again}")
         if self.console.is_terminal and self._bar is None:
             columns = (
                 TextColumn("          step {task.completed}/{task.total}"),
@@ -80,17 +80,17 @@ class Terminal(Lines):
             )
             self._bar = Progress(*columns, TimeRemainingColumn(), console=self.console, transient=True)
             self._bar.start()
-            self._task = self._bar.add_task("waiting for the first batches", total=news.steps, completed=news.start)
+            self._task = self._bar.add_task("waiting for the first batches", total=event.steps, completed=event.start)
 
-    def _advance(self, news: Metrics) -> None:
-        record = news.record
+    def _advance(self, event: Metrics) -> None:
+        record = event.record
         if record.first_batch_seconds is not None:
             self.say(f"first batch after {record.first_batch_seconds:.1f} s")
         text = progress_line(record)
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[self._task], completed=record.step, description=text)
-        elif time.monotonic() - self._told >= PLAIN_SECONDS or record.step == news.steps:
-            self.say("  ".join([f"step {record.step}/{news.steps}", text, time_left(record, news.steps)]).rstrip())
+        elif time.monotonic() - self._told >= PLAIN_SECONDS or record.step == event.steps:
+            self.say("  ".join([f"step {record.step}/{event.steps}", text, time_left(record, event.steps)]).rstrip())
             self._told = time.monotonic()
 
     def _close(self) -> None:

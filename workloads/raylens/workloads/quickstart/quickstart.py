@@ -88,7 +88,7 @@ def quickstart(
     clock.lap("pack")
     terminal.title("2  Train: Ray Data -> Ray Train -> DeepSpeed ZeRO")
     config = quickstart_config(storage, assignments)
-    run = train(config, say=terminal.say, tell=terminal.tell)
+    run = train(config, say=terminal.say, on_event=terminal.on_event)
     terminal.say(f"registered as {run.version} in {open_store(config.registry_uri).describe()}")
     clock.lap("train")
     terminal.title("3  Evaluate: zero-shot on the held-out scans")
@@ -131,7 +131,7 @@ def _serve_and_check(
         port=port or free_port(),
         precision="fp32",
         inherited=inherited,
-        tell=terminal.say,
+        on_progress=terminal.say,
     ) as service:
         terminal.say(f"{version} answers at {service.url}")
         with EmbeddingClient(service.url) as client:

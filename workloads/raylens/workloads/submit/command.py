@@ -133,7 +133,7 @@ def _quickstart(params: Mapping[str, Any]) -> Node:
 
 
 def _serve(params: Mapping[str, Any]) -> Node:
-    from raylens.workloads.services import service_config
+    from raylens.workloads.service_config import service_config
 
     names = ("registry", "host", "port", "replicas", "keys")
     given = {name: params[name] for name in names}

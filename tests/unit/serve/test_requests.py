@@ -13,28 +13,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from raylens.registry import Encoder, Registry
-from raylens.serve.api.encodings import encoded, shortened, typed
+from raylens.serve.api.convert import encoded, shortened, typed
 from raylens.serve.replica.replica import EncoderReplica
-from tests.unit.serve.test_app import SETTINGS, call, embed, picture, random_bundle, refused, uri
+from tests.helpers.serving_app import SETTINGS, call, embed, picture, refused, uri
 
 VECTORS = arrays.arrays(np.float32, st.integers(1, 70), elements=st.floats(-1, 1, width=32))
-
-
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("registry")
-    Registry(str(folder)).publish("tiny", random_bundle())
-    return folder
-
-
-@pytest.fixture(scope="module")
-def encoder(registry: Path) -> Encoder:
-    return Registry(str(registry)).load("tiny")[1]
-
-
-@pytest.fixture(scope="module")
-def replica(registry: Path) -> EncoderReplica:
-    return EncoderReplica(str(registry), "tiny@1", SETTINGS)
 
 
 def vectors(answer: Any) -> Any:

@@ -1,4 +1,4 @@
-"""A service's settings from a file, options and single changes."""
+"""The settings of a service, read from a file and changed by command-line options."""
 
 import math
 import os
@@ -24,47 +24,47 @@ def service_config(
     replicas: str | None = None,
     keys: str | None = None,
 ) -> ServiceConfig:
-    """The file's settings, changed by what is not None, and by ``key=value`` last.
+    """Return the settings of a file, changed by the options that are not None, then by ``key=value`` changes.
 
     Raises:
-        ConfigError: the file is missing or no YAML, nothing names a model, or a value is out of range.
+        ConfigError: the file is missing or no YAML, no model is named, or a value is out of range.
     """
     tree = _read(file) if file is not None else {}
     if models:
         tree["models"] = [{"model": model} for model in models]
     if not tree.get("models"):
         raise ConfigError("no model to serve: name one (raylens serve digits), or give --config FILE.yaml with models")
-    given = {"registry": registry, "host": host, "port": port}
-    tree |= {name: value for name, value in given.items() if value is not None}
+    options = {"registry": registry, "host": host, "port": port}
+    tree |= {name: value for name, value in options.items() if value is not None}
     if keys is not None:
         tree["security"] = dict(tree.get("security") or {}) | {"keys": keys}
     if replicas is not None:
-        _scale(tree, *_bounds(replicas))
+        _set_replicas(tree, *_bounds(replicas))
     return validated(ServiceConfig, apply_overrides(tree, changes or []))
 
 
 def _read(file: Path) -> dict[str, Any]:
     if not file.is_file():
-        raise ConfigError(f"--config {file}: there is no such file")
+        raise ConfigError(f"--config {file}: there is no such file; name one that exists")
     return load_yaml(file.read_text(), str(file))
 
 
 def _bounds(replicas: str) -> tuple[int, int]:
-    least, _, most = replicas.partition(":")
-    if not least.isdecimal() or not (most or least).isdecimal():
-        raise ConfigError(f"--replicas {replicas}: give a number, or least and most as 1:4")
-    return int(least), int(most or least)
+    minimum, _, maximum = replicas.partition(":")
+    if not minimum.isdecimal() or not (maximum or minimum).isdecimal():
+        raise ConfigError(f"--replicas {replicas}: give a number, or minimum and maximum as 1:4")
+    return int(minimum), int(maximum or minimum)
 
 
-def _scale(tree: dict[str, Any], least: int, most: int) -> None:
-    if not isinstance(tree["models"], list) or not all(isinstance(one, dict) for one in tree["models"]):
-        raise ConfigError("models: expected a list of keys and values, as '- model: name@alias'")
+def _set_replicas(tree: dict[str, Any], minimum: int, maximum: int) -> None:
+    if not isinstance(tree["models"], list) or not all(isinstance(model, dict) for model in tree["models"]):
+        raise ConfigError("models: expected a list of mappings, such as '- model: name@alias'")
     for model in tree["models"]:
         for tower in ("text", "image"):
-            model[tower] = dict(model.get(tower) or {}) | {"min_replicas": least, "max_replicas": most}
+            model[tower] = dict(model.get(tower) or {}) | {"min_replicas": minimum, "max_replicas": maximum}
 
 
 def logical_cpus(config: ServiceConfig) -> int:
-    """Of a cluster on this machine: as many as all replicas may want."""
+    """Return the number of CPUs that a Ray cluster on this machine declares, enough for all replicas."""
     towers = [tower for model in config.models for tower in (model.text, model.image)]
     return max(4, os.cpu_count() or 1, math.ceil(sum(tower.max_replicas * tower.cpus for tower in towers)))

@@ -8,8 +8,8 @@ import torch
 
 from raylens.config import RunConfig, validated
 from raylens.errors import TrainingError
-from raylens.train.engine.skip_nonfinite import guard
-from raylens.train.loop.health import STUCK_STEPS, Watch
+from raylens.train.engine.skip_nonfinite import skip_nonfinite
+from raylens.train.loop.health import STUCK_STEPS, StepMonitor
 from raylens.train.loop.stats import StepStats
 
 FINE = StepStats(loss=3.0, logit_scale=14.0, grad_norm=1.0)
@@ -21,52 +21,52 @@ def config(**optim: int) -> RunConfig:
 
 
 def test_skipped_steps_are_counted_and_told_once_in_a_row() -> None:
-    watch = Watch(config(max_skipped=3))
-    told = [watch.see(stats, step, (1, 2)) for step, stats in enumerate([FINE, BROKEN, BROKEN, FINE, BROKEN], 1)]
+    monitor = StepMonitor(config(max_skipped=3))
+    told = [monitor.observe(stats, step, (1, 2)) for step, stats in enumerate([FINE, BROKEN, BROKEN, FINE, BROKEN], 1)]
     assert [text is not None for text in told] == [False, True, False, False, True]
-    assert watch.skipped == 3
+    assert monitor.skipped == 3
     assert told[1] is not None
-    for words in ("step 2", "loss nan", "scale 99", "norm inf", "weights 12.5", "samples 5, 77", "--step 2"):
+    for words in ("step 2", "loss nan", "scale 99", "norm inf", "weight norm 12.5", "samples 5, 77", "--step 2"):
         assert words in told[1]
 
 
 def test_too_many_in_a_row_stop_the_run_with_a_diagnosis() -> None:
-    watch = Watch(config(max_skipped=2))
-    watch.see(BROKEN, 1, ())
-    watch.see(BROKEN, 2, ())
+    monitor = StepMonitor(config(max_skipped=2))
+    monitor.observe(BROKEN, 1, ())
+    monitor.observe(BROKEN, 2, ())
     with pytest.raises(TrainingError, match=r"3 steps in a row .* step 3: loss nan.*samples 5, 77.*optim.peak_lr"):
-        watch.see(BROKEN, 3, ())
+        monitor.observe(BROKEN, 3, ())
     with pytest.raises(TrainingError, match="1 steps in a row"):
-        Watch(config(max_skipped=0)).see(BROKEN, 1, ())
+        StepMonitor(config(max_skipped=0)).observe(BROKEN, 1, ())
 
 
 def test_it_says_where_it_broke() -> None:
     backward = StepStats(2.5, 14.0, math.inf, skipped=True)
-    told = Watch(config()).see(backward, 9, tuple(range(20)))
+    told = StepMonitor(config()).observe(backward, 9, tuple(range(20)))
     assert told is not None
     assert "the loss is finite" in told
     assert "samples 0, 1, 2, 3, 4, 5, 6, 7 and others" in told
 
 
 def test_a_loss_that_stays_at_ln_b_is_told_of_once() -> None:
-    watch = Watch(config())
+    monitor = StepMonitor(config())
     stuck = StepStats(math.log(64) * 1.001, 14.0, 1e-6)
-    told = [watch.see(stuck, step, ()) for step in range(1, 2 * STUCK_STEPS)]
+    told = [monitor.observe(stuck, step, ()) for step in range(1, 2 * STUCK_STEPS)]
     assert [step for step, text in enumerate(told, 1) if text] == [STUCK_STEPS]
     assert "ln(global_batch)" in str(told[STUCK_STEPS - 1])
 
 
 def test_a_loss_that_moves_is_not() -> None:
-    watch = Watch(config())
+    monitor = StepMonitor(config())
     for step in range(1, 3 * STUCK_STEPS):
         loss = math.log(64) if step % 100 else 3.0  # it leaves now and then
-        assert watch.see(StepStats(loss, 14.0, 1.0), step, ()) is None
+        assert monitor.observe(StepStats(loss, 14.0, 1.0), step, ()) is None
 
 
 @pytest.mark.parametrize("poison", [math.nan, math.inf])
 def test_adamw_leaves_weights_and_moments_alone_where_a_gradient_is_not_finite(poison: float) -> None:
     weights = [torch.nn.Parameter(torch.ones(3)), torch.nn.Parameter(torch.ones(2))]
-    optimizer: Any = guard(torch.optim.AdamW(weights, lr=0.1), 0.0)
+    optimizer: Any = skip_nonfinite(torch.optim.AdamW(weights, lr=0.1), 0.0)
     for weight in weights:
         weight.grad = torch.ones_like(weight)
     weights[0].grad = torch.tensor([1.0, poison, 1.0])
@@ -83,7 +83,7 @@ def test_adamw_leaves_weights_and_moments_alone_where_a_gradient_is_not_finite(p
 
 def test_adamw_clips_as_torch_does() -> None:
     ours, theirs = torch.nn.Parameter(torch.ones(4)), torch.nn.Parameter(torch.ones(4))
-    guarded = guard(torch.optim.AdamW([ours], lr=0.1, eps=1.0), 0.5)
+    guarded = skip_nonfinite(torch.optim.AdamW([ours], lr=0.1, eps=1.0), 0.5)
     plain = torch.optim.AdamW([theirs], lr=0.1, eps=1.0)
     for step in range(3):
         ours.grad, theirs.grad = torch.full((4,), 1.0 + step), torch.full((4,), 1.0 + step)

@@ -20,13 +20,13 @@ from raylens.errors import ConfigError
 from raylens.estimate.counts import counts_of
 from raylens.estimate.machine import Machine
 from raylens.estimate.memory import memory_of
-from raylens.estimate.step import Budget, budget
+from raylens.estimate.step import Estimate, estimate
 from raylens.estimate.traffic import all_gather, all_reduce, reduce_scatter, traffic_of
 from raylens.models import DualEncoder
 from raylens.objectives import contrastive_loss
 from raylens.objectives.contrastive import DENSE_ENTRIES
-from raylens.train.engine.forward import Forward, forward_of
-from raylens.train.engine.optimizer import optimizer_of
+from raylens.train.engine.forward import Forward, build_forward
+from raylens.train.engine.optimizer import build_optimizer
 from raylens.workloads.cli.app import app
 
 TOKENS, END = 20, 1
@@ -42,7 +42,7 @@ def config(**changes: Any) -> RunConfig:
 
 
 def real(of: RunConfig) -> Forward:
-    return forward_of(DualEncoder(of.model, end_id=END, mean=(0.5,) * 3, std=(0.5,) * 3), of)
+    return build_forward(DualEncoder(of.model, end_id=END, mean=(0.5,) * 3, std=(0.5,) * 3), of)
 
 
 def embedded(forward: Forward, pairs: int) -> Any:
@@ -89,7 +89,7 @@ def test_state_is_that_of_a_real_optimiser(kind: str, locked: bool) -> None:
         zero={"stage": 0}, optim={"kind": kind}, towers={"lock_text": locked}, objective={"learn_scale": not locked}
     )
     forward = real(of)
-    optimizer = optimizer_of(forward, of.optim)
+    optimizer = build_optimizer(forward, of.optim)
     image_bD, text_bD, log_scale, _ = embedded(forward, 2)
     contrastive_loss(image_bD, text_bD, log_scale).backward()
     optimizer.step()
@@ -104,7 +104,7 @@ def test_state_is_that_of_a_real_optimiser(kind: str, locked: bool) -> None:
 def test_each_stage_spreads_what_it_should() -> None:
     for_none = config(optim={"ema_decay": 0.9})
     counts = counts_of(for_none, TOKENS)
-    P, part = counts.learning, -(-counts.learning // 4)
+    P, part = counts.trainable, -(-counts.trainable // 4)
     found = {
         stage: memory_of(for_none.model_copy(update={"zero": zero}), counts, TOKENS, 4, 64)
         for stage, zero in ((stage, for_none.zero.model_copy(update={"stage": stage})) for stage in range(4))
@@ -138,7 +138,7 @@ def test_what_autocast_keeps_is_counted(checkpointed: bool) -> None:
     assert counts.kept_bytes < 0.9 * counts_of(config(towers=of.towers.model_dump()), TOKENS).kept_bytes
     if not checkpointed:  # else most of the casts are kept in autocast's cache alone
         saved = few - (many - few) / 2  # of biases the cast is made, but not kept
-        assert saved <= 2 * counts.multiplied <= 1.05 * saved
+        assert saved <= 2 * counts.cast <= 1.05 * saved
 
 
 def kept(forward: Forward, pairs: int) -> int:
@@ -252,11 +252,11 @@ def test_a_larger_micro_batch_never_needs_less_memory(stage: int, checkpointed: 
 def test_the_micro_batch_is_the_largest_that_fits(stage: int, memory: float, workers: int) -> None:
     of = config(zero={"stage": stage}, global_batch=64 * 96)
     machine = Machine(memory_bytes=memory)
-    found = budget(of, machine, workers=workers)
+    found = estimate(of, machine, workers=workers)
     assert found.fits == (found.memory.total <= machine.usable * memory)
     assert (
         found.worker_batch % (2 * found.micro_batch)
-        or not budget(of, machine, workers=workers, micro_batch=2 * found.micro_batch).fits
+        or not estimate(of, machine, workers=workers, micro_batch=2 * found.micro_batch).fits
     )
 
 
@@ -265,15 +265,17 @@ def test_time_follows_from_operations_and_bytes() -> None:
     machine = Machine(flops=1e12, fp32_flops=1e11, mfu=0.5, node_size=2, inside_bandwidth=9e9, between_bandwidth=1e9)
     counts = counts_of(of, TOKENS)
     forward = counts.image_flops + counts.text_flops
-    once, twice = (budget(of, machine, workers=8, micro_batch=micro) for micro in (1024, 512))
+    once, twice = (estimate(of, machine, workers=8, micro_batch=micro) for micro in (1024, 512))
     assert once.tower_seconds == pytest.approx(1024 * 3 * forward / 5e11)
     assert twice.tower_seconds == pytest.approx(1024 * 4 * forward / 5e11)
     assert once.loss_seconds == pytest.approx(8 * 1024 * 8192 * 16 / 5e10)
     assert once.network_seconds == pytest.approx(once.traffic.total / 2e9)  # a node's two adapters together
-    assert budget(of, machine, workers=2).network_seconds == pytest.approx(budget(of, workers=2).traffic.total / 9e9)
+    assert estimate(of, machine, workers=2).network_seconds == pytest.approx(
+        estimate(of, workers=2).traffic.total / 9e9
+    )
     assert once.pairs_per_second == pytest.approx(8192 / once.seconds)
     assert once.days(once.pairs_per_second * 86_400) == pytest.approx(1.0)
-    again = budget(
+    again = estimate(
         of.model_copy(update={"towers": of.towers.model_copy(update={"checkpoint_blocks": True})}),
         machine,
         workers=8,
@@ -283,9 +285,9 @@ def test_time_follows_from_operations_and_bytes() -> None:
 
 
 def test_a_faster_network_hides_what_a_slower_one_cannot() -> None:
-    def of(bandwidth: float) -> Budget:
+    def of(bandwidth: float) -> Estimate:
         run = config(zero={"stage": 3}, precision="amp_bf16")
-        return budget(run, Machine(inside_bandwidth=bandwidth), workers=8, micro_batch=64)
+        return estimate(run, Machine(inside_bandwidth=bandwidth), workers=8, micro_batch=64)
 
     slow, fast = of(1e6), of(1e12)
     assert (slow.hides, fast.hides) == (False, True)
@@ -303,7 +305,7 @@ def test_a_faster_network_hides_what_a_slower_one_cannot() -> None:
 )
 def test_what_cannot_be_is_refused(changes: dict[str, Any], given: dict[str, int], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        budget(config(**changes), **given)  # type: ignore[arg-type]
+        estimate(config(**changes), **given)  # type: ignore[arg-type]
 
 
 def test_a_machine_without_figures_is_refused() -> None:
@@ -313,7 +315,7 @@ def test_a_machine_without_figures_is_refused() -> None:
 
 
 def command(*arguments: str) -> Any:
-    return CliRunner().invoke(app, ["budget", "vit_ti16", *arguments], env={"COLUMNS": "200"})
+    return CliRunner().invoke(app, ["estimate", "vit_ti16", *arguments], env={"COLUMNS": "200"})
 
 
 def test_the_command_prints_a_row_for_each_combination() -> None:
@@ -334,4 +336,4 @@ def test_the_command_says_that_nothing_fits_and_what_is_wrong() -> None:
     assert "nothing fits" in command("--memory", "0.5").output
     assert isinstance(command("--workers", "8,x").exception, ConfigError)
     assert isinstance(command("--workers", "7").exception, ConfigError)
-    assert "no measurements" in " ".join(command("--help").output.replace("│", " ").split())
+    assert "measurement" in " ".join(command("--help").output.replace("│", " ").split())

@@ -17,10 +17,10 @@ from ray.exceptions import ActorUnavailableError
 from raylens.errors import UnavailableError
 from raylens.serve.api.convert import classify_response, embedding_response, similarity_response
 from raylens.serve.api.requests import EmbeddingRequest, SimilarityRequest
-from raylens.serve.api.responses import Answer, ClassifyResponse, EmbeddingResponse, SimilarityResponse, json_of
+from raylens.serve.api.responses import ClassifyResponse, EmbeddingResponse, ListResponse, SimilarityResponse, to_json
 from raylens.serve.gateway.app import _json
 from raylens.serve.gateway.ingress import HandleEmbedder
-from raylens.serve.messages import Embedded, Embeddings, Failed, Identity, Text
+from raylens.serve.messages import Embedded, Embeddings, Failed, ModelIdentity, Text
 
 NAMES = st.sampled_from(["pets", '"data":[]', 'x","data":[],"y":"', "\\", "\u00e9"])
 RESULTS = st.lists(
@@ -36,7 +36,7 @@ RESULTS = st.lists(
 
 
 def embeddings(name: str, results: list[Embedded | Failed]) -> Embeddings:
-    return Embeddings(Identity(name, 3, "space", 4, 8, 16, 10.0, "t", "p"), results)
+    return Embeddings(ModelIdentity(name, 3, "space", 4, 8, 16, 10.0, "t", "p"), results)
 
 
 @given(name=NAMES, results=RESULTS, form=st.sampled_from(["float", "base64"]))
@@ -45,14 +45,14 @@ def test_entry_by_entry_is_the_same_json(name: str, results: list[Embedded | Fai
     request = EmbeddingRequest.model_validate({"input": "a", "encoding_format": form})
     pairs = SimilarityRequest.model_validate({"queries": ["a"], "documents": ["b"] * max(1, len(results) - 1)})
     chances = [one if isinstance(one, Failed) else one.vector_D for one in results]
-    made: list[tuple[type[Answer], Answer]] = [
+    made: list[tuple[type[ListResponse], ListResponse]] = [
         (EmbeddingResponse, embedding_response(answer, request)),
         (SimilarityResponse, similarity_response(answer, pairs)),
         (ClassifyResponse, classify_response(answer.model, chances, ["a", '"data":[]', "c", "d"])),
     ]
     for kind, one in made:
-        assert json_of(one) == one.model_dump_json(exclude_none=True).encode()
-        assert kind.model_validate_json(json_of(one)) == one
+        assert to_json(one) == one.model_dump_json(exclude_none=True).encode()
+        assert kind.model_validate_json(to_json(one)) == one
 
 
 def test_the_loop_goes_on_while_a_large_answer_is_encoded() -> None:
@@ -112,7 +112,7 @@ def test_a_lost_replica_is_asked_for_once_more_and_not_twice(fault: Exception) -
     assert answer == "embedded"
     assert handle.calls == 2
     handle = Handle([fault, fault])
-    with pytest.raises(UnavailableError, match="send it again"):
+    with pytest.raises(UnavailableError, match="replica"):
         asyncio.run(HandleEmbedder(handle).embed([Text("a")]))
     assert handle.calls == 2
 

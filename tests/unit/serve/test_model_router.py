@@ -10,16 +10,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raylens.errors import UnavailableError
-from raylens.serve.gateway import model_router as joined_module
-from raylens.serve.gateway.model_router import JoinedModel
-from raylens.serve.messages import Description, Embedded, Embeddings, Failed, Identity, Item, Picture, Refusal, Text
-from raylens.serve.settings import ServeSettings
+from raylens.serve.config import ServeSettings
+from raylens.serve.gateway import model_router as router_module
+from raylens.serve.gateway.model_router import ModelRouter
+from raylens.serve.messages import (
+    Description,
+    Embedded,
+    Embeddings,
+    Failed,
+    ImageFile,
+    Item,
+    ModelIdentity,
+    Refusal,
+    Text,
+)
 
-FILES = [Picture(b"a"), Picture(b"b")]
+FILES = [ImageFile(b"a"), ImageFile(b"b")]
 
 
-def identity(version: str) -> Identity:
-    return Identity("tiny", int(version), version, 4, 8, 16, 10.0, "t", "p")
+def identity(version: str) -> ModelIdentity:
+    return ModelIdentity("tiny", int(version), version, 4, 8, 16, 10.0, "t", "p")
 
 
 class Tower:
@@ -32,14 +42,14 @@ class Tower:
         """Versions, and the first text of each list of texts."""
 
     async def embed(
-        self, items: Sequence[Item], wanted: str | None = None, *, bulk: bool = False
+        self, items: Sequence[Item], digest: str | None = None, *, bulk: bool = False
     ) -> Embeddings | Refusal:
         del bulk
         there = self._script[min(len(self.asked), len(self._script) - 1)]
-        self.asked.append(wanted)
+        self.asked.append(digest)
         for _ in range(20 if len(self.asked) - 1 == self._slow else 1):
             await asyncio.sleep(0)
-        version = max(there) if wanted is None else wanted
+        version = max(there) if digest is None else digest
         if version not in there:
             return Refusal("other_version", "not here")
         if isinstance(items[0], Text):
@@ -62,8 +72,8 @@ def test_an_answer_is_of_one_version(of_texts: list[set[str]], of_images: list[s
     if max(of_texts[-1]) not in of_images[-1] and max(of_images[-1]) not in of_texts[-1]:
         of_images = [*of_images, of_texts[-1]]  # at last what one of them offers, the other has too
     settings = ServeSettings()
-    joined = JoinedModel(Tower(of_texts), Tower(of_images), settings)
-    answer = asyncio.run(joined.embed([Text("a"), FILES[0], Failed("bad", "x"), Text("b")]))
+    router = ModelRouter(Tower(of_texts), Tower(of_images), settings)
+    answer = asyncio.run(router.embed([Text("a"), FILES[0], Failed("bad", "x"), Text("b")]))
     rows = [one.vector_D[0] for one in answer.results if isinstance(one, Embedded)]
     assert len(rows) == 3
     assert {str(int(row)) for row in rows} == {answer.model.digest}
@@ -71,18 +81,18 @@ def test_an_answer_is_of_one_version(of_texts: list[set[str]], of_images: list[s
 
 
 def test_replicas_that_never_agree_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(joined_module, "SWAP_PATIENCE_S", 0.2)
-    joined = JoinedModel(Tower([{"1"}]), Tower([{"2"}]), ServeSettings())
-    with pytest.raises(UnavailableError, match="going over to another version"):
-        asyncio.run(joined.embed([Text("a"), FILES[0]]))
+    monkeypatch.setattr(router_module, "VERSION_TIMEOUT_S", 0.2)
+    router = ModelRouter(Tower([{"1"}]), Tower([{"2"}]), ServeSettings())
+    with pytest.raises(UnavailableError, match="version"):
+        asyncio.run(router.embed([Text("a"), FILES[0]]))
 
 
 def test_a_class_is_never_of_another_version_than_the_image() -> None:
     texts, images = Tower([{"1"}, {"2"}]), Tower([{"1"}, {"1"}, {"2"}])
-    joined = JoinedModel(texts, images, ServeSettings())
+    router = ModelRouter(texts, images, ServeSettings())
 
     async def scene() -> list[Any]:
-        return [await joined.classify(FILES, [["a cat"], ["a dog"]]) for _ in range(4)]
+        return [await router.classify(FILES, [["a cat"], ["a dog"]]) for _ in range(4)]
 
     told = [found.digest for found, _ in asyncio.run(scene())]
     assert told == ["1", "1", "2", "2"]
@@ -94,11 +104,11 @@ def test_a_swap_while_a_classification_waits_mixes_nothing() -> None:
 
     async def scene() -> list[tuple[str, Any]]:
         texts, images = Tower([{"1"}, {"2"}]), Tower([{"1"}, {"2"}], slow=1)
-        joined = JoinedModel(texts, images, ServeSettings())
+        router = ModelRouter(texts, images, ServeSettings())
         prompts = [["a cat"], ["a dog"]]
-        told = [await joined.classify(FILES, prompts)]
-        late, other = await asyncio.gather(joined.classify(FILES, prompts), joined.classify(FILES, [["c"], ["d"]]))
-        told += [late, other, await joined.classify(FILES, prompts)]
+        told = [await router.classify(FILES, prompts)]
+        late, other = await asyncio.gather(router.classify(FILES, prompts), router.classify(FILES, [["c"], ["d"]]))
+        told += [late, other, await router.classify(FILES, prompts)]
         assert texts.embedded == [("1", "a cat"), ("2", "c"), ("2", "a cat")]
         return [(found.digest, chances) for found, chances in told]
 
@@ -107,7 +117,7 @@ def test_a_swap_while_a_classification_waits_mixes_nothing() -> None:
 
 def test_one_tower_alone_is_asked_once() -> None:
     texts, images = Tower([{"1"}]), Tower([{"1"}])
-    joined = JoinedModel(texts, images, ServeSettings())
-    asyncio.run(joined.embed([Text("a")]))
-    asyncio.run(joined.embed(FILES))
+    router = ModelRouter(texts, images, ServeSettings())
+    asyncio.run(router.embed([Text("a")]))
+    asyncio.run(router.embed(FILES))
     assert (texts.asked, images.asked) == ([None], [None])

@@ -1,4 +1,4 @@
-"""What every request passes before the API sees it: an id, a key, a rate; and what is told of it afterwards."""
+"""The middleware that gives each request an id, checks its key and rate, and counts and logs its answer."""
 
 import logging
 import re
@@ -9,49 +9,57 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from raylens.serve.api.errors import RefusedError, error_response
+from raylens.serve.config import SecurityConfig
 from raylens.serve.gateway.keys import Caller, KeyRing
-from raylens.serve.gateway.rate_limit import Buckets
+from raylens.serve.gateway.rate_limit import TokenBuckets
 from raylens.serve.gateway.telemetry import Telemetry
-from raylens.serve.security import SecurityConfig
-from raylens.serve.tracing import Origin, working_for
+from raylens.serve.tracing import RequestContext, request_span
 
-__all__ = ["OPEN", "Guard", "Purse"]
+__all__ = ["OPEN", "AuthMiddleware", "Quota"]
 
 logger = logging.getLogger("ray.serve")
 
 OPEN = frozenset({"/healthz", "/readyz", "/docs", "/openapi.json"})
-"""Paths that need no key: probes of a load balancer have none."""
+"""Paths that need no key, because the probes of a load balancer have none."""
 ROUTES = frozenset({*OPEN, "/v1/embeddings", "/v1/similarity", "/v1/classify", "/v1/models", "/metrics"})
 REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
-ANYBODY = Caller("anybody")
+ANONYMOUS = Caller("anybody")
 
 
-class Purse:
-    """What a caller may still ask for."""
+class Quota:
+    """The rate limit of a request's caller."""
 
-    def __init__(self, caller: Caller, buckets: Buckets, per_second: float | None) -> None:
+    def __init__(self, caller: Caller, buckets: TokenBuckets, per_second: float | None) -> None:
         self.caller = caller
         self._buckets = buckets
         self._per_second = per_second
 
-    def pay(self, items: int) -> None:
-        """For the items of a request.
+    def consume(self, items: int) -> None:
+        """Take the items of a request from the caller's rate.
 
         Raises:
-            RefusedError: the caller has had more than its rate (status 429).
+            RefusedError: the caller exceeded its rate (status 429).
         """
         seconds = self._buckets.take(self.caller.name, items, self._per_second)
         if seconds > 0:
             raise RefusedError(
-                f"over the rate of {self._per_second:g} items per second: try again in {seconds:.1f} s",
+                f"the rate limit of {self._per_second:g} items per second is exceeded: try again in {seconds:.1f} s",
                 status=429,
                 code="rate_limit_exceeded",
                 retry_after_s=seconds,
             )
 
 
-class Guard:
-    """ASGI middleware."""
+class AuthMiddleware:
+    """ASGI middleware that authenticates requests, and opens their spans.
+
+    Args:
+        app: the application behind it.
+        security: the rate limit.
+        keys: API keys; everybody may call if None.
+        telemetry: counts requests.
+        adds_request_id: add the request's id to answers.
+    """
 
     def __init__(
         self,
@@ -60,67 +68,69 @@ class Guard:
         keys: KeyRing | None,
         telemetry: Telemetry,
         *,
-        answers_with_id: bool = True,
+        adds_request_id: bool = True,
     ) -> None:
         self._app = app
-        self._answers_with_id = answers_with_id
+        self._adds_request_id = adds_request_id
         self._limit = security.items_per_second
         self._keys = keys
-        self._buckets = Buckets()
+        self._buckets = TokenBuckets()
         self._telemetry = telemetry
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """See ASGI."""
+        """Handle a connection; see the ASGI specification."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = Headers(scope=scope).get("x-request-id", "")
-        identifier = given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        sent_id = Headers(scope=scope).get("x-request-id", "")
+        identifier = sent_id if REQUEST_ID.fullmatch(sent_id) else uuid.uuid4().hex
         state = scope.setdefault("state", {})
         state["request_id"] = identifier
         began, status = time.perf_counter(), 500
 
-        async def named(message: Message) -> None:
+        async def send_with_id(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                if self._answers_with_id:
+                if self._adds_request_id:
                     MutableHeaders(scope=message)["x-request-id"] = identifier
             await send(message)
 
         caller: Caller | None = None
         method, route = scope["method"], _route(scope)
         traced = {"http.request.method": method, "http.route": route}
-        with working_for(Origin(identifier, _trace(scope)), f"{method} {route}", traced) as span:
+        with request_span(RequestContext(identifier, _trace(scope)), f"{method} {route}", traced) as span:
             try:
                 caller = await self._caller(scope)
                 if caller is None:
-                    await _unknown()(scope, receive, named)
+                    await _unauthorized()(scope, receive, send_with_id)
                     return
-                state["purse"] = Purse(caller, self._buckets, caller.items_per_second or self._limit)
-                await self._app(scope, receive, named)
+                state["quota"] = Quota(caller, self._buckets, caller.items_per_second or self._limit)
+                await self._app(scope, receive, send_with_id)
             finally:
                 span.set_attribute("http.response.status_code", status)
-                self._tell(scope, status, time.perf_counter() - began, caller)
+                self._record(scope, status, time.perf_counter() - began, caller)
 
     async def _caller(self, scope: Scope) -> Caller | None:
-        # A browser asks without a key whether it may call (CORS); that question is answered inside.
+        # A browser's preflight request (CORS) has no key; the application behind answers it.
         if self._keys is None or scope["path"] in OPEN or scope["method"] == "OPTIONS":
-            return ANYBODY
+            return ANONYMOUS
         return await self._keys.caller(Headers(scope=scope).get("authorization", ""))
 
-    def _tell(self, scope: Scope, status: int, seconds: float, caller: Caller | None) -> None:
+    def _record(self, scope: Scope, status: int, seconds: float, caller: Caller | None) -> None:
         route = _route(scope)
-        who = caller.name if caller else "unknown"
-        self._telemetry.requests.labels(route, str(status), who).inc()
+        name = caller.name if caller else "unknown"
+        self._telemetry.requests.labels(route, str(status), name).inc()
         self._telemetry.seconds.labels(route).observe(seconds)
         if route not in OPEN:
-            logger.info("request %s %s %s %d %.1f ms", scope["state"]["request_id"], who, route, status, 1000 * seconds)
+            logger.info(
+                "request %s %s %s %d %.1f ms", scope["state"]["request_id"], name, route, status, 1000 * seconds
+            )
 
 
 def _route(scope: Scope) -> str:
     path: str = scope["path"]
-    return path if path in ROUTES else "other"  # not what callers make up: there would be no end of them
+    return path if path in ROUTES else "other"  # a label for each path that callers make up would have no bound
 
 
 def _trace(scope: Scope) -> dict[str, str]:
@@ -128,6 +138,6 @@ def _trace(scope: Scope) -> dict[str, str]:
     return {name: headers[name] for name in ("traceparent", "tracestate") if name in headers}
 
 
-def _unknown() -> ASGIApp:
+def _unauthorized() -> ASGIApp:
     message = "no valid API key: send one as 'Authorization: Bearer rl-...'"
     return error_response(401, message, "invalid_api_key")

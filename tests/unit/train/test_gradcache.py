@@ -9,8 +9,8 @@ from torch.nn import functional
 
 from raylens.models import Embedded
 from raylens.objectives import contrastive_loss
-from raylens.train.engine.forward import Losses
-from raylens.train.engine.gradcache import Micro, over_pairs, over_samples
+from raylens.train.engine.forward import SampleLosses
+from raylens.train.engine.gradcache import MicroBatch, accumulate_backward, gradcache_backward
 
 D, B = 6, 12
 
@@ -31,10 +31,10 @@ class Towers(nn.Module):
         return Embedded(image_bD, text_bD, self.log_scale, None)
 
 
-def micros(count: int) -> list[Micro]:
+def micro_batches(count: int) -> list[MicroBatch]:
     generator = torch.Generator().manual_seed(1)
     image, text = torch.randn(B, 5, generator=generator), torch.randn(B, 4, generator=generator)
-    return [Micro(*parts) for parts in zip(*(x.chunk(count) for x in (image, text, torch.arange(B))), strict=True)]
+    return [MicroBatch(*parts) for parts in zip(*(x.chunk(count) for x in (image, text, torch.arange(B))), strict=True)]
 
 
 def loss_of(embedded: Embedded) -> Tensor:
@@ -51,7 +51,7 @@ def gradients(module: nn.Module) -> list[Tensor]:
     return [gradient for gradient in found if gradient is not None]
 
 
-def with_one_graph(towers: Towers, parts: Sequence[Micro]) -> Tensor:
+def with_one_graph(towers: Towers, parts: Sequence[MicroBatch]) -> Tensor:
     """The same micro-batches with all graphs kept, which is what memory does not allow."""
     embedded = [towers(*part) for part in parts]
     image, text = (torch.cat([part[side] for part in embedded]) for side in (0, 1))
@@ -66,7 +66,7 @@ def test_the_second_pass_draws_what_the_first_drew(count: int) -> None:
     towers, reference = Towers(), Towers()
     reference.load_state_dict(towers.state_dict())
     torch.manual_seed(7)
-    wanted = with_one_graph(reference, micros(count))
+    wanted = with_one_graph(reference, micro_batches(count))
     after = torch.rand(3)
     torch.manual_seed(7)
     calls: list[bool] = []
@@ -75,7 +75,7 @@ def test_the_second_pass_draws_what_the_first_drew(count: int) -> None:
         calls.append(last)
         part.backward()
 
-    loss, embedded = over_pairs(towers, micros(count), loss_of, heard)
+    loss, embedded = gradcache_backward(towers, micro_batches(count), loss_of, heard)
     assert torch.equal(torch.rand(3), after)  # the generator stands where one pass leaves it
     assert calls == [False] * (count - 1) + [True]
     assert loss.item() == pytest.approx(wanted.item(), rel=1e-6)
@@ -90,9 +90,9 @@ def test_batch_statistics_are_learned_once() -> None:
     towers, reference = Towers(normalised=True), Towers(normalised=True)
     reference.load_state_dict(towers.state_dict())
     torch.manual_seed(7)
-    with_one_graph(reference, micros(3))
+    with_one_graph(reference, micro_batches(3))
     torch.manual_seed(7)
-    over_pairs(towers, micros(3), loss_of, backward)
+    gradcache_backward(towers, micro_batches(3), loss_of, backward)
     for (name, found), expected in zip(towers.named_buffers(), reference.buffers(), strict=True):
         assert torch.allclose(found, expected), name
     assert towers.norm.track_running_stats
@@ -103,11 +103,11 @@ def test_losses_of_their_own_are_averaged(count: int) -> None:
     weight = nn.Parameter(torch.randn(5, generator=torch.Generator().manual_seed(2)))
 
     class Each(nn.Module):
-        def forward(self, image: Tensor, text: Tensor, key: Tensor) -> Losses:  # noqa: ARG002
-            return Losses((image @ weight) ** 2, torch.tensor(2.0))
+        def forward(self, image: Tensor, text: Tensor, key: Tensor) -> SampleLosses:  # noqa: ARG002
+            return SampleLosses((image @ weight) ** 2, torch.tensor(2.0))
 
-    found = over_samples(Each(), micros(count), backward)
-    image = torch.cat([micro.image_bSSC for micro in micros(1)])
+    found = accumulate_backward(Each(), micro_batches(count), backward)
+    image = torch.cat([micro_batch.image_bSSC for micro_batch in micro_batches(1)])
     assert torch.allclose(found.loss_b, (image @ weight.detach()) ** 2)
     assert found.log_scale == 2.0
     wanted = 2 * ((image @ weight.detach())[:, None] * image).mean(0)

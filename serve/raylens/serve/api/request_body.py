@@ -1,4 +1,4 @@
-"""Bodies of requests: JSON, an image as it is, or a form of files and texts; none is read further than it may be."""
+"""Reading the body of a request, up to its limits: JSON, an image file, or a form of files and texts."""
 
 import asyncio
 import base64
@@ -10,33 +10,33 @@ from python_multipart import create_form_parser
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import Field, File
 
-from raylens.serve.api.errors import RefusedError, complaint
+from raylens.serve.api.errors import RefusedError, to_refused_error
 from raylens.serve.api.requests import EmbeddingRequest
-from raylens.serve.settings import ServeSettings
+from raylens.serve.config import ServeSettings
 
 __all__ = ["read_body", "read_embedding_request"]
 
 BodyT = TypeVar("BodyT", bound=BaseModel)
 ITEMS = ("input", "image", "text")
 NUMBERS = ("dimensions",)
-OPTIONS = 20
-"""Parts of a form beside its items."""
+MAX_OPTIONS = 20
+"""Most parts of a form beside its items."""
 
 
 async def read_body(request: Request, kind: type[BodyT], settings: ServeSettings) -> BodyT:
-    """The parsed JSON body. Read by hand: FastAPI would read all of it before any limit, and parse it in Python.
+    """Read and parse a JSON body. FastAPI would read it whole before any limit applies, and parse it in Python.
 
     Raises:
-        RefusedError: it is too large, too slow, no JSON, or not what the route takes.
+        RefusedError: the body is too large or too slow, is no JSON, or does not fit the route.
     """
     try:
         return kind.model_validate_json(await _read(request, settings))
     except ValidationError as error:
-        raise complaint(error, kind) from None
+        raise to_refused_error(error, kind) from None
 
 
 async def read_embedding_request(request: Request, settings: ServeSettings) -> EmbeddingRequest:
-    """As `read_body`, or from ``image/*`` with options in the query, or from ``multipart/form-data``.
+    """Read JSON as `read_body` does, an ``image/*`` body with options in the query, or ``multipart/form-data``.
 
     Raises:
         RefusedError: see `read_body`.
@@ -52,16 +52,16 @@ async def read_embedding_request(request: Request, settings: ServeSettings) -> E
     try:
         return EmbeddingRequest.model_validate(fields)
     except ValidationError as error:
-        raise complaint(error, EmbeddingRequest) from None
+        raise to_refused_error(error, EmbeddingRequest) from None
 
 
 async def _form(request: Request, settings: ServeSettings) -> dict[str, Any]:
-    """With a parser that keeps everything in memory, where the body, which is bounded, is already."""
+    """Parse a form in memory, which already holds the body, whose size is bounded."""
     body = await _read(request, settings)
     parts: list[Field | File] = []
 
     def take(part: Field | File) -> None:
-        if len(parts) == settings.max_items + OPTIONS:
+        if len(parts) == settings.max_items + MAX_OPTIONS:
             raise RefusedError(
                 f"the form has more than {settings.max_items} parts", code="too_many_items", param="input"
             )

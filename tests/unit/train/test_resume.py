@@ -12,7 +12,7 @@ from raylens.storage import open_store
 from raylens.train.checkpoint.cursor import Cursor
 from raylens.train.checkpoint.store import Checkpoints
 from raylens.train.run.prepare import claim
-from raylens.train.runs.jsonl import METRICS, RecordLog, read_metrics
+from raylens.train.runs.jsonl import METRICS, JsonlWriter, read_metrics
 
 PLAN = Plan((FixedChunkOrder(100, "a" * 64, 1, 4, 4, 100),), seed=1)
 
@@ -64,13 +64,13 @@ def test_a_run_keeps_its_settings(tmp_path: Path) -> None:
 
 def test_metrics_are_published_and_rewound(tmp_path: Path) -> None:
     store = open_store(tmp_path)
-    log = RecordLog(store, METRICS, 0, every_seconds=1000)
+    log = JsonlWriter(store, METRICS, 0, every_seconds=1000)
     for step in (1, 2, 3):
         log.add({"step": step, "loss": 1.0 / step})
     assert read_metrics(store) == []
     assert log.flush() == ""
     assert [record["step"] for record in read_metrics(store)] == [1, 2, 3]
-    again = RecordLog(store, METRICS, 2)
+    again = JsonlWriter(store, METRICS, 2)
     again.add({"step": 3, "loss": 9.0})
     assert again.flush() == ""
     assert [(record["step"], record["loss"]) for record in read_metrics(store)] == [(1, 1.0), (2, 0.5), (3, 9.0)]
@@ -97,6 +97,6 @@ def test_only_a_manifest_makes_a_checkpoint(tmp_path: Path) -> None:
 
 
 def test_metrics_refuse_what_json_cannot_say(tmp_path: Path) -> None:
-    log = RecordLog(open_store(tmp_path), METRICS, 0, every_seconds=0)
+    log = JsonlWriter(open_store(tmp_path), METRICS, 0, every_seconds=0)
     with pytest.raises(ValueError, match="not JSON compliant"):
         log.add({"step": 1, "loss": float("nan")})

@@ -9,13 +9,13 @@ import pytest
 from raylens.config import validated
 from raylens.serve import ServiceConfig
 from raylens.serve.deploy import environment as variables
-from raylens.serve.deploy.environment import environment, options, own_ports
+from raylens.serve.deploy.environment import actor_options, environment, haproxy_ports
 
 # What `raylens serve` has imported in its own process when the service is ready, and what a gateway imports.
 DRIVER_AND_GATEWAY = (
     "raylens.workloads.cli",
     "raylens.workloads.lines",
-    "raylens.workloads.services",
+    "raylens.workloads.service_config",
     "raylens.cluster.session",
     "raylens.serve.deploy.launch",
     "raylens.serve.gateway.ingress",
@@ -29,24 +29,26 @@ def config(proxy: str = "haproxy") -> ServiceConfig:
 
 def test_variables_that_ray_was_started_with_need_no_runtime_environment() -> None:
     wanted = environment()
-    assert options(config(), {}) == {"runtime_env": {"env_vars": wanted}}
-    assert options(config(), wanted | {"OTHER": "1"}) == {}
+    assert actor_options(config(), {}) == {"runtime_env": {"env_vars": wanted}}
+    assert actor_options(config(), wanted | {"OTHER": "1"}) == {}
 
 
 def test_only_the_variables_that_differ_are_given() -> None:
     """Of a service without HAProxy on a Ray that was started for one with it."""
-    assert options(config("ray"), environment()) == {"runtime_env": {"env_vars": {"RAY_SERVE_ENABLE_HA_PROXY": "0"}}}
+    assert actor_options(config("ray"), environment()) == {
+        "runtime_env": {"env_vars": {"RAY_SERVE_ENABLE_HA_PROXY": "0"}}
+    }
 
 
 def test_a_second_service_gets_other_ports_for_haproxy(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as first:
         first.bind(("", 0))
         port = int(first.getsockname()[1])
-        monkeypatch.setattr(variables, "PORTS", {"RAYLENS_TEST_PORT": port})
-        assert own_ports()["RAYLENS_TEST_PORT"] != str(port)
-    assert own_ports() == {"RAYLENS_TEST_PORT": str(port)}
+        monkeypatch.setattr(variables, "HAPROXY_PORTS", {"RAYLENS_TEST_PORT": port})
+        assert haproxy_ports()["RAYLENS_TEST_PORT"] != str(port)
+    assert haproxy_ports() == {"RAYLENS_TEST_PORT": str(port)}
     monkeypatch.setenv("RAYLENS_TEST_PORT", "7")
-    assert own_ports() == {"RAYLENS_TEST_PORT": "7"}
+    assert haproxy_ports() == {"RAYLENS_TEST_PORT": "7"}
 
 
 def test_who_only_deploys_or_passes_on_imports_nothing_that_computes() -> None:

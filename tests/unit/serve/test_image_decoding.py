@@ -17,10 +17,10 @@ from raylens.errors import InputError
 from raylens.inputs import Preprocess, decode_image
 from raylens.inputs.image import MAX_SCANS, MAX_SEGMENTS
 from raylens.registry import Encoder
-from raylens.serve.messages import Embedded, Failed, Picture
+from raylens.serve.messages import Embedded, Failed, ImageFile
 from raylens.serve.replica.device import Device
 from raylens.serve.replica.towers import ImageTower
-from tests.unit.serve.test_app import SETTINGS, picture, random_bundle
+from tests.helpers.serving_app import SETTINGS, picture, random_bundle
 
 EOI = b"\xff\xd9"
 
@@ -96,16 +96,16 @@ def test_a_slow_image_fails_alone_and_leaves_threads_to_others(monkeypatch: pyte
         with ThreadPoolExecutor(settings.decode_threads) as pool:
             device = Device()
             tower = ImageTower(encoder, device, pool, settings)
-            crowd = asyncio.create_task(tower.embed([Picture(one) for one in slow]))
+            crowd = asyncio.create_task(tower.embed([ImageFile(one) for one in slow]))
             await asyncio.sleep(0)
             async with asyncio.timeout(60):
-                [alone] = await tower.embed([Picture(file)])
+                [alone] = await tower.embed([ImageFile(file)])
             assert isinstance(alone, Embedded)
             assert not crowd.done()
             opened.set()
             assert all(isinstance(one, Embedded) for one in await crowd)
             hurried = ImageTower(encoder, device, pool, settings.model_copy(update={"max_decode_s": 1e-9}))
-            [late] = await hurried.embed([Picture(file)])
+            [late] = await hurried.embed([ImageFile(file)])
             assert isinstance(late, Failed)
             assert late.code == "invalid_image"
             await device.close()

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from raylens.config import ModelConfig, TextTransformerConfig, VisionTransformerConfig
-from raylens.estimate.profile import costs, throughput
+from raylens.estimate.flops import model_costs
+from raylens.estimate.throughput import throughput
 from raylens.workloads.pages.model_profile import profile_text
 
 SMALL = ModelConfig(
@@ -16,7 +17,7 @@ SMALL = ModelConfig(
 
 
 def test_operations_and_parameters_are_those_of_the_formulas() -> None:
-    found = costs(SMALL, tokens=7)
+    found = model_costs(SMALL, tokens=7)
     W, T = 32, 5  # four patches and the class token
     block = 2 * T * 12 * W * W + 2 * 2 * T * T * W
     last = 2 * (2 * T + 10) * W * W + 2 * 2 * T * W  # keys and values of all, the rest of one token
@@ -33,7 +34,11 @@ def test_memory_grows_with_the_tokens_and_not_with_the_weights() -> None:
     wide = SMALL.model_copy(
         update={"text": TextTransformerConfig(context=12, vocab=60_000, width=24, layers=1, heads=2)}
     )
-    assert costs(wide, 7).training_bytes == costs(SMALL, 7).training_bytes < costs(SMALL, 12).training_bytes
+    assert (
+        model_costs(wide, 7).training_bytes
+        == model_costs(SMALL, 7).training_bytes
+        < model_costs(SMALL, 12).training_bytes
+    )
 
 
 def test_throughput_is_measured() -> None:
@@ -66,7 +71,7 @@ def test_the_page_names_both_towers() -> None:
 )
 def test_every_kind_of_tower_is_counted(image: dict[str, object], text: dict[str, object]) -> None:
     """Of a ResNet's 32 pixels one by one are left, of which BatchNorm has no statistics: as when a run begins."""
-    found = costs(ModelConfig.model_validate({"embed_dim": 16, "image": image, "text": text}), 8)
+    found = model_costs(ModelConfig.model_validate({"embed_dim": 16, "image": image, "text": text}), 8)
     assert found.image_gflops > 0
     assert found.text_gflops >= 0
     assert found.training_bytes > 0

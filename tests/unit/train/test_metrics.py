@@ -15,14 +15,13 @@ from raylens.config import (
     VisionTransformerConfig,
     validated,
 )
-from raylens.estimate.flops import Flops, peak_of
-from raylens.estimate.profile import costs
+from raylens.estimate.flops import ModelFlops, model_costs, peak_flops
 from raylens.evaluate import ClassList
 from raylens.evaluate.metrics import Metric
 from raylens.models import DualEncoder
 from raylens.objectives import contrastive_loss, sigmoid_loss, triplet_loss
-from raylens.train.engine.tower_stats import Watched
-from raylens.train.evaluation.metrics import Rows, loss_figure, pair_figures, zero_shot_figure
+from raylens.train.engine.tower_stats import TowerMonitor
+from raylens.train.evaluation.metrics import Rows, batch_loss, pair_metrics, zero_shot_accuracy
 
 MODEL = ModelConfig(
     embed_dim=8,
@@ -48,7 +47,7 @@ def test_losses_are_those_of_training(rows: int, scale: float, bias: float, seed
     }
     for kind, loss in trained.items():
         objective = ObjectiveConfig.model_validate({"kind": kind, "margin": 0.3})
-        assert loss_figure(image_BD, text_BD, objective, scale, bias) == pytest.approx(float(loss), rel=1e-9)
+        assert batch_loss(image_BD, text_BD, objective, scale, bias) == pytest.approx(float(loss), rel=1e-9)
 
 
 def rows_of(count: int, parts: int) -> list[Rows]:
@@ -65,13 +64,13 @@ def rows_of(count: int, parts: int) -> list[Rows]:
 
 def test_it_does_not_matter_which_worker_had_what() -> None:
     objective = ObjectiveConfig()
-    found = [pair_figures(Rows.joined(rows_of(50, parts)), objective, 2.0, None, 20) for parts in (1, 2, 7)]
+    found = [pair_metrics(Rows.join(rows_of(50, parts)), objective, 2.0, None, 20) for parts in (1, 2, 7)]
     assert found[0] == found[1] == found[2]
     image, text = (one.float().double() for one in vectors(50, 1))
-    whole = [loss_figure(image[at : at + 20], text[at : at + 20], objective, np.exp(2.0), None) for at in (0, 20)]
+    whole = [batch_loss(image[at : at + 20], text[at : at + 20], objective, np.exp(2.0), None) for at in (0, 20)]
     assert found[0][0] == Metric("validation_loss", found[0][0].value, "min")
     assert found[0][0].value == pytest.approx(np.mean(whole))
-    assert pair_figures(Rows((), {}), objective, 2.0, None, 20) == []
+    assert pair_metrics(Rows((), {}), objective, 2.0, None, 20) == []
 
 
 def test_zero_shot_is_the_nearest_mean_of_prompts() -> None:
@@ -80,8 +79,8 @@ def test_zero_shot_is_the_nearest_mean_of_prompts() -> None:
     images = Rows(
         ((0, 0), (0, 1), (1, 0)), {"image": np.array([[1.0, 0], [0, 1], [0.1, 0.9]]), "label": np.array([0, 1, 0])}
     )
-    assert zero_shot_figure(images, prompts, classes) == pytest.approx(2 / 3)
-    assert zero_shot_figure(Rows((), {}), prompts, classes) is None
+    assert zero_shot_accuracy(images, prompts, classes) == pytest.approx(2 / 3)
+    assert zero_shot_accuracy(Rows((), {}), prompts, classes) is None
 
 
 def test_operations_are_three_times_those_of_a_forward_pass() -> None:
@@ -89,9 +88,9 @@ def test_operations_are_three_times_those_of_a_forward_pass() -> None:
         values = {"name": "r", "data": {"train": "x"}, "model": MODEL.model_dump(), "towers": towers}
         return validated(RunConfig, values)
 
-    counted = costs(MODEL, 5)
-    assert Flops(run(), None).of_pair(5.2) == pytest.approx(3e9 * (counted.image_gflops + counted.text_gflops))
-    locked = Flops(run(lock_image=True), None).of_pair(5.0)
+    counted = model_costs(MODEL, 5)
+    assert ModelFlops(run(), None).of_pair(5.2) == pytest.approx(3e9 * (counted.image_gflops + counted.text_gflops))
+    locked = ModelFlops(run(lock_image=True), None).of_pair(5.0)
     assert locked == pytest.approx(1e9 * (counted.image_gflops + 3 * counted.text_gflops))
 
 
@@ -99,12 +98,12 @@ def test_operations_are_three_times_those_of_a_forward_pass() -> None:
     ("name", "peak"), [("NVIDIA H100 80GB HBM3", 989e12), ("NVIDIA A100-SXM4-40GB", 312e12), ("GeForce", None)]
 )
 def test_peaks_are_known_by_name(name: str, peak: float | None) -> None:
-    assert peak_of(name) == peak
+    assert peak_flops(name) == peak
 
 
 def test_norms_and_cosines_are_those_of_the_step() -> None:
     model = DualEncoder(MODEL, end_id=1, mean=(0.5,) * 3, std=(0.5,) * 3)
-    watched = Watched(model, torch.device("cpu"))
+    watched = TowerMonitor(model, torch.device("cpu"))
     pixels = torch.randint(0, 256, (6, 16, 16, 3), dtype=torch.uint8)
     ids = torch.tensor([[5, 1, 0, 0]] * 3 + [[7, 8, 9, 1]] * 3)
     outputs = []
@@ -113,7 +112,7 @@ def test_norms_and_cosines_are_those_of_the_step() -> None:
         embedded = model(pixels, ids)
     watched.captions(ids.numpy().astype(np.int32))
     watched.pairs(embedded)
-    figures = watched.figures()
+    figures = watched.tower_stats()
     assert figures.image_norm == pytest.approx(float(outputs[0].norm(dim=1).mean()))
     assert figures.tokens == 3.0
     assert figures.memory_bytes > 10e6

@@ -24,22 +24,20 @@ from raylens.errors import ConfigError, OverloadedError, ServingError
 from raylens.registry import Lineage, Registry, Version
 from raylens.serve import AsyncEmbeddingClient, ServiceConfig
 from raylens.serve.api.responses import Limits
-from raylens.serve.client.codec import LONGEST_PAUSE_S, classify_bodies, embed_bodies, inputs, pause
-from raylens.serve.deploy import holder
+from raylens.serve.client.codec import MAX_RETRY_DELAY_S, classify_bodies, embed_bodies, inputs, retry_delay
+from raylens.serve.deploy import checks
 from raylens.serve.deploy.autoscale import replicas_for_items
-from raylens.serve.deploy.checks import check_port
-from raylens.serve.deploy.deployments import application
-from raylens.serve.deploy.holder import holder_of
-from raylens.serve.deploy.serve_config import declaration
+from raylens.serve.deploy.checks import check_port, port_holder
+from raylens.serve.deploy.deployments import build_application
+from raylens.serve.deploy.serve_config import serve_config_yaml
 from raylens.serve.gateway.app import build_app
 from raylens.serve.gateway.keys import KeyRing
-from raylens.serve.replica.batcher import BULK_PATIENCE_S, Batcher
+from raylens.serve.replica.batcher import BULK_YIELD_S, PACE_WINDOW, Batcher, Pace
 from raylens.serve.replica.device import Device
-from raylens.serve.replica.pace import MEMORY, Pace
 from raylens.serve.replica.replica import EncoderReplica
 from raylens.workloads.cli.app import app
-from raylens.workloads.services import logical_cpus, service_config
-from tests.unit.serve.test_app import SETTINGS, catalogue_of, picture, random_bundle
+from raylens.workloads.service_config import logical_cpus, service_config
+from tests.helpers.serving_app import SETTINGS, catalogue_of, picture, random_bundle
 
 
 def test_options_change_the_file_and_single_changes_come_last(tmp_path: Path) -> None:
@@ -57,12 +55,12 @@ def test_options_change_the_file_and_single_changes_come_last(tmp_path: Path) ->
     ("tree", "says"),
     [
         ({"models": []}, "models"),
-        ({"models": [{"model": "a"}, {"model": "a@prod"}]}, "'a' stands there twice"),
+        ({"models": [{"model": "a"}, {"model": "a@prod"}]}, "models: 'a'"),
         ({"models": [{"model": "a", "text": {"min_replicas": 2}}]}, "max_replicas = 1: must be at least"),
         ({"models": [{"model": "a", "txt": {}}]}, "unknown key 'models.0.txt'"),
         ({"models": [{"model": "a", "precision": "fp8"}]}, "precision"),
         ({"models": [{"model": "a"}], "port": 0}, "port"),
-        ({"models": [{"model": "a"}], "limits": {"capacity": 1}}, "capacity 1 must be at least max_items"),
+        ({"models": [{"model": "a"}], "limits": {"capacity": 1}}, "capacity = 1: must be at least max_items = 2048"),
         ({"models": [{"model": "a"}], "security": {"urls": {"host": ["x"]}}}, "did you mean 'hosts'"),
     ],
 )
@@ -80,17 +78,17 @@ def test_only_an_alias_is_followed(reference: str, alias: str | None) -> None:
     assert model.alias == alias
 
 
-def test_the_declaration_names_a_builder_that_takes_its_arguments() -> None:
+def test_the_serve_config_names_a_builder_that_takes_its_arguments() -> None:
     tree = {"models": [{"model": "a@prod"}], "host": "0.0.0.0", "registry": "/models"}
     config = validated(ServiceConfig, tree)
-    tree = yaml.safe_load(declaration(config))
+    tree = yaml.safe_load(serve_config_yaml(config))
     [application] = tree["applications"]
     assert application["import_path"] == "raylens.serve.deploy.serve_config:build"
     assert validated(ServiceConfig, application["args"]) == config
     assert tree["http_options"]["host"] == "0.0.0.0"
 
 
-def test_a_declaration_leads_to_the_same_places_from_everywhere(
+def test_a_serve_config_leads_to_the_same_places_from_everywhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -105,7 +103,7 @@ def test_a_declaration_leads_to_the_same_places_from_everywhere(
 
 def test_a_new_replica_is_there_before_an_old_one_goes() -> None:
     config = validated(ServiceConfig, {"models": [{"model": "a", "text": {"max_replicas": 4}}]})
-    gateway = application(
+    gateway = build_application(
         config, "registry", [Version("a", 1, "0" * 64, "2026-11-01T00:00:00Z", Lineage())]
     )._bound_deployment
     towers = [one._bound_deployment for one in gateway.init_args if isinstance(one, Application)]
@@ -128,15 +126,15 @@ def test_a_taken_port_is_told_with_its_holder() -> None:
             check_port("127.0.0.1", port)
         process.communicate(b"\n")
     check_port("127.0.0.1", port)
-    assert holder_of(port) is None
+    assert port_holder(port) is None
 
 
 def test_where_the_system_tells_nothing_the_message_says_how_to_ask(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(holder, "PROC", tmp_path)
-    with socket.create_server(("127.0.0.1", 0)) as held:
-        port = held.getsockname()[1]
+    monkeypatch.setattr(checks, "PROC", tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        port = holder.getsockname()[1]
         with pytest.raises(ServingError, match=r"stop what holds it \(ss -ltnp shows it\)"):
             check_port("127.0.0.1", port)
 
@@ -166,7 +164,7 @@ def test_clients_keep_to_the_limits_of_the_service(tmp_path: Path) -> None:
 
     async def scene() -> tuple[int, ...]:
         # One after the other: all at once would be more than the replica's capacity.
-        async with AsyncEmbeddingClient("http://test", at_once=1, retries=0) as client:
+        async with AsyncEmbeddingClient("http://test", max_concurrency=1, retries=0) as client:
             client._http = httpx.AsyncClient(transport=httpx.ASGITransport(app=served), base_url="http://test")
             many = await client.embed(texts)
             chances = await client.classify([picture() for _ in range(SETTINGS.max_items + 1)], ["cat", "dog"])
@@ -175,7 +173,7 @@ def test_clients_keep_to_the_limits_of_the_service(tmp_path: Path) -> None:
     assert asyncio.run(scene()) == (37, 32, 13, 2)
 
 
-def test_the_commands_make_keys_and_declarations(tmp_path: Path) -> None:
+def test_the_commands_make_keys_and_serve_configs(tmp_path: Path) -> None:
     run = CliRunner()
     file = tmp_path / "keys.json"
     made = [run.invoke(app, ["serve", "key", name, "--keys", str(file)]) for name in ("one", "two")]
@@ -194,7 +192,7 @@ def test_the_commands_make_keys_and_declarations(tmp_path: Path) -> None:
     ("arguments", "says"),
     [
         (["serve", "run"], "no model to serve"),
-        (["serve", "a", "--replicas", "many"], "give a number, or least and most"),
+        (["serve", "a", "--replicas", "many"], "--replicas many"),
         (["serve", "--config", "none.yaml"], "there is no such file"),
         (["serve", "key", "a b", "--keys", "keys.json"], "use up to 100 letters"),
         (["serve", "build", "a", "--out", "."], "is a folder"),
@@ -244,19 +242,19 @@ def test_bulk_items_wait_for_the_others_but_not_for_ever(monkeypatch: pytest.Mon
     async def scene() -> None:
         device = Device()
         batcher: Batcher[str, str] = Batcher(device, compute, max_batch=2, capacity=100)
-        with batcher.reserve(9) as places:
-            first = asyncio.create_task(places.run(["first"]))
+        with batcher.reserve(9) as reservation:
+            first = asyncio.create_task(reservation.run(["first"]))
             await asyncio.sleep(0.005)
-            bulk = asyncio.create_task(places.run(["b1", "b2", "b3"], bulk=True))
+            bulk = asyncio.create_task(reservation.run(["b1", "b2", "b3"], bulk=True))
             await asyncio.sleep(0)
-            people = asyncio.create_task(places.run(["p1", "p2", "p3"]))
+            people = asyncio.create_task(reservation.run(["p1", "p2", "p3"]))
             await asyncio.gather(first, people, bulk)
-            await places.run(["alone"], bulk=True)
+            await reservation.run(["alone"], bulk=True)
         await device.close()
 
     asyncio.run(scene())
     assert order[:7] == ["first", "p1", "p2", "p3", "b1", "b2", "b3"]
-    assert BULK_PATIENCE_S > 0
+    assert BULK_YIELD_S > 0
 
 
 def test_an_old_bulk_item_is_as_good_as_any(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -272,7 +270,7 @@ def test_an_old_bulk_item_is_as_good_as_any(monkeypatch: pytest.MonkeyPatch) -> 
         batcher: Batcher[str, str] = Batcher(device, lambda items: items, max_batch=2, capacity=100)
         device.closed = True  # nothing is taken but by this test
         batcher.enqueue(["old"], bulk=True)
-        clock[0] += BULK_PATIENCE_S + 1
+        clock[0] += BULK_YIELD_S + 1
         batcher.enqueue(["new"], bulk=True)
         batcher.enqueue(["p1", "p2"])
         return [waiting.item for waiting in batcher.take(1)]
@@ -289,8 +287,8 @@ def test_more_work_than_patience_is_refused_at_once() -> None:
             return items
 
         batcher: Batcher[int, int] = Batcher(device, compute, max_batch=4, capacity=1000, max_wait_s=0.5)
-        with batcher.reserve(4) as places:
-            await places.run([1, 2, 3, 4])  # it knows its pace now
+        with batcher.reserve(4) as reservation:
+            await reservation.run([1, 2, 3, 4])  # it knows its pace now
         assert math.isclose(batcher.expected_wait_s, 0.0)
         taken = []
         with batcher.reserve(100):  # where nothing waits, the largest request is served
@@ -316,12 +314,12 @@ def test_one_slow_item_does_not_speak_for_a_crowd() -> None:
             return items
 
         batcher: Batcher[int, int] = Batcher(device, compute, max_batch=8, capacity=1000, max_wait_s=1.0)
-        with batcher.reserve(1) as places:
-            await places.run([1])
+        with batcher.reserve(1) as reservation:
+            await reservation.run([1])
         with batcher.reserve(8), batcher.reserve(1):
             assert math.isclose(batcher.expected_wait_s, 0.0)
-        with batcher.reserve(8) as places:
-            await places.run(list(range(8)))
+        with batcher.reserve(8) as reservation:
+            await reservation.run(list(range(8)))
         with batcher.reserve(9):
             assert batcher.expected_wait_s > 0.3  # known now
         await device.close()
@@ -335,7 +333,7 @@ def test_a_pace_is_the_mean_and_then_that_of_late(batches: list[tuple[int, float
     for count, each in batches:
         pace.add(count, count * each)
         items, seconds = items + count, seconds + count * each
-        if items <= MEMORY:
+        if items <= PACE_WINDOW:
             assert math.isclose(pace.seconds, seconds / items)
         assert min(each for _, each in batches) * 0.999 <= pace.seconds <= max(each for _, each in batches) * 1.001
     for _ in range(20):
@@ -346,9 +344,9 @@ def test_a_pace_is_the_mean_and_then_that_of_late(batches: list[tuple[int, float
 @given(attempt=st.integers(0, 20), asked=st.sampled_from(["", "0", "3", "600", "soon"]))
 def test_clients_come_back_when_they_are_asked_to(attempt: int, asked: str) -> None:
     for status, again in ((200, False), (400, False), (429, True), (500, False), (503, True)):
-        seconds = pause(attempt, httpx.Response(status, headers={"retry-after": asked}))
+        seconds = retry_delay(attempt, httpx.Response(status, headers={"retry-after": asked}))
         assert (seconds is not None) == again
         if seconds is not None:
-            assert 0 < seconds <= LONGEST_PAUSE_S
-            assert seconds >= min(LONGEST_PAUSE_S, float(asked) if asked.isdecimal() else 0.25)
-    assert pause(attempt, None) is not None
+            assert 0 < seconds <= MAX_RETRY_DELAY_S
+            assert seconds >= min(MAX_RETRY_DELAY_S, float(asked) if asked.isdecimal() else 0.25)
+    assert retry_delay(attempt, None) is not None
