@@ -22,7 +22,7 @@ from raylens.tune.sweep_heat import cells, keys_of_heat, parts
 from raylens.tune.sweep_parallel import HEIGHT, TOP, pieces
 from raylens.tune.sweep_report import render_report
 from raylens.tune.sweep_scatter import key_frame
-from raylens.tune.trials import Copied, Measured, SweepRecord, TrialRecord
+from raylens.tune.trials import SweepRecord, TrialCopy, TrialEvaluation, TrialRecord
 
 LOSS, RECALL = "validation_loss", "image_to_text_recall_1"
 RUN = RunConfig(
@@ -53,12 +53,12 @@ def sweep(metric: str = LOSS, space: dict[str, Domain] = SPACE, **more: object) 
     return SweepConfig.model_validate({"name": "tuned", "run": RUN, "metric": metric, "space": space, **more})
 
 
-def measured(samples: int, value: float | None, metric: str = LOSS) -> Measured:
+def measured(samples: int, value: float | None, metric: str = LOSS) -> TrialEvaluation:
     metrics = {} if value is None else {metric: value}
-    return Measured(step=samples // 128, samples=samples, seconds=1.0, metrics=metrics)
+    return TrialEvaluation(step=samples // 128, samples=samples, seconds=1.0, metrics=metrics)
 
 
-def trial(number: int, values: dict[str, Any], curve: Sequence[Measured] = (), **more: object) -> TrialRecord:
+def trial(number: int, values: dict[str, Any], curve: Sequence[TrialEvaluation] = (), **more: object) -> TrialRecord:
     return TrialRecord.model_validate({"number": number, "values": values, "curve": list(curve), **more})
 
 
@@ -226,7 +226,7 @@ def test_the_best_is_the_lowest_loss_or_the_highest_recall(metric: str) -> None:
 def test_learning_curves_end_where_their_trial_ended() -> None:
     config = sweep()
     rows = trials(config, 4)
-    rows[0] = rows[0].with_(copies=[Copied(at=2, of="t003", step=7, samples=2000, values={"optim.peak_lr": 0.002})])
+    rows[0] = rows[0].with_(copies=[TrialCopy(at=2, of="t003", step=7, samples=2000, values={"optim.peak_lr": 0.002})])
     shape = check_page(render_report(config, record(rows)))
     curves = shape.of_class("path", "line")[:2]
     # Trial 3 has three points, of the copy two and one, of the stopped trials one each.
@@ -334,7 +334,7 @@ def test_repeats_have_an_interval_and_a_verdict() -> None:
 
 def test_copies_are_a_table() -> None:
     config = sweep(scheduler={"kind": "pbt"})
-    copy = Copied(at=1, of="t001", step=7, samples=1000, values={"optim.peak_lr": 0.0123})
+    copy = TrialCopy(at=1, of="t001", step=7, samples=1000, values={"optim.peak_lr": 0.0123})
     rows = trials(config, 3)
     rows[0] = rows[0].with_(copies=[copy])
     words = check_page(render_report(config, record(rows))).words
@@ -391,7 +391,7 @@ def odd_trials(draw: st.DrawFn) -> TrialRecord:
         for _ in range(draw(st.integers(0, 4)))
     ]
     copies = [
-        Copied(at=at, of=EVIL, step=1, samples=1000 * at, values={EVIL: EVIL})
+        TrialCopy(at=at, of=EVIL, step=1, samples=1000 * at, values={EVIL: EVIL})
         for at in range(draw(st.sampled_from([0, 0, 0, 3])))
     ]
     state = draw(st.sampled_from(["waiting", "running", "stopped", "finished", "failed"]))
