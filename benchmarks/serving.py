@@ -1,15 +1,15 @@
-"""Images and texts a second of `raylens serve` beside infinity, and beside the bare model in one process.
+"""Images and texts per second of `raylens serve`, compared with infinity and with the bare model in one process.
 
-    ours        `raylens serve` as it comes, but without its memory of embeddings (limits.cache_bytes=0)
+    ours        `raylens serve` with its defaults, but without its cache of embeddings (limits.cache_bytes=0)
     infinity    infinity_emb 0.0.78 on torch, in an environment of its own; without it, its claims are skipped:
                 make .peers/infinity, then HF_HUB_OFFLINE=1 DO_NOT_TRACK=1 .peers/infinity/bin/infinity_emb v2
                 --model-id FOLDER --engine torch --device cpu --port PORT --served-model-name clip --batch-size 32
     bare        the image tower alone on pixels in memory, packed as ours, at the best of several batch sizes and both
                 precisions
 
-The same ViT-B/32 with the same random weights, 32 connections, one item a request, base64 answers where there are such;
-the load program is a third process on the same cores for both. Rounds take turns. Prints one JSON object a claim.
-`--short` shows that it runs, in two minutes, and no figures to quote.
+All sides have the same ViT-B/32 with the same random weights, 32 connections, one item per request, and base64
+answers where the API offers them; the load program is a third process on the same cores for both. Rounds alternate.
+It prints one JSON object per claim. `--short` shows in two minutes that it runs; its numbers are not to be quoted.
 """
 
 import argparse
@@ -43,15 +43,15 @@ PEER = HERE.parent / ".peers/infinity/bin/infinity_emb"
 CONNECTIONS, WARM = 32, 4.0
 BATCHES = (8, 16, 32, 64)
 NICENESS = "niceness"
-"""The file that keeps what the replicas of the newest round had."""
+"""The file with the niceness of the replicas of the newest round."""
 Seen = dict[str, list[float]]
-"""Figures of each round."""
+"""Measurements of each round, by name."""
 Sides = list[tuple[str, Callable[[Path], AbstractContextManager[str]]]]
 
 
 @contextlib.contextmanager
 def running(command: list[str], ready: str, log: Path, environment: dict[str, str]) -> Iterator[int]:
-    """A server's process, from when it answers at ``ready`` to when it has ended."""
+    """Run a server's process, from its first answer at ``ready`` until it has ended."""
     with log.open("w") as sink:
         process = subprocess.Popen(
             command, stdout=sink, stderr=sink, env=os.environ | environment, start_new_session=True
@@ -86,7 +86,7 @@ def load(folder: Path, url: str, bodies: Path, seconds: float, connections: int 
 
 
 def write_bodies(folder: Path, count: int) -> dict[str, Path]:
-    """Requests for both sides, each of one item that no other has."""
+    """Write requests for both sides, each with one item that no other has."""
     uris = [f"data:image/jpeg;base64,{base64.b64encode(file).decode()}" for file in jpegs(count, seed=4)]
     texts = captions(4 * count, seed=5)
     made: dict[str, list[dict[str, Any]]] = {
@@ -127,7 +127,7 @@ def infinity(folder: Path) -> Iterator[str]:
 
 
 def same_vectors(folder: Path, bodies: dict[str, Path], url: str) -> float:
-    """The least cosine of the peer's vectors to the encoder's, over a few texts: the weights are the same."""
+    """Return the least cosine of the peer's vectors to the encoder's over a few texts: the weights are the same."""
     encoder = Registry(str(folder / "registry")).load("vit")[1]
     asked = [json.loads(line) for line in bodies["infinity-text"].read_text().splitlines()[:4]]
     theirs = [httpx.post(url, json=body, timeout=120).json()["data"][0]["embedding"] for body in asked]
@@ -137,7 +137,7 @@ def same_vectors(folder: Path, bodies: dict[str, Path], url: str) -> float:
 
 
 def bare(folder: Path, batches: Sequence[int]) -> tuple[float, dict[str, float]]:
-    """Images a second of the tower at its best, and seconds of a forward pass of one image and one text."""
+    """Return the tower's best rate in images per second, and the seconds of a forward pass of an image and a text."""
     torch.set_num_threads(os.cpu_count() or 1)
     draw = np.random.default_rng(1)
     rates, alone = [], []

@@ -1,10 +1,10 @@
-"""A replica's batcher on one GPU: images and texts a second, and how far its embeddings are from fp32 on the CPU.
+"""A replica's batcher on one GPU: images and texts per second, and the cosine of its embeddings to fp32 on the CPU.
 
     python benchmarks/serving_gpu.py [--seconds 4] [--precisions auto fp32]
 
-ViT-B/32 with random weights, as in serving.py. `tower` is the bare tower on batches that are ready, without decoding;
-`replica` embeds requests of some items each, which come from as many callers at a time, with decoding and tokenising in
-the same process. No two items are alike within a round, and nothing is cached. Prints one JSON object a case.
+The model is ViT-B/32 with random weights, as in serving.py. `tower` is the bare tower on prepared batches, without
+decoding; `replica` embeds requests of several items from several callers at the same time, with decoding and tokenising
+in the same process. No two items of a round are alike, and nothing is cached. It prints one JSON object per case.
 """
 
 import argparse
@@ -35,7 +35,7 @@ KINDS = ("text", "image")
 def tower_rate(
     encode: Callable[[np.ndarray[Any, Any]], torch.Tensor], ready: np.ndarray[Any, Any], seconds: float
 ) -> float:
-    """Items a second; the result comes back to the host, so that each call waits for the GPU."""
+    """Return items per second; results are copied to the host, so that each call waits for the GPU."""
     for _ in range(3):
         encode(ready)
     calls, end = 0, (began := time.perf_counter()) + seconds

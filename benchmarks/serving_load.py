@@ -1,10 +1,10 @@
 """A load program in a process of its own: `serving_load.py SPEC.json`, where ``SPEC`` has
 
-    url, bodies (a file with one JSON body a line), connections, seconds, warm (seconds that do not count), rate
+    url, bodies (a file with one JSON body a line), connections, seconds, warm (seconds before the measurement), rate
 
 ``rate`` requests a second begin at constant intervals, whatever the answers (open loop); without it each connection
-sends the next request when the last is answered (closed loop). Prints one JSON object: answers by status, and latencies
-in seconds of those that were answered well, by their arrival.
+sends the next request when the last is answered (closed loop). It prints one JSON object: the number of answers by
+status, and the latencies of the successful ones in seconds.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ import aiohttp
 
 
 class Load:
-    """One run."""
+    """A run of the load program: the answers and latencies that count."""
 
     def __init__(self, spec: dict[str, Any], session: aiohttp.ClientSession) -> None:
         self._spec, self._session = spec, session
@@ -29,8 +29,8 @@ class Load:
         self.statuses: Counter[str] = Counter()
         self.seconds: list[float] = []
 
-    async def one(self, body: bytes) -> None:
-        """Send a request; what is answered after the warm-up counts."""
+    async def send(self, body: bytes) -> None:
+        """Send a request; it counts if it falls into the time after the warm-up."""
         began = time.perf_counter()
         try:
             async with self._session.post(
@@ -48,22 +48,22 @@ class Load:
                 self.seconds.append(ended - began)
 
     async def closed(self) -> None:
-        """Each connection for itself."""
+        """Run a closed loop on each connection."""
         until = self._begin + self._spec["warm"] + self._spec["seconds"]
 
         async def connection() -> None:
             while time.perf_counter() < until:
-                await self.one(next(self._bodies))
+                await self.send(next(self._bodies))
 
         await asyncio.gather(*(connection() for _ in range(self._spec["connections"])))
 
     async def open(self) -> None:
-        """At constant intervals."""
+        """Run an open loop: begin requests at constant intervals."""
         interval = 1 / self._spec["rate"]
         tasks = []
         for number in range(int((self._spec["warm"] + self._spec["seconds"]) / interval)):
             await asyncio.sleep(max(0.0, self._begin + number * interval - time.perf_counter()))
-            tasks.append(asyncio.create_task(self.one(next(self._bodies))))
+            tasks.append(asyncio.create_task(self.send(next(self._bodies))))
         await asyncio.gather(*tasks)
 
 

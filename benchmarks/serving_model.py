@@ -1,4 +1,4 @@
-"""What both sides of serving.py embed with and embed: ViT-B/32 with random weights, JPEGs, captions."""
+"""The model and the inputs of both sides of serving.py: ViT-B/32 with random weights, JPEGs, captions."""
 
 import io
 from pathlib import Path
@@ -22,7 +22,7 @@ WORDS = [
 
 
 def make_model(registry: Path, foreign: Path) -> None:
-    """Register it, and write it as a Hugging Face folder for the peer."""
+    """Register the model, and write it as a Hugging Face folder for the peer."""
     torch.manual_seed(0)
     tokenizer = Tokenizer.train(captions(2000, seed=9), 2000)
     preprocess = Preprocess(size=224, mean=CLIP_MEAN, std=CLIP_STD)
@@ -34,13 +34,13 @@ def make_model(registry: Path, foreign: Path) -> None:
 
 
 def captions(count: int, seed: int) -> list[str]:
-    """Of 4 to 16 words, no two alike."""
+    """Return captions of 4 to 16 words, no two alike."""
     draw = np.random.default_rng(seed)
     return [" ".join([*draw.choice(WORDS, draw.integers(4, 16)), str(number)]) for number in range(count)]
 
 
 def jpegs(count: int, seed: int) -> list[bytes]:
-    """Photographs' size on the web, 320 by 240, smooth as they are, no two alike."""
+    """Return smooth images of 320 by 240 pixels, a photograph's usual size on the web, no two alike."""
     draw = np.random.default_rng(seed)
     files = []
     for _ in range(count):

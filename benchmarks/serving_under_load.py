@@ -1,13 +1,14 @@
-"""What a service does when more comes than it can take, when a new version is promoted, and when load comes and goes.
+"""A service under more load than its capacity, during a switch of versions, and under a step of load.
 
-    goodput     requests at constant intervals (open loop), from half to three times the capacity: what is answered well
-                a second at each rate, beside the best of all rates; the rest is refused with Retry-After
+    goodput     requests at constant intervals (open loop), from half to three times the capacity: successful answers
+                per second at each rate, compared with the best of all rates; the rest is refused with Retry-After
     swap        the 99th percentile of latencies at half the capacity, in the seconds around `models promote` with one
-                replica a tower, beside the seconds before
+                replica per tower, compared with the seconds before
     scaling     a step of load and its end: replicas and latencies over time, drawn to docs/images/serving_scaling.svg
 
-A ViT of a quarter of ViT-B/32's width, random weights, real HTTP. The load program is a process of its own on the same
-cores. Prints one JSON object a claim. `--short` shows that it runs, draws nothing, and gives no figures to quote.
+The model is a ViT of a quarter of ViT-B/32's width with random weights, over real HTTP. The load program is a process
+of its own on the same cores. It prints one JSON object per claim. `--short` shows that it runs and draws nothing; its
+numbers are not to be quoted.
 """
 
 import argparse
@@ -66,7 +67,7 @@ def started(registry: Path, most: int, **limits: Any) -> RunningService:
 
 
 class Load:
-    """The load program on a service, in the background."""
+    """The load program, running against a service in the background."""
 
     def __init__(self, folder: Path, url: str, **spec: Any) -> None:
         given = {"url": f"{url}/v1/embeddings", "bodies": str(folder / "bodies"), "warm": WARM_S, **spec}
@@ -131,7 +132,7 @@ def until_version(url: str, number: int) -> None:
 
 
 class Watch(threading.Thread):
-    """Replicas of the image tower over time."""
+    """Record the number of replicas of the image tower over time."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)

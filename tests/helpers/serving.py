@@ -1,4 +1,4 @@
-"""What the tests of the service share: tiny models, pictures, load, and a look at its replicas."""
+"""A running service for tests: two tiny models behind a key, load on it, and the state of its replicas."""
 
 import asyncio
 import io
@@ -51,7 +51,7 @@ def kill(deployment: str) -> None:
 
 
 class Callers:
-    """Requests of many texts that are nowhere in a cache, each caller one after the other, without retries."""
+    """Callers that send requests of texts that no cache has, each one request after another, without retries."""
 
     def __init__(self, service: RunningService, key: str | None, model: str, *, callers: int, texts: int) -> None:
         self._url, self._model, self._callers, self._texts = service.url, model, callers, texts
@@ -87,7 +87,7 @@ class Callers:
 
 @dataclass(frozen=True)
 class Site:
-    """Two models with two versions each, of which ``prod`` is the first, served side by side to who has the key."""
+    """A service with two models of two versions each, whose alias ``prod`` is the first version, and its API key."""
 
     service: RunningService
     registry: Registry
@@ -109,11 +109,11 @@ class Site:
 
 @contextmanager
 def site_in(folder: Path, plants: dict[str, Any]) -> Iterator[Site]:
-    """A site on the Ray that this process is connected to.
+    """Start a site on the Ray that this process is connected to.
 
     Args:
         folder: where its models and its key are.
-        plants: replicas of the second model's text tower; of the first there are two.
+        plants: the text tower of the second model; the first has two replicas.
     """
     registry = Registry(str(folder / "registry"))
     for name in ("pets", "plants"):

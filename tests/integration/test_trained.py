@@ -63,8 +63,8 @@ def test_two_workers_without_zero_train_like_plain_torch(trained: Trained) -> No
 
 
 def test_only_what_computes_loads_torch(trained: Trained) -> None:
-    """2 s of a core in each process that does: the controller, the one that deals blocks out and the board do not."""
-    quick = {"_Controller", "SplitCoordinator", "_Board", "SynchronizationActor", "_StatsActor"}
+    """2 s of a core in each process that does: the controller, the one that deals blocks out and the channel do not."""
+    quick = {"_Controller", "SplitCoordinator", "DriverChannel", "SynchronizationActor", "_StatsActor"}
     assert trained.processes.seen >= quick | {"RayTrainWorker"}
     assert "RayTrainWorker" in trained.processes.loaded  # so that it would be seen
     assert not trained.processes.loaded & quick

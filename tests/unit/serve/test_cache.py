@@ -1,4 +1,4 @@
-"""Embeddings that are known or under way are not computed again."""
+"""The cache: embeddings that are known or being computed are not computed again."""
 
 import asyncio
 from collections import Counter

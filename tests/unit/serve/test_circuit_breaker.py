@@ -1,4 +1,4 @@
-"""What refused is left alone for a moment; nothing that fits is kept from it."""
+"""The circuit breaker: replicas that refuse are left alone for a moment; requests that fit are never refused."""
 
 import asyncio
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ IDENTITY = ModelIdentity("a", 1, "digest", 4, 16, 32, 1.0, "t", "p")
 
 
 class Replicas:
-    """Take requests of fewer than ``room`` items."""
+    """Replicas that accept requests of fewer than ``room`` items."""
 
     def __init__(self, room: int, wait_s: float = 2.0) -> None:
         self.room, self.wait_s = room, wait_s

@@ -1,4 +1,4 @@
-"""What a service's processes bring along: variables and modules."""
+"""Environment variables and imported modules of a service's processes."""
 
 import socket
 import subprocess
@@ -34,7 +34,7 @@ def test_variables_that_ray_was_started_with_need_no_runtime_environment() -> No
 
 
 def test_only_the_variables_that_differ_are_given() -> None:
-    """Of a service without HAProxy on a Ray that was started for one with it."""
+    """The service has no HAProxy, and Ray was started for one with it."""
     assert actor_options(config("ray"), environment()) == {
         "runtime_env": {"env_vars": {"RAY_SERVE_ENABLE_HA_PROXY": "0"}}
     }

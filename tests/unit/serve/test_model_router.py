@@ -1,4 +1,4 @@
-"""Two sets of replicas as one model, while each goes over to another version at a moment of its own."""
+"""The model router: two sets of replicas as one model, while each switches to another version at its own moment."""
 
 import asyncio
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ def identity(version: str) -> ModelIdentity:
 
 
 class Tower:
-    """Answers with the versions that a script says, one call after the other, and any that it still has."""
+    """Replicas that hold the versions of a script, one entry per call."""
 
     def __init__(self, script: Sequence[set[str]], slow: int | None = None) -> None:
         self._script, self._slow = list(script), slow

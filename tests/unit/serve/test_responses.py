@@ -1,4 +1,4 @@
-"""Answers on their way out, and replicas that are lost before they answer."""
+"""Encoding of responses, and replicas that are lost before they answer."""
 
 import asyncio
 from collections import Counter

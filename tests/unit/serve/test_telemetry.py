@@ -1,4 +1,4 @@
-"""What a service tells of itself: measures of replicas at the gateway, spans in the caller's trace, ids in the log."""
+"""Metrics of replicas at the gateway, spans in the caller's trace, and request ids in the log."""
 
 import asyncio
 import itertools
@@ -59,7 +59,7 @@ def send(replica: EncoderReplica, *requests: tuple[str, str, Any], **headers: st
 
 
 def samples(text: str) -> dict[tuple[str, str], float]:
-    """By name and labels."""
+    """Return the samples by name and labels."""
     return {
         (sample.name, ",".join(f"{key}={value}" for key, value in sorted(sample.labels.items()))): sample.value
         for family in text_string_to_metric_families(text)

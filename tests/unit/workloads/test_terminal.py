@@ -38,7 +38,7 @@ def test_brackets_are_text(event: RunEvent | str) -> None:
 
 
 def test_what_went_wrong_is_yellow() -> None:
-    assert f"\x1b[33mworkers lost ({ODD}); going on from the newest checkpoint\x1b[0m" in shown(
+    assert f"\x1b[33mworkers lost ({ODD}); restarting from the newest checkpoint\x1b[0m" in shown(
         Restarting(ODD), colour=True
     )
     assert f"\x1b[33mwarning: {ODD}\x1b[0m" in shown(Warned(ODD), colour=True)

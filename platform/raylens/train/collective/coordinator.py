@@ -38,7 +38,7 @@ class Coordinator:
         self._stop = threading.Event()
         self._leaving = False
         if self.rank == 0:
-            threading.Thread(target=self._watch, args=(channel,), name="raylens-wishes", daemon=True).start()
+            threading.Thread(target=self._watch, args=(channel,), name="raylens-stop-requests", daemon=True).start()
 
     def all_max(self, values: list[int]) -> list[int]:
         """Implement `Collectives.all_max`: return the largest of each number over all workers."""

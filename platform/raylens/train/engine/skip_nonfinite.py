@@ -17,17 +17,17 @@ def skip_nonfinite(optimizer: torch.optim.Optimizer, clip_norm: float) -> torch.
     Returns:
         The same object, whose class has changed.
     """
-    guarded: Any = optimizer
-    guarded.__class__ = _guarded(type(optimizer))
-    guarded.clip_norm, guarded.overflow = clip_norm, False
-    guarded._global_grad_norm = 0.0
+    skipping: Any = optimizer
+    skipping.__class__ = _subclass(type(optimizer))
+    skipping.clip_norm, skipping.overflow = clip_norm, False
+    skipping._global_grad_norm = 0.0
     return optimizer
 
 
-def _guarded(kind: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
+def _subclass(kind: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
     """Return a subclass with ``kind`` as its only base, because an object can only take a class of the same layout."""
 
-    class Guarded(kind):  # type: ignore[valid-type, misc]
+    class SkipNonfinite(kind):  # type: ignore[valid-type, misc]
         clip_norm: float
         overflow: bool
         """Whether the last step was skipped."""
@@ -45,5 +45,5 @@ def _guarded(kind: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
                 clip_grads_with_norm_(parameters, self.clip_norm, norm)
             return super().step(closure)
 
-    Guarded.__name__ = f"Guarded{kind.__name__}"
-    return Guarded
+    SkipNonfinite.__name__ = f"SkipNonfinite{kind.__name__}"
+    return SkipNonfinite

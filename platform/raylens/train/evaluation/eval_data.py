@@ -78,7 +78,7 @@ def read_pairs(
         pairs = reader.read(request)
         return [(_Row.of((0, at), str(at), pair.image, preprocess), pair.captions[0]) for at, pair in pairs]
 
-    with ThreadPoolExecutor(THREADS, thread_name_prefix="raylens-held") as threads:
+    with ThreadPoolExecutor(THREADS, thread_name_prefix="raylens-eval-data") as threads:
         rows = list(chain.from_iterable(threads.map(read, reader.requests(mine))))
     ids_nT, _ = tokenizer([caption for row, caption in rows if row.pixels is not None], context)
     return replace(_shard_of([row for row, _ in rows], preprocess.size), ids_nT=ids_nT)

@@ -59,7 +59,7 @@ class EventForwarder:
         self._source = source
         self._on_event = on_event
         self._done = Event()
-        self._thread = Thread(target=self._listen, name="raylens-progress", daemon=True)
+        self._thread = Thread(target=self._listen, name="raylens-events", daemon=True)
 
     def __enter__(self) -> None:
         self._thread.start()

@@ -35,7 +35,7 @@ class ResourceMonitor:
         self._running, self._since = False, time.monotonic()
         self._warned = ""
         self._done = threading.Event()
-        self._thread = threading.Thread(target=self._look, name="raylens-room", daemon=True)
+        self._thread = threading.Thread(target=self._look, name="raylens-resources", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
