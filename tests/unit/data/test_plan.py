@@ -149,7 +149,7 @@ def test_a_mixture_keeps_its_weights_in_every_cycle() -> None:
 
 
 def test_a_weight_too_small_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"weight 1e-09 is less than 2\.4e-04"):
+    with pytest.raises(ConfigError, match=r"weight = 1e-09 is less than 2\.4e-04"):
         shares_of([1.0, 1e-9], 1024)
 
 

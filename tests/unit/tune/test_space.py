@@ -81,7 +81,7 @@ BAD = [
     ({"optim.peek_lr": [1e-3]}, r"optim\.peek_lr.*unknown key.*did you mean 'peak_lr'"),
     ({"optim.peak_lr": {"log_uniform": [1e-2, 1e-4]}}, r"reversed: write \[0.0001, 0.01\]"),
     ({"optim.peak_lr": {"uniform": [1e-2, 1e-2]}}, "is empty"),
-    ({"optim.peak_lr": {"log_uniform": [0, 1e-2]}}, "begins above 0"),
+    ({"optim.peak_lr": {"log_uniform": [0, 1e-2]}}, "must begin above 0"),
     ({"optim.peak_lr": []}, "at least 1 item"),
     ({"optim.peak_lr": {"log_uniform": [1e-4, 1e-2], "choice": [1]}}, "exactly one of"),
     ({"optim.peak_lr": {}}, "not none"),

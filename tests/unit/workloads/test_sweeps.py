@@ -95,7 +95,7 @@ def test_what_is_no_sweep_is_named(tmp_path: Path) -> None:
     uri = stored(tmp_path)
     assert "cannot be compared alone" in error_of(run("compare", uri))
     assert "write NAME or NAME@ALIAS" in error_of(run("promote", uri, "@x"))
-    assert "has no trial with a value of validation_loss yet: 0 trials, none begun" in error_of(
+    assert "has no trial with a value of validation_loss yet: 0 trials, none started" in error_of(
         run("promote", uri, "x")
     )
 
