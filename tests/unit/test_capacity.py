@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from raylens.capacity import Ask, Node, shortage
 from raylens.config import RunConfig, validated
-from raylens.config.placement import GROUP_LABEL, SUBCLUSTER_LABEL, Group, GroupSize, Placement, node_labels
+from raylens.placement import GROUP_LABEL, SUBCLUSTER_LABEL, Group, GroupSize, Placement, node_labels
 from raylens.train.ray.resources import asks_of, shortage_text
 
 GROUPS: dict[Group, GroupSize] = {"decode": GroupSize(4, 3.5), "train": GroupSize(8, 32, 8)}

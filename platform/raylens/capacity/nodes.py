@@ -7,7 +7,7 @@ import ray
 from ray.util.client import ray as client
 
 from raylens.capacity.packing import Node
-from raylens.config.placement import GROUP_LABEL, Group, GroupSize, Placement
+from raylens.placement import GROUP_LABEL, Group, GroupSize, Placement
 from raylens.ray_internals import cluster_config, is_head_process
 
 __all__ = ["is_own_cluster", "live_nodes", "name_of", "placement", "possible_nodes"]

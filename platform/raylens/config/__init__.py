@@ -7,8 +7,8 @@ from raylens.config.node import Node, explain, validated
 from raylens.config.objective import ObjectiveConfig
 from raylens.config.optim import GroupConfig, GroupsConfig, OptimConfig, ScheduleConfig
 from raylens.config.overrides import apply_overrides, merge, parse_assignment
+from raylens.config.resources import CheckpointConfig, ScaleConfig, ZeroConfig
 from raylens.config.run import LengthConfig, RunConfig, TowersConfig
-from raylens.config.scale import CheckpointConfig, ScaleConfig, ZeroConfig
 from raylens.config.towers import BagOfWordsConfig, ResNetConfig, TextTransformerConfig, VisionTransformerConfig
 from raylens.config.tracking import MlflowConfig, TrackingConfig, WandbConfig
 from raylens.config.yaml_io import dump_yaml, load_yaml

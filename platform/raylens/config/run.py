@@ -12,7 +12,7 @@ from raylens.config.model import ModelConfig
 from raylens.config.node import Node
 from raylens.config.objective import ObjectiveConfig
 from raylens.config.optim import OptimConfig
-from raylens.config.scale import CheckpointConfig, ScaleConfig, ZeroConfig
+from raylens.config.resources import CheckpointConfig, ScaleConfig, ZeroConfig
 from raylens.config.tracking import TrackingConfig
 
 __all__ = ["LengthConfig", "RunConfig", "TowersConfig"]

@@ -11,11 +11,11 @@ import ray.data
 from numpy.typing import NDArray
 
 from raylens.capacity import Ask, lasting_shortage, placement
-from raylens.config.placement import GROUP_LABEL
 from raylens.data.block import UnitMaker
 from raylens.data.block_source import counted, task_number
 from raylens.data.idle_pause import with_idle_pause
 from raylens.errors import ClusterError, RaylensError, own_error
+from raylens.placement import GROUP_LABEL
 from raylens.storage.patience import be_patient
 
 FAILED = "raylens_error"

@@ -12,7 +12,6 @@ from ray import tune
 
 from raylens.capacity import Ask, Node, live_nodes, possible_nodes
 from raylens.config import RunConfig
-from raylens.config.placement import Placement
 from raylens.data.build_plan import build_plan
 from raylens.extras import require_extra
 from raylens.interrupts import Interrupts, signal_handlers

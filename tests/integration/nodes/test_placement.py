@@ -15,11 +15,11 @@ from ray.cluster_utils import Cluster
 from raylens.capacity import placement
 from raylens.cluster import session
 from raylens.config import RunConfig, validated
-from raylens.config.placement import Group, GroupSize, node_labels
 from raylens.data.block import UnitMaker
 from raylens.data.stream import execution_options, ray_map, training_stream
 from raylens.errors import ClusterError
 from raylens.messages import quiet
+from raylens.placement import Group, GroupSize, node_labels
 from raylens.storage import Store
 from raylens.train import train
 from raylens.train.loop.events import Metrics, News, Started

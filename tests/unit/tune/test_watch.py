@@ -10,8 +10,8 @@ import pytest
 
 from raylens.capacity import Node
 from raylens.config import validated
-from raylens.config.placement import Group, GroupSize, Placement, node_labels
 from raylens.errors import ConfigError, TrainingError
+from raylens.placement import Group, GroupSize, Placement, node_labels
 from raylens.storage import Store, open_store
 from raylens.train.loop.events import Checkpointed, Evaluated, Started
 from raylens.tune import SweepConfig

@@ -10,7 +10,7 @@ from typing import Any
 
 import ray
 
-from raylens.capacity.asking import autoscaler_status, launches
+from raylens.capacity.autoscaler import autoscaler_status, launches
 from raylens.capacity.nodes import is_own_cluster, name_of
 from raylens.cluster.doctor import probe, rank, torch_facts
 from raylens.cluster.doctor.clock import Offset, judge_clocks, offset_of

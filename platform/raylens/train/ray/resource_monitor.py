@@ -9,7 +9,7 @@ from typing import Self
 import ray
 from ray.util.placement_group import placement_group_table
 
-from raylens.capacity.asking import autoscaler_status, launches
+from raylens.capacity.autoscaler import autoscaler_status, launches
 from raylens.config import RunConfig
 from raylens.train.loop.events import News, Restarting, Started, Warned
 from raylens.train.ray.resources import asks_of, placement_of, shortage_text, wanting

@@ -3,10 +3,10 @@
 from collections.abc import Callable
 
 from raylens.capacity import Ask, Shortage, lasting_shortage, live_nodes, placement, possible_nodes, shortage
-from raylens.capacity.asking import autoscaler_status
+from raylens.capacity.autoscaler import autoscaler_status
 from raylens.config import RunConfig
-from raylens.config.placement import GROUP_LABEL, Placement
 from raylens.errors import ClusterError
+from raylens.placement import GROUP_LABEL, Placement
 
 __all__ = ["DATA_CPUS", "asks_of", "check_room", "nodes_are_coming", "placement_of", "shortage_text", "wanting"]
 

@@ -8,8 +8,8 @@ import ray
 from ray import serve
 
 from raylens.capacity import Ask, lasting_shortage, placement
-from raylens.config.placement import GROUP_LABEL
 from raylens.errors import ServingError
+from raylens.placement import GROUP_LABEL
 from raylens.serve.config import ServiceConfig, TowerConfig
 from raylens.serve.deploy.holder import holder_of
 

@@ -12,7 +12,7 @@ from raylens.errors import ClusterError, ConfigError
 
 if TYPE_CHECKING:
     from raylens.cluster.local.commands import NodeShape
-    from raylens.config.placement import Group
+    from raylens.placement import Group
 
 __all__ = ["add_to"]
 
@@ -71,7 +71,7 @@ def _shapes(nodes: int, groups: "dict[Group, int]", cpus: int, gpus: int) -> "li
     """The head and the others; where there are groups, the head has no CPUs, so that nothing of a run is on it."""
     from raylens.cluster.local.commands import NodeShape
     from raylens.cluster.session import store_bytes
-    from raylens.config.placement import GroupSize, node_labels
+    from raylens.placement import GroupSize, node_labels
 
     total = 1 + sum(groups.values()) if groups else nodes
     store = store_bytes(cpus * total) // total

@@ -4,8 +4,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from raylens.config.deepspeed_keys import conflicts
 from raylens.config.node import Node
+from raylens.config.zero import conflicts
 
 __all__ = ["CheckpointConfig", "ScaleConfig", "ZeroConfig"]
 

@@ -10,7 +10,7 @@ from ray.util.client import ray as client
 
 from raylens.capacity.nodes import is_own_cluster, live_nodes, possible_nodes
 from raylens.capacity.packing import Ask, Node, Shortage, shortage
-from raylens.config.placement import Placement
+from raylens.placement import Placement
 from raylens.ray_internals import AutoscalingState, GetClusterStatusReply, cluster_status
 
 __all__ = ["PATIENCE_SECONDS", "autoscaler_status", "lasting_shortage", "launches"]
