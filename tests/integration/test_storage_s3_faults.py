@@ -20,7 +20,8 @@ from raylens.errors import (
     StorageError,
     UnreachableError,
 )
-from raylens.storage import Store, open_store, patience, s3_clients
+from raylens.storage import Store, open_store, patience
+from raylens.storage.s3 import clients
 
 CONTENT = b"0123456789"
 BUSY = (503, "SlowDown")
@@ -149,7 +150,7 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture(autouse=True)
 def short_times(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(patience, "FIRST_PAUSE_SECONDS", 0.001)
-    monkeypatch.setattr(s3_clients, "STALL_SECONDS", 0.5)
+    monkeypatch.setattr(clients, "STALL_SECONDS", 0.5)
 
 
 @pytest.fixture

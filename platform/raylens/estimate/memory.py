@@ -18,7 +18,7 @@ FP32 = 4
 BUCKET, REUSE, PREFETCH = 500_000_000, 1_000_000_000, 50_000_000
 """DeepSpeed's defaults of reduce_bucket_size, stage3_max_reuse_distance and stage3_prefetch_bucket_size, in numbers."""
 EXP_SUMS = 192 * 2**20
-"""What Triton's kernels hold of partial sums; see `raylens.objectives.triton_tiles.exp_sums`."""
+"""What Triton's kernels hold of partial sums; see `raylens.objectives.triton.launch.exp_sums`."""
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from raylens.objectives import triton_tiles
 from raylens.objectives.products import Precision, Products
 from raylens.objectives.ranks import Ranks
 from raylens.objectives.softmax import Dense, Fused, SoftMax
 from raylens.objectives.tiles import TILE, TileSize
+from raylens.objectives.triton import launch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -66,7 +66,7 @@ def contrastive_loss(
     ranks = Ranks.of(group)
     if tile is None and len(image_bD) * len(image_bD) * ranks.size <= DENSE_ENTRIES:
         return contrastive_dense(image_bD, text_bD, log_scale, group=group, products=products)
-    fused = tile is None and products != "fp32" and triton_tiles.available(image_bD.device)
+    fused = tile is None and products != "fp32" and launch.available(image_bD.device)
     loss = Fused() if fused else SoftMax()
     return loss(image_bD, text_bD, log_scale, None, ranks, Products(products), tile or TILE)
 

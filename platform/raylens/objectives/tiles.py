@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from raylens.errors import TrainingError
-from raylens.objectives.triton_tiles import exp_gradient
+from raylens.objectives.triton.launch import exp_gradient
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -10,7 +10,7 @@ from raylens.storage.base import Store
 from raylens.storage.bucket_uri import BucketUri, Kind, shown
 from raylens.storage.gcs import GcsStore
 from raylens.storage.local import LocalStore
-from raylens.storage.s3 import S3Store
+from raylens.storage.s3.store import S3Store
 
 __all__ = ["open_store"]
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Self
 from urllib.parse import quote, urlencode
 
 from raylens.storage.base import Store, checked_path
-from raylens.storage.s3_clients import s3_client, s3_filesystem, s3_reader
-from raylens.storage.s3_errors import code_of, failure, missing_bucket, refusal
+from raylens.storage.s3.clients import s3_client, s3_filesystem, s3_reader
+from raylens.storage.s3.errors import code_of, failure, missing_bucket, refusal
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -3,8 +3,8 @@
 import time
 from typing import TYPE_CHECKING, Any
 
-from raylens.storage.s3_clients import ATTEMPTS
-from raylens.storage.s3_errors import code_of
+from raylens.storage.s3.clients import ATTEMPTS
+from raylens.storage.s3.errors import code_of
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from raylens.objectives import contrastive, contrastive_loss, tiles, triton_tiles
-from raylens.objectives.triton_tiles import exp_gradient, exp_sums
+from raylens.objectives import contrastive, contrastive_loss, tiles
+from raylens.objectives.triton import launch
+from raylens.objectives.triton.launch import exp_gradient, exp_sums
 
 UNIT = {"fp32": 0.0, "tf32": 2.0**-11, "bf16": 2.0**-8}
 """How far an operand is moved at most, relative to itself, before it is multiplied."""
@@ -126,7 +127,7 @@ def test_gradient_is_that_of_the_formula(
 
 def test_chunks_of_columns_and_blocks_of_rows_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """More columns than one program sums, and more rows than one launch."""
-    monkeypatch.setattr(triton_tiles, "_PARTIAL_SUMS", 1)
+    monkeypatch.setattr(launch, "_PARTIAL_SUMS", 1)
     image_bD, text_BD = embeddings(290, 530, 9, seed=1)
     E_bB = exact(image_bD, text_BD, 30.0, 200)
     r_b, c_B = exp_sums(image_bD, text_BD, *scalars(30.0), 200, products="fp32")

@@ -1,6 +1,6 @@
 """Triton: the kernel that sums ``E_ij = exp(s <I_i, T_j> - shift)`` over rows and over columns in one pass.
 
-Imported only where Triton is installed; see `triton_tiles` for the shapes.
+Imported only where Triton is installed; see `raylens.objectives.triton.launch` for the shapes.
 """
 
 # mypy: disable-error-code="untyped-decorator"
@@ -14,7 +14,7 @@ import torch
 import triton  # type: ignore[import-not-found, import-untyped, unused-ignore]
 import triton.language as tl  # type: ignore[import-not-found, import-untyped, unused-ignore]
 
-from raylens.objectives.triton_weights import (
+from raylens.objectives.triton.weights import (
     INTERPRETED,
     exponentials,
     grouped,
@@ -93,7 +93,7 @@ def launch_sums(
 ) -> tuple[Tensor, Tensor]:
     """Partial sums in fp32 of the rows ``[splits, b]`` and of the columns ``[row tiles, B]``.
 
-    Arguments as for `triton_tiles.exp_sums`, embeddings as they are multiplied.
+    Arguments as for `launch.exp_sums`, embeddings as they are multiplied.
     """
     b, B = len(image_bD), len(text_BD)
     tiles, span = triton.cdiv(b, ROWS_OF_TILE), _span(triton.cdiv(b, ROWS_OF_TILE), B)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from raylens.errors import ChangedError, StorageError
 from raylens.storage.base import changed
 from raylens.storage.patience import Patience
-from raylens.storage.s3_errors import code_of, status_of
+from raylens.storage.s3.errors import code_of, status_of
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

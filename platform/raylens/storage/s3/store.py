@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from raylens.errors import AlreadyExistsError, ConflictError, NotFoundError, StorageError
 from raylens.storage.base import ObjectInfo, changed, open_source, short_read
+from raylens.storage.s3.reads import Reading, patiently
 from raylens.storage.s3_place import S3Place
-from raylens.storage.s3_reads import Reading, patiently
 from raylens.storage.s3_requests import put_object
 from raylens.storage.transfer import download_parts
 

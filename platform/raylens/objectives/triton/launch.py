@@ -62,7 +62,7 @@ def exp_sums(
         TrainingError: the embeddings' dtypes, layout or widths do not fit.
     """
     _check(image_bD, text_BD)
-    from raylens.objectives.triton_sums import ROWS_OF_TILE, launch_sums
+    from raylens.objectives.triton.sums import ROWS_OF_TILE, launch_sums
 
     image_bD, text_BD = _operand(image_bD, products), _operand(text_BD, products)
     b, B = len(image_bD), len(text_BD)
@@ -114,7 +114,7 @@ def exp_gradient(
             f"out has shape {tuple(out.shape)} and strides {out.stride()}: it must be "
             f"{(len(image_bD), len(text_mD))}, with contiguous rows"
         )
-    from raylens.objectives.triton_weights import launch_gradient
+    from raylens.objectives.triton.weights import launch_gradient
 
     image_bD, text_mD = _operand(image_bD, products), _operand(text_mD, products)
     launch_gradient(image_bD, text_mD, a_b.float(), k_m.float(), scale, shift, first, out, products)

@@ -1,6 +1,6 @@
 """Triton: a tile of ``E_ij = exp(s <I_i, T_j> - shift)``, and the kernel that weights it into the logits' gradient.
 
-Imported only where Triton is installed; see `triton_tiles` for the shapes.
+Imported only where Triton is installed; see `raylens.objectives.triton.launch` for the shapes.
 """
 
 # mypy: disable-error-code="untyped-decorator"
@@ -151,7 +151,7 @@ def launch_gradient(
     out: Tensor,
     products: str,
 ) -> None:
-    """Fill `out`; arguments as for `triton_tiles.exp_gradient`, embeddings as they are multiplied."""
+    """Fill `out`; arguments as for `launch.exp_gradient`, embeddings as they are multiplied."""
     b, m = out.shape
     arguments = (image_bD, text_mD, a_b, k_m, scale, shift, out, b, m, out.stride(0), first)
     options = product_options(image_bD, products)
