@@ -16,7 +16,7 @@ from raylens.data.block_source import counted, task_number
 from raylens.data.idle_pause import with_idle_pause
 from raylens.errors import ClusterError, RaylensError, own_error
 from raylens.placement import GROUP_LABEL
-from raylens.storage.patience import be_patient
+from raylens.storage import be_patient
 
 FAILED = "raylens_error"
 AWAY_SECONDS = 300.0
