@@ -73,7 +73,7 @@ class Setting(NamedTuple):
             "model": MODEL,
             "precision": self.precision,
             "optim": optim.model_dump(),
-            "scale": {"workers": self.workers},
+            "resources": {"workers": self.workers},
             "towers": {"checkpoint_blocks": self.blocks},
             "zero": {
                 "stage": self.stage,

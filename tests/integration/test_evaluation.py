@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 MakeShards = Callable[..., Store]
 CLASSES = ClassList("thirds", ("first", "second", "third"), ("a {}.", "the {} one"))
-TWO_WITH_DROPOUT = ("scale.workers=2", "towers.dropout=0.2")
+TWO_WITH_DROPOUT = ("resources.workers=2", "towers.dropout=0.2")
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
@@ -123,14 +123,14 @@ def test_figures_are_those_of_the_registered_model(seen: Run) -> None:
 @pytest.mark.parametrize(
     ("workers", "changes", "tolerance"),
     [
-        (3, ("zero.stage=3", "scale.micro_batch=2"), 1e-5),
+        (3, ("zero.stage=3", "resources.micro_batch=2"), 1e-5),
         (2, ("zero.stage=2", "precision=bf16"), 0.1),
     ],
 )
 def test_figures_of_parameters_in_parts_and_of_bf16(
     tmp_path: Path, workers: int, changes: tuple[str, ...], tolerance: float
 ) -> None:
-    check_figures(Run.of(tmp_path, f"scale.workers={workers}", *changes), workers, tolerance)
+    check_figures(Run.of(tmp_path, f"resources.workers={workers}", *changes), workers, tolerance)
 
 
 def check_figures(run: Run, workers: int, tolerance: float) -> None:

@@ -113,42 +113,42 @@ def test_nothing_is_asked_for_where_no_head_announces_a_group() -> None:
     assert by_hand.groups == {"train": None}
 
 
-def config_of(**scale: object) -> RunConfig:
-    return validated(RunConfig, {"name": "x", "global_batch": 48, "data": {"train": "d"}, "scale": scale})
+def config_of(**resources: object) -> RunConfig:
+    return validated(RunConfig, {"name": "x", "global_batch": 48, "data": {"train": "d"}, "resources": resources})
 
 
 @pytest.mark.parametrize(
-    ("scale", "nodes", "text"),
+    ("resources", "nodes", "text"),
     [
         (
             {"workers": 8, "gpus_per_worker": 1},
             [Node("a", {"CPU": 8.0, "GPU": 2.0}), Node("b", {"CPU": 8.0, "GPU": 2.0}), Node("c", {"CPU": 8.0})],
-            "scale.workers = 8 with scale.gpus_per_worker = 1 need 8 GPUs, the cluster has 4 (a: 2, b: 2)",
+            "workers = 8 with resources.gpus_per_worker = 1 need 8 GPUs, the cluster has 4 (a: 2, b: 2)",
         ),
         (
             {"workers": 4},
             [Node("a", {"CPU": 4.0})],
-            "scale.workers = 4 with scale.cpus_per_worker = 1 need 5 CPUs (1 of them to read data), the cluster has 4",
+            "workers = 4 with resources.cpus_per_worker = 1 need 5 CPUs (1 of them to read data), the cluster has 4",
         ),
         (
             {"workers": {"min": 2, "max": 4}, "cpus_per_worker": 3},
             [Node("a", {"CPU": 5.0}), Node("b", {"CPU": 2.0})],
-            "scale.min_workers = 2 need 2 x 3 CPUs, each on one node, the cluster has room for 1 of these",
+            "min_workers = 2 need 2 x 3 CPUs, each on one node, the cluster has room for 1 of these",
         ),
         (
             {"workers": 2, "cpus_per_worker": 2},
             [Node("a", {"CPU": 2.5}), Node("b", {"CPU": 2.5})],
-            "scale.workers = 2 need 2 x 2 CPUs, each on one node, and 1 CPU to read data, the cluster has room for 2",
+            "workers = 2 need 2 x 2 CPUs, each on one node, and 1 CPU to read data, the cluster has room for 2",
         ),
     ],
 )
 def test_what_is_missing_is_said_in_the_words_of_the_settings(
-    scale: dict[str, object], nodes: list[Node], text: str
+    resources: dict[str, object], nodes: list[Node], text: str
 ) -> None:
-    config = config_of(**scale)
+    config = config_of(**resources)
     found = shortage(asks_of(config, Placement()), nodes)
     assert found is not None
-    assert shortage_text(config, found).startswith(text)
+    assert shortage_text(config, found).startswith(f"resources.{text}")
 
 
 def test_groups_are_named_where_work_keeps_to_them() -> None:

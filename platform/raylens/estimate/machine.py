@@ -23,7 +23,7 @@ class Machine:
     """Dense bf16 operations a second; what amp_bf16, bf16 and fp16 multiply in."""
     tf32_flops: float = 494.5e12
     fp32_flops: float = 67e12
-    """What fp32 towers multiply in, and the loss with ``objective.products`` = fp32."""
+    """What fp32 towers multiply in, and the loss with ``objective.matmul_precision`` = fp32."""
     mfu: float = 0.4
     """Share of these rates that all of a step's operations reach, those that are done again included."""
     node_size: int = 8

@@ -64,7 +64,7 @@ def memory_of(config: RunConfig, counts: Counts, tokens: int, workers: int, micr
     """The peak of a step.
 
     Args:
-        config: of the run; its ``scale`` is not looked at.
+        config: of the run; its ``resources`` are not looked at.
         counts: of its model.
         tokens: of a caption, marks included.
         workers: GPUs.
@@ -147,7 +147,7 @@ def _activations(config: RunConfig, counts: Counts, micro_batch: int) -> int:
 
 
 def _loss(config: RunConfig, b: int) -> int:
-    B, D, products = config.global_batch, config.model.embed_dim, config.objective.products
+    B, D, products = config.global_batch, config.model.embed_dim, config.objective.matmul_precision
     gathered = 2 * FP32 * B * D + 2 * FP32 * b * D  # texts and their gradients; gradients of the worker's own
     rounded = 2 * (b + B) * D if products == "bf16" else 0
     sums = 8 * (3 * B + 2 * b) + FP32 * (2 * b + B)
@@ -156,7 +156,7 @@ def _loss(config: RunConfig, b: int) -> int:
 
 def _logits(config: RunConfig, b: int) -> int:
     """A tile of logits and what is computed from it, or a block of the gradient as Triton's kernels write it."""
-    B, D, products = config.global_batch, config.model.embed_dim, config.objective.products
+    B, D, products = config.global_batch, config.model.embed_dim, config.objective.matmul_precision
     rounded = 2 if products == "bf16" else 0
     if is_dense(config, b):
         return (2 * FP32 + rounded) * b * B

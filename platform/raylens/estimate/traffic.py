@@ -50,7 +50,7 @@ def traffic_of(config: RunConfig, counts: Counts, workers: int, micro_batches: i
     """What one GPU sends in a step.
 
     Args:
-        config: of the run; its ``scale`` is not looked at.
+        config: of the run; its ``resources`` are not looked at.
         counts: of its model.
         workers: GPUs.
         micro_batches: of a worker in a step.

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from raylens.config import ModelConfig, explain
-from raylens.config.towers import Activation
+from raylens.config.model import Activation
 from raylens.errors import BundleError
 from raylens.inputs import Preprocess, Tokenizer
 from raylens.interop.files import read_tensors

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from raylens.config.towers import Activation
+from raylens.config.model import Activation
 
 __all__ = ["QuickGELU", "activation_module"]
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from raylens.config.towers import Activation
+from raylens.config.model import Activation
 from raylens.models.activation import activation_module
 from raylens.models.layout import Group, Layout
 from raylens.models.noise import dropped

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from raylens.config.towers import Activation, VisionTransformerConfig
+from raylens.config.model import Activation, VisionTransformerConfig
 from raylens.models.layout import Layout
 from raylens.models.noise import keys_of_tokens, shuffled
 from raylens.models.transformer import LayerNorm, Transformer

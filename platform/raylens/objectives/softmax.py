@@ -90,7 +90,7 @@ class Fused(SoftMax):
         image_bD, text_BD = _readable(pairs)
         shift = _shift(tiles) / LOG2_E
         precision = pairs.products.precision
-        sums = launch.exp_sums(image_bD, text_BD, tiles.scale, shift, pairs.own.start, products=precision)
+        sums = launch.exp_sums(image_bD, text_BD, tiles.scale, shift, pairs.own.start, matmul_precision=precision)
         outcome, underflow = _summed(pairs, tiles, *sums)
         return super().forward(pairs) if underflow else outcome
 

@@ -115,7 +115,10 @@ class Watch:
         """By its name, which stays when a trial becomes a copy of another."""
         name = str(trial)
         if name not in self._trials:
-            told, gpus = trial.config["trial"], self._config.run.scale.gpus_per_worker * self._config.run.scale.workers
+            told, gpus = (
+                trial.config["trial"],
+                self._config.run.resources.gpus_per_worker * self._config.run.resources.workers,
+            )
             found = TrialRecord(number=told["number"], repeat=told["repeat"], values=told["values"], gpus=gpus)
             self._trials[name] = found
         return self._trials[name]

@@ -9,8 +9,7 @@
                   tune/          Ray Tune's own state (pickle: read only by whoever resumes the sweep)
 """
 
-from raylens.config import dump_yaml, load_yaml, validated
-from raylens.config.differences import differences
+from raylens.config import differences, dump_yaml, load_yaml, validated
 from raylens.errors import AlreadyExistsError, ConfigError, NotFoundError
 from raylens.storage import Store, open_store
 from raylens.tune.config import SweepConfig

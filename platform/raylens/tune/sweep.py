@@ -157,7 +157,7 @@ def concurrency(run: RunConfig, nodes: Sequence[Node], placement: Placement) -> 
         placement: the groups that they are of.
     """
     workers, data = asks_of(run, placement)
-    count = run.scale.workers
+    count = run.resources.workers
     gpus, data_cpus = count * workers.each["GPU"], data.each["CPU"]
     have = _sums(nodes, workers)
     rooms = [have["GPU"] // gpus] if gpus else []

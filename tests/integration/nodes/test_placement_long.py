@@ -47,7 +47,7 @@ def test_elsewhere_nodes_may_join_for_a_while(
             "no room yet for 3 x training worker and 1 x decoding task: waiting 3 s at most for more nodes"
         ]
         with pytest.raises(ClusterError, match="need 1 GPUs, the cluster has 0"):
-            train(smaller(config, scale={"workers": 1, "gpus_per_worker": 1}), say=said)
+            train(smaller(config, resources={"workers": 1, "gpus_per_worker": 1}), say=said)
         monkeypatch.setattr(autoscaler, "PATIENCE_SECONDS", 60.0)
 
         def say(text: str, severity: Severity = "info") -> None:
@@ -80,7 +80,7 @@ def test_groups_without_a_node_get_one_when_a_run_asks(
         groups = [row["Labels"]["raylens.io/group"] for row in ray.nodes() if row["Alive"]]
         assert sorted(groups) == ["decode", "head", "train"]
         with pytest.raises(ClusterError, match=r"need 3 CPUs, nodes of group train have 2"):
-            train(smaller(config, scale={"workers": 3}), say=forbidden)
+            train(smaller(config, resources={"workers": 3}), say=forbidden)
     assert all(text.startswith("waiting for nodes: ") for text in warned)
 
 
@@ -93,7 +93,7 @@ def test_an_autoscaler_that_names_no_groups_is_asked(
     said = Said()
     with autoscaled(tmp_path, {}, {"any": node_type(2, {}, 2)}) as address, session(address):
         with pytest.raises(ClusterError, match="need 1 GPUs, the cluster has 0"):
-            train(smaller(config, scale={"workers": 1, "gpus_per_worker": 1}), say=said)
+            train(smaller(config, resources={"workers": 1, "gpus_per_worker": 1}), say=said)
         assert train(config, say=said).steps == 8
     assert sum("no room yet" in text for text in said.texts) == 2
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from raylens.config import ModelConfig, TextTransformerConfig, VisionTransformerConfig
-from raylens.config.towers import Activation
+from raylens.config.model import Activation
 from raylens.models import DualEncoder, ZeroShotClassifier
 from raylens.models.activation import QuickGELU, activation_module
 from raylens.models.text import TextTransformer

@@ -48,9 +48,9 @@ def test_operands_that_do_not_fit_are_refused() -> None:
     one, ones = torch.tensor(1.0), torch.ones(6)
     for image, text in ((image_bD.double(), text_BD), (image_bD, text_BD.bfloat16()), (image_bD.T, text_BD)):
         with pytest.raises(TrainingError, match="embeddings"):
-            exp_sums(image, text, one, one, 0, products="fp32")
+            exp_sums(image, text, one, one, 0, matmul_precision="fp32")
     with pytest.raises(TrainingError, match="out has shape"):
-        exp_gradient(image_bD, text_BD, ones[:4], ones, one, one, 0, torch.empty(6, 4).T, products="fp32")
+        exp_gradient(image_bD, text_BD, ones[:4], ones, one, one, 0, torch.empty(6, 4).T, matmul_precision="fp32")
 
 
 POINTERS = {

@@ -56,7 +56,7 @@ def test_a_run_keeps_its_settings(tmp_path: Path) -> None:
     store = open_store(tmp_path)
     claim(store, config())
     claim(store, config())
-    claim(store, config(**{"scale.workers": 4, "checkpoint.every_steps": 3, "log_every_steps": 1}))
+    claim(store, config(**{"resources.workers": 4, "checkpoint.every_steps": 3, "log_every_steps": 1}))
     with pytest.raises(ConfigError) as caught:
         claim(store, config(**{"optim.peak_lr": 0.5, "seed": 3}))
     assert "seed was 0, is now 3; optim.peak_lr was 0.0005, is now 0.5" in str(caught.value)

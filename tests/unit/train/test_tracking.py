@@ -423,7 +423,7 @@ class TestSettings:
         parameters = flat(CONFIG)
         assert parameters["data.train.0.uri"] == "x"
         assert parameters["optim.peak_lr"] == "0.0005"
-        assert parameters["scale.min_workers"] == "null"
+        assert parameters["resources.min_workers"] == "null"
         assert parameters["data.drop_last"] == "false"
         assert not [key for key in parameters if key.startswith("tracking")]
 

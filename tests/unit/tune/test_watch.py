@@ -197,8 +197,8 @@ def test_so_many_trials_run_at_a_time_as_there_is_room_for(
     workers: int, gpus: int, have: dict[str, float], trials: int
 ) -> None:
     run = sweep().run
-    scale = run.scale.model_copy(update={"workers": workers, "gpus_per_worker": gpus})
-    changed = run.model_copy(update={"scale": scale})
+    resources = run.resources.model_copy(update={"workers": workers, "gpus_per_worker": gpus})
+    changed = run.model_copy(update={"resources": resources})
     assert concurrency(changed, [Node("one", have)], Placement()) == trials
 
 
@@ -211,8 +211,10 @@ def test_trials_share_the_nodes_of_each_group() -> None:
     ]
     placement = Placement.read([node_labels("head", groups)])
     for workers, cpus, gpus, trials in ((2, 1, 1, 6), (2, 2, 0, 6), (1, 1, 0, 8), (8, 1, 1, 1), (4, 2, 1, 3)):
-        scale = run.scale.model_copy(update={"workers": workers, "cpus_per_worker": cpus, "gpus_per_worker": gpus})
-        assert concurrency(run.model_copy(update={"scale": scale}), nodes, placement) == trials
+        resources = run.resources.model_copy(
+            update={"workers": workers, "cpus_per_worker": cpus, "gpus_per_worker": gpus}
+        )
+        assert concurrency(run.model_copy(update={"resources": resources}), nodes, placement) == trials
 
 
 def test_the_storage_of_a_sweep_is_read_from_its_folder() -> None:

@@ -89,7 +89,7 @@ _tuned_sums_kernel = triton.autotune(
 
 
 def launch_sums(
-    image_bD: Tensor, text_BD: Tensor, scale: Tensor, shift: Tensor, first: int, products: str
+    image_bD: Tensor, text_BD: Tensor, scale: Tensor, shift: Tensor, first: int, matmul_precision: str
 ) -> tuple[Tensor, Tensor]:
     """Partial sums in fp32 of the rows ``[splits, b]`` and of the columns ``[row tiles, B]``.
 
@@ -102,7 +102,7 @@ def launch_sums(
     column_sums_tB = torch.empty(tiles, B, dtype=torch.float32, device=image_bD.device)
     size_of_problem = (b, B, first, span, image_bD.shape[1], size(b, B))
     arguments = (image_bD, text_BD, scale, shift, row_sums_sb, column_sums_tB, *size_of_problem)
-    options = {"ROWS": ROWS_OF_TILE, **product_options(image_bD, products)}
+    options = {"ROWS": ROWS_OF_TILE, **product_options(image_bD, matmul_precision)}
     if INTERPRETED:
         _sums_kernel[(tiles * splits,)](*arguments, **options, COLUMNS=64, FLATTEN=False)
     else:

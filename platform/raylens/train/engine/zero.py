@@ -64,8 +64,8 @@ class ZeroEngine:
             return self._step(batch, now)
         except torch.OutOfMemoryError as error:
             raise TrainingError(
-                f"scale.micro_batch = {self.micro_batch}: so many pairs do not fit the device ({error}); set half of "
-                "it, or towers.checkpoint_blocks=true"
+                f"resources.micro_batch = {self.micro_batch}: so many pairs do not fit the device ({error}); set half "
+                "of it, or towers.checkpoint_blocks=true"
             ) from None
 
     def _step(self, batch: Batch, now: Moment) -> StepStats:

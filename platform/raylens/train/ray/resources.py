@@ -19,15 +19,15 @@ SHOWN = 4
 
 def placement_of(config: RunConfig) -> Placement:
     """The groups of the cluster's nodes, as far as the run keeps to them."""
-    if config.scale.placement == "anywhere":
+    if config.resources.placement == "anywhere":
         return Placement()
     return placement()
 
 
 def asks_of(config: RunConfig, placement: Placement) -> tuple[Ask, Ask]:
     """What a run needs at the least: its fewest workers, and a task of the stream."""
-    scale = config.scale
-    each = {"CPU": scale.cpus_per_worker, "GPU": scale.gpus_per_worker}
+    resources = config.resources
+    each = {"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker}
     return (
         Ask(WORKER, config.worker_counts[0], each, placement.selector("train")),
         Ask("decoding task", 1, {"CPU": DATA_CPUS}, placement.selector("decode")),
@@ -79,7 +79,7 @@ def _need(config: RunConfig, found: Shortage) -> str:
         )
         data = f", and {DATA_CPUS} CPU to read data" if len(found.asks) > 1 else ""
         return f"{key} = {count} need {count} x {bundle}, each on one node{data}"
-    setting = f"scale.{found.resource.lower()}s_per_worker"
+    setting = f"resources.{found.resource.lower()}s_per_worker"
     part = f" ({DATA_CPUS} of them to read data)" if len(found.asks) > 1 and found.resource == "CPU" else ""
     each = f"{workers[0].each[found.resource]:g}"
     return f"{key} = {count} with {setting} = {each} need {found.wanted:g} {found.resource}s{part}"
@@ -114,4 +114,4 @@ def _group(found: Shortage) -> str | None:
 
 
 def _key(config: RunConfig) -> str:
-    return "scale.workers" if config.scale.min_workers is None else "scale.min_workers"
+    return "resources.workers" if config.resources.min_workers is None else "resources.min_workers"

@@ -76,7 +76,7 @@ class WorkerHooks:
         manifest = CheckpointManifest(
             step=step,
             attempt=str(self._control.all_of(uuid.uuid4().hex[:8])[0]),
-            workers=config.scale.workers,
+            workers=config.resources.workers,
             zero_stage=config.zero.stage,
             precision=config.precision,
             micro_batch=self._engine.micro_batch,

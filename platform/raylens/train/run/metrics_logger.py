@@ -90,7 +90,7 @@ class Records:
             self._tell(Warned(f"records are kept back, because the store does not take them: {log.failure}"))
 
     def _completed(self, record: Record) -> Record:
-        workers, peak = self._job.config.scale.workers, self._flops.peak
+        workers, peak = self._job.config.resources.workers, self._flops.peak
         flops = record.samples_per_second * self._flops.of_pair(record.tokens) / workers
         epoch = record.samples_seen / self._job.plan.samples
         return replace(record, epoch=epoch, teraflops=flops / 1e12, mfu=None if peak is None else flops / peak)

@@ -4,8 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from raylens.config import RunConfig, dump_yaml, load_yaml
-from raylens.config.differences import differences
+from raylens.config import RunConfig, differences, dump_yaml, load_yaml
 from raylens.data import Manifest, Plan
 from raylens.data.build_plan import build_plan
 from raylens.data.quarantine import check_budget, write_rejected
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Prepared", "claim", "prepare", "run_store"]
 
 # What may differ when a run is resumed: it does not change what is learned.
-FREE = ("storage", "registry", "scale", "zero", "checkpoint", "evaluation", "tracking", "log_every_steps")
+FREE = ("storage", "registry", "resources", "zero", "checkpoint", "evaluation", "tracking", "log_every_steps")
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """The model that a run begins with, in place of random weights."""
 
-from raylens.config import RunConfig
-from raylens.config.differences import differences
+from raylens.config import RunConfig, differences
 from raylens.errors import ConfigError
 from raylens.models.positions import at_resolution
 from raylens.registry import Bundle, Registry

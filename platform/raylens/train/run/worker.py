@@ -61,7 +61,7 @@ def run_worker(job: WorkerJob) -> None:
     hooks = WorkerHooks(job, engine, control, start)
     if control.rank == 0:
         micro_batches = job.config.worker_batch // micro_batch
-        job.board.post.remote(Started(start, job.steps, job.config.scale.workers, micro_batch, micro_batches))
+        job.board.post.remote(Started(start, job.steps, job.config.resources.workers, micro_batch, micro_batches))
     data = batches(ray.train.get_dataset_shard("train"), job.config.worker_batch)
     loop.run(job.config, engine, data, hooks.as_hooks(), rank=control.rank, start=start, steps=job.steps)
     hooks.finish()
@@ -69,25 +69,25 @@ def run_worker(job: WorkerJob) -> None:
 
 def _as_many(job: WorkerJob, workers: int) -> WorkerJob:
     """The job with as many workers as there are."""
-    scale = job.config.scale.model_copy(update={"workers": workers})
-    return replace(job, config=job.config.model_copy(update={"scale": scale}))
+    resources = job.config.resources.model_copy(update={"workers": workers})
+    return replace(job, config=job.config.model_copy(update={"resources": resources}))
 
 
 def _micro_batch(config: RunConfig, forward: Forward, newest: CheckpointManifest | None, device: torch.device) -> int:
     """As it is set; as it was, so that a resume rounds alike; or what fits. Collective."""
-    if config.scale.micro_batch is not None and config.worker_batch % config.scale.micro_batch == 0:
-        return config.scale.micro_batch
-    if newest is not None and newest.workers == config.scale.workers:
+    if config.resources.micro_batch is not None and config.worker_batch % config.resources.micro_batch == 0:
+        return config.resources.micro_batch
+    if newest is not None and newest.workers == config.resources.workers:
         return newest.micro_batch
     fits = fitting(forward, config, device, ray.train.get_context().get_local_world_size())
-    return largest_divisor(config.worker_batch, min(fits, config.scale.micro_batch or math.inf))
+    return largest_divisor(config.worker_batch, min(fits, config.resources.micro_batch or math.inf))
 
 
 def _resume(
     job: WorkerJob, checkpoints: Checkpoints, engine: ZeroEngine, newest: CheckpointManifest, control: Control
 ) -> None:
     check_fits(job, newest)
-    same = newest.workers == job.config.scale.workers
+    same = newest.workers == job.config.resources.workers
     try:
         pieces, own = checkpoints.pieces(newest, engine.state.wanted(), control.rank if same else None)
         failure: RaylensError | None = None

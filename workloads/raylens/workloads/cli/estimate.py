@@ -32,7 +32,7 @@ def budget(
     ],
     changes: Set = None,
     workers: Annotated[
-        str | None, typer.Option(metavar="N,N,...", help="Numbers of GPUs; scale.workers by default.")
+        str | None, typer.Option(metavar="N,N,...", help="Numbers of GPUs; resources.workers by default.")
     ] = None,
     global_batch: Annotated[
         str | None, typer.Option(metavar="N,N,...", help="Global batches; global_batch by default.")
@@ -52,8 +52,8 @@ def budget(
 
     Counted from the model without building it: weights, gradients, masters, moments and the average by zero.stage and
     precision; what the forward pass keeps, by towers.checkpoint_blocks; the loss's embeddings and tiles; and every
-    collective that DeepSpeed and the loss call, as rings. The micro-batch is scale.micro_batch, or the largest power of
-    two that fits.
+    collective that DeepSpeed and the loss call, as rings. The micro-batch is resources.micro_batch, or the largest
+    power of two that fits.
 
     Assumed, to be changed by options: the vendor's figures for an H100 SXM (80 GB, 989 TFLOP/s in bf16, NVLink with 450
     GB/s one way, an adapter of 50 GB/s for each GPU), and that a step's operations run at 40% of the rate. These are
@@ -84,7 +84,7 @@ def budget(
     found = [
         of(config.model_copy(update={"global_batch": batch}), machine, workers=count, tokens=tokens)
         for batch in _numbers(global_batch, "--global-batch", config.global_batch)
-        for count in _numbers(workers, "--workers", config.scale.workers)
+        for count in _numbers(workers, "--workers", config.resources.workers)
     ]
     if as_json:
         typer.echo(json.dumps([one.as_dict() for one in found]))

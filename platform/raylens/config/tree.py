@@ -1,12 +1,12 @@
-"""``--set optim.peak_lr=1e-3``: one key of the tree, changed from the command line."""
+"""Trees of plain values: one laid over another, changed by ``--set optim.peak_lr=1e-3``, compared."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from raylens.config.yaml_io import parse_yaml
 from raylens.errors import ConfigError
 
-__all__ = ["apply_overrides", "merge", "parse_assignment"]
+__all__ = ["apply_overrides", "differences", "merge", "parse_assignment"]
 
 
 def parse_assignment(assignment: str) -> tuple[list[str], Any]:
@@ -49,6 +49,29 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
     for key, value in changes.items():
         merged[key] = _over(merged.get(key), value, key)
     return merged
+
+
+def differences(
+    old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "", ignore: Collection[str] = ()
+) -> list[str]:
+    """A line for each key whose value is another, as ``optim.peak_lr was 0.1, is now 0.2``.
+
+    Args:
+        old: plain values.
+        new: plain values.
+        prefix: stands before each key, with its dot.
+        ignore: keys of the uppermost level that may differ.
+    """
+    lines = []
+    for key in [*old, *(key for key in new if key not in old)]:
+        was, now = old.get(key), new.get(key)
+        if key in ignore:
+            continue
+        if isinstance(was, Mapping) and isinstance(now, Mapping):
+            lines += differences(was, now, f"{prefix}{key}.")
+        elif was != now:
+            lines.append(f"{prefix}{key} was {was!r}, is now {now!r}")
+    return lines
 
 
 def _over(old: Any, value: Any, key: str) -> Any:
