@@ -10,14 +10,14 @@ from typing import Any
 
 from ray import tune
 
-from raylens.capacity import Ask, Node, live_nodes, possible_nodes
+from raylens.capacity import Node, ResourceRequest, live_nodes, possible_nodes
 from raylens.config import RunConfig
 from raylens.data.build_plan import build_plan
 from raylens.extras import require_extra
 from raylens.interrupts import Interrupts, signal_handlers
 from raylens.messages import Say, print_line
 from raylens.storage import Store
-from raylens.train.ray.resources import asks_of, check_room, placement_of
+from raylens.train.ray.resources import check_room, placement_of, resource_requests
 from raylens.train.run.data_lock import manifests_of
 from raylens.tune.best import write_best
 from raylens.tune.config import SweepConfig
@@ -156,7 +156,7 @@ def concurrency(run: RunConfig, nodes: Sequence[Node], placement: Placement) -> 
         nodes: those that the cluster has or may get.
         placement: the groups that they are of.
     """
-    workers, data = asks_of(run, placement)
+    workers, data = resource_requests(run, placement)
     count = run.resources.workers
     gpus, data_cpus = count * workers.each["GPU"], data.each["CPU"]
     have = _sums(nodes, workers)
@@ -168,9 +168,9 @@ def concurrency(run: RunConfig, nodes: Sequence[Node], placement: Placement) -> 
     return max(1, int(min(rooms)))
 
 
-def _sums(nodes: Sequence[Node], ask: Ask) -> dict[str, float]:
+def _sums(nodes: Sequence[Node], request: ResourceRequest) -> dict[str, float]:
     """Resources of the nodes that something may be on."""
-    own = [node for node in nodes if ask.allows(node.labels)]
+    own = [node for node in nodes if request.allows(node.labels)]
     return {name: sum(node.count * node.resources.get(name, 0.0) for node in own) for name in ("CPU", "GPU")}
 
 

@@ -12,7 +12,7 @@ from ray.util.placement_group import placement_group_table
 from raylens.capacity.autoscaler import autoscaler_status, launches
 from raylens.config import RunConfig
 from raylens.train.loop.events import News, Restarting, Started, Warned
-from raylens.train.ray.resources import asks_of, placement_of, shortage_text, wanting
+from raylens.train.ray.resources import placement_of, resource_requests, shortage_text, wanting
 
 __all__ = ["RoomWatch"]
 
@@ -76,7 +76,7 @@ class RoomWatch:
 
     def _is_reserved(self) -> bool:
         """Whether Ray has set room aside for as many workers: then they are starting."""
-        workers, _ = asks_of(self._config, placement_of(self._config))
+        workers, _ = resource_requests(self._config, placement_of(self._config))
         each = {name: float(size) for name, size in workers.each.items() if size}
         for group in placement_group_table().values():
             bundles = list(group["bundles"].values())

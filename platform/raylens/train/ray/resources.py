@@ -2,13 +2,29 @@
 
 from collections.abc import Callable
 
-from raylens.capacity import Ask, Shortage, lasting_shortage, live_nodes, placement, possible_nodes, shortage
+from raylens.capacity import (
+    ResourceRequest,
+    Shortage,
+    lasting_shortage,
+    live_nodes,
+    placement,
+    possible_nodes,
+    shortage,
+)
 from raylens.capacity.autoscaler import autoscaler_status
 from raylens.config import RunConfig
 from raylens.errors import ClusterError
 from raylens.placement import GROUP_LABEL, Placement
 
-__all__ = ["DATA_CPUS", "asks_of", "check_room", "nodes_are_coming", "placement_of", "shortage_text", "wanting"]
+__all__ = [
+    "DATA_CPUS",
+    "check_room",
+    "nodes_are_coming",
+    "placement_of",
+    "resource_requests",
+    "shortage_text",
+    "wanting",
+]
 
 DATA_CPUS = 1
 """CPUs that must be left for the stream; without one, training and data wait for each other for ever."""
@@ -24,13 +40,13 @@ def placement_of(config: RunConfig) -> Placement:
     return placement()
 
 
-def asks_of(config: RunConfig, placement: Placement) -> tuple[Ask, Ask]:
+def resource_requests(config: RunConfig, placement: Placement) -> tuple[ResourceRequest, ResourceRequest]:
     """What a run needs at the least: its fewest workers, and a task of the stream."""
     resources = config.resources
     each = {"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker}
     return (
-        Ask(WORKER, config.worker_counts[0], each, placement.selector("train")),
-        Ask("decoding task", 1, {"CPU": DATA_CPUS}, placement.selector("decode")),
+        ResourceRequest(WORKER, config.worker_counts[0], each, placement.selector("train")),
+        ResourceRequest("decoding task", 1, {"CPU": DATA_CPUS}, placement.selector("decode")),
     )
 
 
@@ -44,23 +60,25 @@ def check_room(config: RunConfig, say: Callable[[str], None]) -> None:
     Raises:
         ClusterError: there is not enough for the fewest workers, and will not be; names the setting and the resource.
     """
-    found = lasting_shortage(asks_of(config, placement_of(config)), say)
+    found = lasting_shortage(resource_requests(config, placement_of(config)), say)
     if found is not None:
         raise ClusterError(f"{shortage_text(config, found)}: {_remedy(config, found)}")
 
 
 def wanting(config: RunConfig) -> Shortage | None:
     """What the nodes that are there now lack for the run."""
-    return shortage(asks_of(config, placement_of(config)), live_nodes())
+    return shortage(resource_requests(config, placement_of(config)), live_nodes())
 
 
 def nodes_are_coming(config: RunConfig) -> bool:
     """Whether the run has to wait for nodes which the cluster can still get."""
-    asks, live = asks_of(config, placement_of(config)), live_nodes()
-    if shortage(asks, live) is None:
+    requests, live = resource_requests(config, placement_of(config)), live_nodes()
+    if shortage(requests, live) is None:
         return False
     state = autoscaler_status().autoscaling_state
-    return bool(state.pending_instances or state.pending_instance_requests) or not shortage(asks, possible_nodes(live))
+    return bool(state.pending_instances or state.pending_instance_requests) or not shortage(
+        requests, possible_nodes(live)
+    )
 
 
 def shortage_text(config: RunConfig, found: Shortage) -> str:
@@ -69,7 +87,7 @@ def shortage_text(config: RunConfig, found: Shortage) -> str:
 
 
 def _need(config: RunConfig, found: Shortage) -> str:
-    workers = [ask for ask in found.asks if ask.what == WORKER]
+    workers = [request for request in found.requests if request.what == WORKER]
     if not workers:
         return f"reading data needs {DATA_CPUS} CPU"
     key, count = _key(config), config.worker_counts[0]
@@ -77,10 +95,10 @@ def _need(config: RunConfig, found: Shortage) -> str:
         bundle = " and ".join(
             f"{size:g} {name}{'s' if size > 1 else ''}" for name, size in workers[0].each.items() if size
         )
-        data = f", and {DATA_CPUS} CPU to read data" if len(found.asks) > 1 else ""
+        data = f", and {DATA_CPUS} CPU to read data" if len(found.requests) > 1 else ""
         return f"{key} = {count} need {count} x {bundle}, each on one node{data}"
     setting = f"resources.{found.resource.lower()}s_per_worker"
-    part = f" ({DATA_CPUS} of them to read data)" if len(found.asks) > 1 and found.resource == "CPU" else ""
+    part = f" ({DATA_CPUS} of them to read data)" if len(found.requests) > 1 and found.resource == "CPU" else ""
     each = f"{workers[0].each[found.resource]:g}"
     return f"{key} = {count} with {setting} = {each} need {found.wanted:g} {found.resource}s{part}"
 
@@ -100,7 +118,7 @@ def _have(found: Shortage) -> str:
 
 def _remedy(config: RunConfig, found: Shortage) -> str:
     group = _group(found)
-    lower = f"lower {_key(config)}, or " if any(ask.what == WORKER for ask in found.asks) else ""
+    lower = f"lower {_key(config)}, or " if any(request.what == WORKER for request in found.requests) else ""
     if group is not None:
         return f"{lower}give the cluster more or larger nodes of this group (max_nodes and cpus of its description)"
     more = " (--num-cpus declares more logical CPUs on one machine)" if found.resource == "CPU" else ""
@@ -109,7 +127,7 @@ def _remedy(config: RunConfig, found: Shortage) -> str:
 
 def _group(found: Shortage) -> str | None:
     """The group of nodes that what is missing has to be on, if it is one."""
-    groups = {ask.selector.get(GROUP_LABEL) for ask in found.asks}
+    groups = {request.selector.get(GROUP_LABEL) for request in found.requests}
     return groups.pop() if len(groups) == 1 else None
 
 

@@ -29,7 +29,7 @@ from raylens.ray_internals import (
 from raylens.train.checkpoint.store import Checkpoints
 from raylens.train.collective.signals import listen_for_term
 from raylens.train.loop.events import Preparing, Restarting
-from raylens.train.ray.resources import DATA_CPUS, asks_of, nodes_are_coming, placement_of
+from raylens.train.ray.resources import DATA_CPUS, nodes_are_coming, placement_of, resource_requests
 from raylens.train.ray.stream_callback import StreamCallback
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ class CountsPolicy(ElasticScalingPolicy):  # type: ignore[misc]
     def __init__(self, scaling_config: Any, run: RunConfig) -> None:
         super().__init__(scaling_config)
         self._counts = run.worker_counts
-        self._workers, self._data = asks_of(run, placement_of(run))
+        self._workers, self._data = resource_requests(run, placement_of(run))
 
     def _get_resize_decision(self, num_workers: int) -> Any:
         # Policy and streams of data are in one process, the controller's; a stream is made for a number of workers.
