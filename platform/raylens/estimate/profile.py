@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from raylens.config import ModelConfig
 from raylens.models.dual_encoder import DualEncoder
-from raylens.models.unfilled import unfilled
+from raylens.models.weights import unfilled
 from raylens.objectives import contrastive_loss
 
 __all__ = ["Costs", "Throughput", "costs", "throughput"]
