@@ -1,7 +1,6 @@
 """Clusters by name: where each answers, which token it takes, what its jobs begin with. A YAML file of one person."""
 
 import os
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -14,11 +13,11 @@ from raylens.cluster.private_file import locked, replace_private
 from raylens.cluster.secrets import SecretReference
 from raylens.config import Node, dump_yaml, load_yaml, validated
 from raylens.errors import ConfigError
+from raylens.names import CLUSTER_NAME
 
 __all__ = ["Profile", "Profiles", "profile_of", "profiles_file", "read_profiles", "update_profiles"]
 
 FILE = "RAYLENS_CLUSTERS"
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 ADD = "raylens clusters add NAME http://HOST:8265"
 
 
@@ -103,8 +102,8 @@ class Profiles(Node):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         for name in self.clusters:
-            if not NAME.fullmatch(name):
-                raise ValueError(f"clusters.{name}: a name has letters, digits, '.', '_' and '-'")
+            if not CLUSTER_NAME.fits(name):
+                raise ValueError(f"clusters has {name!r}: {CLUSTER_NAME.fix}")
         if self.default is not None and self.default not in self.clusters:
             raise ValueError(f"default = {self.default!r}: {self.known}")
         return self

@@ -1,10 +1,9 @@
 """`RunConfig`: everything that a training run depends on."""
 
 import math
-import re
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from raylens.config.checkpoint import CheckpointConfig
 from raylens.config.data import DataConfig
@@ -17,11 +16,11 @@ from raylens.config.resources import ResourcesConfig
 from raylens.config.towers import TowersConfig
 from raylens.config.tracking import TrackingConfig
 from raylens.config.zero import ZeroConfig
+from raylens.names import RUN_NAME
 
 __all__ = ["LengthConfig", "RunConfig"]
 
 Positive = Annotated[int, Field(gt=0)]
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 class LengthConfig(Node):
@@ -48,7 +47,7 @@ class LengthConfig(Node):
 class RunConfig(Node):
     """A complete training run. Recipes return one; YAML files and ``--set`` change it."""
 
-    name: str
+    name: Annotated[str, AfterValidator(RUN_NAME.validated)]
     storage: str = "runs"
     """Where the run lives: everything it writes is under ``<storage>/<name>/``."""
     registry: str | None = None
@@ -75,13 +74,6 @@ class RunConfig(Node):
     evaluation: EvaluationConfig = EvaluationConfig()
     tracking: TrackingConfig = TrackingConfig()
     log_every_steps: Positive = 10
-
-    @field_validator("name")
-    @classmethod
-    def _plain_name(cls, name: str) -> str:
-        if not NAME.fullmatch(name):
-            raise ValueError("a name has letters, digits, '.', '_' and '-', and starts with a letter or digit")
-        return name
 
     @property
     def half_weights(self) -> bool:

@@ -6,7 +6,6 @@
 """
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from raylens.errors import AlreadyExistsError, BundleError, ConfigError, ConflictError, NotFoundError
+from raylens.names import MODEL_NAME
 from raylens.storage import Store, open_store
 
 if TYPE_CHECKING:  # torch takes seconds, and to look versions up needs none
@@ -22,7 +22,6 @@ if TYPE_CHECKING:  # torch takes seconds, and to look versions up needs none
 
 __all__ = ["Registry", "Version"]
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 LATEST = "latest"
 
 
@@ -49,7 +48,7 @@ class Registry:
 
     def publish(self, name: str, bundle: "Bundle") -> Version:
         """Add a bundle as the next version; the same bundle again is the version it already has."""
-        _check_name("model name", name)
+        MODEL_NAME.check("model name", name)
         model = self.store / name
         digest = bundle.digest()
         known = self.versions(name)
@@ -88,14 +87,14 @@ class Registry:
 
     def versions(self, name: str) -> list[Version]:
         """All versions of a model, oldest first; empty for a name that nobody published."""
-        _check_name("model name", name)
+        MODEL_NAME.check("model name", name)
         model = self.store / name
         found = [_read_version(model, name, info.path) for info in model.list("versions")]
         return sorted(found, key=lambda version: version.number)
 
     def aliases(self, name: str) -> dict[str, int]:
         """The aliases of a model and the version number each points to."""
-        _check_name("model name", name)
+        MODEL_NAME.check("model name", name)
         model = self.store / name
         found = {}
         for info in model.list("aliases"):
@@ -150,7 +149,7 @@ class Registry:
             NotFoundError: there is no such version.
             ConflictError: somebody else moved the alias in the same moment.
         """
-        _check_name("alias", alias)
+        MODEL_NAME.check("alias", alias)
         if alias == LATEST or alias.isdecimal():
             raise ConfigError(f"alias = {alias!r}: 'latest' and numbers have a meaning already; choose a word")
         version = self.resolve(f"{name}@{number}")
@@ -185,8 +184,3 @@ def _damage_named(model: Store, path: str) -> Iterator[None]:
             f"{path} of the model at {model.describe()} is not what raylens writes there ({error!r}): "
             "restore it, or move it away"
         ) from None
-
-
-def _check_name(field: str, name: str) -> None:
-    if not NAME.fullmatch(name):
-        raise ConfigError(f"{field} = {name!r}: use letters, digits, '.', '_' and '-', starting with a letter or digit")

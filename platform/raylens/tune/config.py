@@ -1,13 +1,13 @@
 """`SweepConfig`: everything that a sweep depends on."""
 
-import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from raylens.config import Node, RunConfig
 from raylens.errors import ConfigError
+from raylens.names import SWEEP_NAME
 from raylens.tune.domain import Domain, from_list
 from raylens.tune.presets import PRESETS
 from raylens.tune.space import Space, with_values
@@ -15,7 +15,6 @@ from raylens.tune.transfer import TransferConfig, transferred
 
 __all__ = ["BudgetConfig", "SchedulerConfig", "SearchConfig", "SweepConfig"]
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 Positive = Annotated[int, Field(gt=0)]
 Amount = Annotated[float, Field(gt=0.0)]
 
@@ -67,7 +66,7 @@ class BudgetConfig(Node):
 class SweepConfig(Node):
     """A complete sweep; a file may have ``recipe`` and ``changes`` in place of ``run``."""
 
-    name: str
+    name: Annotated[str, AfterValidator(SWEEP_NAME.validated)]
     storage: str = "sweeps"
     """Where the sweep lives: everything it writes is under ``<storage>/<name>/``."""
     run: RunConfig
@@ -89,13 +88,6 @@ class SweepConfig(Node):
     """Trials at a time; unset, what the cluster has room for."""
     retries: Annotated[int, Field(ge=0)] = 1
     """So often is a trial that failed begun again, from its newest checkpoint, before it is recorded as failed."""
-
-    @field_validator("name")
-    @classmethod
-    def _plain_name(cls, name: str) -> str:
-        if not NAME.fullmatch(name):
-            raise ValueError("a name has letters, digits, '.', '_' and '-', and starts with a letter or digit")
-        return name
 
     @field_validator("space", mode="before")
     @classmethod

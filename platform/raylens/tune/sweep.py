@@ -16,6 +16,7 @@ from raylens.data.build_plan import build_plan
 from raylens.extras import require_extra
 from raylens.interrupts import Interrupts, signal_handlers
 from raylens.messages import Say, print_line
+from raylens.placement import Placement
 from raylens.storage import Store
 from raylens.train.ray.resources import check_room, placement_of, resource_requests
 from raylens.train.run.data_lock import manifests_of

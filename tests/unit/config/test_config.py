@@ -155,7 +155,7 @@ def test_keys_that_are_no_text_are_unknown_keys(tmp_path: Path) -> None:
         ("zero.stage=4", "zero.stage = 4: input should be 0, 1, 2 or 3"),
         ("precision=bf8", "precision = 'bf8': input should be 'fp32'"),
         ("resources.gpus_per_worker=2", "resources.gpus_per_worker = 2: input should be less than or equal to 1"),
-        ("name=a b", "name = 'a b': a name has letters, digits, '.', '_' and '-', and starts with a letter or digit"),
+        ("name=a b", "name = 'a b': use at most 100 letters, digits, '.', '_' and '-', beginning with a letter or"),
         ("name=12", "name = 12: input should be a valid string; quote what is meant as text"),
         ("model.image.size=30", "size 30 must be a multiple of patch 8"),
         ("model.text.heads=5", "width 96 must be a multiple of heads 5"),

@@ -20,7 +20,6 @@ __all__ = [
     "KEY",
     "WHEEL_VARIABLE",
     "Submission",
-    "check_id",
     "check_metadata",
     "next_id",
     "submitted",
@@ -31,7 +30,6 @@ KEY = "raylens.submission"
 WHEEL_VARIABLE = "RAYLENS_WHEEL"
 FILES_VARIABLE = "RAYLENS_FILES"
 MODULE = "raylens.workloads.job_entrypoint"
-ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 ATTEMPT = re.compile(r"(.+)-([1-9][0-9]*)")
 RESERVED = re.compile(r"raylens\.|job_submission_id$|job_name$")
 
@@ -126,20 +124,6 @@ def next_id(submission_id: str, attempt: int) -> str:
     found = ATTEMPT.fullmatch(submission_id)
     first = found[1] if found and attempt > 2 and int(found[2]) == attempt - 1 else submission_id
     return f"{first}-{attempt}"
-
-
-def check_id(submission_id: str) -> str:
-    """The id, if it can be one.
-
-    Raises:
-        ConfigError: it cannot.
-    """
-    if not ID.fullmatch(submission_id):
-        raise ConfigError(
-            f"--id {submission_id!r}: an id has letters, digits, '.', '_' and '-', at most 100, and begins with one of "
-            "the first two"
-        )
-    return submission_id
 
 
 def check_metadata(metadata: Mapping[str, str]) -> None:

@@ -19,11 +19,12 @@ from raylens.cluster.jobs.api import Job, Jobs
 from raylens.cluster.jobs.checkout import checkout, revision
 from raylens.cluster.jobs.extras import pinned
 from raylens.cluster.jobs.package import Package, file_package
-from raylens.cluster.jobs.submission import KEY, Submission, check_id, check_metadata
+from raylens.cluster.jobs.submission import KEY, Submission, check_metadata
 from raylens.cluster.jobs.submit import Outcome, check_version, submit
 from raylens.cluster.jobs.wheel import Wheel, build_wheel
 from raylens.cluster.secret_scan import check_text, check_variables
 from raylens.errors import ConfigError
+from raylens.names import JOB_ID
 from raylens.workloads.pages.tables import Page, add_row, pairs_table
 from raylens.workloads.submit.command import JobCommand
 
@@ -54,7 +55,7 @@ def submit_order(jobs: Jobs, order: Order, say: Any) -> Outcome:
         ConfigError: something of the order cannot be.
         ClusterError: the wheel does not build, or the cluster does not answer, refuses, or has another such job.
     """
-    submission_id = check_id(order.submission_id or f"{order.command.name}-{secrets.token_hex(4)}")
+    submission_id = JOB_ID.check("--id", order.submission_id or f"{order.command.name}-{secrets.token_hex(4)}")
     check_metadata(order.metadata)
     _check_leaks(order)
     check_version(jobs, version("ray"))
