@@ -17,7 +17,7 @@ from raylens.config.resources import ResourcesConfig
 from raylens.config.run import LengthConfig, RunConfig
 from raylens.config.towers import TowersConfig
 from raylens.config.tracking import MlflowConfig, TrackingConfig, WandbConfig
-from raylens.config.tree import apply_overrides, differences, merge, parse_assignment
+from raylens.config.tree import apply_overrides, differences, flatten, merge, parse_assignment
 from raylens.config.yaml_io import dump_yaml, load_yaml
 from raylens.config.zero import ZeroConfig
 
@@ -49,6 +49,7 @@ __all__ = [
     "differences",
     "dump_yaml",
     "explain",
+    "flatten",
     "load_yaml",
     "merge",
     "parse_assignment",

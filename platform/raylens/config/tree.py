@@ -1,12 +1,15 @@
-"""Trees of plain values: one laid over another, changed by ``--set optim.peak_lr=1e-3``, compared."""
+"""Trees of plain values: one laid over another, changed by ``--set optim.peak_lr=1e-3``, compared, flattened."""
 
+import json
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
+
+from pydantic_core import to_jsonable_python
 
 from raylens.config.yaml_io import parse_yaml
 from raylens.errors import ConfigError
 
-__all__ = ["apply_overrides", "differences", "merge", "parse_assignment"]
+__all__ = ["apply_overrides", "differences", "flatten", "merge", "parse_assignment", "value_text"]
 
 
 def parse_assignment(assignment: str) -> tuple[list[str], Any]:
@@ -72,6 +75,30 @@ def differences(
         elif was != now:
             lines.append(f"{prefix}{key} was {was!r}, is now {now!r}")
     return lines
+
+
+def flatten(tree: object, prefix: str = "") -> dict[str, str]:
+    """Give each value of a tree a key of its own: ``{"optim": {"peak_lr": 1}}`` becomes ``{"optim.peak_lr": "1"}``.
+
+    A list without lists or mappings in it is one value; the entries of another have their numbers for keys.
+    """
+    children: list[tuple[str, object]] = []
+    if isinstance(tree, Mapping):
+        children = [(str(key), value) for key, value in tree.items()]
+    elif isinstance(tree, list | tuple) and any(isinstance(item, Mapping | list | tuple) for item in tree):
+        children = [(str(number), value) for number, value in enumerate(tree)]
+    if not children:
+        return {prefix: value_text(tree)} if prefix else {}
+    flat: dict[str, str] = {}
+    for key, value in children:
+        flat |= flatten(value, f"{prefix}.{key}" if prefix else key)
+    return flat
+
+
+def value_text(value: object) -> str:
+    """Write a value as text: a string as it is, anything else as JSON."""
+    plain = to_jsonable_python(value, fallback=str)
+    return plain if isinstance(plain, str) else json.dumps(plain, ensure_ascii=False)
 
 
 def _over(old: Any, value: Any, key: str) -> Any:

@@ -7,17 +7,22 @@ steps that follow, a few numbers each.
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from threading import Thread
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from raylens.errors import RaylensError
-from raylens.train.checkpoint.files import SavedFile
+from raylens.background import in_background
+from raylens.errors import message_of
 from raylens.train.checkpoint.snapshot import Snapshot
 from raylens.train.checkpoint.store import CheckpointManifest, Checkpoints
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from raylens.train.checkpoint.files import SavedFile
 
 __all__ = ["Outcome", "Saver", "Together"]
 
 POLL_SECONDS = 0.05
+THREAD = "raylens-checkpoint"
 
 
 class Together(Protocol):
@@ -45,37 +50,12 @@ class Outcome:
     """On the first worker: why, once it existed, others could not be deleted that are not kept."""
 
 
-class _Work:
-    """Something that a thread does, and what came of it."""
-
-    def __init__(self, work: Callable[[], SavedFile | None]) -> None:
-        self.result: SavedFile | None = None
-        self.failure = ""
-        self._work = work
-        self._thread = Thread(target=self._run, name="raylens-checkpoint", daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        try:
-            self.result = self._work()
-        except Exception as error:  # noqa: BLE001 (whatever it is, training goes on and says it)
-            self.failure = _said(error)
-
-    @property
-    def busy(self) -> bool:
-        return self._thread.is_alive()
-
-
-def _said(error: Exception) -> str:
-    return str(error) if isinstance(error, RaylensError) else f"{type(error).__name__}: {error}"
-
-
 class Saver:
     """One attempt at a time. All methods are collective but `busy`."""
 
     def __init__(self, checkpoints: Checkpoints, together: Together) -> None:
         self._checkpoints, self._together = checkpoints, together
-        self._work: _Work | None = None
+        self._work: Future[SavedFile | None] | None = None
         self._manifest: CheckpointManifest | None = None
         self._publishing = False
         self._metrics: Callable[[], dict[str, float]] = dict
@@ -105,44 +85,48 @@ class Saver:
         assert not self.busy
         self._manifest, self._metrics, self._clear = manifest, metrics, clear
         self._publishing, self._uncleared = False, ""
-        self._work = _Work(
-            lambda: self._checkpoints.upload(snapshot, manifest.step, manifest.attempt, self._together.rank)
+        self._work = in_background(
+            lambda: self._checkpoints.upload(snapshot, manifest.step, manifest.attempt, self._together.rank), THREAD
         )
 
     def poll(self) -> Outcome | None:
         """How it stands; the outcome once, when all is done."""
         if self._manifest is None:
             return None
-        mine = self._work
-        # In this order: once a thread has ended, whether it failed stays as it is.
-        busy = mine is not None and mine.busy
-        failed = mine is not None and bool(mine.failure)
+        busy = self._work is not None and not self._work.done()
+        failed = not busy and self._failure() is not None
         any_busy, any_failed = self._together.most([int(busy), int(failed)])
         return None if any_busy else self._settle(failed=bool(any_failed))
 
     def _settle(self, *, failed: bool) -> Outcome | None:
         assert self._manifest is not None
-        manifest, mine = self._manifest, self._work
+        manifest = self._manifest
         if failed:
-            failures = self._together.all_of(mine.failure if mine else "")
+            error = self._failure()
+            failures = self._together.all_of(message_of(error) if error else "")
             self._manifest = self._work = None
-            return Outcome(manifest.step, next(str(one) for one in failures if one))
+            return Outcome(manifest.step, next(str(failure) for failure in failures if failure))
         if self._publishing:
             self._manifest = self._work = None
             return Outcome(manifest.step, uncleared=self._uncleared)
-        files = self._together.all_of(mine.result if mine else None)
+        files = self._together.all_of(self._work.result() if self._work else None)
         complete = manifest.model_copy(update={"files": files})
         self._publishing = True
         # Only the first worker writes; the others wait for its word.
-        self._work = _Work(lambda: self._publish(complete)) if self._together.rank == 0 else None
+        first = self._together.rank == 0
+        self._work = in_background(lambda: self._publish(complete), THREAD) if first else None
         return None
+
+    def _failure(self) -> BaseException | None:
+        """What became of this worker's thread, which has ended."""
+        return None if self._work is None else self._work.exception()
 
     def _publish(self, complete: CheckpointManifest) -> None:
         self._checkpoints.publish(complete.model_copy(update={"metrics": self._metrics()}))
         try:
             self._clear()
         except Exception as error:  # noqa: BLE001 (the checkpoint exists, whatever became of older ones)
-            self._uncleared = _said(error)
+            self._uncleared = message_of(error)
 
     def wait(self) -> Outcome | None:
         """Until the attempt that is under way has come to its end."""

@@ -8,8 +8,7 @@ towers, a micro-batch at a time. Shapes: b a worker's pairs.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from raylens.models import Embedded
 from raylens.train.engine.forward import Losses
+from raylens.train.engine.rng_state import RngState
 
 __all__ = ["Backward", "Micro", "over_pairs", "over_samples", "statistics_kept"]
 
@@ -30,24 +30,6 @@ class Micro(NamedTuple):
     image_bSSC: Tensor
     ids_bT: Tensor
     key_b: Tensor
-
-
-@dataclass(frozen=True)
-class RandomState:
-    """Where torch's generators stand, for modules that draw from them."""
-
-    cpu: Tensor
-    device: Tensor | None
-    """Of the GPU that computes; None on a CPU."""
-
-    @classmethod
-    def now(cls, device: torch.device) -> Self:
-        return cls(torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None)
-
-    def restore(self, device: torch.device) -> None:
-        torch.set_rng_state(self.cpu)
-        if self.device is not None:
-            torch.cuda.set_rng_state(self.device, device)
 
 
 def over_pairs(
@@ -70,12 +52,12 @@ def over_pairs(
     parts, states = [], []
     with torch.no_grad(), statistics_kept(forward):
         for micro in micros:
-            states.append(RandomState.now(device))
+            states.append(RngState.now(device))
             parts.append(forward(*micro))
     leaves = _leaves(parts)
     loss = loss_of(leaves)
     loss.backward()
-    after, first = RandomState.now(device), 0
+    after, first = RngState.now(device), 0
     for number, (micro, state) in enumerate(zip(micros, states, strict=True), 1):
         state.restore(device)
         rows, last = slice(first, first + len(micro.ids_bT)), number == len(micros)

@@ -3,12 +3,12 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from threading import Thread
 
 import numpy as np
 import torch
 
-from raylens.errors import RaylensError
+from raylens.background import in_background
+from raylens.errors import message_of
 from raylens.train.collective.coordinator import Control
 from raylens.train.engine.forward import Forward
 from raylens.train.evaluation.embed import Embedding, embed_images, embed_pairs, embed_texts
@@ -20,6 +20,7 @@ from raylens.train.run.worker_spec import WorkerJob
 __all__ = ["Evaluator"]
 
 LOOK_SECONDS = 0.2
+READER = "raylens-held"
 
 
 @dataclass(frozen=True)
@@ -33,48 +34,14 @@ class Embedded:
     unreadable: int
 
 
-class _Loading:
-    """Reads what is evaluated on, in a thread, from the start of the run on."""
-
-    def __init__(self, load: Callable[[], HeldSets]) -> None:
-        self._load = load
-        self._held: HeldSets | None = None
-        self._failure = ""
-        self._begin()
-
-    def _begin(self) -> None:
-        self._thread = Thread(target=self._run, name="raylens-held", daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        try:
-            self._held, self._failure = self._load(), ""
-        except RaylensError as error:
-            self._failure = str(error)
-        except Exception as error:  # noqa: BLE001 (in a thread: it would be lost, and training goes on all the same)
-            self._failure = f"{type(error).__name__}: {error}"
-
-    @property
-    def busy(self) -> bool:
-        return self._thread.is_alive()
-
-    def wait(self) -> tuple[HeldSets | None, str]:
-        """What was read, or why it was not; what failed is begun again, for the next time."""
-        self._thread.join()
-        if not self._failure:
-            return self._held, ""
-        failure = self._failure
-        self._begin()
-        return None, failure
-
-
 class Evaluator:
     """Of one worker."""
 
     def __init__(self, job: WorkerJob, control: Control) -> None:
         self._job, self._control = job, control
         self._sets = job.evaluation
-        self._loading = _Loading(self._read) if self._sets else None
+        # What is evaluated on is read from the start of the run on.
+        self._loading = in_background(self._read, READER) if self._sets else None
         self._working: Working | None = None
         self._unheard: list[Working] = []
 
@@ -103,15 +70,17 @@ class Evaluator:
         self.wait()  # embeddings of two evaluations at a time might not fit the memory
         assert self._loading is not None
         # Asked again and again, because collectives have a time limit and reading has none.
-        while self._control.most([int(self._loading.busy)])[0]:
+        while self._control.most([int(not self._loading.done())])[0]:
             time.sleep(LOOK_SECONDS)
-        held, failure = self._loading.wait()
-        failures = [str(one) for one in self._control.all_of(failure) if one]
+        error = self._loading.exception()
+        failures = [str(one) for one in self._control.all_of(message_of(error) if error else "") if one]
+        if error is not None:  # for the next time
+            self._loading = in_background(self._read, READER)
         if failures:
             seconds = time.monotonic() - began
             self._work(step, lambda: Finding(step, {}, seconds, failures[0]))
             return seconds
-        assert held is not None
+        held = self._loading.result()
         embedding = Embedding(forward, batch, device, self._control.most)
         pairs = None if held.pairs is None else embed_pairs(embedding, held.pairs)
         labelled = [(embed_images(embedding, images), embed_texts(embedding, texts)) for images, texts in held.labelled]
@@ -123,12 +92,12 @@ class Evaluator:
 
     def _work(self, step: int, work: Callable[[], Finding]) -> None:
         if self._control.rank == 0:
-            self._working = Working(step, work)
+            self._working = Working(step, in_background(work, "raylens-figures"))
             self._unheard.append(self._working)
 
     def poll(self) -> Finding | None:
         """On the first worker, what was found, once it is; then nothing more."""
-        if not self._unheard or self._unheard[0].busy:
+        if not self._unheard or not self._unheard[0].future.done():
             return None
         return self._unheard.pop(0).finding()
 

@@ -1,8 +1,9 @@
 """What an evaluation found, worked out in a thread beside training."""
 
-from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
-from threading import Thread
+
+from raylens.errors import message_of
 
 __all__ = ["Finding", "Working"]
 
@@ -19,28 +20,14 @@ class Finding:
     """Why metrics are missing, or on how many images they are not."""
 
 
+@dataclass(frozen=True)
 class Working:
-    """A finding that is on its way; whoever wants it waits for it, in any thread."""
+    """A finding that is on its way."""
 
-    def __init__(self, step: int, work: Callable[[], Finding]) -> None:
-        self.step = step
-        self._finding = Finding(step, {}, 0.0)
-        self._work = work
-        self._thread = Thread(target=self._run, name="raylens-figures")
-        self._thread.start()
-
-    def _run(self) -> None:
-        try:
-            self._finding = self._work()
-        except Exception as error:  # noqa: BLE001 (in a thread: it would be lost, and training goes on all the same)
-            self._finding = Finding(self.step, {}, 0.0, f"{type(error).__name__}: {error}")
-
-    @property
-    def busy(self) -> bool:
-        """Whether it is not there yet."""
-        return self._thread.is_alive()
+    step: int
+    future: Future[Finding]
 
     def finding(self) -> Finding:
-        """Once it is there."""
-        self._thread.join()
-        return self._finding
+        """Wait for the finding, in any thread; what failed is a problem of the evaluation, and training goes on."""
+        error = self.future.exception()
+        return self.future.result() if error is None else Finding(self.step, {}, 0.0, message_of(error))
