@@ -15,6 +15,7 @@ from raylens.config.objective import ObjectiveConfig
 from raylens.config.optim import GroupConfig, GroupsConfig, OptimConfig, ScheduleConfig
 from raylens.config.resources import ResourcesConfig
 from raylens.config.run import LengthConfig, RunConfig
+from raylens.config.settings_file import SettingsFile
 from raylens.config.towers import TowersConfig
 from raylens.config.tracking import MlflowConfig, TrackingConfig, WandbConfig
 from raylens.config.tree import apply_overrides, differences, flatten, merge, parse_assignment
@@ -38,6 +39,7 @@ __all__ = [
     "ResourcesConfig",
     "RunConfig",
     "ScheduleConfig",
+    "SettingsFile",
     "SourceConfig",
     "TextTransformerConfig",
     "TowersConfig",

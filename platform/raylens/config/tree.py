@@ -63,15 +63,15 @@ def differences(
         old: plain values.
         new: plain values.
         prefix: stands before each key, with its dot.
-        ignore: keys of the uppermost level that may differ.
+        ignore: keys that may differ, dotted as the lines have them, with all that is below them.
     """
     lines = []
     for key in [*old, *(key for key in new if key not in old)]:
         was, now = old.get(key), new.get(key)
-        if key in ignore:
+        if f"{prefix}{key}" in ignore:
             continue
         if isinstance(was, Mapping) and isinstance(now, Mapping):
-            lines += differences(was, now, f"{prefix}{key}.")
+            lines += differences(was, now, f"{prefix}{key}.", ignore)
         elif was != now:
             lines.append(f"{prefix}{key} was {was!r}, is now {now!r}")
     return lines

@@ -23,7 +23,7 @@ from raylens.train.run.data_lock import manifests_of
 from raylens.tune.best import write_best
 from raylens.tune.config import SweepConfig
 from raylens.tune.monitor import Ends, Listens, Watch, watch_with
-from raylens.tune.paths import REPORT, RUNS, TUNE, claim, sweep_store
+from raylens.tune.paths import REPORT, RUNS, SWEEP_SETTINGS, TUNE, sweep_store
 from raylens.tune.results import Configuration, ranked
 from raylens.tune.search.candidates import points, trials_of
 from raylens.tune.search.schedulers import scheduler_of
@@ -85,7 +85,7 @@ def sweep(
     config.check(GUESSED_STEPS)
     check_room(config.run, say)
     store = sweep_store(config)
-    claim(store, config)
+    SWEEP_SETTINGS.claim(store, config)
     record = sweep_so_far(store)
     if record.state in ("finished", "stopped"):
         say(f"nothing left to do: the sweep {record.state}{f' ({record.why})' if record.why else ''}")

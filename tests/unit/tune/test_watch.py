@@ -17,7 +17,7 @@ from raylens.train.loop.events import Checkpointed, Evaluated, Started
 from raylens.tune import SweepConfig
 from raylens.tune.checkpoint_ref import Pointer
 from raylens.tune.monitor import Ends, Listens, Watch, watch_with
-from raylens.tune.paths import STOP, claim, parent_of, read_config
+from raylens.tune.paths import STOP, SWEEP_SETTINGS, parent_of, read_config
 from raylens.tune.reporter import Reporter
 from raylens.tune.sweep import concurrency
 from raylens.tune.trial import trial_config
@@ -165,13 +165,13 @@ def test_a_request_ends_a_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_settings_are_claimed_once_and_only_what_changes_nothing_may_differ(tmp_path: Path) -> None:
     store, config = open_store(str(tmp_path)), sweep()
-    claim(store, config)
-    claim(store, sweep(budget={"trials": 24, "hours": 1.0}, retries=3, concurrent=2))
+    SWEEP_SETTINGS.claim(store, config)
+    SWEEP_SETTINGS.claim(store, sweep(budget={"trials": 24, "hours": 1.0}, retries=3, concurrent=2))
     assert read_config(store) == config
     with pytest.raises(ConfigError, match=r"budget\.trials was 24, is now 25"):
-        claim(store, sweep(budget={"trials": 25}))
+        SWEEP_SETTINGS.claim(store, sweep(budget={"trials": 25}))
     with pytest.raises(ConfigError, match=r"other settings: repeats was 1, is now 2"):
-        claim(store, sweep(repeats=2))
+        SWEEP_SETTINGS.claim(store, sweep(repeats=2))
 
 
 def test_a_trial_is_the_run_with_its_values_and_the_same_seed(tmp_path: Path) -> None:

@@ -4,24 +4,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from raylens.config import RunConfig, differences, dump_yaml, load_yaml
+from raylens.config import RunConfig, SettingsFile
 from raylens.data import Manifest, Plan
 from raylens.data.build_plan import build_plan
 from raylens.data.quarantine import check_budget, write_rejected
-from raylens.errors import AlreadyExistsError, ConfigError, NotFoundError
+from raylens.errors import ConfigError, NotFoundError
 from raylens.inputs import Preprocess, Tokenizer
 from raylens.messages import Say
 from raylens.storage import Store, open_store
 from raylens.train.evaluation.eval_sets import EvaluationSets, evaluation_sets
 from raylens.train.run.data_lock import manifests_of, pin
+from raylens.train.runs.run_dir import CONFIG
 
 if TYPE_CHECKING:
     from raylens.registry import Bundle
 
-__all__ = ["Prepared", "claim", "prepare", "run_store"]
+__all__ = ["RUN_SETTINGS", "Prepared", "prepare", "run_store"]
 
 # What may differ when a run is resumed: it does not change what is learned.
 FREE = ("storage", "registry", "resources", "zero", "checkpoint", "evaluation", "tracking", "log_every_steps")
+RUN_SETTINGS = SettingsFile("run", CONFIG, FREE)
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ def prepare(config: RunConfig, say: Say) -> Prepared:
         QuarantineError: too many samples cannot be used.
     """
     store = run_store(config)
-    check_claim(store, config)
+    RUN_SETTINGS.check(store, config)
     manifests = manifests_of(store, config.data.train, open_store(config.storage) / "manifests", say)
     for manifest in manifests:
         read, why = len(manifest) + manifest.rejected, manifest.rejected_summary()
@@ -67,7 +69,7 @@ def prepare(config: RunConfig, say: Say) -> Prepared:
     tokenizer = _tokenizer(store, manifests, config, begun)
     evaluation = evaluation_sets(config.evaluation, open_store(config.storage) / "manifests", say)
     # Only now: what cannot start must not keep its name from another try.
-    claim(store, config)
+    RUN_SETTINGS.claim(store, config)
     store.write("tokenizer.json", tokenizer.to_json().encode())
     write_rejected(store, manifests)
     pin(store, manifests)
@@ -90,31 +92,6 @@ def _begun(config: RunConfig) -> "Bundle | None":
     from raylens.train.run.pretrained import beginning  # with torch
 
     return beginning(config)
-
-
-def claim(store: Store, config: RunConfig) -> None:
-    """Write ``config.yaml`` once; later starts must agree with it in everything that changes the result."""
-    try:
-        store.write_once("config.yaml", dump_yaml(config).encode())
-    except AlreadyExistsError:
-        check_claim(store, config)
-
-
-def check_claim(store: Store, config: RunConfig) -> None:
-    """Refuse a run that exists with other settings.
-
-    Raises:
-        ConfigError: names each setting, with both values.
-    """
-    try:
-        saved = load_yaml(store.read_text("config.yaml"), f"{store.describe()}/config.yaml")
-    except NotFoundError:
-        return
-    if differing := differences(saved, config.model_dump(mode="json"), ignore=FREE):
-        raise ConfigError(
-            f"run {config.name!r} exists at {store.describe()} with other settings: {'; '.join(differing)}. "
-            "Use another name, delete that folder, or go back to its settings"
-        )
 
 
 def _tokenizer(store: Store, manifests: list[Manifest], config: RunConfig, begun: "Bundle | None") -> Tokenizer:
