@@ -168,7 +168,7 @@ def test_evaluating_changes_nothing_that_is_learned(seen: Run, tmp_path: Path) -
 def test_what_cannot_be_read_is_told_and_left_out(tmp_path: Path, make_shards: MakeShards) -> None:
     data, held_out = make_shards(40), make_shards(37, per_shard=5, name="heldout")
     config = config_of(tmp_path, data, held_out)
-    with pytest.raises(ConfigError, match=r"evaluation\.zero_shot\.thirds = .*heldout.*needs a classes\.json"):
+    with pytest.raises(ConfigError, match=r"evaluation\.zero_shot\.thirds = .*heldout.*need a classes\.json"):
         train(config, say=quiet)
     CLASSES.write(held_out)
     held_out.delete("000003.tar")

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from raylens.evaluate.examples import CLASSES_FILE, ClassList, EvaluationSet, LabelledImage
     from raylens.evaluate.features import ImageFeatures, image_features
     from raylens.evaluate.intervals import Interval, clopper_pearson
+    from raylens.evaluate.labelled import LabelledShards
     from raylens.evaluate.report import render_report, write_report
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "ImageFeatures",
     "Interval",
     "LabelledImage",
+    "LabelledShards",
     "NearestCaptions",
     "ZeroShotResult",
     "clopper_pearson",
@@ -40,6 +42,7 @@ __getattr__ = lazy_face(
         "ImageFeatures": "features",
         "Interval": "intervals",
         "LabelledImage": "examples",
+        "LabelledShards": "labelled",
         "NearestCaptions": "captions",
         "ZeroShotResult": "classification",
         "clopper_pearson": "intervals",
