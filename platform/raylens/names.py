@@ -50,7 +50,7 @@ class NameRule:
         return name
 
     def check(self, field: str, name: str) -> str:
-        """Return the name.
+        """Return the name if the rule allows it.
 
         Raises:
             ConfigError: it does not fit.
