@@ -2,7 +2,7 @@
 
 import pytest
 
-from raylens.messages import Severity
+from raylens.messages import Severity, severity_of
 
 __all__ = ["Said", "forbidden"]
 
@@ -13,14 +13,14 @@ class Said:
     def __init__(self) -> None:
         self.lines: list[tuple[Severity, str]] = []
 
-    def __call__(self, text: str, severity: Severity = "info") -> None:
-        self.lines.append((severity, text))
+    def __call__(self, text: str) -> None:
+        self.lines.append((severity_of(text), text))
 
     @property
     def texts(self) -> list[str]:
         return [text for _, text in self.lines]
 
 
-def forbidden(text: str, severity: Severity = "info") -> None:
+def forbidden(text: str) -> None:
     """Nothing is to be said."""
-    pytest.fail(f"{severity}: {text}")
+    pytest.fail(f"{severity_of(text)}: {text}")

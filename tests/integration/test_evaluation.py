@@ -1,5 +1,6 @@
 """Evaluation in the course of a run, against the registered model evaluated by itself."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain
@@ -20,9 +21,11 @@ from raylens.registry import Encoder, Registry
 from raylens.storage import Store, open_store
 from raylens.train import RunResult, train
 from raylens.train.checkpoint.store import Checkpoints
-from raylens.train.loop.events import Evaluated, News, Warned
+from raylens.train.loop.events import Evaluated, RunEvent, Warned
+from raylens.train.run.prepare import prepare
 from raylens.train.runs.jsonl import EVALUATIONS, read_metrics, read_records
 from raylens.train.runs.report import REPORT
+from raylens.workloads.evaluation import evaluate_model
 from tests.conftest import samples
 
 if TYPE_CHECKING:
@@ -40,7 +43,7 @@ def config_of(tmp_path: Path, train_on: Store, held_out: Store, *changes: str) -
         "name": "evaluated",
         "storage": str(tmp_path / "runs"),
         "global_batch": 12,
-        "data": {"train": train_on.uri, "run_length": 4, "runs_per_unit": 4},
+        "data": {"train": train_on.uri, "chunk_size": 4, "chunks_per_block": 4},
         "model": {
             "embed_dim": 16,
             "image": {"size": 16, "patch": 8, "width": 32, "layers": 2, "heads": 2},
@@ -49,7 +52,7 @@ def config_of(tmp_path: Path, train_on: Store, held_out: Store, *changes: str) -
         "optim": {"peak_lr": 5e-3, "schedule": {"warmup_steps": 2}, "eps": 1e-6, "ema_decay": 0.8},
         "length": {"samples_seen": 12 * 20},
         "checkpoint": {"every_steps": 6, "keep_last": 1, "keep_best": 1},
-        "evaluation": {"every_steps": 7, "pairs": held_out.uri, "zero_shot": {"thirds": held_out.uri}},
+        "evaluation": {"every_steps": 7, "pairs": held_out.uri, "zero_shot": {"frank": held_out.uri}},
         "log_every_steps": 5,
     }
     return validated(RunConfig, apply_overrides(tree, changes))
@@ -79,7 +82,7 @@ def by_itself(encoder: Encoder, held_out: Store, config: RunConfig) -> dict[str,
         found.append(nearest.index(own) < 5)
     return {
         "validation_loss": float(np.mean(losses)),
-        "zero_shot_thirds": accuracy,
+        "zero_shot_frank": accuracy,
         "image_to_text_recall_5": float(np.mean(found)),
     }
 
@@ -91,7 +94,7 @@ class Run:
     config: RunConfig
     held_out: Store
     result: RunResult
-    heard: list[News]
+    heard: list[RunEvent]
 
     @classmethod
     def of(cls, folder: Path, *changes: str, evaluated: bool = True) -> Self:
@@ -99,10 +102,10 @@ class Run:
         pack(samples(40), train_on, per_shard=10)
         pack(samples(37), held_out, per_shard=5)
         CLASSES.write(held_out)
-        config, heard = config_of(folder, train_on, held_out, *changes), list[News]()
+        config, heard = config_of(folder, train_on, held_out, *changes), list[RunEvent]()
         if not evaluated:
             config = config.model_copy(update={"evaluation": EvaluationConfig()})
-        return cls(config, held_out, train(config, say=quiet, tell=heard.append), heard)
+        return cls(config, held_out, train(config, say=quiet, on_event=heard.append), heard)
 
     def weights(self) -> dict[str, bytes]:
         encoder = Registry(self.config.registry_uri).load(str(self.result.version))[1]
@@ -138,7 +141,9 @@ def check_figures(run: Run, workers: int, tolerance: float) -> None:
     rows = read_records(open_store(result.run_uri), EVALUATIONS)
     # Every 7 steps, at checkpoints that are to be compared, and at the end.
     assert [row["step"] for row in rows] == [6, 7, 12, 14, 18, 20]
-    assert [news.metrics for news in heard if isinstance(news, Evaluated)] == [_metrics(row) for row in rows]
+    assert [
+        {metric.name: metric.value for metric in event.metrics} for event in heard if isinstance(event, Evaluated)
+    ] == [_metrics(row) for row in rows]
     encoder = Registry(config.registry_uri).load(str(result.version))[1]
     for name, value in by_itself(encoder, held_out, config).items():
         assert rows[-1][name] == pytest.approx(value, abs=tolerance), name
@@ -146,6 +151,7 @@ def check_figures(run: Run, workers: int, tolerance: float) -> None:
     losses = {row["step"]: row["validation_loss"] for row in rows if row["step"] in (6, 12, 18, 20)}
     assert checkpoints.steps() == sorted({20, min(losses, key=losses.__getitem__)})
     assert checkpoints.manifest(20).metrics == _metrics(rows[-1])
+    assert checkpoints.manifest(20).goals == rows[-1]["goals"] == config.metrics
     record = read_metrics(open_store(result.run_uri))[-1]
     assert sum(record["positive_cosines"]) == 12
     assert sum(record["negative_cosines"]) == 12 * (12 // workers - 1)
@@ -155,26 +161,35 @@ def check_figures(run: Run, workers: int, tolerance: float) -> None:
     assert "<svg" in open_store(result.run_uri).read_text(REPORT)
 
 
+def test_the_report_names_the_data_that_the_model_was_trained_on(seen: Run, tmp_path: Path) -> None:
+    (manifest,) = prepare(seen.config, quiet).manifests
+    lineage = Registry(seen.config.registry_uri).resolve(str(seen.result.version)).lineage
+    assert (lineage.manifests, lineage.run, lineage.step) == ((manifest.digest,), seen.result.run_uri, 20)
+    evaluate_model(seen.config.registry_uri, str(seen.result.version), seen.held_out, open_store(tmp_path))
+    page = open_store(tmp_path).read_text("report.html")
+    assert re.search(rf"Training data</th>\s*<td>{manifest.digest[:12]}</td>", page)
+
+
 def _metrics(row: dict[str, Any]) -> dict[str, float]:
-    return {name: value for name, value in row.items() if name not in ("step", "samples_seen", "seconds")}
+    return {name: value for name, value in row.items() if name not in ("step", "samples_seen", "seconds", "goals")}
 
 
 def test_evaluating_changes_nothing_that_is_learned(seen: Run, tmp_path: Path) -> None:
     blind = Run.of(tmp_path, *TWO_WITH_DROPOUT, "checkpoint.keep_best=0", evaluated=False)
-    assert not [news for news in blind.heard if isinstance(news, Evaluated)]
+    assert not [event for event in blind.heard if isinstance(event, Evaluated)]
     assert blind.weights() == seen.weights()
 
 
 def test_what_cannot_be_read_is_told_and_left_out(tmp_path: Path, make_shards: MakeShards) -> None:
     data, held_out = make_shards(40), make_shards(37, per_shard=5, name="heldout")
     config = config_of(tmp_path, data, held_out)
-    with pytest.raises(ConfigError, match=r"evaluation\.zero_shot\.thirds = .*heldout.*need a classes\.json"):
+    with pytest.raises(ConfigError, match=r"evaluation\.zero_shot\.frank = .*heldout.*need a classes\.json"):
         train(config, say=quiet)
     CLASSES.write(held_out)
     held_out.delete("000003.tar")
     text = held_out.read("000001.tar")
     held_out.write("000001.tar", text.replace(b"\x89PNG", b"\x89GIF"))
-    heard: list[News] = []
-    train(config, say=quiet, tell=heard.append)
-    warnings = [news.text for news in heard if isinstance(news, Warned)]
-    assert warnings == ["evaluation after step 6: 5 images cannot be read and are left out"]
+    heard: list[RunEvent] = []
+    train(config, say=quiet, on_event=heard.append)
+    warnings = [event.text for event in heard if isinstance(event, Warned)]
+    assert [text.startswith("evaluation after step 6: 5 images") for text in warnings] == [True]

@@ -23,9 +23,4 @@ class CheckpointConfig(Node):
     keep_best: Annotated[int, Field(ge=0)] = 0
     """So many more are kept, the best by ``best_by``."""
     best_by: str = "validation_loss"
-    """A metric of ``evaluation``; one whose name ends in ``loss`` is better where it is lower."""
-
-    @property
-    def lower_is_better(self) -> bool:
-        """Whether a checkpoint is better where its metric is lower."""
-        return self.best_by.endswith("loss")
+    """A metric of ``evaluation``, which says whether higher or lower is better."""

@@ -1,6 +1,6 @@
 """What is measured during a run on images that it does not train on; nothing here changes what is learned."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
@@ -8,9 +8,12 @@ from raylens.config.data import SourceConfig, from_uri
 from raylens.config.node import Node
 from raylens.names import EVALUATION_SET_NAME
 
-__all__ = ["EvaluationConfig"]
+__all__ = ["EvaluationConfig", "Goal"]
 
 RECALLS = (1, 5, 10)
+
+Goal = Literal["max", "min"]
+"""Whether a higher or a lower value of a metric is better, in the words of Ray Tune."""
 
 
 class EvaluationConfig(Node):
@@ -49,9 +52,15 @@ class EvaluationConfig(Node):
         """Whether there is something to evaluate on."""
         return self.pairs is not None or bool(self.zero_shot)
 
-    def metrics(self, *, retrieval: bool) -> list[str]:
-        """The names of what is measured; ``retrieval`` if the objective gives texts a place in the joint space."""
+    def metrics(self, *, retrieval: bool) -> dict[str, Goal]:
+        """What is measured, by name, and the goal of each, as the evaluator yields it.
+
+        Args:
+            retrieval: whether the objective gives texts a place in the joint space.
+        """
         ways = ("image_to_text", "text_to_image") if retrieval else ()
-        recalls = [f"{way}_recall_{k}" for way in ways for k in RECALLS]
-        of_pairs = ["validation_loss", *recalls] if self.pairs is not None else []
-        return of_pairs + [f"zero_shot_{name}" for name in self.zero_shot]
+        metrics: dict[str, Goal] = {}
+        if self.pairs is not None:
+            metrics |= {"validation_loss": "min"}
+            metrics |= {f"{way}_recall_{k}": "max" for way in ways for k in RECALLS}
+        return metrics | {f"zero_shot_{name}": "max" for name in self.zero_shot}

@@ -14,7 +14,12 @@ if TYPE_CHECKING:
 __all__ = ["Node", "explain", "validated"]
 
 NodeT = TypeVar("NodeT", bound="Node")
-RENAMED = {"scale": "resources", "products": "matmul_precision"}
+RENAMED = {
+    "scale": "resources",
+    "products": "matmul_precision",
+    "run_length": "chunk_size",
+    "runs_per_unit": "chunks_per_block",
+}
 """Keys that have another name now, which an error suggests; the old ones are as unknown as any."""
 
 

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from raylens.config.checkpoint import CheckpointConfig
 from raylens.config.data import DataConfig
-from raylens.config.evaluation import EvaluationConfig
+from raylens.config.evaluation import EvaluationConfig, Goal
 from raylens.config.model import ModelConfig
 from raylens.config.node import Node
 from raylens.config.objective import ObjectiveConfig
@@ -142,13 +142,13 @@ class RunConfig(Node):
         if wanted.keep_best and wanted.best_by not in known:
             raise ValueError(
                 f"checkpoint.best_by = {wanted.best_by!r} is not measured by this run; "
-                f"{f'it has {known}' if known else 'set evaluation.pairs or evaluation.zero_shot'}"
+                f"{f'it has {list(known)}' if known else 'set evaluation.pairs or evaluation.zero_shot'}"
             )
         return self
 
     @property
-    def metrics(self) -> list[str]:
-        """The names of what is measured in the course of the run."""
+    def metrics(self) -> dict[str, Goal]:
+        """The names of what is measured in the course of the run, and whether higher or lower is better."""
         return self.evaluation.metrics(retrieval=self.objective.kind not in ("caption", "bag_of_words"))
 
     @property

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from raylens.evaluate.features import ImageFeatures, image_features
     from raylens.evaluate.intervals import Interval, clopper_pearson
     from raylens.evaluate.labelled import LabelledShards
+    from raylens.evaluate.metrics import Metric
     from raylens.evaluate.report import render_report, write_report
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "Interval",
     "LabelledImage",
     "LabelledShards",
+    "Metric",
     "NearestCaptions",
     "ZeroShotResult",
     "clopper_pearson",
@@ -43,6 +45,7 @@ __getattr__ = lazy_face(
         "Interval": "intervals",
         "LabelledImage": "examples",
         "LabelledShards": "labelled",
+        "Metric": "metrics",
         "NearestCaptions": "captions",
         "ZeroShotResult": "classification",
         "clopper_pearson": "intervals",

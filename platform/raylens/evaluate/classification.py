@@ -16,6 +16,7 @@ from raylens.evaluate.examples import ClassList, EvaluationSet, LabelledImage
 from raylens.evaluate.features import ImageFeatures, image_features
 from raylens.evaluate.intervals import Interval, clopper_pearson
 from raylens.evaluate.lint import lint_prompts
+from raylens.evaluate.metrics import Metric
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -98,25 +99,33 @@ class ZeroShotResult:
         """Accuracy of always naming the most frequent class."""
         return float(self.count_C.max() / self.n)
 
-    def metrics(self) -> Iterator[tuple[str, float | int | None]]:
-        """Name and value of each figure; None, never NaN, where a figure is not defined."""
-        yield "accuracy", self.accuracy
-        yield "accuracy_low", self.interval.low
-        yield "accuracy_high", self.interval.high
-        yield "confidence", self.confidence
-        yield "mean_per_class", self.mean_per_class
-        yield "top5", self.top5
-        yield "chance", self.chance
-        yield "majority", self.majority
-        yield "n", self.n
-        yield "unreadable", len(self.unreadable)
-        yield "undecided", self.undecided
+    def metrics(self) -> Iterator[Metric]:
+        """Yield what the model is judged by, as far as it is defined."""
+        yield Metric("accuracy", self.accuracy, "max")
+        yield Metric("mean_per_class", self.mean_per_class, "max")
+        if self.top5 is not None:
+            yield Metric("top5", self.top5, "max")
+
+    def facts(self) -> dict[str, float | int]:
+        """What the metrics have to be read with: their uncertainty, what guessing gives, and counts of images."""
+        return {
+            "accuracy_low": self.interval.low,
+            "accuracy_high": self.interval.high,
+            "confidence": self.confidence,
+            "chance": self.chance,
+            "majority": self.majority,
+            "n": self.n,
+            "unreadable": len(self.unreadable),
+            "undecided": self.undecided,
+        }
 
     def to_json(self) -> str:
-        """Metrics, classes, confusion matrix, lint and unreadable images as JSON without NaN."""
+        """Metrics with their goals, classes, confusion matrix, lint and unreadable images as JSON without NaN."""
+        measured = {metric.name: metric.value for metric in self.metrics()}
         fields = {
             "name": self.name,
-            "metrics": dict(self.metrics()),
+            "metrics": {"top5": None, **measured, **self.facts()},  # null below six classes: the key is always there
+            "goals": {metric.name: metric.goal for metric in self.metrics()},
             "classes": self.classes,
             "templates": self.templates,
             "confusion": self.confusion_CC.tolist(),

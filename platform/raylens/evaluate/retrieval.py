@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raylens.evaluate.decide import TIE
+from raylens.evaluate.metrics import Metric
 
 __all__ = ["recalls"]
 
@@ -19,7 +20,7 @@ FLOATS = NDArray[np.floating[Any]]
 
 def recalls(
     image_ND: FLOATS, text_ND: FLOATS, text_N: NDArray[np.int64], ks: Sequence[int] = (1, 5, 10)
-) -> dict[str, float]:
+) -> list[Metric]:
     """Recall at each k both ways, as ``image_to_text_recall_1`` and so on.
 
     Pairs whose texts are equal share one text: each of their images finds it, and it finds any of them. An image is
@@ -45,8 +46,8 @@ def recalls(
     for start in range(0, len(first_U), CHUNK):
         rows = slice(start, start + CHUNK)
         best_U[rows] = _best_ranks(_cosines(text_UD[rows], image_ND), of_N, np.arange(len(first_U))[rows])
-    found = {"image_to_text": rank_N, "text_to_image": best_U}
-    return {f"{way}_recall_{k}": float((ranks <= k).mean()) for way, ranks in found.items() for k in ks}
+    ways = {"image_to_text": rank_N, "text_to_image": best_U}
+    return [Metric(f"{way}_recall_{k}", float((ranks <= k).mean()), "max") for way, ranks in ways.items() for k in ks]
 
 
 def _cosines(query_nD: FLOATS, key_ND: FLOATS) -> NDArray[np.float64]:

@@ -21,7 +21,7 @@ from raylens.interop.openclip import from_openclip, openclip_config, openclip_pr
 from raylens.models import DualEncoder, unfilled
 from raylens.models.vit import at_resolution
 from raylens.models.weights import difference
-from raylens.registry import Bundle
+from raylens.registry import Bundle, Lineage
 
 __all__ = ["Foreign", "read_foreign"]
 
@@ -66,7 +66,7 @@ class Foreign:
         tokenizer = tokenizer or self.tokenizer
         if tokenizer is None:
             raise BundleError(f"{source} has no tokenizer: give --tokenizer, e.g. bpe_simple_vocab_16e6.txt.gz")
-        lineage = {"imported_from": source, "format": self.format, "notes": list(self.notes)}
+        lineage = Lineage(imported_from=source, format=self.format, notes=self.notes)
         return Bundle(self.config, self.weights, tokenizer, self.preprocess, lineage)
 
 

@@ -8,16 +8,20 @@ if TYPE_CHECKING:
     from raylens.registry.bundle import Bundle
     from raylens.registry.encoder import Encoder
     from raylens.registry.interpolation import interpolate
+    from raylens.registry.lineage import Interpolation, Lineage, Selection
     from raylens.registry.versions import Registry, Version
 
-__all__ = ["Bundle", "Encoder", "Registry", "Version", "interpolate"]
+__all__ = ["Bundle", "Encoder", "Interpolation", "Lineage", "Registry", "Selection", "Version", "interpolate"]
 
 __getattr__ = lazy_face(
     __name__,
     {
         "Bundle": "bundle",
         "Encoder": "encoder",
+        "Interpolation": "lineage",
+        "Lineage": "lineage",
         "Registry": "versions",
+        "Selection": "lineage",
         "Version": "versions",
         "interpolate": "interpolation",
     },

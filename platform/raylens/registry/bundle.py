@@ -16,12 +16,13 @@ from typing import Any, Self
 
 import safetensors
 import safetensors.torch
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ValidationError, field_serializer
 from torch import Tensor
 
 from raylens.config import ModelConfig, explain
 from raylens.errors import BundleError, NotFoundError
 from raylens.inputs import Preprocess, Tokenizer
+from raylens.registry.lineage import Lineage
 from raylens.storage import Store
 
 __all__ = ["MANIFEST", "Bundle"]
@@ -35,14 +36,14 @@ FILES = ("weights.safetensors", "config.json", "tokenizer.json", "preprocess.jso
 class Bundle:
     """An encoder at rest.
 
-    ``lineage`` says where it comes from (run, step, data manifest) and does not change its identity.
+    ``lineage`` says where it comes from and does not change its identity.
     """
 
     config: ModelConfig
     weights: Mapping[str, Tensor]
     tokenizer: Tokenizer
     preprocess: Preprocess
-    lineage: Mapping[str, Any] = field(default_factory=dict)
+    lineage: Lineage = field(default_factory=Lineage)
 
     def files(self) -> dict[str, bytes]:
         """The files of the bundle by name, without ``bundle.json``."""
@@ -60,7 +61,7 @@ class Bundle:
         for name, data in files.items():
             store.write(name, data)
         described = _described(files)
-        manifest = _Manifest(format=FORMAT, files=described, lineage=dict(self.lineage))
+        manifest = _Manifest(format=FORMAT, files=described, lineage=self.lineage)
         store.write(MANIFEST, (manifest.model_dump_json(indent=2) + "\n").encode())
         return _digest(described)
 
@@ -108,7 +109,11 @@ class _Manifest(BaseModel):
 
     format: int
     files: dict[str, _File]
-    lineage: dict[str, Any] = {}
+    lineage: Lineage = Lineage()
+
+    @field_serializer("lineage")
+    def _known(self, lineage: Lineage) -> dict[str, Any]:
+        return lineage.tree()
 
 
 def _read_manifest(store: Store) -> _Manifest:

@@ -55,7 +55,7 @@ class Encoder:
     @property
     def embeds_texts(self) -> bool:
         """Not where the model was trained to predict captions."""
-        return self.bundle.lineage.get("objective") != "caption"
+        return self.bundle.lineage.objective != "caption"
 
     def round_tower(self, tower: Literal["image", "text"], dtype: torch.dtype) -> None:
         """Multiply in a smaller type; see `raylens.models.DualEncoder.multiply_in`."""

@@ -8,6 +8,7 @@ from torch import Tensor
 from raylens.config import differences
 from raylens.errors import BundleError, ConfigError
 from raylens.registry.bundle import Bundle
+from raylens.registry.lineage import Interpolation, Lineage
 
 __all__ = ["interpolate"]
 
@@ -32,10 +33,8 @@ def interpolate(base: Bundle, tuned: Bundle, alpha: float) -> Bundle:
         raise ConfigError(f"alpha = {alpha}: it must be from 0, the first model, to 1, the second")
     _check_fit(base, tuned)
     weights = {name: _between(base.weights[name], tensor, alpha) for name, tensor in tuned.weights.items()}
-    lineage = {
-        **{key: value for key, value in tuned.lineage.items() if key == "objective"},
-        "interpolated": {"base": base.digest(), "tuned": tuned.digest(), "alpha": alpha},
-    }
+    between = Interpolation(base=base.digest(), tuned=tuned.digest(), alpha=alpha)
+    lineage = Lineage(objective=tuned.lineage.objective, interpolated=between)
     return Bundle(tuned.config, weights, tuned.tokenizer, tuned.preprocess, lineage)
 
 

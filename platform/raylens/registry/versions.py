@@ -6,14 +6,18 @@
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from pydantic import BaseModel, ValidationError
+
+from raylens.config import explain
 from raylens.errors import AlreadyExistsError, BundleError, ConfigError, ConflictError, NotFoundError
 from raylens.names import MODEL_NAME
+from raylens.registry.lineage import Lineage
 from raylens.storage import Store, open_store
 
 if TYPE_CHECKING:  # torch takes seconds, and to look versions up needs none
@@ -34,10 +38,18 @@ class Version:
     digest: str
     created: str
     """UTC, ISO 8601."""
-    lineage: Mapping[str, Any]
+    lineage: Lineage
 
     def __str__(self) -> str:
         return f"{self.name}@{self.number}"
+
+
+class _Record(BaseModel):
+    """What ``versions/000001.json`` says."""
+
+    digest: str
+    created: str
+    lineage: Lineage
 
 
 class Registry:
@@ -60,7 +72,7 @@ class Registry:
             bundle.save(target)
         created = datetime.now(UTC).isoformat(timespec="seconds")
         first = known[-1].number + 1 if known else 1
-        return self._claim_number(Version(name, first, digest, created, dict(bundle.lineage)))
+        return self._claim_number(Version(name, first, digest, created, bundle.lineage))
 
     def _claim_number(self, version: Version) -> Version:
         """The version under the next free number, or under the one that another publisher gave the same bundle.
@@ -68,7 +80,7 @@ class Registry:
         The search starts behind the versions that `publish` looked through, so that it meets every later one.
         """
         model = self.store / version.name
-        record = {"digest": version.digest, "created": version.created, "lineage": version.lineage}
+        record = {"digest": version.digest, "created": version.created, "lineage": version.lineage.tree()}
         while True:
             path = f"versions/{version.number:06d}.json"
             try:
@@ -167,8 +179,8 @@ class Registry:
 
 def _read_version(model: Store, name: str, path: str) -> Version:
     with _damage_named(model, path):
-        record = json.loads(model.read(path))
-        return Version(name, int(_stem(path)), record["digest"], record["created"], record["lineage"])
+        record = _Record.model_validate_json(model.read(path))
+        return Version(name, int(_stem(path)), record.digest, record.created, record.lineage)
 
 
 def _stem(path: str) -> str:
@@ -180,7 +192,8 @@ def _damage_named(model: Store, path: str) -> Iterator[None]:
     try:
         yield
     except (ValueError, KeyError, TypeError) as error:
+        why = explain(error, _Record) if isinstance(error, ValidationError) else repr(error)
         raise BundleError(
-            f"{path} of the model at {model.describe()} is not what raylens writes there ({error!r}): "
+            f"{path} of the model at {model.describe()} is not what raylens writes there ({why}): "
             "restore it, or move it away"
         ) from None

@@ -6,8 +6,9 @@ from functools import cached_property
 
 import numpy as np
 
+from raylens.evaluate.metrics import Goal
 from raylens.train.run_figure import short_text
-from raylens.train.runs.scores import figure_text, lower_is_better
+from raylens.train.runs.scores import figure_text
 from raylens.tune.comparable import Point, newest
 from raylens.tune.domain import Domain
 from raylens.tune.results import ranked
@@ -27,6 +28,7 @@ class Shown:
 
     trials: Sequence[TrialRecord]
     metric: str
+    goal: Goal
     domains: Mapping[str, Domain]
 
     @cached_property
@@ -37,7 +39,7 @@ class Shown:
     @cached_property
     def lower(self) -> bool:
         """Whether lower is better."""
-        return lower_is_better(self.metric)
+        return self.goal == "min"
 
     @cached_property
     def better(self) -> str:
@@ -47,7 +49,7 @@ class Shown:
     @cached_property
     def best(self) -> TrialRecord | None:
         """The best repeat of the best configuration."""
-        order = ranked(self.trials, self.metric)
+        order = ranked(self.trials, self.metric, self.goal)
         return order[0].best_trial if order else None
 
     @cached_property

@@ -37,7 +37,7 @@ class Step:
 
 def headline(config: SweepConfig, shown: Shown) -> Headline | None:
     """The best and how sure that is; None where nothing has a value."""
-    found = verdict(shown.trials, config.metric)
+    found = verdict(shown.trials, config.metric, config.goal)
     if found is None:
         return None
     best, interval = found.best, found.best.interval
@@ -64,7 +64,7 @@ def sweep_facts(config: SweepConfig, record: SweepRecord) -> dict[str, str]:
         "Search": _search(config),
         "Scheduler": _scheduler(config),
         "Repeats": f"{config.repeats:,} of each configuration" if config.repeats > 1 else None,
-        "As of": record.heard or None,
+        "As of": record.updated_at or None,
     }
     return {name: value for name, value in facts.items() if value is not None}
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from raylens.evaluate.metrics import finite
 from raylens.train.run_figure import places_to_draw
 from raylens.train.run_pages import Panel
-from raylens.train.runs.run_dir import finite
 from raylens.train.runs.scores import count_text, figure_text
 from raylens.tune.drawing import Box, Dot, Frame, Mark, Path, Word, drawing
 from raylens.tune.importance import Importance, Importances

@@ -37,7 +37,7 @@ class _Group:
 def render_report(config: SweepConfig, record: SweepRecord) -> str:
     """One self-contained HTML page; equal input gives equal bytes. A sweep may have no trials yet."""
     record = cleaned(record)
-    shown = Shown(record.trials, config.metric, _domains(config, record))
+    shown = Shown(record.trials, config.metric, config.goal, _domains(config, record))
     found = importances(record.trials, config.metric, shown.domains)
     trials = trial_rows(shown)
     return render_page(

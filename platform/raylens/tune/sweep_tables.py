@@ -48,9 +48,9 @@ def table_keys(shown: Shown) -> list[str]:
 def trial_rows(shown: Shown) -> list[TrialRow]:
     """The best configuration first; those without a value come last, in their order."""
     keys = table_keys(shown)
-    order = ranked(shown.trials, shown.metric)
+    order = ranked(shown.trials, shown.metric, shown.goal)
     known = {one.number for one in order}
-    order += [one for one in configurations(shown.trials, shown.metric) if one.number not in known]
+    order += [one for one in configurations(shown.trials, shown.metric, shown.goal) if one.number not in known]
     return [_row(trial, keys, shown) for one in order for trial in one.trials]
 
 

@@ -13,7 +13,7 @@ from raylens.inputs import Preprocess, Tokenizer
 from raylens.models import DualEncoder, caption_scores
 from raylens.models.training import prepare_towers
 from raylens.objectives import caption_loss
-from raylens.registry import Bundle, Encoder
+from raylens.registry import Bundle, Encoder, Lineage
 
 END, T, VOCAB = 1, 10, 600
 
@@ -106,7 +106,7 @@ def test_dropout_hangs_on_the_samples_key_and_not_on_its_batch() -> None:
 def test_a_model_that_predicts_captions_embeds_no_texts() -> None:
     tokenizer = Tokenizer.train(["a cat", "a dog"] * 20, VOCAB)
     model = model_of()
-    bundle = Bundle(model.config, model.state_dict(), tokenizer, Preprocess(size=16), {"objective": "caption"})
+    bundle = Bundle(model.config, model.state_dict(), tokenizer, Preprocess(size=16), Lineage(objective="caption"))
     encoder = Encoder(bundle)
     assert len(encoder.encode_pixels(pixels(2).numpy())) == 2
     with pytest.raises(BundleError, match="predicts captions and embeds no text"):

@@ -14,7 +14,7 @@ from raylens.config import ModelConfig, ResNetConfig, TextTransformerConfig, Vis
 from raylens.errors import BundleError, ConfigError
 from raylens.inputs import Preprocess, Tokenizer
 from raylens.models import DualEncoder
-from raylens.registry import Bundle, Registry, interpolate
+from raylens.registry import Bundle, Interpolation, Lineage, Registry, interpolate
 from raylens.workloads.cli.app import app
 
 TEXT = TextTransformerConfig(context=8, vocab=600, width=16, layers=1, heads=2)
@@ -30,7 +30,7 @@ def bundle(seed: int, config: ModelConfig = CONFIG, tokenizer: Tokenizer = TOKEN
     model = DualEncoder(config, end_id=tokenizer.end_id, mean=preprocess.mean, std=preprocess.std)
     for buffer in model.buffers():
         buffer.add_(seed)
-    return Bundle(config, model.state_dict(), tokenizer, preprocess, {"objective": "softmax", "step": seed})
+    return Bundle(config, model.state_dict(), tokenizer, preprocess, Lineage(objective="softmax", step=seed))
 
 
 @given(st.floats(0.0, 1.0), st.integers(0, 2**31))
@@ -48,10 +48,8 @@ def test_the_ends_are_the_two_models_and_the_lineage_names_them() -> None:
     for alpha, end in ((0.0, base), (1.0, tuned)):
         found = interpolate(base, tuned, alpha)
         assert found.digest() == end.digest()
-    assert interpolate(base, tuned, 0.25).lineage == {
-        "objective": "softmax",
-        "interpolated": {"base": base.digest(), "tuned": tuned.digest(), "alpha": 0.25},
-    }
+    between = Interpolation(base=base.digest(), tuned=tuned.digest(), alpha=0.25)
+    assert interpolate(base, tuned, 0.25).lineage == Lineage(objective="softmax", interpolated=between)
 
 
 def test_counts_are_those_of_the_second() -> None:

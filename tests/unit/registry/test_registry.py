@@ -22,7 +22,7 @@ from raylens.config import ModelConfig, TextTransformerConfig, VisionTransformer
 from raylens.errors import BundleError, ConfigError, ConflictError, InputError, NotFoundError
 from raylens.inputs import Preprocess, Tokenizer
 from raylens.models import DualEncoder
-from raylens.registry import Bundle, Encoder, Registry, Version
+from raylens.registry import Bundle, Encoder, Lineage, Registry, Version
 from raylens.storage import Store, open_store
 
 CONFIG = ModelConfig(
@@ -38,7 +38,7 @@ def bundle(seed: int = 0, **lineage: Any) -> Bundle:
     torch.manual_seed(seed)
     preprocess = Preprocess(size=8, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
     model = DualEncoder(CONFIG, end_id=TOKENIZER.end_id, mean=preprocess.mean, std=preprocess.std)
-    return Bundle(CONFIG, model.state_dict(), TOKENIZER, preprocess, lineage)
+    return Bundle(CONFIG, model.state_dict(), TOKENIZER, preprocess, Lineage(**lineage))
 
 
 ENCODER = Encoder(bundle())
@@ -78,7 +78,7 @@ def test_a_bundle_comes_back_as_it_was(tmp_path: Path) -> None:
     assert again.config == original.config
     assert again.preprocess == original.preprocess
     assert again.tokenizer.to_json() == original.tokenizer.to_json()
-    assert again.lineage == {"run": "r", "step": 7}
+    assert again.lineage == original.lineage == Lineage(run="r", step=7)
     assert set(again.weights) == set(original.weights)
     for name, weight in original.weights.items():
         assert again.weights[name].dtype == weight.dtype
@@ -186,7 +186,7 @@ def test_a_replaced_bundle_is_found_by_its_digest(tmp_path: Path) -> None:
 
 def test_a_half_written_bundle_does_not_exist(tmp_path: Path) -> None:
     registry = Registry(str(tmp_path))
-    target = registry.bundle_store(Version("m", 1, bundle().digest(), "", {}))
+    target = registry.bundle_store(Version("m", 1, bundle().digest(), "", Lineage()))
     for name, data in list(bundle().files().items())[:2]:  # a publisher that was killed here
         target.write(name, data)
     with pytest.raises(BundleError, match=r"bundle\.json is missing \(it is written last"):
@@ -238,7 +238,7 @@ def test_versions_count_up_and_publishing_is_idempotent(tmp_path: Path) -> None:
     published = [registry.publish("m", bundle(seed, step=seed)) for seed in (0, 1, 0, 2)]
     assert [str(version) for version in published] == ["m@1", "m@2", "m@1", "m@3"]
     assert registry.versions("m") == [published[0], published[1], published[3]]
-    assert published[1].lineage == {"step": 1}
+    assert published[1].lineage == Lineage(step=1)
     assert registry.publish("other", bundle(0)).number == 1
     assert registry.names() == ["m", "other"]
 

@@ -22,7 +22,7 @@ from raylens.tune.sweep_heat import cells, keys_of_heat, parts
 from raylens.tune.sweep_parallel import HEIGHT, TOP, pieces
 from raylens.tune.sweep_report import render_report
 from raylens.tune.sweep_scatter import key_frame
-from raylens.tune.trials import Copied, Measured, SweepRecord, TrialRecord
+from raylens.tune.trials import SweepRecord, TrialCopy, TrialEvaluation, TrialRecord
 
 LOSS, RECALL = "validation_loss", "image_to_text_recall_1"
 RUN = RunConfig(
@@ -53,12 +53,12 @@ def sweep(metric: str = LOSS, space: dict[str, Domain] = SPACE, **more: object) 
     return SweepConfig.model_validate({"name": "tuned", "run": RUN, "metric": metric, "space": space, **more})
 
 
-def measured(samples: int, value: float | None, metric: str = LOSS) -> Measured:
+def measured(samples: int, value: float | None, metric: str = LOSS) -> TrialEvaluation:
     metrics = {} if value is None else {metric: value}
-    return Measured(step=samples // 128, samples=samples, seconds=1.0, metrics=metrics)
+    return TrialEvaluation(step=samples // 128, samples=samples, seconds=1.0, metrics=metrics)
 
 
-def trial(number: int, values: dict[str, Any], curve: Sequence[Measured] = (), **more: object) -> TrialRecord:
+def trial(number: int, values: dict[str, Any], curve: Sequence[TrialEvaluation] = (), **more: object) -> TrialRecord:
     return TrialRecord.model_validate({"number": number, "values": values, "curve": list(curve), **more})
 
 
@@ -179,7 +179,7 @@ def test_one_far_value_does_not_squeeze_the_others(lower: bool) -> None:
 def test_points_lie_at_their_values() -> None:
     config = sweep()
     rows = trials(config, 9)
-    shown = Shown(rows, LOSS, SPACE)
+    shown = Shown(rows, LOSS, "min", SPACE)
     frame = key_frame(shown, "optim.peak_lr")
     page = check_page(render_report(config, record(rows)))
     circles = {(each["cx"], each["cy"]): each["class"] for each in page.of_class("circle", "dot") if "cy" in each}
@@ -201,7 +201,7 @@ def test_what_diverged_or_failed_is_at_the_worse_edge() -> None:
     rows[2] = rows[2].with_(curve=[], state="failed", note="the loss was no number")
     page = render_report(config, record(rows))
     shape = check_page(page)
-    frame = key_frame(Shown(rows, LOSS, SPACE), "optim.peak_lr")
+    frame = key_frame(Shown(rows, LOSS, "min", SPACE), "optim.peak_lr")
     triangle, cross = (next(iter(shape.of_class("path", kind)[1:]))["d"] for kind in ("stopped", "cross"))
     assert [float(each) for each in re.findall(r"[\d.]+", triangle)[:2]][1] == pytest.approx(frame.top)
     assert [float(each) for each in re.findall(r"[\d.]+", cross)[:2]][1] == pytest.approx(frame.top)
@@ -218,7 +218,7 @@ def test_the_best_is_the_lowest_loss_or_the_highest_recall(metric: str) -> None:
     ]
     page = render_report(sweep(metric, {"optim.peak_lr": SPACE["optim.peak_lr"]}), record(rows))
     assert f"<h2>Best: t00{0 if metric == LOSS else 1}</h2>" in page
-    shown = Shown(rows, metric, {})
+    shown = Shown(rows, metric, sweep(metric).goal, {})
     assert [shown.level(value) for value in (0.2, 0.4)] == ([6, 0] if metric == LOSS else [0, 6])
     assert shown.level(0.3) == LEVELS // 2
 
@@ -226,7 +226,7 @@ def test_the_best_is_the_lowest_loss_or_the_highest_recall(metric: str) -> None:
 def test_learning_curves_end_where_their_trial_ended() -> None:
     config = sweep()
     rows = trials(config, 4)
-    rows[0] = rows[0].with_(copies=[Copied(at=2, of="t003", step=7, samples=2000, values={"optim.peak_lr": 0.002})])
+    rows[0] = rows[0].with_(copies=[TrialCopy(at=2, of="t003", step=7, samples=2000, values={"optim.peak_lr": 0.002})])
     shape = check_page(render_report(config, record(rows)))
     curves = shape.of_class("path", "line")[:2]
     # Trial 3 has three points, of the copy two and one, of the stopped trials one each.
@@ -270,16 +270,16 @@ def test_cells_have_the_median_of_the_trials_in_them(drawn: list[tuple[float, in
 def test_the_map_is_of_temperature_and_rate_or_of_the_numbers_that_matter_most() -> None:
     numbers = {f"optim.{name}": Domain(uniform=(0, 1)) for name in "abc"}
     names = {"kind": Domain(choice=["x", "y"])}
-    assert keys_of_heat(Shown([], LOSS, SPACE), None) == ("optim.peak_lr", "objective.temperature")
-    assert keys_of_heat(Shown([], LOSS, names | numbers), None) == ("optim.a", "optim.b")
+    assert keys_of_heat(Shown([], LOSS, "min", SPACE), None) == ("optim.peak_lr", "objective.temperature")
+    assert keys_of_heat(Shown([], LOSS, "min", names | numbers), None) == ("optim.a", "optim.b")
     rows = [
         trial(n, {"kind": "x", **{key: (7 * n * at % 20) / 20 for at, key in enumerate(numbers, 1)}},
               [measured(9, float(7 * n * 3 % 20))])
         for n in range(20)
     ]  # fmt: skip
     found = importance.importances(rows, LOSS, names | numbers)
-    assert (keys_of_heat(Shown(rows, LOSS, names | numbers), found) or ("",))[0] == "optim.c"
-    assert keys_of_heat(Shown([], LOSS, {"optim.a": numbers["optim.a"], **names}), None) is None
+    assert (keys_of_heat(Shown(rows, LOSS, "min", names | numbers), found) or ("",))[0] == "optim.c"
+    assert keys_of_heat(Shown([], LOSS, "min", {"optim.a": numbers["optim.a"], **names}), None) is None
     page = render_report(sweep(space={"optim.beta1": Domain(uniform=(0.8, 0.9))}), record())
     assert "There is no heat map: fewer than two searched keys are numbers." in page
 
@@ -334,7 +334,7 @@ def test_repeats_have_an_interval_and_a_verdict() -> None:
 
 def test_copies_are_a_table() -> None:
     config = sweep(scheduler={"kind": "pbt"})
-    copy = Copied(at=1, of="t001", step=7, samples=1000, values={"optim.peak_lr": 0.0123})
+    copy = TrialCopy(at=1, of="t001", step=7, samples=1000, values={"optim.peak_lr": 0.0123})
     rows = trials(config, 3)
     rows[0] = rows[0].with_(copies=[copy])
     words = check_page(render_report(config, record(rows))).words
@@ -357,7 +357,7 @@ def test_of_many_trials_the_best_is_drawn_and_all_are_in_the_table() -> None:
     page = render_report(config, record(rows))
     shape = check_page(page)
     assert all(f">{one.name}" in page for one in rows)
-    shown = Shown(rows, LOSS, SPACE)
+    shown = Shown(rows, LOSS, "min", SPACE)
     assert MOST_DRAWN - 1 <= len(shown.drawn) <= MOST_DRAWN
     assert f"Of 500 trials {len(shown.drawn)} are drawn" in shape.words
     assert "440 more" in shape.words
@@ -391,7 +391,7 @@ def odd_trials(draw: st.DrawFn) -> TrialRecord:
         for _ in range(draw(st.integers(0, 4)))
     ]
     copies = [
-        Copied(at=at, of=EVIL, step=1, samples=1000 * at, values={EVIL: EVIL})
+        TrialCopy(at=at, of=EVIL, step=1, samples=1000 * at, values={EVIL: EVIL})
         for at in range(draw(st.sampled_from([0, 0, 0, 3])))
     ]
     state = draw(st.sampled_from(["waiting", "running", "stopped", "finished", "failed"]))

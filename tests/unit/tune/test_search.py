@@ -11,10 +11,11 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, PopulationBasedTraining
 from raylens.config import validated
 from raylens.errors import ConfigError
 from raylens.tune import Domain, SweepConfig
-from raylens.tune.search.perturb import Perturb, perturbed
-from raylens.tune.search.schedulers import scheduler_of
+from raylens.tune.results import ranked
+from raylens.tune.search.schedulers import Perturb, perturbed, scheduler_of
 from raylens.tune.search.searchers import tpe
 from raylens.tune.space import Space
+from raylens.tune.trials import TrialEvaluation, TrialRecord
 from raylens.workloads.recipes.sweeps import SWEEPS
 
 RUN = SWEEPS["digits"]().run  # batches of 128, evaluated every 10 steps
@@ -60,6 +61,46 @@ def test_rungs_are_in_samples_and_the_last_leaves_most_of_the_run() -> None:
     by_steps = scheduler_of(sweep(scheduler={"by": "steps", "first": 20, "reduction": 2}), Space({}), steps=100)
     assert sorted(rung[0] for rung in by_steps._brackets[0]._rungs) == [20, 40]
     assert not asha._stop_last_trials
+
+
+SETS = {"frank": "data/frank", "loss": "data/loss"}
+"""Labelled sets whose names look like those of metrics that are better where they are lower."""
+
+
+def named(name: str, kind: str = "asha", **others: Any) -> SweepConfig:
+    run = RUN.model_dump(mode="json")
+    run["evaluation"] |= {"pairs": "data/pairs", "zero_shot": SETS}
+    return sweep(run=run, metric=name, scheduler={"kind": kind}, **others)
+
+
+@pytest.mark.parametrize(
+    ("metric", "goal", "best"),
+    [("zero_shot_frank", "max", 1), ("zero_shot_loss", "max", 1), ("validation_loss", "min", 0)],
+)
+def test_a_sweep_goes_where_its_metric_is_better_whatever_a_set_is_called(metric: str, goal: str, best: int) -> None:
+    config = named(metric)
+    assert config.goal == goal
+    schedulers = [scheduler_of(named(metric, kind), Space({}), steps=91) for kind in ("asha", "median", "pbt")]
+    assert [scheduler.metric for scheduler in schedulers] == [metric] * 3
+    sign = 1.0 if goal == "max" else -1.0
+    assert schedulers[0]._metric_op == schedulers[2]._metric_op == sign
+    searcher = tpe(named(metric, search={"kind": "tpe"}), Space(config.space))
+    assert searcher._ot_study.direction.name == {"max": "MAXIMIZE", "min": "MINIMIZE"}[goal]
+    trials = [
+        TrialRecord(
+            number=number,
+            values={},
+            state="finished",
+            curve=[TrialEvaluation(step=1, samples=128, seconds=1.0, metrics={metric: value})],
+        )
+        for number, value in enumerate((0.2, 0.4, 0.3))
+    ]
+    assert ranked(trials, config.metric, config.goal)[0].number == best
+
+
+def test_a_metric_that_is_not_measured_is_refused_with_those_that_are() -> None:
+    with pytest.raises(ConfigError, match=r"metric = 'frank' .*validation_loss.*zero_shot_frank, zero_shot_loss"):
+        named("frank")
 
 
 def test_a_run_that_is_hardly_evaluated_cannot_be_stopped_early() -> None:

@@ -28,7 +28,10 @@ def put(storage: Store, name: str, *, lr: float = 1e-3, steps: int = 50, **confi
         }
         for step in range(10, steps + 1, 10)
     ]  # fmt: skip
-    evaluations = [{"step": step, "val_loss": 4.0 + abs(step - 30) / 10} for step in (20, 30, 40)]
+    evaluations = [
+        {"step": step, "validation_loss": 4.0 + abs(step - 30) / 10, "frank": step / 100, "goals": {"frank": "max"}}
+        for step in (20, 30, 40)
+    ] + [{"step": 50, "odd": 1.5}]
     events = [
         {"time": f"2026-03-01T10:{minute:02}:00.000+00:00", "event": event, "step": step, "text": text}
         for minute, event, step, text in (
@@ -92,14 +95,20 @@ def test_one_run_is_shown_by_its_folder_or_by_its_name(storage: Store) -> None:
     assert text == printed("show", f"{storage.uri}/hotter")
     assert row(text, "optim.peak_lr") == ["optim.peak_lr", "0.002", str(CONFIG.optim.peak_lr)]
     assert row(text, "logit_scale") == ["logit_scale", "14.5"]
-    assert row(text, "val_loss") == ["val_loss", "4", "30", "5"]
+    assert row(text, "validation_loss") == ["validation_loss", "4", "30", "5"]
+    assert row(text, "frank") == ["frank", "0.4", "40", "0.4"]
+    assert row(text, "odd") == ["odd", "–", "–", "1.5"]
     assert row(text, "Skipped steps") == ["Skipped steps", "0"]
     assert "checkpoints at steps 50" in text
     assert "warning at step 10: [bold]slow[/bold] data" in text
     assert "sample_hashes" not in text
     shown = json.loads(printed("show", storage.uri, "hotter", "--json"))
     assert shown["changed"]["optim.peak_lr"] == "0.002"
-    assert shown["evaluations"] == {"val_loss": {"best": 4.0, "step": 30, "last": 5.0}}
+    assert shown["evaluations"] == {
+        "frank": {"goal": "max", "best": 0.4, "step": 40, "last": 0.4},
+        "odd": {"goal": None, "best": None, "step": None, "last": 1.5},
+        "validation_loss": {"goal": "min", "best": 4.0, "step": 30, "last": 5.0},
+    }
     assert shown["record"]["step"] == 50
     assert len(shown["events"]) == 3
 
@@ -109,7 +118,7 @@ def test_the_page_with_curves_can_be_had_at_any_time(storage: Store, tmp_path: P
     printed("show", storage.uri, "hotter", "--out", page)
     assert page.read_text(encoding="utf-8").count("<svg") >= 5
     assert "[bold]slow[/bold] data" in page.read_text(encoding="utf-8")
-    assert "there is no folder" in refused(ConfigError, "show", storage.uri, "hotter", "--out", tmp_path / "no" / "x")
+    assert "does not exist" in refused(ConfigError, "show", storage.uri, "hotter", "--out", tmp_path / "no" / "x")
 
 
 def test_the_last_events_are_enough(storage: Store) -> None:
@@ -135,13 +144,19 @@ def test_runs_are_compared_in_tables_and_on_a_page(storage: Store, tmp_path: Pat
     text = printed("compare", *runs, "--out", out)
     assert row(text, "optim.peak_lr") == ["optim.peak_lr", "0.001", "0.002"]
     assert row(text, "last loss") == ["last loss", "3", "1"]
-    assert row(text, "best val_loss") == ["best val_loss", "4 at step 30", "4 at step 30"]
+    assert row(text, "best validation_loss") == ["best validation_loss", "4 at step 30", "4 at step 30"]
+    assert row(text, "best frank") == ["best frank", "0.4 at step 40", "0.4 at step 40"]
+    assert row(text, "last odd") == ["last odd", "1.5", "1.5"]
+    assert "best odd" not in text
     assert not re.search(r"│ (name|storage|seed) ", text)
     page = out.read_text()
     assert re.findall(r"<h3>(.*?)</h3>", page) == [
-        "loss", "logit scale", "learning rate", "pairs per second", "val_loss",
+        "loss", "logit scale", "learning rate", "pairs per second", "frank", "odd", "validation_loss",
     ]  # fmt: skip
-    assert page.count("<svg viewBox") == 5
+    assert page.count("<svg viewBox") == 7
+    assert "frank against samples seen; higher is better" in page
+    assert "validation_loss against samples seen; lower is better" in page
+    assert re.search(r"odd against samples seen(?!;)", page)
     assert not re.search(r"<script|<link|<img|\ssrc|@import|https?:|href=\"[^#]", page)
     again = json.loads(printed("compare", *runs, "--out", out, "--json"))
     assert again["settings"] == {"optim.peak_lr": ["0.001", "0.002"]}

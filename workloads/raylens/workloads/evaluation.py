@@ -1,4 +1,4 @@
-"""Evaluating a registered model on labelled shards, with the report that people look at."""
+"""The evaluation of a registered model on labelled shards, with its report."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,12 +24,12 @@ from raylens.train.runs.jsonl import read_metrics
 __all__ = ["Evaluation", "evaluate_model"]
 
 CAPTIONS = 400
-"""Captions of the evaluated shards among which the report's images look for their nearest."""
+"""Number of captions of the evaluated shards among which the report searches those nearest to an image."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an evaluation found, and where it wrote it."""
+    """The results of an evaluation, and the location of its report."""
 
     model: str
     accuracy: float
@@ -52,17 +52,17 @@ class Evaluation:
 
 
 def evaluate_model(registry: str, reference: str, data: Store, out: Store) -> Evaluation:
-    """Zero-shot classification of labelled shards; writes report, metrics and per-example table.
+    """Classify the images of labelled shards zero-shot, and write a report, metrics and a table of all images.
 
     Args:
         registry: URI of the registry.
         reference: ``name``, ``name@3`` or ``name@alias``.
         data: shards whose samples have a ``label`` in their ``json``, and a ``classes.json`` beside them.
-        out: gets ``report.html``, ``zero_shot.json`` and ``examples.parquet``.
+        out: receives ``report.html``, ``zero_shot.json`` and ``examples.parquet``.
 
     Raises:
-        NotFoundError: no such model, or no ``classes.json``.
-        DataError: a sample without a label, or with one that is no class.
+        NotFoundError: the model or ``classes.json`` does not exist.
+        DataError: a sample has no label.
     """
     version, encoder = Registry(registry).load(reference)
     shards = LabelledShards.open(SourceConfig(uri=data.uri))
@@ -102,7 +102,7 @@ def _report(
     images: list[LabelledImage],
     captions: list[str],
 ) -> list[dict[str, float]]:
-    run = version.lineage.get("run")
+    run = version.lineage.run
     curve = read_metrics(open_store(run)) if run else []
     chosen = set(pick_examples(result))
     shown = [image for image in images if image.uid in chosen]
@@ -110,13 +110,13 @@ def _report(
     facts = {
         "Model": f"{version} ({version.digest[:12]})",
         "Run": open_store(run).describe() if run else "unknown",
-        "Training data": str(version.lineage.get("manifest", "unknown"))[:12],
+        "Training data": version.lineage.training_data,
         "Evaluated on": data.describe(),
         "Date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     }
     title = f"{version.name}: zero-shot evaluation"
-    contrastive = version.lineage.get("objective", "softmax") == "softmax"  # of the others ln(B) is no landmark
-    batch = version.lineage.get("global_batch") if contrastive else None
+    contrastive = version.lineage.objective in (None, "softmax")  # of the others ln(B) is no landmark
+    batch = version.lineage.global_batch if contrastive else None
     write_report(out, title=title, zero_shot=result, curve=curve, nearest=nearest, facts=facts, global_batch=batch)
     return curve
 

@@ -6,14 +6,14 @@ from matplotlib.figure import Figure
 
 from raylens.config import RunConfig, ScheduleConfig
 from raylens.data import Manifest, Source
-from raylens.data.build_plan import build_plan
 from raylens.data.manifest import fingerprint
+from raylens.data.plan import build_plan
 from raylens.errors import ConfigError
 from raylens.models import DualEncoder, unfilled
 from raylens.storage import open_store
-from raylens.train.engine.forward import forward_of
+from raylens.train.engine.forward import build_forward
 from raylens.train.engine.optimizer import parameter_groups
-from raylens.train.loop.schedule import Moment, learning_rate, log_scale_at
+from raylens.train.loop.schedule import TrainingProgress, learning_rate, log_scale_at
 
 __all__ = ["plot_schedule", "schedule_figure"]
 
@@ -47,12 +47,14 @@ def schedule_figure(config: RunConfig) -> Figure:
     axes = figure.subplots(2 if scheduled else 1, 1, sharex=True, squeeze=False)[:, 0]
     for label, (schedule, factor) in _curves(config).items():
         peak = config.optim.peak_lr * factor
-        axes[0].plot(places, [learning_rate(peak, schedule, Moment(step, steps)) for step in places], label=label)
+        axes[0].plot(
+            places, [learning_rate(peak, schedule, TrainingProgress(step, steps)) for step in places], label=label
+        )
     axes[0].set(ylabel="learning rate", title=f"{config.name}: {steps:,} steps at global batch {config.global_batch:,}")
     axes[0].set_ylim(bottom=0)
     axes[0].legend()
     if scheduled:
-        scales = [log_scale_at(config.objective, Moment(step, steps)) or 0.0 for step in places]
+        scales = [log_scale_at(config.objective, TrainingProgress(step, steps)) or 0.0 for step in places]
         axes[1].plot(places, scales)
         axes[1].set(ylabel="ln(logit scale)")
     axes[-1].set_xlabel("step")
@@ -82,7 +84,7 @@ def _parts(config: RunConfig) -> dict[str, list[Curve]]:
     eager = config.model_copy(update={"towers": config.towers.model_copy(update={"compile": False})})
     with unfilled():  # the names alone are of interest
         model = DualEncoder(config.model, end_id=1, mean=(0.5,) * 3, std=(0.5,) * 3)
-    groups = parameter_groups(forward_of(model, eager), config.optim)
+    groups = parameter_groups(build_forward(model, eager), config.optim)
     of = {id(one): (group["schedule"], group["lr_scale"]) for group in groups for one in group["params"]}
     found: dict[str, set[Curve]] = {}
     for name, parameter in model.named_parameters():

@@ -1,33 +1,34 @@
-"""What an evaluation found, worked out in a thread beside training."""
+"""The result of an evaluation, which a thread computes while training continues."""
 
 from concurrent.futures import Future
 from dataclasses import dataclass
 
 from raylens.errors import message_of
+from raylens.evaluate.metrics import Metric
 
-__all__ = ["Finding", "Working"]
+__all__ = ["EvalResult", "PendingEval"]
 
 
 @dataclass(frozen=True)
-class Finding:
-    """Of one evaluation."""
+class EvalResult:
+    """The result of one evaluation, after a step."""
 
     step: int
-    metrics: dict[str, float]
+    metrics: tuple[Metric, ...]
     seconds: float
-    """That training stood still."""
+    """Seconds for which training was paused."""
     problem: str = ""
-    """Why metrics are missing, or on how many images they are not."""
+    """Why metrics are missing, or how many images they leave out."""
 
 
 @dataclass(frozen=True)
-class Working:
-    """A finding that is on its way."""
+class PendingEval:
+    """An evaluation whose metrics are being computed; any thread may wait for its result."""
 
     step: int
-    future: Future[Finding]
+    future: Future[EvalResult]
 
-    def finding(self) -> Finding:
-        """Wait for the finding, in any thread; what failed is a problem of the evaluation, and training goes on."""
+    def result(self) -> EvalResult:
+        """Wait for the result and return it; a failure is a result without metrics."""
         error = self.future.exception()
-        return self.future.result() if error is None else Finding(self.step, {}, 0.0, message_of(error))
+        return self.future.result() if error is None else EvalResult(self.step, (), 0.0, message_of(error))

@@ -7,11 +7,12 @@ from typing import Any
 
 from raylens.config import flatten
 from raylens.errors import ConfigError
+from raylens.evaluate.metrics import finite
 from raylens.storage import Store
 from raylens.train.run_figure import Line, histogram_svg, lines_svg
 from raylens.train.run_pages import Panel, legend_of, render_page
-from raylens.train.runs.events import moment_text, wall_seconds, wanted_steps
-from raylens.train.runs.run_dir import RunFiles, finite
+from raylens.train.runs.events import time_text, wall_seconds, wanted_steps
+from raylens.train.runs.run_dir import RunFiles
 from raylens.train.runs.scores import best_row, count_text, duration_text, figure_text
 from raylens.train.runs.settings import changes
 
@@ -158,7 +159,7 @@ def _mean(counts: Sequence[float]) -> float:
 
 
 def _evaluations(run: RunFiles) -> list[dict[str, Any]]:
-    best = {metric: best_row(run.evaluations, metric) for metric in run.metrics}
+    best = {metric: best_row(run.evaluations, metric, run.goal(metric)) for metric in run.metrics}
     return [
         {
             "step": f"{row['step']:,}",
@@ -171,7 +172,7 @@ def _evaluations(run: RunFiles) -> list[dict[str, Any]]:
 def _event(event: Mapping[str, Any]) -> dict[str, str]:
     step = event.get("step")
     return {
-        "time": moment_text(event),
+        "time": time_text(event),
         "event": str(event.get("event") or ""),
         "step": f"{step:,}" if isinstance(step, int) else "",
         "text": str(event.get("text") or ""),

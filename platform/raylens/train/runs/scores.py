@@ -1,30 +1,23 @@
 """Which value of an evaluated metric is the best, and how figures of runs are written."""
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from raylens.train.runs.run_dir import finite
+from raylens.evaluate.metrics import Goal, cost, finite
 
-__all__ = ["best_row", "count_text", "duration_text", "figure_text", "last_row", "lower_is_better"]
-
-LOWER = re.compile(r"loss|rank|perplexity|error", re.IGNORECASE)
+__all__ = ["best_row", "count_text", "duration_text", "figure_text", "last_row"]
 
 
-def lower_is_better(metric: str) -> bool:
-    """Going by the metric's name: losses, ranks, perplexities and errors are."""
-    return LOWER.search(metric) is not None
-
-
-def best_row(rows: Sequence[Mapping[str, Any]], metric: str) -> Mapping[str, Any] | None:
-    """The first of the rows with the best value of a metric; None where none has a value."""
-    known = [(value, row) for row in rows if (value := finite(row.get(metric))) is not None]
-    pick = min if lower_is_better(metric) else max
-    return pick(known, key=lambda pair: pair[0])[1] if known else None
+def best_row(rows: Sequence[Mapping[str, Any]], metric: str, goal: Goal | None) -> Mapping[str, Any] | None:
+    """Return the first row with the best value of a metric, or None without a value or a goal."""
+    if goal is None:
+        return None
+    known = [(cost(value, goal), row) for row in rows if (value := finite(row.get(metric))) is not None]
+    return min(known, key=lambda pair: pair[0])[1] if known else None
 
 
 def last_row(rows: Sequence[Mapping[str, Any]], metric: str) -> Mapping[str, Any] | None:
-    """The last of the rows that has a value of a metric; None where none has."""
+    """Return the last row with a value of a metric, or None."""
     return next((row for row in reversed(rows) if finite(row.get(metric)) is not None), None)
 
 

@@ -6,16 +6,18 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from raylens.errors import ConfigError, TrainingError
+from raylens.evaluate.metrics import finite
 from raylens.train.run_figure import Line, lines_svg
 from raylens.train.run_pages import Panel, legend_of, render_page
-from raylens.train.runs.run_dir import RunFiles, finite
-from raylens.train.runs.scores import best_row, count_text, figure_text, last_row, lower_is_better
+from raylens.train.runs.run_dir import RunFiles
+from raylens.train.runs.scores import best_row, count_text, figure_text, last_row
 from raylens.train.runs.settings import differing
 
 __all__ = ["Comparison"]
 
 SAMPLES = "samples seen"
 ABSENT = "–"
+BETTER = {"min": "lower", "max": "higher"}
 CURVES = (
     ("loss", "loss"),
     ("logit scale", "logit_scale"),
@@ -26,7 +28,7 @@ CURVES = (
 
 @dataclass(frozen=True)
 class Comparison:
-    """At least two runs that have records, none of them twice."""
+    """The comparison of at least two different runs that have records."""
 
     runs: Sequence[RunFiles]
 
@@ -46,13 +48,13 @@ class Comparison:
 
     @cached_property
     def names(self) -> list[str]:
-        """Of the runs; where they are, if two have one name."""
+        """The names of the runs, or their locations if two runs have the same name."""
         names = [run.name for run in self.runs]
         return names if len(set(names)) == len(names) else [run.place for run in self.runs]
 
     @cached_property
     def settings(self) -> dict[str, list[str]]:
-        """The settings that differ, and their value in each run; name and storage differ by themselves."""
+        """The settings that differ, with their value in each run; name and storage are left out."""
         rows = differing([run.config for run in self.runs])
         return {
             key: [ABSENT if value is None else value for value in values]
@@ -67,11 +69,11 @@ class Comparison:
 
     @property
     def metrics(self) -> list[str]:
-        """What was evaluated in any of the runs."""
+        """The names of all metrics that were evaluated in any of the runs."""
         return sorted({metric for run in self.runs for metric in run.metrics})
 
     def page(self) -> str:
-        """One self-contained HTML page; equal input gives equal bytes."""
+        """Return a self-contained HTML page; equal input gives equal bytes."""
         return render_page(
             "comparison.html.j2",
             title=", ".join(self.names),
@@ -100,13 +102,14 @@ class Comparison:
             ]
             yield Panel.of(title, lines_svg(lines, SAMPLES), f"{title} against {SAMPLES}")
         for metric in self.metrics:
-            better = "lower" if lower_is_better(metric) else "higher"
+            goals = {goal for run in self.runs if metric in run.metrics and (goal := run.goal(metric))}
+            better = f"; {BETTER[goals.pop()]} is better" if len(goals) == 1 else ""
             svg = lines_svg([_evaluated(run, metric, number) for number, run in enumerate(self.runs)], SAMPLES)
-            yield Panel.of(metric, svg, f"{metric} against {SAMPLES}; {better} is better")
+            yield Panel.of(metric, svg, f"{metric} against {SAMPLES}{better}")
 
 
 def _figures(run: RunFiles) -> Iterator[tuple[str, str]]:
-    last, lowest = run.records[-1], best_row(run.records, "loss")
+    last, lowest = run.records[-1], best_row(run.records, "loss", "min")
     speeds = [speed for record in run.records if (speed := finite(record.get("samples_per_second"))) is not None]
     yield "state", run.state
     yield "steps", count_text(run.last_step)
@@ -117,9 +120,10 @@ def _figures(run: RunFiles) -> Iterator[tuple[str, str]]:
     yield "last logit scale", figure_text(last.get("logit_scale"))
     yield "pairs per second (median)", figure_text(statistics.median(speeds)) if speeds else ABSENT
     for metric in run.metrics:
-        best, latest = best_row(run.evaluations, metric), last_row(run.evaluations, metric)
-        if best is not None and latest is not None:
+        best, latest = best_row(run.evaluations, metric, run.goal(metric)), last_row(run.evaluations, metric)
+        if latest is not None:
             yield f"last {metric}", figure_text(latest[metric])
+        if best is not None:
             yield f"best {metric}", f"{figure_text(best[metric])} at step {best['step']:,}"
 
 

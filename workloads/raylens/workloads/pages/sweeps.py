@@ -1,4 +1,4 @@
-"""``raylens sweep list|show|compare``: what sweeps have found, as people and programs read it."""
+"""The pages of ``raylens sweep list``, ``show`` and ``compare``: results of sweeps, for people and programs."""
 
 import json
 from collections.abc import Sequence
@@ -14,17 +14,17 @@ from raylens.tune.config import SweepConfig
 from raylens.tune.paths import CONFIG, STOP, read_config
 from raylens.tune.results import Configuration, ranked, verdict
 from raylens.tune.scales import value_text
-from raylens.tune.trials import SweepRecord, TrialRecord, sweep_so_far
+from raylens.tune.trials import SweepRecord, TrialRecord, read_or_new_sweep
 from raylens.workloads.pages.tables import Page, add_row, pairs_table
 
 __all__ = ["compare_page", "list_page", "request_stop", "show_page", "values_text"]
 
 
 def list_page(uri: str, as_json: bool) -> Page:
-    """The sweeps of a storage, a row each.
+    """Yield a table of the sweeps of a storage.
 
     Raises:
-        NotFoundError: there are none.
+        NotFoundError: the storage has no sweeps.
     """
     storage = open_store(uri)
     names = sorted({info.path.split("/")[0] for info in storage.list() if _is_config(info.path)})
@@ -46,43 +46,43 @@ def _is_config(path: str) -> bool:
 
 def _row(store: Store, name: str) -> dict[str, Any]:
     try:
-        config, record = read_config(store), sweep_so_far(store)
+        config, record = read_config(store), read_or_new_sweep(store)
     except (StorageError, TrainingError, ConfigError) as error:
         # One damaged sweep must not hide the others.
         return {"name": name, "state": "unreadable", "trials": "", "metric": "", "best": "", "news": str(error)}
-    order = ranked(record.trials, config.metric)
+    order = ranked(record.trials, config.metric, config.goal)
     return {
         "name": name,
         "state": record.state,
         "trials": len(record.trials),
         "metric": config.metric,
         "best": figure_text(order[0].mean) if order else "–",
-        "news": record.why or record.heard,
+        "news": record.why or record.updated_at,
     }
 
 
 def show_page(uri: str, as_json: bool) -> Page:
-    """All about a sweep but its curves.
+    """Yield everything about a sweep except its curves.
 
     Raises:
-        NotFoundError: there is none.
+        NotFoundError: there is no such sweep.
     """
     store = open_store(uri)
-    config, record = read_config(store), sweep_so_far(store)
-    order = ranked(record.trials, config.metric)
+    config, record = read_config(store), read_or_new_sweep(store)
+    order = ranked(record.trials, config.metric, config.goal)
     if as_json:
         best = order[0].best_trial.name if order else None
         yield json.dumps({"best": best, "metric": config.metric, **json.loads(record.model_dump_json())})
         return
     yield pairs_table(store.describe(), facts(config, record))
     yield trials_table(config, record, order)
-    found = verdict(record.trials, config.metric)
+    found = verdict(record.trials, config.metric, config.goal)
     if found is not None:
         yield found.text
 
 
 def facts(config: SweepConfig, record: SweepRecord) -> dict[str, str]:
-    """The state of a sweep in a few lines."""
+    """Return the state of a sweep as a few names and values."""
     states = ", ".join(f"{count} {state}" for state, count in record.counts().items())
     return {
         "state": f"{record.state}{f': {record.why}' if record.why else ''}",
@@ -90,12 +90,12 @@ def facts(config: SweepConfig, record: SweepRecord) -> dict[str, str]:
         "search, scheduler": f"{config.search.kind}, {config.scheduler.kind}",
         "clock": duration_text(record.seconds),
         "samples trained on": count_text(record.samples),
-        "heard last": record.heard or "–",
+        "heard last": record.updated_at or "–",
     }
 
 
 def trials_table(config: SweepConfig, record: SweepRecord, order: Sequence[Configuration], most: int = 1000) -> Table:
-    """Trials, the best configuration's first, then those without a value."""
+    """Return a table of trials: those of the best configuration first, those without a value last."""
     table = Table("trial", "state", config.metric, "step", "values", "note")
     placed = [trial for one in order for trial in one.trials]
     others = [trial for trial in record.trials if trial not in placed]
@@ -114,22 +114,22 @@ def trials_table(config: SweepConfig, record: SweepRecord, order: Sequence[Confi
 
 
 def values_text(trial: TrialRecord) -> str:
-    """``peak_lr 0.0012, kind linear``: keys by their last part where that is enough."""
+    """Return a trial's values as ``peak_lr 0.0012, kind linear``, with the last part of a key if that is unique."""
     lasts = [key.rpartition(".")[2] for key in trial.values]
     names = [last if lasts.count(last) == 1 else key for key, last in zip(trial.values, lasts, strict=True)]
     return ", ".join(f"{name} {value_text(value)}" for name, value in zip(names, trial.values.values(), strict=True))
 
 
 def compare_page(uris: Sequence[str], as_json: bool) -> Page:
-    """Sweeps beside each other: what each used, and the best of each.
+    """Yield a table that compares sweeps: what each used, and the best of each.
 
     Raises:
-        ConfigError: there are less than two, or they measure different things.
+        ConfigError: there are fewer than two sweeps, or they have different metrics.
     """
     if len(uris) < 2:
         raise ConfigError(f"{', '.join(uris) or 'nothing'} cannot be compared alone: name two sweeps or more")
     stores = [open_store(uri) for uri in uris]
-    sweeps = [(read_config(store), sweep_so_far(store)) for store in stores]
+    sweeps = [(read_config(store), read_or_new_sweep(store)) for store in stores]
     metrics = {config.metric for config, _ in sweeps}
     if len(metrics) > 1:
         raise ConfigError(f"the sweeps have different metrics, {', '.join(sorted(metrics))}: they cannot be compared")
@@ -144,7 +144,7 @@ def compare_page(uris: Sequence[str], as_json: bool) -> Page:
 
 
 def _column(config: SweepConfig, record: SweepRecord) -> dict[str, str]:
-    order = ranked(record.trials, config.metric)
+    order = ranked(record.trials, config.metric, config.goal)
     best = order[0] if order else None
     interval = best.interval if best else None
     return {
@@ -156,14 +156,14 @@ def _column(config: SweepConfig, record: SweepRecord) -> dict[str, str]:
 
 
 def request_stop(uri: str) -> str:
-    """Ask a sweep to end, wherever it runs; what was said about it.
+    """Ask a sweep to end, wherever it runs, and return a sentence about it.
 
     Raises:
-        NotFoundError: there is no sweep.
+        NotFoundError: there is no such sweep.
     """
     store = open_store(uri)
     read_config(store)
-    record = sweep_so_far(store)
+    record = read_or_new_sweep(store)
     if record.state in ("finished", "stopped"):
         return f"{store.describe()} has {record.state} already"
     store.write(STOP, b"")
