@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from benchmarks.models.peers import caption_lengths, ids_of, open_clip, openclip_config
 from raylens.inputs.preprocess import CLIP_MEAN, CLIP_STD
-from raylens.interop.names import from_openclip
+from raylens.interop.openclip import from_openclip
 from raylens.models import DualEncoder
 from raylens.objectives import contrastive_loss
 

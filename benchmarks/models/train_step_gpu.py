@@ -53,7 +53,7 @@ def engine_of(config: RunConfig, device: torch.device) -> ZeroEngine:
     torch.manual_seed(0)
     model = DualEncoder(config.model, end_id=config.model.text.vocab - 1, mean=CLIP_MEAN, std=CLIP_STD)
     forward = build_forward(model, config).to(device)
-    micro_batch = config.scale.micro_batch
+    micro_batch = config.resources.micro_batch
     if micro_batch is None:
         micro_batch = largest_divisor(config.worker_batch, fitting_micro_batch(forward, config, device, 1))
     return ZeroEngine(config, forward, micro_batch, device)
@@ -61,8 +61,13 @@ def engine_of(config: RunConfig, device: torch.device) -> ZeroEngine:
 
 def config_of(case: str) -> RunConfig:
     recipe, precision, batch, *micro_batch = case.split(":")
-    changes = [f"precision={precision}", f"global_batch={batch}", "scale.workers=1", "objective.products=bf16"]
-    changes += [f"scale.micro_batch={micro_batch[0]}"] if micro_batch else []
+    changes = [
+        f"precision={precision}",
+        f"global_batch={batch}",
+        "resources.workers=1",
+        "objective.matmul_precision=bf16",
+    ]
+    changes += [f"resources.micro_batch={micro_batch[0]}"] if micro_batch else []
     tree = configure(recipe, ()).model_dump(mode="json")
     return validated(RunConfig, apply_overrides(tree, changes))
 

@@ -38,7 +38,7 @@ def step(name: str, inputs: list[Tensor]) -> float:
     if name == "open_clip":
         loss = open_clip().ClipLoss()(image_BD, text_BD, log_scale.exp())
     else:
-        loss = contrastive_loss(image_BD, text_BD, log_scale, products="bf16" if name == "bf16" else "fp32")
+        loss = contrastive_loss(image_BD, text_BD, log_scale, matmul_precision="bf16" if name == "bf16" else "fp32")
     loss.backward()
     return float(loss.item())
 

@@ -71,7 +71,9 @@ def openclip(image_BD: Tensor, text_BD: Tensor, log_scale: Tensor) -> Tensor:
 
 
 def ours(precision: Precision) -> Loss:
-    return lambda image_BD, text_BD, log_scale: contrastive_loss(image_BD, text_BD, log_scale, products=precision)
+    return lambda image_BD, text_BD, log_scale: contrastive_loss(
+        image_BD, text_BD, log_scale, matmul_precision=precision
+    )
 
 
 def peer(precision: Precision) -> Loss:

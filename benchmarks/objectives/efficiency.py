@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from raylens.config import BagOfWordsConfig, ObjectiveConfig, RunConfig, ScaleConfig, TextTransformerConfig
+from raylens.config import BagOfWordsConfig, ObjectiveConfig, ResourcesConfig, RunConfig, TextTransformerConfig
 from raylens.inputs import Preprocess, Tokenizer, fill_templates
 from raylens.models import DualEncoder, ZeroShotClassifier, caption_scores
 from raylens.storage import open_store
@@ -81,7 +81,7 @@ def config_of(kind: str, tower: str, seed: int) -> RunConfig:
         text = BagOfWordsConfig(context=text.context, vocab=text.vocab, width=text.width)
     objective = ObjectiveConfig.model_validate({"kind": kind})
     model = base.model.model_copy(update={"text": text})
-    changes = {"model": model, "objective": objective, "seed": seed, "scale": ScaleConfig(workers=1)}
+    changes = {"model": model, "objective": objective, "seed": seed, "resources": ResourcesConfig(workers=1)}
     return base.model_copy(update={**changes, "global_batch": BATCH})
 
 

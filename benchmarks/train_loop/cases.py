@@ -45,7 +45,7 @@ class Case:
             "optim": {"peak_lr": 1e-4, "schedule": {"kind": "constant", "warmup_steps": 0}},
             "length": {"samples_seen": self.batch * self.planned},
             "checkpoint": {"every_steps": 25, "keep_last": 1},
-            "scale": {"workers": WORKERS, "micro_batch": self.batch // WORKERS},
+            "resources": {"workers": WORKERS, "micro_batch": self.batch // WORKERS},
             "log_every_steps": EVERY,
         }
         return validated(RunConfig, apply_overrides(tree, []))

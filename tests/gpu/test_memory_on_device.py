@@ -22,8 +22,8 @@ def test_a_step_with_the_chosen_micro_batch_fits(gpu: torch.device, changes: tup
     assignments = [
         "precision=amp_bf16",
         f"global_batch={BATCH}",
-        "scale.workers=1",
-        "objective.products=bf16",
+        "resources.workers=1",
+        "objective.matmul_precision=bf16",
         *changes,
     ]
     config = validated(RunConfig, apply_overrides(tree, assignments))

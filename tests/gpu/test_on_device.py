@@ -39,7 +39,7 @@ def test_the_kernels_on_the_device(gpu: torch.device, products: Precision, toler
     text_BD = torch.nn.functional.normalize(image_BD + 3 * noise_BD, dim=-1)
     inputs = (image_BD, text_BD, torch.tensor(30.0, device=gpu).log())
     ours, truth = ([x.clone().to(dtype).requires_grad_() for x in inputs] for dtype in (torch.float, torch.double))
-    found, wanted = contrastive_loss(*ours, products=products), contrastive_loss(*truth)
+    found, wanted = contrastive_loss(*ours, matmul_precision=products), contrastive_loss(*truth)
     found.backward()
     wanted.backward()
     assert found.item() == pytest.approx(wanted.item(), rel=tolerance)

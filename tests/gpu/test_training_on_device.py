@@ -17,7 +17,7 @@ from tests.integration.test_training import MakeShards, reference_losses, small
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
-ON_GPU = {"scale.workers": 1, "scale.gpus_per_worker": 1}
+ON_GPU = {"resources.workers": 1, "resources.gpus_per_worker": 1}
 ROUNDING = {"fp32": 2e-3, "amp_bf16": 3e-2}
 """Relative, of a loss; torch multiplies fp32 convolutions, which cut the patches, in TF32 on a GPU."""
 
@@ -51,7 +51,7 @@ def test_a_run_on_the_gpu_learns_as_plain_torch_on_the_cpu(
 
 
 def test_a_run_on_the_cpu_of_a_machine_with_a_gpu(tmp_path: Path, make_shards: MakeShards) -> None:
-    config = small(tmp_path, make_shards(40), **{"scale.workers": 1})
+    config = small(tmp_path, make_shards(40), **{"resources.workers": 1})
     assert losses_of(train(config, say=quiet)) == pytest.approx(reference_losses(config), rel=2e-4)
 
 
@@ -74,8 +74,8 @@ def test_micro_batches_have_the_gradient_of_the_whole_batch(tmp_path: Path, make
         changes = {
             **ON_GPU,
             "name": f"of-{micro_batch}",
-            "scale.micro_batch": micro_batch,
-            "objective.products": "tf32",
+            "resources.micro_batch": micro_batch,
+            "objective.matmul_precision": "tf32",
         }
         losses.append(losses_of(train(small(tmp_path, data, **changes), say=quiet)))
     assert losses[0] == pytest.approx(losses[1], rel=2e-3)

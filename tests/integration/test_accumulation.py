@@ -70,7 +70,7 @@ def config_of(kind: str, workers: int, stage: int) -> RunConfig:
             "optim": OPTIM.model_dump(),
             "objective": ObjectiveConfig.model_validate({"kind": kind, "bias": -2.0}).model_dump(),
             "towers": TowersConfig(dropout=0.2, patch_dropout=0.3).model_dump(),
-            "scale": {"workers": workers},
+            "resources": {"workers": workers},
             "zero": {"stage": stage},
         },
     )

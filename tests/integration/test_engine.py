@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from raylens.config import OptimConfig, RunConfig, ScheduleConfig, validated
-from raylens.config.deepspeed_keys import ALLOWED, OWN, UNFIT
+from raylens.config.zero import ALLOWED, OWN, UNFIT
 from raylens.models import DualEncoder
 from raylens.train.checkpoint.consolidate import consolidate
 from raylens.train.checkpoint.snapshot import Snapshot
@@ -73,7 +73,7 @@ class Setting(NamedTuple):
             "model": MODEL,
             "precision": self.precision,
             "optim": optim.model_dump(),
-            "scale": {"workers": self.workers},
+            "resources": {"workers": self.workers},
             "towers": {"checkpoint_blocks": self.blocks},
             "zero": {
                 "stage": self.stage,

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 MakeShards = Callable[..., Store]
 CLASSES = ClassList("thirds", ("first", "second", "third"), ("a {}.", "the {} one"))
-TWO_WITH_DROPOUT = ("scale.workers=2", "towers.dropout=0.2")
+TWO_WITH_DROPOUT = ("resources.workers=2", "towers.dropout=0.2")
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
@@ -126,14 +126,14 @@ def test_figures_are_those_of_the_registered_model(seen: Run) -> None:
 @pytest.mark.parametrize(
     ("workers", "changes", "tolerance"),
     [
-        (3, ("zero.stage=3", "scale.micro_batch=2"), 1e-5),
+        (3, ("zero.stage=3", "resources.micro_batch=2"), 1e-5),
         (2, ("zero.stage=2", "precision=bf16"), 0.1),
     ],
 )
 def test_figures_of_parameters_in_parts_and_of_bf16(
     tmp_path: Path, workers: int, changes: tuple[str, ...], tolerance: float
 ) -> None:
-    check_figures(Run.of(tmp_path, f"scale.workers={workers}", *changes), workers, tolerance)
+    check_figures(Run.of(tmp_path, f"resources.workers={workers}", *changes), workers, tolerance)
 
 
 def check_figures(run: Run, workers: int, tolerance: float) -> None:
@@ -183,7 +183,7 @@ def test_evaluating_changes_nothing_that_is_learned(seen: Run, tmp_path: Path) -
 def test_what_cannot_be_read_is_told_and_left_out(tmp_path: Path, make_shards: MakeShards) -> None:
     data, held_out = make_shards(40), make_shards(37, per_shard=5, name="heldout")
     config = config_of(tmp_path, data, held_out)
-    with pytest.raises(ConfigError, match=r"evaluation\.zero_shot\.frank = .*heldout.*needs a classes\.json"):
+    with pytest.raises(ConfigError, match=r"evaluation\.zero_shot\.frank = .*heldout.*need a classes\.json"):
         train(config, say=quiet)
     CLASSES.write(held_out)
     held_out.delete("000003.tar")

@@ -186,7 +186,11 @@ def here(*arguments: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Capture
     ("arguments", "code", "words"),
     [
         (["train", "nope"], 2, "unknown recipe 'nope'; recipes: digits, rn50"),
-        (["train", "digits", "--set", "scale.workers=32"], 1, "need 33 CPUs (1 of them to read data), the cluster has"),
+        (
+            ["train", "digits", "--set", "resources.workers=32"],
+            1,
+            "need 33 CPUs (1 of them to read data), the cluster has",
+        ),
     ],
 )
 def test_a_command_that_cannot_work_ends_with_one_clear_line(
@@ -203,7 +207,7 @@ def test_a_command_that_cannot_work_ends_with_one_clear_line(
     ("arguments", "code", "words"),
     [
         (["train", "digits", "--set", "optim.peak=1"], 2, "unknown key 'optim.peak' (did you mean 'peak_lr'?)"),
-        (["train", "digits", "--set", "global_batch=127"], 2, "cannot be shared equally by scale.workers = 2"),
+        (["train", "digits", "--set", "global_batch=127"], 2, "cannot be shared equally by resources.workers = 2"),
         (["train", "digits", "--set", "data.train=nothing"], 1, "data set nothing: there is no such folder"),
         (["train", "digits", "--set", "storage=s3://x"], 2, "bucket 'x' is not a bucket name"),
         (["train", "digits", "--set", f"data.train={CLOSED}"], 1, "127.0.0.1:9"),

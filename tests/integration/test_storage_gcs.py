@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from raylens.errors import ChangedError, NotFoundError, StorageError, UnreachableError
-from raylens.storage import Store, gcs_client, open_store
+from raylens.storage import Store, gcs, open_store
 
 SERVER = """
 import sys, threading
@@ -83,7 +83,7 @@ def store(gcs_server: str) -> Store:
 
 @pytest.fixture
 def short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gcs_client, "RETRY_SECONDS", 1)
+    monkeypatch.setattr(gcs, "RETRY_SECONDS", 1)
 
 
 class Refusing(ThreadingHTTPServer):

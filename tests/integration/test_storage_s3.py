@@ -23,7 +23,8 @@ from raylens.errors import (
     StorageError,
     UnreachableError,
 )
-from raylens.storage import Store, open_store, patience
+from raylens.storage import Store, open_store
+from raylens.storage.s3 import reads
 
 # The test server cannot take control characters, which XML 1.0 forbids in its lists.
 NAME = st.text(
@@ -68,7 +69,7 @@ def nowhere(s3_server: str, s3_environment: None) -> Store:
 @pytest.fixture
 def short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """With whom nobody meets; one test has the patience that users have."""
-    monkeypatch.setattr(patience, "NO_CONNECTION_SECONDS", 0.5)
+    monkeypatch.setattr(reads, "NO_CONNECTION_SECONDS", 0.5)
 
 
 @pytest.fixture

@@ -20,7 +20,8 @@ from raylens.errors import (
     StorageError,
     UnreachableError,
 )
-from raylens.storage import Store, open_store, patience, s3_clients
+from raylens.storage import Store, open_store
+from raylens.storage.s3 import clients, reads
 
 CONTENT = b"0123456789"
 BUSY = (503, "SlowDown")
@@ -148,8 +149,8 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture(autouse=True)
 def short_times(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patience, "FIRST_PAUSE_SECONDS", 0.001)
-    monkeypatch.setattr(s3_clients, "STALL_SECONDS", 0.5)
+    monkeypatch.setattr(reads, "FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(clients, "STALL_SECONDS", 0.5)
 
 
 @pytest.fixture
@@ -194,17 +195,17 @@ def test_not_for_ever(store: Store, server: Server, read: operator.methodcaller,
     with pytest.raises(UnreachableError, match=r"cannot read s3://bucket/p/x.* http://127\.0\.0\.1") as caught:
         read(store)
     assert "\n" not in str(caught.value)
-    assert server.requests == ["GET"] * patience.ATTEMPTS
+    assert server.requests == ["GET"] * reads.ATTEMPTS
 
 
 @pytest.mark.parametrize(
     ("act", "fault"), [("info", BUSY), ("list", BUSY), ("list", BROKEN_OFF), ("list", RESET)]
 )  # what answers info has no body that could break off
 def test_questions_are_asked_again(store: Store, server: Server, act: str, fault: tuple[int, str]) -> None:
-    server.faults = [fault] * (patience.ATTEMPTS - 1) + [(200, "")]
+    server.faults = [fault] * (reads.ATTEMPTS - 1) + [(200, "")]
     server.content = b"<ListBucketResult><KeyCount>0</KeyCount></ListBucketResult>"
     operator.methodcaller(act, "x")(store)
-    assert len(server.requests) == patience.ATTEMPTS
+    assert len(server.requests) == reads.ATTEMPTS
 
 
 @pytest.mark.parametrize("fault", [BROKEN_OFF, SILENT], ids=["broken-off", "silent"])

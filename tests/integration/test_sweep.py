@@ -95,7 +95,7 @@ def finished(config: SweepConfig) -> int:
 @pytest.mark.slow
 def test_a_killed_sweep_goes_on_and_its_best_is_trained_again_to_the_last_bit(place: Path) -> None:
     # Of four, one cannot be: a micro-batch of 128 in batches of 64.
-    space = {"global_batch": [64, 128], "scale.micro_batch": [32, 128]}
+    space = {"global_batch": [64, 128], "resources.micro_batch": [32, 128]}
     config = small(place, "killed", space, search={"kind": "grid"}, scheduler={"kind": "fifo"}, concurrent=2)
     (place / "killed.yaml").write_text(dump_yaml(config))
     first = Command("killed.yaml", cwd=place)
@@ -114,8 +114,8 @@ def test_a_killed_sweep_goes_on_and_its_best_is_trained_again_to_the_last_bit(pl
     assert record.state == "finished"
     assert record.counts() == {"failed": 1, "finished": 3}
     broken = next(trial for trial in record.trials if trial.state == "failed")
-    assert broken.values == {"global_batch": 64, "scale.micro_batch": 128}
-    assert "scale.micro_batch = 128 does not divide a worker's batch, 64" in broken.note
+    assert broken.values == {"global_batch": 64, "resources.micro_batch": 128}
+    assert "resources.micro_batch = 128 does not divide a worker's batch, 64" in broken.note
     for trial in record.trials:
         if trial.state == "finished":
             assert [one.step for one in trial.curve] == list(range(3, trial.curve[-1].step + 1, 3))

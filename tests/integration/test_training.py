@@ -119,7 +119,7 @@ def test_workers_and_stage_may_change_at_every_interruption(tmp_path: Path, make
     config = small(tmp_path, make_shards(40), **length)
     interrupted = []
     for workers, stage, presses in ((3, 1, True), (1, 3, True), (4, 2, False)):
-        changes = [f"scale.workers={workers}", f"zero.stage={stage}"]
+        changes = [f"resources.workers={workers}", f"zero.stage={stage}"]
         scaled = validated(RunConfig, apply_overrides(config.model_dump(), changes))
         interrupted.append(_train(scaled, presses=presses))
     assert interrupted[0] < interrupted[1] < steps
@@ -161,7 +161,12 @@ def test_a_warning_before_the_end_makes_a_checkpoint_at_once(tmp_path: Path, mak
     The run goes on, and until the warning it has trained like plain torch.
     """
     steps = 300  # news is heard twice a second: there must be steps left then, however fast they are
-    changes = {"length.samples_seen": 12 * steps, "checkpoint.every_steps": 1000, "zero.stage": 3, "scale.workers": 2}
+    changes = {
+        "length.samples_seen": 12 * steps,
+        "checkpoint.every_steps": 1000,
+        "zero.stage": 3,
+        "resources.workers": 2,
+    }
     config = small(tmp_path, make_shards(40), **changes)
     heard: list[RunEvent] = []
     told: list[int] = []
@@ -253,7 +258,7 @@ def test_a_shard_that_vanishes_ends_the_run_and_is_named(tmp_path: Path, make_sh
 
 
 def test_too_few_cpus_says_so_at_once(tmp_path: Path, make_shards: MakeShards) -> None:
-    config = small(tmp_path, make_shards(40), **{"scale.workers": CPUS})
-    told = rf"scale\.workers = {CPUS} .* need {CPUS + 1} CPUs .* the cluster has {CPUS}"
+    config = small(tmp_path, make_shards(40), **{"resources.workers": CPUS})
+    told = rf"resources\.workers = {CPUS} .* need {CPUS + 1} CPUs .* the cluster has {CPUS}"
     with pytest.raises(ClusterError, match=told):
         train(config, say=quiet)

@@ -42,7 +42,7 @@ def changed(config: RunConfig, *assignments: str) -> RunConfig:
 
 def test_a_resnet_and_a_bag_of_words_learn_under_zero_3(tmp_path: Path, make_shards: MakeShards) -> None:
     """On one worker: BatchNorm's statistics are those of a worker's own part of the batch."""
-    config = small(tmp_path, make_shards(40), **{"zero.stage": 3, "scale.workers": 1})
+    config = small(tmp_path, make_shards(40), **{"zero.stage": 3, "resources.workers": 1})
     tree = config.model_dump(mode="json") | {"model": {"embed_dim": 16, "image": RESNET, "text": CBOW}}
     config = validated(RunConfig, tree)
     assert losses(config) == pytest.approx(reference_losses(config), rel=2e-3)
@@ -59,7 +59,7 @@ def test_a_micro_batch_is_announced_and_kept_and_the_bias_is_in_the_model(
 ) -> None:
     """That the loss and every update are those of one worker and batch is shown by test_accumulation.py."""
     sigmoid = ("objective.kind=sigmoid", "model.logit_bias=true", "objective.temperature=0.1", "zero.stage=2")
-    towers = ("towers.dropout=0.1", "towers.patch_dropout=0.25", "scale.micro_batch=2")
+    towers = ("towers.dropout=0.1", "towers.patch_dropout=0.25", "resources.micro_batch=2")
     config = changed(small(tmp_path, make_shards(40)), *sigmoid, *towers)
     heard: list[RunEvent] = []
     assert min(losses(config, heard.append)) > 0

@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from raylens.interop.names import from_openclip
-from raylens.interop.openclip import openclip_config
+from raylens.interop.openclip import from_openclip, openclip_config
 from raylens.models import DualEncoder
 from raylens.workloads.recipes import RECIPES
 from tests.parity.peers import open_clip

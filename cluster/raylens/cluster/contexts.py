@@ -1,7 +1,6 @@
 """Contexts of clusters, in a YAML file of one person: the address of each, its token, and the settings of its jobs."""
 
 import os
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -14,11 +13,11 @@ from raylens.cluster.private_file import locked, replace_private
 from raylens.cluster.secrets import SecretReference
 from raylens.config import Node, dump_yaml, load_yaml, validated
 from raylens.errors import ConfigError
+from raylens.names import CLUSTER_NAME
 
 __all__ = ["ClusterContext", "ClusterContexts", "context_of", "contexts_file", "read_contexts", "update_contexts"]
 
 FILE = "RAYLENS_CONTEXTS"
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 ADD = "`raylens contexts add NAME http://HOST:8265` adds one"
 
 
@@ -103,8 +102,8 @@ class ClusterContexts(Node):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         for name in self.contexts:
-            if not NAME.fullmatch(name):
-                raise ValueError(f"contexts.{name}: a name consists of letters, digits, '.', '_' and '-'")
+            if not CLUSTER_NAME.fits(name):
+                raise ValueError(f"contexts has {name!r}: {CLUSTER_NAME.fix}")
         if self.default is not None and self.default not in self.contexts:
             raise ValueError(f"default = {self.default!r}: {self.known}")
         return self

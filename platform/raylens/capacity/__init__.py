@@ -1,13 +1,12 @@
 """Whether a cluster has room for what is asked of it: nodes, bundles of resources, and what is missing."""
 
-from raylens.capacity.asking import lasting_shortage
-from raylens.capacity.nodes import live_nodes, placement, possible_nodes
-from raylens.capacity.own import declare_own_cluster, is_own_cluster
-from raylens.capacity.packing import Ask, Node, Shortage, shortage
+from raylens.capacity.autoscaler import lasting_shortage
+from raylens.capacity.nodes import declare_own_cluster, is_own_cluster, live_nodes, placement, possible_nodes
+from raylens.capacity.packing import Node, ResourceRequest, Shortage, shortage
 
 __all__ = [
-    "Ask",
     "Node",
+    "ResourceRequest",
     "Shortage",
     "declare_own_cluster",
     "is_own_cluster",

@@ -1,5 +1,6 @@
 """The nodes of the cluster that this process is connected to, and those that it may still get."""
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,11 +8,21 @@ import ray
 from ray.util.client import ray as client
 
 from raylens.capacity.packing import Node
-from raylens.config.placement import GROUP_LABEL, Group, GroupSize, Placement
+from raylens.placement import GROUP_LABEL, Group, GroupSize, Placement
 from raylens.ray_internals import cluster_config, is_head_process
 
-__all__ = ["is_own_cluster", "live_nodes", "name_of", "placement", "possible_nodes"]
+__all__ = [
+    "declare_own_cluster",
+    "is_own_cluster",
+    "live_nodes",
+    "name_of",
+    "placement",
+    "possible_nodes",
+    "started_by_this_process",
+]
 
+OWN_CLUSTER = "RAYLENS_OWN_CLUSTER"
+"""The environment variable by which the processes of a cluster know that one command owns it."""
 MANY = 1_000_000
 """What stands for a number of nodes without a bound."""
 
@@ -42,9 +53,25 @@ def possible_nodes(live: list[Node]) -> list[Node]:
     return [*live, *more]
 
 
-def is_own_cluster() -> bool:
+def started_by_this_process() -> bool:
     """Whether this process began the cluster, for itself alone: no node ever joins it."""
     return is_head_process()
+
+
+def declare_own_cluster(own: bool) -> None:
+    """Note in the environment whether the cluster that is about to be used was started by this command for itself.
+
+    Processes of a cluster inherit the environment of whoever started it.
+    """
+    if own:
+        os.environ[OWN_CLUSTER] = "1"
+    else:
+        os.environ.pop(OWN_CLUSTER, None)
+
+
+def is_own_cluster() -> bool:
+    """Tell whether the cluster is one machine's, was started by this command, and ends with it."""
+    return os.environ.get(OWN_CLUSTER) == "1"
 
 
 def name_of(row: Mapping[str, Any]) -> str:

@@ -1,17 +1,26 @@
 """The typed configuration of a run: one frozen tree, YAML in and out, one key changed at a time."""
 
+from raylens.config.checkpoint import CheckpointConfig
 from raylens.config.data import DataConfig, SourceConfig
 from raylens.config.evaluation import EvaluationConfig
-from raylens.config.model import ModelConfig
+from raylens.config.model import (
+    BagOfWordsConfig,
+    ModelConfig,
+    ResNetConfig,
+    TextTransformerConfig,
+    VisionTransformerConfig,
+)
 from raylens.config.node import Node, explain, validated
 from raylens.config.objective import ObjectiveConfig
 from raylens.config.optim import GroupConfig, GroupsConfig, OptimConfig, ScheduleConfig
-from raylens.config.overrides import apply_overrides, merge, parse_assignment
-from raylens.config.run import LengthConfig, RunConfig, TowersConfig
-from raylens.config.scale import CheckpointConfig, ScaleConfig, ZeroConfig
-from raylens.config.towers import BagOfWordsConfig, ResNetConfig, TextTransformerConfig, VisionTransformerConfig
+from raylens.config.resources import ResourcesConfig
+from raylens.config.run import LengthConfig, RunConfig
+from raylens.config.settings_file import SettingsFile
+from raylens.config.towers import TowersConfig
 from raylens.config.tracking import MlflowConfig, TrackingConfig, WandbConfig
+from raylens.config.tree import apply_overrides, differences, flatten, merge, parse_assignment
 from raylens.config.yaml_io import dump_yaml, load_yaml
+from raylens.config.zero import ZeroConfig
 
 __all__ = [
     "BagOfWordsConfig",
@@ -27,9 +36,10 @@ __all__ = [
     "ObjectiveConfig",
     "OptimConfig",
     "ResNetConfig",
+    "ResourcesConfig",
     "RunConfig",
-    "ScaleConfig",
     "ScheduleConfig",
+    "SettingsFile",
     "SourceConfig",
     "TextTransformerConfig",
     "TowersConfig",
@@ -38,8 +48,10 @@ __all__ = [
     "WandbConfig",
     "ZeroConfig",
     "apply_overrides",
+    "differences",
     "dump_yaml",
     "explain",
+    "flatten",
     "load_yaml",
     "merge",
     "parse_assignment",

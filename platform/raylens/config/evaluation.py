@@ -1,16 +1,15 @@
 """What is measured during a run on images that it does not train on; nothing here changes what is learned."""
 
-import re
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
 from raylens.config.data import SourceConfig, from_uri
 from raylens.config.node import Node
+from raylens.names import EVALUATION_SET_NAME
 
 __all__ = ["EvaluationConfig", "Goal"]
 
-NAME = re.compile(r"[a-z0-9][a-z0-9_]{0,39}")
 RECALLS = (1, 5, 10)
 
 Goal = Literal["max", "min"]
@@ -44,8 +43,8 @@ class EvaluationConfig(Node):
     @classmethod
     def _plain_names(cls, sets: dict[str, SourceConfig]) -> dict[str, SourceConfig]:
         for name in sets:
-            if not NAME.fullmatch(name):
-                raise ValueError(f"zero_shot.{name}: a name has small letters, digits and '_'")
+            if not EVALUATION_SET_NAME.fits(name):
+                raise ValueError(f"zero_shot has {name!r}: {EVALUATION_SET_NAME.fix}")
         return sets
 
     @property

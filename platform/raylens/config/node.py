@@ -14,7 +14,14 @@ if TYPE_CHECKING:
 __all__ = ["Node", "explain", "validated"]
 
 NodeT = TypeVar("NodeT", bound="Node")
-RENAMED = {"chunk_size": "chunk_size", "chunks_per_block": "chunks_per_block"}
+RENAMED = {
+    "scale": "resources",
+    "products": "matmul_precision",
+    "run_length": "chunk_size",
+    "runs_per_unit": "chunks_per_block",
+    "follow_s": "follow_interval_s",
+    "at_once": "max_concurrency",
+}
 """Keys that have another name now, which an error suggests; the old ones are as unknown as any."""
 
 

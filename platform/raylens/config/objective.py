@@ -25,7 +25,7 @@ class ObjectiveConfig(Node):
     """Where a temperature that is not learned ends: it goes there along half a cosine of its logarithm."""
     max_logit_scale: Annotated[float, Field(gt=1.0, le=300.0)] = 100.0
     """The scale in use never exceeds it (section 2.5)."""
-    products: Literal["fp32", "tf32", "bf16"] = "fp32"
+    matmul_precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     """What embeddings are rounded to before the loss multiplies them; sums are fp32 always. See docs/objectives.md."""
     margin: Annotated[float, Field(gt=0.0, le=2.0)] = 0.2
     """Of the triplet loss: by how much a match's cosine should exceed any other's."""

@@ -1,24 +1,26 @@
 """`RunConfig`: everything that a training run depends on."""
 
 import math
-import re
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from raylens.config.checkpoint import CheckpointConfig
 from raylens.config.data import DataConfig
 from raylens.config.evaluation import EvaluationConfig, Goal
 from raylens.config.model import ModelConfig
 from raylens.config.node import Node
 from raylens.config.objective import ObjectiveConfig
 from raylens.config.optim import OptimConfig
-from raylens.config.scale import CheckpointConfig, ScaleConfig, ZeroConfig
+from raylens.config.resources import ResourcesConfig
+from raylens.config.towers import TowersConfig
 from raylens.config.tracking import TrackingConfig
+from raylens.config.zero import ZeroConfig
+from raylens.names import RUN_NAME
 
-__all__ = ["LengthConfig", "RunConfig", "TowersConfig"]
+__all__ = ["LengthConfig", "RunConfig"]
 
 Positive = Annotated[int, Field(gt=0)]
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 class LengthConfig(Node):
@@ -42,26 +44,10 @@ class LengthConfig(Node):
         return max(1, math.ceil(seen / global_batch))
 
 
-class TowersConfig(Node):
-    """How the towers are trained; nothing here changes what they compute afterwards."""
-
-    lock_image: bool = False
-    """Leave the image tower as it is (LiT, Zhai et al. 2022); begin from a trained one with ``start_from``."""
-    lock_text: bool = False
-    patch_dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
-    """Share of an image's patches that a step leaves out (FLIP, Li et al. 2023); others for each image."""
-    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
-    """Share of the values that each branch of a transformer block adds which a step drops (Vaswani et al. 2017)."""
-    checkpoint_blocks: bool = False
-    """Compute the inside of transformer blocks again in the backward pass instead of keeping it in memory."""
-    compile: bool = False
-    """Let torch.compile make kernels for the transformer blocks: a slow first step, then faster ones on GPUs."""
-
-
 class RunConfig(Node):
     """A complete training run. Recipes return one; YAML files and ``--set`` change it."""
 
-    name: str
+    name: Annotated[str, AfterValidator(RUN_NAME.validated)]
     storage: str = "runs"
     """Where the run lives: everything it writes is under ``<storage>/<name>/``."""
     registry: str | None = None
@@ -83,18 +69,11 @@ class RunConfig(Node):
     towers: TowersConfig = TowersConfig()
     length: LengthConfig = LengthConfig(epochs=32)
     zero: ZeroConfig = ZeroConfig()
-    scale: ScaleConfig = ScaleConfig()
+    resources: ResourcesConfig = ResourcesConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     tracking: TrackingConfig = TrackingConfig()
     log_every_steps: Positive = 10
-
-    @field_validator("name")
-    @classmethod
-    def _plain_name(cls, name: str) -> str:
-        if not NAME.fullmatch(name):
-            raise ValueError("a name has letters, digits, '.', '_' and '-', and starts with a letter or digit")
-        return name
 
     @property
     def half_weights(self) -> bool:
@@ -103,20 +82,20 @@ class RunConfig(Node):
 
     @model_validator(mode="after")
     def _batch_divides(self) -> Self:
-        if self.global_batch % self.scale.workers:
+        if self.global_batch % self.resources.workers:
             raise ValueError(
                 f"global_batch = {self.global_batch} cannot be shared equally by "
-                f"scale.workers = {self.scale.workers}: change one of them"
+                f"resources.workers = {self.resources.workers}: change one of them"
             )
         return self
 
     @model_validator(mode="after")
     def _micro_batch_divides(self) -> Self:
-        micro = self.scale.micro_batch
+        micro = self.resources.micro_batch
         if micro is not None and self.worker_batch % micro:
             raise ValueError(
-                f"scale.micro_batch = {micro} does not divide a worker's batch, {self.worker_batch} (global_batch / "
-                "scale.workers): choose a divisor, or leave it out"
+                f"resources.micro_batch = {micro} does not divide a worker's batch, {self.worker_batch} "
+                "(global_batch / resources.workers): choose a divisor, or leave it out"
             )
         return self
 
@@ -175,13 +154,13 @@ class RunConfig(Node):
     @property
     def worker_batch(self) -> int:
         """Pairs that one worker holds in a step."""
-        return self.global_batch // self.scale.workers
+        return self.global_batch // self.resources.workers
 
     @property
     def worker_counts(self) -> tuple[int, ...]:
         """The numbers of workers that the run may have, ascending: those that share a global batch equally."""
-        least = self.scale.min_workers or self.scale.workers
-        return tuple(n for n in range(least, self.scale.workers + 1) if self.global_batch % n == 0)
+        least = self.resources.min_workers or self.resources.workers
+        return tuple(n for n in range(least, self.resources.workers + 1) if self.global_batch % n == 0)
 
     @property
     def registry_uri(self) -> str:

@@ -1,122 +1,25 @@
-"""The kinds of tower that a dual encoder is made of (Radford et al. 2021, sections 2.4 and 3, tables 19 and 20)."""
+"""How the towers are trained; `raylens.config.model` has what they are."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Field
 
 from raylens.config.node import Node
 
-__all__ = [
-    "Activation",
-    "BagOfWordsConfig",
-    "ImageTower",
-    "ResNetConfig",
-    "TextTower",
-    "TextTransformerConfig",
-    "VisionTransformerConfig",
-]
-
-Positive = Annotated[int, Field(gt=0)]
-Context = Annotated[int, Field(ge=3)]
-Vocab = Annotated[int, Field(ge=514)]
-Activation = Literal["quick_gelu", "gelu"]
-RESNET_STRIDE = 32
-"""Pixels that one cell of a ResNet's last feature map stands for, along an edge."""
+__all__ = ["TowersConfig"]
 
 
-class VisionTransformerConfig(Node):
-    """A vision transformer over square patches."""
+class TowersConfig(Node):
+    """How the towers are trained; nothing here changes what they compute afterwards."""
 
-    kind: Literal["vit"] = "vit"
-    size: Positive = 224
-    """Height and width of the input image, in pixels."""
-    patch: Positive = 32
-    width: Positive = 768
-    layers: Positive = 12
-    heads: Positive = 12
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        if self.size % self.patch:
-            raise ValueError(f"size {self.size} must be a multiple of patch {self.patch}")
-        _heads_divide(self.width, self.heads)
-        return self
-
-
-class ResNetConfig(Node):
-    """A ResNet with a three-layer stem, antialiased strides and an attention pool."""
-
-    kind: Literal["resnet"] = "resnet"
-    size: Positive = 224
-    """Height and width of the input image, in pixels."""
-    blocks: tuple[Positive, Positive, Positive, Positive] = (3, 4, 6, 3)
-    """Bottleneck blocks in each of the four stages."""
-    width: Positive = 64
-    """Channels of the stem; the last stage has 32 times as many."""
-
-    @property
-    def heads(self) -> int:
-        """Heads of the attention pool, 64 channels each."""
-        return self.width * 32 // 64
-
-    @property
-    def cells(self) -> int:
-        """Cells along an edge of the last feature map."""
-        return self.size // RESNET_STRIDE
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        if self.size % RESNET_STRIDE:
-            raise ValueError(f"size {self.size} must be a multiple of {RESNET_STRIDE}")
-        if self.width % 2:
-            raise ValueError(f"width {self.width} must be even: the stem begins with half of it")
-        return self
-
-
-class TextTransformerConfig(Node):
-    """A causal transformer over byte-level BPE tokens."""
-
-    kind: Literal["transformer"] = "transformer"
-    context: Context = 77
-    """Most tokens a text may have, start and end tokens included."""
-    vocab: Vocab = 49_408
-    """Rows of the token embedding: an upper bound on the tokenizer's size (256 bytes, twice, and 2 marks at least)."""
-    width: Positive = 512
-    layers: Positive = 12
-    heads: Positive = 8
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        _heads_divide(self.width, self.heads)
-        return self
-
-
-class BagOfWordsConfig(Node):
-    """The paper's cheaper text tower (CBOW, figure 3): the mean of the tokens' embeddings, in no order."""
-
-    kind: Literal["cbow"] = "cbow"
-    context: Context = 77
-    """Most tokens a text may have, start and end tokens included."""
-    vocab: Vocab = 49_408
-    width: Positive = 512
-
-
-def _heads_divide(width: int, heads: int) -> None:
-    if width % heads:
-        raise ValueError(f"width {width} must be a multiple of heads {heads}")
-
-
-def _kind_or(default: str) -> Discriminator:
-    def kind(value: Any) -> Any:
-        return value.get("kind", default) if isinstance(value, dict) else getattr(value, "kind", default)
-
-    return Discriminator(kind)
-
-
-ImageTower = Annotated[
-    Annotated[VisionTransformerConfig, Tag("vit")] | Annotated[ResNetConfig, Tag("resnet")], _kind_or("vit")
-]
-TextTower = Annotated[
-    Annotated[TextTransformerConfig, Tag("transformer")] | Annotated[BagOfWordsConfig, Tag("cbow")],
-    _kind_or("transformer"),
-]
+    lock_image: bool = False
+    """Leave the image tower as it is (LiT, Zhai et al. 2022); begin from a trained one with ``start_from``."""
+    lock_text: bool = False
+    patch_dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Share of an image's patches that a step leaves out (FLIP, Li et al. 2023); others for each image."""
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Share of the values that each branch of a transformer block adds which a step drops (Vaswani et al. 2017)."""
+    checkpoint_blocks: bool = False
+    """Compute the inside of transformer blocks again in the backward pass instead of keeping it in memory."""
+    compile: bool = False
+    """Let torch.compile make kernels for the transformer blocks: a slow first step, then faster ones on GPUs."""

@@ -10,13 +10,13 @@ import ray
 import ray.data
 from numpy.typing import NDArray
 
-from raylens.capacity import Ask, lasting_shortage, placement
-from raylens.config.placement import GROUP_LABEL
+from raylens.capacity import ResourceRequest, lasting_shortage, placement
 from raylens.data.block import BlockMaker
 from raylens.data.block_source import counted, task_number
 from raylens.data.idle_pause import with_idle_pause
 from raylens.errors import ClusterError, RaylensError, own_error
-from raylens.storage.patience import be_patient
+from raylens.placement import GROUP_LABEL
+from raylens.storage import be_patient
 
 FAILED = "raylens_error"
 AWAY_SECONDS = 300.0
@@ -94,7 +94,7 @@ def _data_nodes() -> dict[str, str]:
         ClusterError: no such node has a CPU, and none will be added.
     """
     selector = placement().selector("decode")
-    if lasting_shortage([Ask("task that reads data", 1, {"CPU": 1}, selector)], lambda _: None) is not None:
+    if lasting_shortage([ResourceRequest("task that reads data", 1, {"CPU": 1}, selector)], lambda _: None) is not None:
         group = f" of group {selector[GROUP_LABEL]}" if selector else ""
         raise ClusterError(
             f"reading data needs a CPU, and the cluster has no node{group} with one: add one, or omit --address to "

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from raylens.config import ModelConfig, RunConfig
 from raylens.models.dual_encoder import DualEncoder
-from raylens.models.unfilled import unfilled
+from raylens.models.weights import unfilled
 
 __all__ = ["Costs", "ModelFlops", "model_costs", "peak_flops"]
 

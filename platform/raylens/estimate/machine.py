@@ -23,7 +23,7 @@ class Machine:
     """Dense bf16 operations per second, the rate of amp_bf16, bf16 and fp16."""
     tf32_flops: float = 494.5e12
     fp32_flops: float = 67e12
-    """Rate of fp32 towers, and of the loss with ``objective.products`` = fp32."""
+    """Rate of fp32 towers, and of the loss with ``objective.matmul_precision`` = fp32."""
     mfu: float = 0.4
     """Share of these rates that all operations of a step reach, including those that are recomputed."""
     node_size: int = 8

@@ -18,7 +18,7 @@ FP32 = 4
 BUCKET, REUSE, PREFETCH = 500_000_000, 1_000_000_000, 50_000_000
 """Elements: DeepSpeed's reduce_bucket_size, stage3_max_reuse_distance and stage3_prefetch_bucket_size."""
 EXP_SUMS = 192 * 2**20
-"""Bytes of partial sums in Triton's kernels; see `raylens.objectives.triton_tiles.exp_sums`."""
+"""Bytes of partial sums in Triton's kernels; see `raylens.objectives.triton.launch.exp_sums`."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def memory_of(config: RunConfig, counts: Counts, tokens: int, workers: int, micr
     """Estimate the peak memory of a step.
 
     Args:
-        config: the configuration of the run; its ``scale`` is ignored.
+        config: the configuration of the run; its ``resources`` are ignored.
         counts: the counts of its model.
         tokens: the tokens of a caption, start and end included.
         workers: the number of GPUs.
@@ -148,7 +148,7 @@ def _activations(config: RunConfig, counts: Counts, micro_batch: int) -> int:
 
 
 def _loss(config: RunConfig, b: int) -> int:
-    B, D, products = config.global_batch, config.model.embed_dim, config.objective.products
+    B, D, products = config.global_batch, config.model.embed_dim, config.objective.matmul_precision
     gathered = 2 * FP32 * B * D + 2 * FP32 * b * D  # all texts and their gradients; gradients of the worker's pairs
     rounded = 2 * (b + B) * D if products == "bf16" else 0
     sums = 8 * (3 * B + 2 * b) + FP32 * (2 * b + B)
@@ -157,7 +157,7 @@ def _loss(config: RunConfig, b: int) -> int:
 
 def _logits(config: RunConfig, b: int) -> int:
     """Return the bytes of a tile of logits and what is computed from it, or of a block that Triton's kernels write."""
-    B, D, products = config.global_batch, config.model.embed_dim, config.objective.products
+    B, D, products = config.global_batch, config.model.embed_dim, config.objective.matmul_precision
     rounded = 2 if products == "bf16" else 0
     if is_dense(config, b):
         return (2 * FP32 + rounded) * b * B

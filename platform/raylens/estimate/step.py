@@ -112,9 +112,9 @@ def estimate(
     Args:
         config: the configuration of the run.
         machine: the machine; H100s if None.
-        workers: the number of GPUs; ``scale.workers`` if None.
-        micro_batch: the number of pairs that pass through the towers at a time; if None, ``scale.micro_batch``, or the
-            largest power of two that divides the worker's batch and fits.
+        workers: the number of GPUs; ``resources.workers`` if None.
+        micro_batch: the number of pairs that pass through the towers at a time; if None, ``resources.micro_batch``,
+            or the largest power of two that divides the worker's batch and fits.
         tokens: the tokens of a caption, start and end included; the model's context if None.
 
     Raises:
@@ -122,8 +122,8 @@ def estimate(
             the objective is not a loss over pairs.
     """
     machine = machine or Machine()
-    workers = config.scale.workers if workers is None else workers
-    micro_batch = config.scale.micro_batch if micro_batch is None else micro_batch
+    workers = config.resources.workers if workers is None else workers
+    micro_batch = config.resources.micro_batch if micro_batch is None else micro_batch
     tokens = min(tokens or config.model.text.context, config.model.text.context)
     _check(config, workers, micro_batch)
     counts, limit = counts_of(config, tokens), machine.usable * machine.memory_bytes
@@ -173,7 +173,7 @@ def _timed(
         memory=memory,
         traffic=traffic,
         tower_seconds=worker_batch * (forward + backward) / rate,
-        loss_seconds=per_logit * worker_batch * config.global_batch / machine.rate(config.objective.products),
+        loss_seconds=per_logit * worker_batch * config.global_batch / machine.rate(config.objective.matmul_precision),
         # Below stage 2 gradients are sent with the last micro-batch.
         backward_seconds=worker_batch * backward / rate / (1 if stage > 1 else micro_batches),
         gradient_seconds=traffic.gradients / bandwidth,

@@ -50,7 +50,7 @@ def traffic_of(config: RunConfig, counts: Counts, workers: int, micro_batches: i
     """Estimate the bytes that one GPU sends in a step.
 
     Args:
-        config: the configuration of the run; its ``scale`` is ignored.
+        config: the configuration of the run; its ``resources`` are ignored.
         counts: the counts of its model.
         workers: the number of GPUs.
         micro_batches: the micro-batches of a worker in a step.

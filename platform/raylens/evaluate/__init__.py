@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from raylens.evaluate.examples import CLASSES_FILE, ClassList, EvaluationSet, LabelledImage
     from raylens.evaluate.features import ImageFeatures, image_features
     from raylens.evaluate.intervals import Interval, clopper_pearson
+    from raylens.evaluate.labelled import LabelledShards
     from raylens.evaluate.metrics import Metric
     from raylens.evaluate.report import render_report, write_report
 
@@ -20,6 +21,7 @@ __all__ = [
     "ImageFeatures",
     "Interval",
     "LabelledImage",
+    "LabelledShards",
     "Metric",
     "NearestCaptions",
     "ZeroShotResult",
@@ -42,6 +44,7 @@ __getattr__ = lazy_face(
         "ImageFeatures": "features",
         "Interval": "intervals",
         "LabelledImage": "examples",
+        "LabelledShards": "labelled",
         "Metric": "metrics",
         "NearestCaptions": "captions",
         "ZeroShotResult": "classification",

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from raylens.errors import DataError
 from raylens.evaluate.decide import UNDECIDED, Decisions, decide
 from raylens.evaluate.examples import ClassList, EvaluationSet, LabelledImage
 from raylens.evaluate.features import ImageFeatures, image_features
@@ -182,7 +181,7 @@ def zero_shot_from_features(
     """
     C, labels_N = len(classes.classes), features.labels_N
     for uid, label in zip(features.uids, labels_N.tolist(), strict=True):
-        _check_label(uid, label, classes)
+        classes.check_label(label, f"image {uid!r}")
     decisions = decide(features.features_ND, classifier.class_CD.numpy(), labels_N, classifier.logit_scale, min(TOP, C))
     decided_N = decisions.prediction_N != UNDECIDED
     confusion_CC = np.zeros((C, C), dtype=np.int64)
@@ -204,13 +203,8 @@ def zero_shot_from_features(
 def _labels_in_range(evaluation_set: EvaluationSet) -> Iterator[LabelledImage]:
     """The images; a wrong label stops the pass where it stands, not at its end."""
     for item in evaluation_set.images:
-        _check_label(item.uid, item.label, evaluation_set)
+        evaluation_set.check_label(item.label, f"image {item.uid!r}")
         yield item
-
-
-def _check_label(uid: str, label: int, classes: ClassList) -> None:
-    if not 0 <= label < len(classes.classes):
-        raise DataError(f"image {uid!r} has label {label}: {classes.name} has classes 0 to {len(classes.classes) - 1}")
 
 
 def _table(features: ImageFeatures, decisions: Decisions) -> "pa.Table":

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from raylens.config import Node, validated
-from raylens.errors import ConfigError
+from raylens.errors import ConfigError, DataError
 from raylens.inputs import check_class_names, fill_templates
 
 if TYPE_CHECKING:
@@ -49,6 +49,23 @@ class ClassList:
     def prompts(self) -> list[list[str]]:
         """Each class name in each template: ``C`` lists of ``P`` prompts."""
         return fill_templates(self.classes, self.templates)
+
+    def check_label(self, label: object, name: str) -> int:
+        """Return the label of an image, if it is the index of a class.
+
+        Args:
+            label: what the image has for one.
+            name: the image in messages.
+
+        Raises:
+            DataError: it is no whole number, or there is no such class.
+        """
+        if not isinstance(label, int) or isinstance(label, bool) or not 0 <= label < len(self.classes):
+            raise DataError(
+                f"{name} has label {label!r}: {self.name} has classes 0 to {len(self.classes) - 1}, and each sample "
+                "needs one of these whole numbers as 'label' in its json"
+            )
+        return label
 
     def with_images(self, images: Iterable[LabelledImage]) -> "EvaluationSet":
         """The same task with images to classify."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from raylens.config import ModelConfig, ResNetConfig, TextTransformerConfig, VisionTransformerConfig
-from raylens.config.towers import Activation
+from raylens.config.model import Activation
 from raylens.errors import BundleError
 
 __all__ = ["infer_config"]

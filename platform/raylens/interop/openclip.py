@@ -1,7 +1,13 @@
-"""OpenCLIP's configuration files, read and written."""
+"""OpenCLIP's configuration files and names of tensors, read and written.
 
+OpenAI shares the names. Ours differ in ``resblocks``, in a prefix of the text tower, and in the shape of the scale.
+"""
+
+import re
 from collections.abc import Mapping
 from typing import Any
+
+from torch import Tensor
 
 from raylens.config import ModelConfig, ResNetConfig, TextTransformerConfig, VisionTransformerConfig
 from raylens.errors import BundleError
@@ -9,8 +15,12 @@ from raylens.inputs import Preprocess
 from raylens.inputs.preprocess import CLIP_MEAN, CLIP_STD
 from raylens.interop.json_config import checked, number, section
 
-__all__ = ["openclip_config", "openclip_json", "openclip_preprocess"]
+__all__ = ["from_openclip", "openclip_config", "openclip_json", "openclip_preprocess", "to_openclip"]
 
+NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size", "attn_mask")
+"""Entries of OpenAI's archives that only describe."""
+SCALARS = ("logit_scale", "logit_bias")
+TEXT = ("token_embedding.", "positional_embedding", "transformer.", "ln_final.", "text_projection")
 HEAD_WIDTH = 64
 WHAT = "open_clip_config.json"
 # Settings that change nothing, or change nothing at these values.
@@ -125,3 +135,24 @@ def _vision(tower: VisionTransformerConfig | ResNetConfig) -> dict[str, Any]:
         "head_width": tower.width // tower.heads,
         "patch_size": tower.patch,
     }
+
+
+def from_openclip(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """State of an OpenAI or OpenCLIP model to ours. Names that are not known stay as they are."""
+    found = {}
+    for name, tensor in tensors.items():
+        if name in NOT_WEIGHTS or name == "text.attn_mask":
+            continue
+        new = f"text.{name}" if name.startswith(TEXT) else name
+        new = re.sub(r"\.transformer\.resblocks\.", ".transformer.", new)
+        found[new] = tensor.reshape(1) if name in SCALARS else tensor
+    return found
+
+
+def to_openclip(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Our state to OpenCLIP's."""
+    found = {}
+    for name, tensor in weights.items():
+        new = re.sub(r"^(visual|text)\.transformer\.", r"\1.transformer.resblocks.", name).removeprefix("text.")
+        found[new] = tensor.reshape(()) if name in SCALARS else tensor
+    return found

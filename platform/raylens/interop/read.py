@@ -10,18 +10,17 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from raylens.config import ModelConfig, explain
-from raylens.config.towers import Activation
+from raylens.config.model import Activation
 from raylens.errors import BundleError
 from raylens.inputs import Preprocess, Tokenizer
 from raylens.interop.files import read_tensors
 from raylens.interop.huggingface import from_hf, hf_config, hf_preprocess
 from raylens.interop.infer import infer_config
 from raylens.interop.json_config import read_json
-from raylens.interop.names import from_openclip
-from raylens.interop.openclip import openclip_config, openclip_preprocess
+from raylens.interop.openclip import from_openclip, openclip_config, openclip_preprocess
 from raylens.models import DualEncoder, unfilled
-from raylens.models.fit import difference
-from raylens.models.positions import at_resolution
+from raylens.models.vit import at_resolution
+from raylens.models.weights import difference
 from raylens.registry import Bundle, Lineage
 
 __all__ = ["Foreign", "read_foreign"]
@@ -50,7 +49,7 @@ class Foreign:
     """What was done to it that one should know of."""
 
     def resized(self, size: int) -> "Foreign":
-        """The same for images of ``size`` pixels (see `raylens.models.positions`)."""
+        """The same for images of ``size`` pixels (see `raylens.models.vit`)."""
         if size == self.config.image.size:
             return self
         config, weights = at_resolution(self.config, dict(self.weights), size)

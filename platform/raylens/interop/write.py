@@ -12,8 +12,7 @@ from torch import Tensor
 from raylens.config import TextTransformerConfig
 from raylens.errors import AlreadyExistsError, BundleError
 from raylens.interop.huggingface import hf_json, hf_preprocess_json, to_hf
-from raylens.interop.names import to_openclip
-from raylens.interop.openclip import openclip_json
+from raylens.interop.openclip import openclip_json, to_openclip
 from raylens.registry import Bundle
 
 __all__ = ["FORMATS", "write_foreign"]

@@ -22,7 +22,7 @@ __all__ = ["DualEncoder", "Embedded", "Task", "Words"]
 
 Task = Literal["embed", "words", "caption"]
 
-# A new kind of tower is a file with its module, a class in `raylens.config.towers`, and a line here.
+# A new kind of tower is a file with its module, a class in `raylens.config.model`, and a line here.
 IMAGE_TOWERS: dict[str, Any] = {"vit": VisionTransformer, "resnet": ResNet}
 TEXT_TOWERS: dict[str, Any] = {"transformer": TextTransformer, "cbow": BagOfWords}
 

@@ -3,17 +3,21 @@
 Shapes: N tokens of all samples in one row, B samples, T tokens of one, W width, H heads, K width of a head.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from raylens.config.towers import Activation
-from raylens.models.activation import activation_module
+from raylens.config.model import Activation
 from raylens.models.layout import Group, Layout
 from raylens.models.noise import dropped
 
-__all__ = ["Attention", "Block", "LayerNorm", "Transformer"]
+__all__ = ["Attention", "Block", "LayerNorm", "QuickGELU", "Transformer", "activation_module"]
+
+SLOPE = 1.702
 
 
 class LayerNorm(nn.LayerNorm):
@@ -150,3 +154,33 @@ class Transformer(nn.Sequential):
             else:
                 x_NW = block(x_NW, layout, place)
         return x_NW
+
+
+class QuickGELU(nn.Module):
+    """``x * sigmoid(1.702 x)``, the approximation that OpenAI's weights were trained with."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape in, the same out."""
+        y: Tensor = _QuickGELU.apply(x)  # type: ignore[no-untyped-call]
+        return y
+
+
+class _QuickGELU(torch.autograd.Function):
+    """It is ``silu(1.702 x) / 1.702``, for which torch has kernels: one saved tensor, and one pass backward."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        steep = x * SLOPE
+        ctx.save_for_backward(steep)
+        return functional.silu(steep).mul_(1.0 / SLOPE)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (steep,) = ctx.saved_tensors
+        return torch.ops.aten.silu_backward(grad, steep)  # type: ignore[no-any-return]
+
+
+def activation_module(name: Activation) -> nn.Module:
+    """The module behind a configuration's name."""
+    return QuickGELU() if name == "quick_gelu" else nn.GELU()

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from raylens.objectives import triton_tiles
 from raylens.objectives.products import Precision, Products
 from raylens.objectives.ranks import Ranks
 from raylens.objectives.softmax import Dense, Fused, SoftMax
 from raylens.objectives.tiles import TILE, TileSize
+from raylens.objectives.triton import launch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,7 +29,7 @@ def contrastive_loss(
     log_scale: Tensor,
     *,
     group: ProcessGroup | None = None,
-    products: Precision = "fp32",
+    matmul_precision: Precision = "fp32",
     tile: TileSize | None = None,
 ) -> Tensor:
     """Mean of the image-to-text and the text-to-image cross-entropy over the global batch.
@@ -42,10 +42,10 @@ def contrastive_loss(
     parameter gradients, which is what DDP and ZeRO compute, is the gradient of the global loss; that holds
     for `log_scale` as well, without a collective of its own. Gradients of gradients are not available.
 
-    bf16 and fp16 embeddings are multiplied and summed in fp32, fp64 ones in fp64, unless `products` rounds them first.
-    Where a row or a column lies so far below the shift that fp32 loses it, all ranks together repeat the step in fp64.
-    That is rare up to a scale of 120 and frequent beyond; above 300 fp64 may overflow too, and the loss is then not
-    finite. An embedding that is not finite, on any rank, makes the loss not finite on every rank.
+    bf16 and fp16 embeddings are multiplied and summed in fp32, fp64 ones in fp64, unless `matmul_precision` rounds them
+    first. Where a row or a column lies so far below the shift that fp32 loses it, all ranks together repeat the step in
+    fp64. That is rare up to a scale of 120 and frequent beyond; above 300 fp64 may overflow too, and the loss is then
+    not finite. An embedding that is not finite, on any rank, makes the loss not finite on every rank.
 
     Args:
         image_bD: this rank's image embeddings ``[b, D]``, each of unit norm.
@@ -53,22 +53,22 @@ def contrastive_loss(
         log_scale: logarithm of the logit scale, one element; keep it in fp32 where the towers run in bf16.
         group: the ranks that share the global batch; the default group where None. Each must call with the same
             ``b``, and a group keeps the ``b`` of its first call.
-        products: what matrices are rounded to before they are multiplied; docs/objectives.md says what it costs.
+        matmul_precision: what matrices are rounded to before they are multiplied; see docs/objectives.md for its cost.
         tile: how many logits exist at a time. If None, all of them where they are few (`contrastive_dense`), and on a
-            GPU with `products` other than fp32 as many as Triton's kernels hold.
+            GPU with `matmul_precision` other than fp32 as many as Triton's kernels hold.
 
     Returns:
         The loss, a scalar in fp32 (fp64 for fp64 embeddings).
 
     Raises:
-        TrainingError: shapes, dtypes or `products` do not fit, or the ranks' batches differ in size.
+        TrainingError: shapes, dtypes or `matmul_precision` do not fit, or the ranks' batches differ in size.
     """
     ranks = Ranks.of(group)
     if tile is None and len(image_bD) * len(image_bD) * ranks.size <= DENSE_ENTRIES:
-        return contrastive_dense(image_bD, text_bD, log_scale, group=group, products=products)
-    fused = tile is None and products != "fp32" and triton_tiles.available(image_bD.device)
+        return contrastive_dense(image_bD, text_bD, log_scale, group=group, matmul_precision=matmul_precision)
+    fused = tile is None and matmul_precision != "fp32" and launch.available(image_bD.device)
     loss = Fused() if fused else SoftMax()
-    return loss(image_bD, text_bD, log_scale, None, ranks, Products(products), tile or TILE)
+    return loss(image_bD, text_bD, log_scale, None, ranks, Products(matmul_precision), tile or TILE)
 
 
 def contrastive_dense(
@@ -77,7 +77,7 @@ def contrastive_dense(
     log_scale: Tensor,
     *,
     group: ProcessGroup | None = None,
-    products: Precision = "fp32",
+    matmul_precision: Precision = "fp32",
 ) -> Tensor:
     """`contrastive_loss` in memory of ``O(b B)``: the backward pass finds the matrix where the forward pass left it.
 
@@ -85,4 +85,4 @@ def contrastive_dense(
     """
     ranks = Ranks.of(group)
     tile = TileSize(max(1, len(image_bD)), max(1, len(image_bD) * ranks.size))
-    return Dense()(image_bD, text_bD, log_scale, None, ranks, Products(products), tile)
+    return Dense()(image_bD, text_bD, log_scale, None, ranks, Products(matmul_precision), tile)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.autograd.function import once_differentiable
 
-from raylens.objectives.checks import check_pairs
+from raylens.errors import TrainingError
 from raylens.objectives.tiles import Tile, Tiles
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class PairLoss(ABC):
         Raises:
             TrainingError: shapes or dtypes do not fit, or the ranks' batches differ in size.
         """
-        check_pairs(image_bD, text_bD, log_scale, bias)
+        _check_pairs(image_bD, text_bD, log_scale, bias)
         ranks.agree_on_rows(image_bD)
         loss: Tensor = _OverPairs.apply(image_bD, text_bD, log_scale, bias, self, ranks, products, tile)  # type: ignore[no-untyped-call]
         return loss
@@ -163,3 +163,24 @@ def _dot(image_bD: Tensor, dI_bD: Tensor, rows: int) -> Tensor:
     """``sum_i <I_i, dI_i>`` in fp64, a few rows at a time."""
     parts = zip(image_bD.split(rows), dI_bD.split(rows), strict=True)
     return torch.stack([(image_nD.to(dI_nD.dtype) * dI_nD).sum(dtype=torch.float64) for image_nD, dI_nD in parts]).sum()
+
+
+def _check_pairs(image_bD: Tensor, text_bD: Tensor, log_scale: Tensor, bias: Tensor | None) -> None:
+    """Embeddings of pairs, a scale of one element, a bias of one element or none.
+
+    Raises:
+        TrainingError: names what does not fit.
+    """
+    shape = tuple(image_bD.shape)
+    if len(shape) != 2 or 0 in shape or text_bD.shape != image_bD.shape:
+        raise TrainingError(
+            f"image_bD has shape {shape} and text_bD {tuple(text_bD.shape)}: both must be [b, D], equal, and not empty"
+        )
+    if not image_bD.is_floating_point() or text_bD.dtype != image_bD.dtype:
+        raise TrainingError(
+            f"image_bD has dtype {image_bD.dtype} and text_bD {text_bD.dtype}: both must have the same "
+            "floating-point dtype"
+        )
+    for name, value in (("log_scale", log_scale), ("bias", bias)):
+        if value is not None and value.numel() != 1:
+            raise TrainingError(f"{name} has shape {tuple(value.shape)}: it must hold one element")

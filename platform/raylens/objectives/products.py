@@ -35,7 +35,9 @@ class Products:
 
     def __post_init__(self) -> None:
         if self.precision not in get_args(Precision):
-            raise TrainingError(f"products = {self.precision!r}: it must be one of {', '.join(get_args(Precision))}")
+            raise TrainingError(
+                f"matmul_precision = {self.precision!r}: it must be one of {', '.join(get_args(Precision))}"
+            )
 
     def rounds(self, x: Tensor) -> bool:
         """Whether ``x`` is multiplied in bf16."""

@@ -31,7 +31,7 @@ def sigmoid_loss(
     bias: Tensor,
     *,
     group: ProcessGroup | None = None,
-    products: Precision = "fp32",
+    matmul_precision: Precision = "fp32",
     tile: TileSize = TILE,
 ) -> Tensor:
     """Sum over all pairs of ``softplus(-z (s <I, T> + bias))``, ``z`` being 1 for matches and -1 else, divided by B.
@@ -45,16 +45,16 @@ def sigmoid_loss(
         log_scale: logarithm of the logit scale, one element.
         bias: added to every logit, one element; -10 at the start of training.
         group: the ranks that share the global batch.
-        products: what matrices are rounded to before they are multiplied.
+        matmul_precision: what matrices are rounded to before they are multiplied.
         tile: how many logits exist at a time.
 
     Returns:
         The loss, a scalar in fp32 (fp64 for fp64 embeddings).
 
     Raises:
-        TrainingError: shapes, dtypes or `products` do not fit, or the ranks' batches differ in size.
+        TrainingError: shapes, dtypes or `matmul_precision` do not fit, or the ranks' batches differ in size.
     """
-    return _Sigmoid()(image_bD, text_bD, log_scale, bias, Ranks.of(group), Products(products), tile)
+    return _Sigmoid()(image_bD, text_bD, log_scale, bias, Ranks.of(group), Products(matmul_precision), tile)
 
 
 class _Sigmoid(PairLoss):

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from raylens.objectives import triton_tiles
 from raylens.objectives.pairwise import Outcome, PairLoss, Pairs
 from raylens.objectives.tiles import FusedTiles, KeptTiles
+from raylens.objectives.triton import launch
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -90,7 +90,7 @@ class Fused(SoftMax):
         image_bD, text_BD = _readable(pairs)
         shift = _shift(tiles) / LOG2_E
         precision = pairs.products.precision
-        sums = triton_tiles.exp_sums(image_bD, text_BD, tiles.scale, shift, pairs.own.start, products=precision)
+        sums = launch.exp_sums(image_bD, text_BD, tiles.scale, shift, pairs.own.start, matmul_precision=precision)
         outcome, underflow = _summed(pairs, tiles, *sums)
         return super().forward(pairs) if underflow else outcome
 

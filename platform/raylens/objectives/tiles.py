@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from raylens.errors import TrainingError
-from raylens.objectives.triton_tiles import exp_gradient
+from raylens.objectives.triton.launch import exp_gradient
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -158,5 +158,5 @@ class FusedTiles(Tiles):
             G_bm = buffer[: b * (part.stop - left)].view(b, -1)
             weights = (self.a_b, self.k_B[part], self.scale, self.shift)
             precision, text_mD = self.products.precision, self.text_BD[part]
-            exp_gradient(self.image_bD, text_mD, *weights, self.first - left, G_bm, products=precision)
+            exp_gradient(self.image_bD, text_mD, *weights, self.first - left, G_bm, matmul_precision=precision)
             yield self._tile(slice(0, b), part, G_bm)

@@ -31,7 +31,7 @@ def triplet_loss(
     *,
     margin: float = 0.2,
     group: ProcessGroup | None = None,
-    products: Precision = "fp32",
+    matmul_precision: Precision = "fp32",
     tile: TileSize = TILE,
 ) -> Tensor:
     """Hinges of all negatives of an image and of a text, summed, divided by B: no temperature, a margin instead.
@@ -45,21 +45,21 @@ def triplet_loss(
         text_bD: the matching text embeddings ``[b, D]``, each of unit norm, in the same dtype.
         margin: by how much a match's cosine should exceed any other's.
         group: the ranks that share the global batch.
-        products: what matrices are rounded to before they are multiplied.
+        matmul_precision: what matrices are rounded to before they are multiplied.
         tile: how many cosines exist at a time.
 
     Returns:
         The loss, a scalar in fp32 (fp64 for fp64 embeddings).
 
     Raises:
-        TrainingError: `margin` is not in (0, 2], shapes, dtypes or `products` do not fit, or the ranks'
+        TrainingError: `margin` is not in (0, 2], shapes, dtypes or `matmul_precision` do not fit, or the ranks'
             batches differ in size.
     """
     if not 0.0 < margin <= 2.0:
         raise TrainingError(f"margin = {margin}: it must be above 0 and at most 2, the range of cosines; 0.2 is usual")
     scale_of_one = torch.zeros((), dtype=torch.float64, device=image_bD.device)
     loss = _Hinges(margin)
-    return loss(image_bD, text_bD, scale_of_one, None, Ranks.of(group), Products(products), tile)
+    return loss(image_bD, text_bD, scale_of_one, None, Ranks.of(group), Products(matmul_precision), tile)
 
 
 class _Hinges(PairLoss):

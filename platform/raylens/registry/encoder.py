@@ -15,7 +15,7 @@ from torch import Tensor
 
 from raylens.errors import BundleError
 from raylens.models import DualEncoder, ZeroShotClassifier, pack, unfilled
-from raylens.models.fit import difference
+from raylens.models.weights import difference
 from raylens.registry.bundle import Bundle
 
 __all__ = ["Encoder"]

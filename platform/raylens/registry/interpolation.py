@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from raylens.config.differences import differences
+from raylens.config import differences
 from raylens.errors import BundleError, ConfigError
 from raylens.registry.bundle import Bundle
 from raylens.registry.lineage import Interpolation, Lineage

@@ -6,7 +6,6 @@
 """
 
 import json
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from raylens.config import explain
 from raylens.errors import AlreadyExistsError, BundleError, ConfigError, ConflictError, NotFoundError
+from raylens.names import MODEL_NAME
 from raylens.registry.lineage import Lineage
 from raylens.storage import Store, open_store
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:  # torch takes seconds, and to look versions up needs none
 
 __all__ = ["Registry", "Version"]
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 LATEST = "latest"
 
 
@@ -61,7 +60,7 @@ class Registry:
 
     def publish(self, name: str, bundle: "Bundle") -> Version:
         """Add a bundle as the next version; the same bundle again is the version it already has."""
-        _check_name("model name", name)
+        MODEL_NAME.check("model name", name)
         model = self.store / name
         digest = bundle.digest()
         known = self.versions(name)
@@ -100,14 +99,14 @@ class Registry:
 
     def versions(self, name: str) -> list[Version]:
         """All versions of a model, oldest first; empty for a name that nobody published."""
-        _check_name("model name", name)
+        MODEL_NAME.check("model name", name)
         model = self.store / name
         found = [_read_version(model, name, info.path) for info in model.list("versions")]
         return sorted(found, key=lambda version: version.number)
 
     def aliases(self, name: str) -> dict[str, int]:
         """The aliases of a model and the version number each points to."""
-        _check_name("model name", name)
+        MODEL_NAME.check("model name", name)
         model = self.store / name
         found = {}
         for info in model.list("aliases"):
@@ -162,7 +161,7 @@ class Registry:
             NotFoundError: there is no such version.
             ConflictError: somebody else moved the alias in the same moment.
         """
-        _check_name("alias", alias)
+        MODEL_NAME.check("alias", alias)
         if alias == LATEST or alias.isdecimal():
             raise ConfigError(f"alias = {alias!r}: 'latest' and numbers have a meaning already; choose a word")
         version = self.resolve(f"{name}@{number}")
@@ -198,8 +197,3 @@ def _damage_named(model: Store, path: str) -> Iterator[None]:
             f"{path} of the model at {model.describe()} is not what raylens writes there ({why}): "
             "restore it, or move it away"
         ) from None
-
-
-def _check_name(field: str, name: str) -> None:
-    if not NAME.fullmatch(name):
-        raise ConfigError(f"{field} = {name!r}: use letters, digits, '.', '_' and '-', starting with a letter or digit")

@@ -1,6 +1,7 @@
-"""Object stores by URI: folders of this machine and S3 buckets, behind one small interface."""
+"""Object stores by URI: folders of this machine and buckets, behind one small interface."""
 
 from raylens.storage.base import ObjectInfo, Store
 from raylens.storage.open import open_store
+from raylens.storage.s3.reads import be_patient
 
-__all__ = ["ObjectInfo", "Store", "open_store"]
+__all__ = ["ObjectInfo", "Store", "be_patient", "open_store"]

@@ -1,6 +1,7 @@
-"""What every store can do."""
+"""What every store can do, and the file that reads an object by ranges."""
 
 import abc
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Self
@@ -9,10 +10,24 @@ from raylens.errors import ChangedError, ConfigError, NotFoundError, StorageErro
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
+    from typing_extensions import Buffer
 
-    from raylens.storage.ranged_file import RangedFile
+__all__ = [
+    "BLOCK_BYTES",
+    "ObjectInfo",
+    "RangedFile",
+    "Store",
+    "changed",
+    "checked_path",
+    "missing_bucket",
+    "open_source",
+    "short_read",
+]
 
-__all__ = ["ObjectInfo", "Store", "changed", "checked_path", "open_source", "short_read"]
+BLOCK_BYTES = 8 * 2**20
+"""The most that one request asks for: enough to hide a request's latency, little enough for many open files."""
+SMALLEST_BYTES = 64 * 2**10
+"""The least that one request asks for: fewer bytes take as long."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +98,6 @@ class Store(abc.ABC):
 
     def open_file(self, path: str, size: int, version: str | None = None) -> "RangedFile":
         """An object of ``size`` bytes as a file, read by ranges; the store is not asked before the first read."""
-        from raylens.storage.ranged_file import RangedFile
-
         return RangedFile(self, path, size, version)
 
     @abc.abstractmethod
@@ -153,6 +166,101 @@ class Store(abc.ABC):
         """Remove all objects below a folder."""
 
 
+class RangedFile(io.RawIOBase):
+    """Reads by `Store.read_range`, one block held at a time; for one thread.
+
+    Whoever reads on from the beginning gets whole blocks read ahead. Who jumps gets what was asked for, and more with
+    each read that goes on where the last block ended, so that a Parquet file's columns cost little more than
+    themselves.
+
+    Raises, when read:
+        NotFoundError: there is no such object.
+        ChangedError: it has another version.
+        StorageError: it is shorter than ``size``.
+    """
+
+    def __init__(self, store: Store, path: str, size: int, version: str | None = None) -> None:
+        super().__init__()
+        self._store, self._path, self._size, self._version = store, path, size, version
+        self._position = 0
+        self._block_start, self._block = 0, b""
+        self._ahead = BLOCK_BYTES
+
+    @property
+    def name(self) -> str:
+        """For people: where the object is."""
+        return f"{self._store.describe()}/{self._path}"
+
+    def readable(self) -> bool:
+        """Always."""
+        self._checkClosed()
+        return True
+
+    def seekable(self) -> bool:
+        """Always."""
+        self._checkClosed()
+        return True
+
+    def tell(self) -> int:
+        """The position in bytes."""
+        self._checkClosed()
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        """Move; behind the end is allowed, and reads nothing there.
+
+        Raises:
+            ValueError: ``offset`` from the start is negative, or ``whence`` unknown.
+        """
+        self._checkClosed()
+        if whence == io.SEEK_SET and offset < 0:
+            raise ValueError(f"negative seek value {offset}")
+        origins = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}
+        if whence not in origins:
+            raise ValueError(f"invalid whence ({whence}, should be 0, 1 or 2)")
+        self._position = max(0, origins[whence] + offset)
+        return self._position
+
+    def readinto(self, buffer: "Buffer", /) -> int:
+        """Fill the buffer; fewer bytes come only at the end."""
+        self._checkClosed()
+        view = memoryview(buffer).cast("B")
+        done = 0
+        while done < len(view) and self._position < self._size:
+            part = self._here(len(view) - done)
+            view[done : done + len(part)] = part
+            done += len(part)
+            self._position += len(part)
+        return done
+
+    def readall(self) -> bytes:
+        """All from here to the end."""
+        return self.read(max(0, self._size - self.tell())) or b""
+
+    def close(self) -> None:
+        """Let go of the block."""
+        self._block = b""
+        super().close()
+
+    def _here(self, wanted: int) -> memoryview:
+        """From the position, at least one byte and at most ``wanted``."""
+        if not self._block_start <= self._position < self._block_start + len(self._block):
+            self._fetch(wanted)
+        start = self._position - self._block_start
+        return memoryview(self._block)[start : start + wanted]
+
+    def _fetch(self, wanted: int) -> None:
+        if self._position == self._block_start + len(self._block):
+            ahead = self._ahead
+            self._ahead = min(BLOCK_BYTES, 2 * ahead)
+        else:
+            ahead = self._ahead = SMALLEST_BYTES
+        length = min(max(wanted, ahead), BLOCK_BYTES, self._size - self._position)
+        self._block = b""  # two blocks at a time would be one too many
+        self._block_start = self._position
+        self._block = self._store.read_range(self._path, self._position, length, version=self._version)
+
+
 def checked_path(path: str) -> str:
     """A relative path that stays inside its store.
 
@@ -184,6 +292,11 @@ def changed(name: str) -> ChangedError:
     return ChangedError(
         f"{name} changed since it was indexed: put the old object back, or index the data set again under a new name"
     )
+
+
+def missing_bucket(what: str, where: str, bucket: str) -> NotFoundError:
+    """For a bucket that is not there."""
+    return NotFoundError(f"{what}: there is no bucket {bucket!r} at {where}: create it, or check the name")
 
 
 def short_read(name: str, offset: int, length: int, came: int) -> StorageError:

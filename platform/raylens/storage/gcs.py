@@ -1,21 +1,30 @@
 """A bucket of Google Cloud Storage, to be read: pyarrow offers no conditional write, which runs and registries need."""
 
+import functools
+import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 from urllib.parse import quote, urlencode
 
-from raylens.errors import NotFoundError, StorageError
-from raylens.storage.base import ObjectInfo, Store, changed, checked_path, short_read
-from raylens.storage.gcs_client import failure, gcs_filesystem, missing_bucket
-from raylens.storage.transfer import download_parts
+from raylens.errors import NotFoundError, StorageError, UnreachableError
+from raylens.storage.base import ObjectInfo, Store, changed, checked_path, missing_bucket, short_read
+from raylens.storage.local import download_parts
 
 if TYPE_CHECKING:
-    from pyarrow.fs import FileInfo, FileSystem
+    from pyarrow.fs import FileInfo, FileSystem, GcsFileSystem
 
 __all__ = ["GcsStore"]
+
+RETRY_SECONDS = 15
+"""Google's library begins no further attempt after so long; pauses grow from a second, so four or five fit in."""
+EMULATOR = "CLOUD_STORAGE_EMULATOR_ENDPOINT"
+STATUS = re.compile(r"google::cloud::Status\((?P<code>[A-Z_]+): (?P<reason>.*?)(?: error_info=|\)?$)", re.DOTALL)
+LOGIN = "set GOOGLE_APPLICATION_CREDENTIALS, or add ?anonymous=true to the URI of a public bucket"
 
 
 @dataclass(frozen=True)
@@ -45,7 +54,7 @@ class GcsStore(Store):
 
     def arrow(self) -> "tuple[FileSystem, str]":
         """pyarrow's filesystem with this store's endpoint."""
-        return gcs_filesystem(self.endpoint, self.anonymous), f"{self.bucket}/{self.prefix}".rstrip("/")
+        return _filesystem(self.endpoint, self.anonymous), f"{self.bucket}/{self.prefix}".rstrip("/")
 
     def read(self, path: str, *, version: str | None = None) -> bytes:
         """See `Store.read`."""
@@ -160,10 +169,10 @@ class GcsStore(Store):
         try:
             yield
         except (ArrowException, OSError) as error:
-            told = failure(what, self._where(), self.bucket, error)
-            if isinstance(told, NotFoundError):
+            complaint = _failure(what, self._where(), self.bucket, error)
+            if isinstance(complaint, NotFoundError):
                 self._require_bucket(what)
-            raise told from None
+            raise complaint from None
 
     def _require_bucket(self, what: str) -> None:
         """Raise if the bucket is certainly missing; a policy may forbid asking."""
@@ -171,7 +180,7 @@ class GcsStore(Store):
         from pyarrow.fs import FileType
 
         try:
-            found = gcs_filesystem(self.endpoint, self.anonymous).get_file_info(self.bucket)
+            found = _filesystem(self.endpoint, self.anonymous).get_file_info(self.bucket)
         except (ArrowException, OSError):
             return
         if found.type == FileType.NotFound:
@@ -184,3 +193,48 @@ def _info(found: "FileInfo", path: str) -> ObjectInfo:
 
 def _by_path(info: ObjectInfo) -> str:
     return info.path
+
+
+def _filesystem(endpoint: str, anonymous: bool) -> "GcsFileSystem":
+    """pyarrow's filesystem, made once a process.
+
+    Raises:
+        UnreachableError: the environment would send it elsewhere.
+    """
+    if os.environ.get(EMULATOR, endpoint) != endpoint:
+        raise UnreachableError(
+            f"{EMULATOR} = {os.environ[EMULATOR]!r} overrules the endpoint {endpoint or 'of Google'!r} of the URI: "
+            "unset it, or write it into the URI as ?endpoint_override="
+        )
+    return _cached_filesystem(os.getpid(), endpoint, anonymous, RETRY_SECONDS)
+
+
+@functools.lru_cache(maxsize=32)
+def _cached_filesystem(_process: int, endpoint: str, anonymous: bool, seconds: int) -> "GcsFileSystem":
+    from pyarrow.fs import GcsFileSystem
+
+    scheme, _, host = endpoint.partition("://")
+    place = {"scheme": scheme, "endpoint_override": host} if endpoint else {}
+    return GcsFileSystem(anonymous=anonymous, retry_time_limit=timedelta(seconds=seconds), **place)
+
+
+def _failure(what: str, where: str, bucket: str, error: Exception) -> StorageError:
+    """What pyarrow raised, in one line."""
+    found = STATUS.search(str(error))
+    code, reason = (found["code"], found["reason"]) if found else ("", str(error))
+    reason = " ".join(reason.rpartition("last message of ")[2].split())
+    if isinstance(error, FileNotFoundError) or code == "NOT_FOUND":
+        return NotFoundError(f"{what}: there is no such object")
+    if isinstance(error, PermissionError) or code in ("UNAUTHENTICATED", "PERMISSION_DENIED"):
+        return UnreachableError(f"{what}: {where} refuses access ({code}): check its permissions; {LOGIN}")
+    if "access token" in reason:  # the one case without a code of its own
+        return UnreachableError(f"{what}: no Google credentials ({_last_sentence(reason)}): {LOGIN}")
+    if code in ("UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL"):
+        return UnreachableError(
+            f"{what}: {where} does not answer for bucket {bucket!r} ({reason}): check the endpoint and the network"
+        )
+    return StorageError(f"{what} at {where}: {code} {reason}")
+
+
+def _last_sentence(reason: str) -> str:
+    return reason.rpartition("error message was: ")[2]

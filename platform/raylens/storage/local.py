@@ -1,24 +1,31 @@
-"""A folder of this machine as an object store."""
+"""A folder of this machine as an object store, and files that appear only when they are whole."""
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
 import shutil
+import stat
+import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, BinaryIO, Self
 
-from raylens.errors import AlreadyExistsError, ConfigError, ConflictError, NotFoundError
-from raylens.storage.atomic import HIDDEN, beside, publish, sync
-from raylens.storage.base import ObjectInfo, Store, checked_path, open_source, short_read
-from raylens.storage.local_files import explained, file_info, require_version, walk
+from raylens.errors import AlreadyExistsError, ChangedError, ConfigError, ConflictError, NotFoundError, StorageError
+from raylens.storage.base import ObjectInfo, Store, changed, checked_path, open_source, short_read
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
 
-__all__ = ["LocalStore"]
+__all__ = ["LocalStore", "download_parts"]
+
+HIDDEN = ".raylens-"
+"""Begins the names of temporary and lock files, which are not objects."""
+PART_BYTES, THREADS = 8 * 2**20, 8
 
 
 @dataclass(frozen=True)
@@ -50,9 +57,9 @@ class LocalStore(Store):
     def read(self, path: str, *, version: str | None = None) -> bytes:
         """See `Store.read`."""
         target = self._at(path)
-        with explained("read", target), target.open("rb") as stream:
+        with _explained("read", target), target.open("rb") as stream:
             data = stream.read()
-            require_version(stream, version)
+            _require_version(stream, version)
         return data
 
     def read_range(self, path: str, offset: int, length: int, *, version: str | None = None) -> bytes:
@@ -60,11 +67,11 @@ class LocalStore(Store):
         target = self._at(path)
         if offset < 0 or length < 0:
             raise short_read(str(target), offset, length, 0)
-        with explained("read", target), target.open("rb") as stream:
+        with _explained("read", target), target.open("rb") as stream:
             size = os.fstat(stream.fileno()).st_size
             stream.seek(min(offset, size))
             data = stream.read(min(length, max(size - offset, 0)))  # a wrong length must not allocate itself
-            require_version(stream, version)
+            _require_version(stream, version)
         if len(data) != length:
             raise short_read(str(target), offset, length, len(data))
         return data
@@ -76,28 +83,28 @@ class LocalStore(Store):
 
     def write(self, path: str, data: bytes) -> None:
         """See `Store.write`."""
-        with explained("write", self._at(path)), beside(self._at(path)) as new:
+        with _explained("write", self._at(path)), _beside(self._at(path)) as new:
             new.write_bytes(data)
-            publish(new, self._at(path))
+            _publish(new, self._at(path))
 
     def write_once(self, path: str, data: bytes) -> None:
         """See `Store.write_once`."""
         target = self._at(path)
-        with explained("write", target), beside(target) as new:
+        with _explained("write", target), _beside(target) as new:
             new.write_bytes(data)
-            sync(new)
+            _sync(new)
             try:
                 target.hardlink_to(new)  # fails where something is, atomically
             except FileExistsError:
                 raise AlreadyExistsError(f"{target} exists already") from None
-            sync(target.parent)
+            _sync(target.parent)
 
     def compare_and_set(self, path: str, data: bytes, version: str | None) -> str:
         """See `Store.compare_and_set`; writers take turns by a lock file."""
         target = self._at(path)
         if version is None:
             return self._create(path, data)
-        with explained("write", target):
+        with _explained("write", target):
             target.parent.mkdir(parents=True, exist_ok=True)
             with (target.parent / f"{HIDDEN}lock-{target.name}").open("w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
@@ -116,44 +123,44 @@ class LocalStore(Store):
 
     def upload(self, source: Path, path: str) -> None:
         """See `Store.upload`."""
-        with open_source(source) as stream, explained("write", self._at(path)), beside(self._at(path)) as new:
+        with open_source(source) as stream, _explained("write", self._at(path)), _beside(self._at(path)) as new:
             with new.open("wb") as sink:
                 shutil.copyfileobj(stream, sink)
-            publish(new, self._at(path))
+            _publish(new, self._at(path))
 
     def download(self, path: str, target: Path) -> None:
         """See `Store.download`."""
-        with explained("read", self._at(path)):
+        with _explained("read", self._at(path)):
             stream = self._at(path).open("rb")
-        with stream, explained("write", target), beside(target) as new:
+        with stream, _explained("write", target), _beside(target) as new:
             with new.open("wb") as sink:
                 shutil.copyfileobj(stream, sink)
-            publish(new, target)
+            _publish(new, target)
 
     def list(self, prefix: str = "") -> list[ObjectInfo]:
         """See `Store.list`; links to folders are followed."""
         folder = self._at(prefix) if prefix else Path(self.root)
-        with explained("list", folder):
-            return sorted(self._walk(folder), key=lambda info: info.path)
+        with _explained("list", folder):
+            return sorted(self._objects(folder), key=lambda info: info.path)
 
-    def _walk(self, folder: Path) -> Iterator[ObjectInfo]:
-        for file in walk(self.root, folder, HIDDEN):
+    def _objects(self, folder: Path) -> Iterator[ObjectInfo]:
+        for file in _walk(self.root, folder):
             with contextlib.suppress(NotFoundError):  # deleted while we look, or a link to nothing
-                yield file_info(file, str(file.relative_to(self.root)))
+                yield _file_info(file, str(file.relative_to(self.root)))
 
     def info(self, path: str) -> ObjectInfo:
         """See `Store.info`."""
-        return file_info(self._at(path), path)
+        return _file_info(self._at(path), path)
 
     def delete(self, path: str) -> None:
         """See `Store.delete`."""
-        with explained("delete", self._at(path)):
+        with _explained("delete", self._at(path)):
             self._at(path).unlink(missing_ok=True)
 
     def delete_tree(self, prefix: str) -> None:
         """See `Store.delete_tree`."""
         folder = self._at(prefix)
-        with explained("delete", folder):
+        with _explained("delete", folder):
             while folder.is_dir():
                 with contextlib.suppress(FileNotFoundError):  # somebody else deletes too
                     shutil.rmtree(folder)
@@ -170,3 +177,139 @@ def _conflict(target: Path) -> ConflictError:
 
 def _hash(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
+
+
+def download_parts(store: Store, path: str, target: Path) -> None:
+    """Copy an object into a file that appears only when it is whole.
+
+    Raises:
+        NotFoundError: there is no such object.
+        ChangedError: it changed in the meantime.
+        StorageError: the file cannot be written.
+    """
+    found = store.info(path)
+    try:
+        with _beside(target) as new:
+            with new.open("wb") as sink:
+                _fill(sink, store, found)
+            _publish(new, target)
+    except ChangedError:
+        raise ChangedError(f"{store.describe()}/{path} changed while it was downloaded: start again") from None
+    except OSError as error:
+        raise StorageError(f"cannot write {target}: {error.strerror or error}") from None
+
+
+def _fill(sink: BinaryIO, store: Store, found: ObjectInfo) -> None:
+    def part(offset: int) -> None:
+        length = min(PART_BYTES, found.size - offset)
+        left = memoryview(store.read_range(found.path, offset, length, version=found.version))
+        while left:  # a disk that fills up takes a part of it first
+            written = os.pwrite(sink.fileno(), left, offset)
+            left, offset = left[written:], offset + written
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        for _ in pool.map(part, range(0, found.size, PART_BYTES)):
+            pass
+
+
+@contextmanager
+def _beside(target: Path) -> Iterator[Path]:
+    """A hidden name in the folder of a file, gone at the end."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    new = target.with_name(f"{HIDDEN}{uuid.uuid4().hex}")
+    try:
+        yield new
+    finally:
+        new.unlink(missing_ok=True)
+
+
+def _publish(new: Path, target: Path) -> None:
+    """Move a finished file to its place, so that it survives a loss of power from here on."""
+    _sync(new)
+    new.replace(target)
+    _sync(target.parent)
+
+
+def _sync(path: Path) -> None:
+    """Force a file's content, or a folder's entries, to disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def _explained(verb: str, path: Path) -> Iterator[None]:
+    """The operating system's complaints in our words."""
+    try:
+        yield
+    except OSError as error:
+        missing = isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError)
+        # A name that is too long and a link to itself cannot be anything.
+        absent = verb != "write" and (missing or error.errno in (errno.ENAMETOOLONG, errno.ELOOP))
+        kind = NotFoundError if absent else StorageError
+        raise kind(f"cannot {verb} {path}: {error.strerror or error}") from None
+
+
+def _file_info(file: Path, path: str) -> ObjectInfo:
+    """Size and version of a file whose path in its store is ``path``.
+
+    Raises:
+        NotFoundError: there is none, or it is no regular file.
+    """
+    with _explained("read", file):
+        status = file.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise NotFoundError(f"{file} is not a file")
+    return ObjectInfo(path, status.st_size, _version(status))
+
+
+def _require_version(stream: BinaryIO, version: str | None) -> None:
+    """Ask after reading, of the open file: so neither a rename nor a write in place comes between.
+
+    Raises:
+        ChangedError: it has another version; None is any.
+    """
+    if version is not None and _version(os.fstat(stream.fileno())) != version:
+        raise changed(str(stream.name))
+
+
+def _walk(root: str, folder: Path) -> Iterator[Path]:
+    """All objects below a folder of a store, links followed; not those within a link to a folder that it is in.
+
+    Args:
+        root: the store's own folder.
+        folder: it, or one below it.
+
+    Raises:
+        OSError: a folder cannot be listed.
+    """
+    for parent, folders, names in os.walk(folder, onerror=_missing_is_empty, followlinks=True):
+        above = _above(root, Path(parent)) if any(Path(parent, name).is_symlink() for name in folders) else []
+        folders[:] = [
+            name for name in folders if not name.startswith(HIDDEN) and not _leads_back(Path(parent, name), above)
+        ]
+        yield from (Path(parent, name) for name in names if not name.startswith(HIDDEN))
+
+
+def _above(root: str, folder: Path) -> list[Path]:
+    """Where a folder and those that it is reached through really are, the store's own included."""
+    return [Path(os.path.realpath(one)) for one in (folder, *folder.parents) if one.is_relative_to(root)]
+
+
+def _leads_back(folder: Path, above: list[Path]) -> bool:
+    if not above or not folder.is_symlink():
+        return False
+    target = Path(os.path.realpath(folder))
+    return any(one.is_relative_to(target) for one in above)
+
+
+def _missing_is_empty(error: OSError) -> None:
+    """What `os.walk` does about a folder that is not there: nothing."""
+    if not isinstance(error, FileNotFoundError | NotADirectoryError) and error.errno != errno.ELOOP:
+        raise error
+
+
+def _version(status: os.stat_result) -> str:
+    return f"{status.st_size}-{status.st_mtime_ns}"

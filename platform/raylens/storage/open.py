@@ -1,28 +1,44 @@
-"""URIs to stores."""
+"""Object stores by URI: what a URI may say, and the store that it names."""
 
 import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from raylens.errors import ConfigError
-from raylens.storage.base import Store
-from raylens.storage.bucket_uri import BucketUri, Kind, shown
+from raylens.storage.base import Store, checked_path
 from raylens.storage.gcs import GcsStore
 from raylens.storage.local import LocalStore
-from raylens.storage.s3 import S3Store
+from raylens.storage.s3.store import S3Store
 
 __all__ = ["open_store"]
 
 SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-S3 = Kind(
+ENDPOINT = re.compile(r"https?://[^/@?#\s]+/?")
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What one kind of bucket URI may say."""
+
+    scheme: str
+    names: re.Pattern[str]
+    rule: str
+    """The pattern of names in words."""
+    options: tuple[str, ...]
+    credentials: str
+    """What to set instead of writing them into the URI."""
+
+
+S3 = _Kind(
     "s3",
     re.compile(r"(?!.*\.\.)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"),
     "3 to 63 lower-case letters, digits, '.' and '-'",
     ("endpoint_override", "region", "scheme", "anonymous"),
     "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or a profile",
 )
-GCS = Kind(
+GCS = _Kind(
     "gs",
     re.compile(r"(?!.*\.\.)[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]"),
     "3 to 63 lower-case letters, digits, '-', '_' and '.'; up to 222 with dots",
@@ -59,7 +75,7 @@ def open_store(uri: str | os.PathLike[str]) -> Store:
     if scheme == "gs":
         return _gcs(text)
     raise ConfigError(
-        f"storage URI {shown(text)!r}: scheme {scheme!r} is not known; use a path, file://, s3:// or gs://"
+        f"storage URI {_shown(text)!r}: scheme {scheme!r} is not known; use a path, file://, s3:// or gs://"
     )
 
 
@@ -73,7 +89,7 @@ def _folder(path: str, uri: str) -> str:
 
 
 def _s3(uri: str) -> S3Store:
-    parsed = BucketUri(uri, S3)
+    parsed = _BucketUri(uri, S3)
     environment = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
     return S3Store(
         bucket=parsed.bucket,
@@ -88,5 +104,79 @@ def _s3(uri: str) -> S3Store:
 
 
 def _gcs(uri: str) -> GcsStore:
-    parsed = BucketUri(uri, GCS)
+    parsed = _BucketUri(uri, GCS)
     return GcsStore(parsed.bucket, parsed.prefix, parsed.endpoint(), parsed.anonymous)
+
+
+class _BucketUri:
+    """``scheme://bucket/prefix?options``, checked.
+
+    Raises:
+        ConfigError: it is not of this form; the message says what is allowed, and repeats no secret.
+    """
+
+    def __init__(self, uri: str, kind: _Kind) -> None:
+        self._shown, self._kind = _shown(uri), kind
+        parts = self._split(uri)
+        self.bucket = parts.netloc
+        self.options = self._options(parts.query)
+        self.prefix = self._prefix(parts.path)
+
+    @property
+    def anonymous(self) -> bool:
+        """Whether to do without credentials."""
+        return self.options.get("anonymous", "false").lower() == "true"
+
+    def endpoint(self, otherwise: str = "", source: str = "") -> str:
+        """``http://host:port``, or nothing for the owner's; if it is not said, ``otherwise``, found at ``source``."""
+        endpoint = self.options.get("endpoint_override", otherwise)
+        if endpoint and "://" not in endpoint:
+            endpoint = f"{self.options.get('scheme', 'https')}://{endpoint}"
+        if endpoint and not ENDPOINT.fullmatch(endpoint):
+            named = "endpoint_override" if "endpoint_override" in self.options else source
+            raise self._wrong(f"{named} must look like http://host:port, without credentials or a path")
+        return endpoint.rstrip("/")
+
+    def _split(self, uri: str) -> SplitResult:
+        try:
+            parts = urlsplit(uri)
+        except ValueError:
+            raise ConfigError(
+                f"storage URI {self._shown!r} is not a URI; write {self._kind.scheme}://bucket/prefix"
+            ) from None
+        if "@" in parts.netloc or ":" in parts.netloc:
+            raise self._wrong(
+                f"neither credentials nor a port belong before the bucket; set {self._kind.credentials}, and "
+                "?endpoint_override=http://host:port"
+            )
+        if not self._kind.names.fullmatch(parts.netloc):
+            raise self._wrong(f"bucket {parts.netloc!r} is not a bucket name ({self._kind.rule})")
+        if "#" in uri:
+            raise self._wrong("write '#' in a prefix as %23")
+        return parts
+
+    def _options(self, query: str) -> dict[str, str]:
+        options = dict(parse_qsl(query, keep_blank_values=True))
+        for key in options:
+            if key not in self._kind.options:
+                raise self._wrong(f"unknown option {key!r}; allowed: {', '.join(self._kind.options)}")
+        if options.get("anonymous", "false").lower() not in ("true", "false"):
+            raise self._wrong(f"anonymous = {options['anonymous']!r}; use true or false")
+        if options.get("scheme", "https") not in ("http", "https"):
+            raise self._wrong(f"scheme = {options['scheme']!r}; use http or https")
+        return options
+
+    def _prefix(self, path: str) -> str:
+        prefix = "/".join(part for part in unquote(path).split("/") if part)
+        try:
+            return checked_path(prefix) if prefix else ""
+        except ConfigError as error:
+            raise self._wrong(str(error)) from None
+
+    def _wrong(self, why: str) -> ConfigError:
+        return ConfigError(f"storage URI {self._shown!r}: {why}")
+
+
+def _shown(uri: str) -> str:
+    """Without what may be secret: a user's part, and the query."""
+    return re.sub(r"//.*@", "//...@", uri, flags=re.DOTALL).partition("?")[0]

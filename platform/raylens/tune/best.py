@@ -45,7 +45,7 @@ def write_best(store: Store, config: SweepConfig, record: SweepRecord) -> None:
     changes: dict[str, object] = {"name": f"{config.name}-best", "storage": config.run.storage}
     newest = Checkpoints(store / RUNS / best.run).newest()
     if newest is not None:
-        changes["scale"] = run.scale.model_copy(update={"micro_batch": newest.micro_batch})
+        changes["resources"] = run.resources.model_copy(update={"micro_batch": newest.micro_batch})
     head = (
         f"# {best.name} of sweep {config.name}: {config.metric} {best.value(config.metric)!r} at step {_step(best)}\n"
     )

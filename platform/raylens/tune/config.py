@@ -1,14 +1,14 @@
 """The complete configuration of a sweep, `SweepConfig`, and its sections."""
 
-import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from raylens.config import Node, RunConfig
 from raylens.errors import ConfigError
 from raylens.evaluate.metrics import Goal
+from raylens.names import SWEEP_NAME
 from raylens.tune.domain import Domain, from_list
 from raylens.tune.presets import PRESETS
 from raylens.tune.space import Space, with_values
@@ -16,7 +16,6 @@ from raylens.tune.transfer import TransferConfig, transferred
 
 __all__ = ["BudgetConfig", "SchedulerConfig", "SearchConfig", "SweepConfig"]
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 Positive = Annotated[int, Field(gt=0)]
 Amount = Annotated[float, Field(gt=0.0)]
 
@@ -69,7 +68,7 @@ class BudgetConfig(Node):
 class SweepConfig(Node):
     """The configuration of a sweep; a file may have ``recipe`` and ``changes`` in place of ``run``."""
 
-    name: str
+    name: Annotated[str, AfterValidator(SWEEP_NAME.validated)]
     storage: str = "sweeps"
     """Storage of the sweep, which writes all its files under ``<storage>/<name>/``."""
     run: RunConfig
@@ -91,13 +90,6 @@ class SweepConfig(Node):
     """Number of trials at a time; by default as many as fit into the cluster."""
     retries: Annotated[int, Field(ge=0)] = 1
     """Number of restarts of a failed trial, from its newest checkpoint, before it is recorded as failed."""
-
-    @field_validator("name")
-    @classmethod
-    def _plain_name(cls, name: str) -> str:
-        if not NAME.fullmatch(name):
-            raise ValueError("a name has letters, digits, '.', '_' and '-', and starts with a letter or digit")
-        return name
 
     @field_validator("space", mode="before")
     @classmethod

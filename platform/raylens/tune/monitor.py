@@ -116,7 +116,7 @@ class SweepMonitor:
         if name not in self._trials:
             fields, gpus = (
                 trial.config["trial"],
-                self._config.run.scale.gpus_per_worker * self._config.run.scale.workers,
+                self._config.run.resources.gpus_per_worker * self._config.run.resources.workers,
             )
             self._trials[name] = TrialRecord(
                 number=fields["number"], repeat=fields["repeat"], values=fields["values"], gpus=gpus

@@ -9,18 +9,29 @@
                   tune/          Ray Tune's own state (pickle, read only to resume the sweep)
 """
 
-from raylens.config import dump_yaml, load_yaml, validated
-from raylens.config.differences import differences
-from raylens.errors import AlreadyExistsError, ConfigError, NotFoundError
+from raylens.config import SettingsFile, load_yaml, validated
+from raylens.errors import ConfigError, NotFoundError
 from raylens.storage import Store, open_store
-from raylens.tune.config import SweepConfig
+from raylens.tune.config import BudgetConfig, SweepConfig
 
-__all__ = ["BEST", "CONFIG", "REPORT", "RUNS", "STOP", "TUNE", "claim", "parent_of", "read_config", "sweep_store"]
+__all__ = [
+    "BEST",
+    "CONFIG",
+    "REPORT",
+    "RUNS",
+    "STOP",
+    "SWEEP_SETTINGS",
+    "TUNE",
+    "parent_of",
+    "read_config",
+    "sweep_store",
+]
 
 CONFIG, REPORT, BEST, STOP, RUNS, TUNE = "sweep.yaml", "report.html", "best.yaml", "stop", "runs", "tune"
 
-FREE = ("storage", "concurrent", "retries", "budget")
+FREE = ("storage", "concurrent", "retries", *(f"budget.{key}" for key in BudgetConfig.model_fields if key != "trials"))
 """Keys that may differ when a sweep is resumed; of the budget, all but the number of trials."""
+SWEEP_SETTINGS = SettingsFile("sweep", CONFIG, FREE)
 
 
 def sweep_store(config: SweepConfig) -> Store:
@@ -42,26 +53,6 @@ def read_config(store: Store) -> SweepConfig:
             f"{store.describe()} is not a sweep, it has no {CONFIG}: `raylens sweep list STORAGE` shows all sweeps"
         ) from None
     return validated(SweepConfig, load_yaml(text, f"{store.describe()}/{CONFIG}"))
-
-
-def claim(store: Store, config: SweepConfig) -> None:
-    """Write the configuration once; an existing sweep must have the same.
-
-    Raises:
-        ConfigError: it has another; the message names each key with both values.
-    """
-    try:
-        store.write_once(CONFIG, dump_yaml(config).encode())
-    except AlreadyExistsError:
-        saved, wanted = read_config(store).model_dump(mode="json"), config.model_dump(mode="json")
-        differing = differences(saved, wanted, ignore=FREE)
-        if saved["budget"]["trials"] != config.budget.trials:
-            differing.append(f"budget.trials was {saved['budget']['trials']}, is now {config.budget.trials}")
-        if differing:
-            raise ConfigError(
-                f"sweep {config.name!r} exists at {store.describe()} with other settings: {'; '.join(differing)}. Use "
-                "another name, delete that folder, or restore its settings"
-            ) from None
 
 
 def parent_of(uri: str, name: str) -> str:

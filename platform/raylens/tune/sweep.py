@@ -10,20 +10,25 @@ from typing import Any
 
 from ray import tune
 
-from raylens.capacity import Ask, Node, live_nodes, possible_nodes
+from raylens.capacity import Node, ResourceRequest, live_nodes, possible_nodes
 from raylens.config import RunConfig
-from raylens.config.placement import Placement
 from raylens.data.plan import build_plan
 from raylens.extras import require_extra
 from raylens.interrupts import Interrupts, signal_handlers
 from raylens.messages import Say, print_line
+from raylens.placement import Placement
 from raylens.storage import Store
 from raylens.train.ray.resources import check_resources, placement_of, resource_requests
 from raylens.train.run.data_lock import load_manifests
 from raylens.tune.best import write_best
 from raylens.tune.config import SweepConfig
-from raylens.tune.monitor import BudgetStopper, SweepMonitor, TrialCallback, set_monitor
-from raylens.tune.paths import REPORT, RUNS, TUNE, claim, sweep_store
+from raylens.tune.monitor import (
+    BudgetStopper,
+    SweepMonitor,
+    TrialCallback,
+    set_monitor,
+)
+from raylens.tune.paths import REPORT, RUNS, SWEEP_SETTINGS, TUNE, sweep_store
 from raylens.tune.results import Configuration, ranked
 from raylens.tune.search.candidates import candidates, with_repeats
 from raylens.tune.search.schedulers import scheduler_of
@@ -85,7 +90,7 @@ def sweep(
     config.check(GUESSED_STEPS)
     check_resources(config.run, say)
     store = sweep_store(config)
-    claim(store, config)
+    SWEEP_SETTINGS.claim(store, config)
     record = read_or_new_sweep(store)
     if record.state in ("finished", "stopped"):
         say(f"nothing to do: the sweep {record.state}{f' ({record.why})' if record.why else ''}")
@@ -158,7 +163,7 @@ def concurrency(run: RunConfig, nodes: Sequence[Node], placement: Placement) -> 
         placement: the node groups of the cluster.
     """
     workers, data = resource_requests(run, placement)
-    count = run.scale.workers
+    count = run.resources.workers
     gpus, data_cpus = count * workers.each["GPU"], data.each["CPU"]
     have = _sums(nodes, workers)
     rooms = [have["GPU"] // gpus] if gpus else []
@@ -169,9 +174,9 @@ def concurrency(run: RunConfig, nodes: Sequence[Node], placement: Placement) -> 
     return max(1, int(min(rooms)))
 
 
-def _sums(nodes: Sequence[Node], ask: Ask) -> dict[str, float]:
+def _sums(nodes: Sequence[Node], request: ResourceRequest) -> dict[str, float]:
     """Sum the resources of the nodes on which a request may be placed."""
-    own = [node for node in nodes if ask.allows(node.labels)]
+    own = [node for node in nodes if request.allows(node.labels)]
     return {name: sum(node.count * node.resources.get(name, 0.0) for node in own) for name in ("CPU", "GPU")}
 
 

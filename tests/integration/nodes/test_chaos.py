@@ -44,7 +44,7 @@ def config_of(data: Store, storage: str, name: str) -> RunConfig:
         "optim": {"peak_lr": 1e-3, "schedule": {"warmup_steps": 10}, "ema_decay": 0.9},
         "length": {"samples_seen": 32 * STEPS_A_KILL * KILLS},
         "checkpoint": {"every_steps": 10, "keep_last": 2},
-        "scale": {"workers": 2, "micro_batch": 16},
+        "resources": {"workers": 2, "micro_batch": 16},
         "log_every_steps": 1,
     }
     return validated(RunConfig, apply_overrides(tree, []))

@@ -49,7 +49,7 @@ def config_of(tmp_path: Path, data: Store, name: str, workers: object) -> RunCon
         "length": {"samples_seen": 12 * STEPS},
         "checkpoint": {"every_steps": 10, "keep_last": 1},
         # Pair by pair: steps take long enough for a node to join, and for the run to see it, before they are over.
-        "scale": {"workers": workers, "micro_batch": 1},
+        "resources": {"workers": workers, "micro_batch": 1},
         "log_every_steps": 1,
     }
     return validated(RunConfig, tree)

@@ -15,11 +15,11 @@ from ray.cluster_utils import Cluster
 from raylens.capacity import placement
 from raylens.cluster import session
 from raylens.config import RunConfig, validated
-from raylens.config.placement import Group, GroupSize, node_labels
 from raylens.data.block import BlockMaker
 from raylens.data.stream import execution_options, ray_map, training_stream
 from raylens.errors import ClusterError
 from raylens.messages import quiet
+from raylens.placement import Group, GroupSize, node_labels
 from raylens.storage import Store
 from raylens.train import train
 from raylens.train.loop.events import Metrics, RunEvent, Started
@@ -122,7 +122,7 @@ def test_a_run_that_never_fits_says_which_resource_is_missing(
     """The head says how large each group may become, so nothing is waited for."""
     config = config_of(tmp_path, make_shards(40), "placed", 2)
     with session(grouped.address):
-        with pytest.raises(ClusterError, match=r"need 2 GPUs, nodes of group train have 0: lower scale.workers"):
-            train(smaller(config, scale={"workers": 2, "gpus_per_worker": 1}), say=forbidden)
-        with pytest.raises(ClusterError, match=r"need 3 CPUs, nodes of group train have 2: lower scale.workers"):
-            train(smaller(config, scale={"workers": 3}), say=forbidden)
+        with pytest.raises(ClusterError, match=r"need 2 GPUs, nodes of group train have 0: lower resources.workers"):
+            train(smaller(config, resources={"workers": 2, "gpus_per_worker": 1}), say=forbidden)
+        with pytest.raises(ClusterError, match=r"need 3 CPUs, nodes of group train have 2: lower resources.workers"):
+            train(smaller(config, resources={"workers": 3}), say=forbidden)

@@ -8,12 +8,12 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from raylens.capacity import asking
+from raylens.capacity import autoscaler
 from raylens.cluster import session
 from raylens.config import validated
-from raylens.config.placement import Group, GroupSize, node_labels
 from raylens.errors import ClusterError, ServingError
 from raylens.messages import quiet
+from raylens.placement import Group, GroupSize, node_labels
 from raylens.ports import free_port
 from raylens.registry import Registry
 from raylens.serve import ServiceConfig, serve_service
@@ -36,7 +36,7 @@ def test_elsewhere_nodes_may_join_for_a_while(
     tmp_path: Path, make_shards: Callable[..., Store], raylets: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A cluster of no groups: 1 CPU of the head and 2 of a node are one too few for three workers and data."""
-    monkeypatch.setattr(asking, "PATIENCE_SECONDS", 3.0)
+    monkeypatch.setattr(autoscaler, "PATIENCE_SECONDS", 3.0)
     raylets.add_node(**NODE)
     config = smaller(config_of(tmp_path, make_shards(40), "placed", 3))
     said = Said()
@@ -47,8 +47,8 @@ def test_elsewhere_nodes_may_join_for_a_while(
             "no room yet for 3 x training worker and 1 x decoding task: waiting 3 s at most for more nodes"
         ]
         with pytest.raises(ClusterError, match="need 1 GPUs, the cluster has 0"):
-            train(smaller(config, scale={"workers": 1, "gpus_per_worker": 1}), say=said)
-        monkeypatch.setattr(asking, "PATIENCE_SECONDS", 60.0)
+            train(smaller(config, resources={"workers": 1, "gpus_per_worker": 1}), say=said)
+        monkeypatch.setattr(autoscaler, "PATIENCE_SECONDS", 60.0)
 
         def say(text: str) -> None:
             if text.startswith("no room yet"):
@@ -80,7 +80,7 @@ def test_groups_without_a_node_get_one_when_a_run_asks(
         groups = [row["Labels"]["raylens.io/group"] for row in ray.nodes() if row["Alive"]]
         assert sorted(groups) == ["decode", "head", "train"]
         with pytest.raises(ClusterError, match=r"need 3 CPUs, nodes of group train have 2"):
-            train(smaller(config, scale={"workers": 3}), say=forbidden)
+            train(smaller(config, resources={"workers": 3}), say=forbidden)
     assert all(text.startswith("waiting for nodes: ") for text in warned)
 
 
@@ -88,12 +88,12 @@ def test_an_autoscaler_that_names_no_groups_is_asked(
     tmp_path: Path, make_shards: Callable[..., Store], open_to_all: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its limits are known to itself alone, and it says within seconds that a run is beyond them."""
-    monkeypatch.setattr(asking, "PATIENCE_SECONDS", 300.0)
+    monkeypatch.setattr(autoscaler, "PATIENCE_SECONDS", 300.0)
     config = smaller(config_of(tmp_path, make_shards(40), "placed", 2))
     said = Said()
     with autoscaled(tmp_path, {}, {"any": node_type(2, {}, 2)}) as address, session(address):
         with pytest.raises(ClusterError, match="need 1 GPUs, the cluster has 0"):
-            train(smaller(config, scale={"workers": 1, "gpus_per_worker": 1}), say=said)
+            train(smaller(config, resources={"workers": 1, "gpus_per_worker": 1}), say=said)
         assert train(config, say=said).steps == 8
     assert sum("no room yet" in text for text in said.texts) == 2
 

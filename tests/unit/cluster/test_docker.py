@@ -10,7 +10,7 @@ import pytest
 import yaml
 from ray.scripts.scripts import start as ray_start
 
-from raylens.config.placement import GROUPS, Group, GroupSize, Placement, node_labels
+from raylens.placement import GROUPS, Group, GroupSize, Placement, node_labels
 
 REPOSITORY = Path(__file__).parents[3]
 DOCKER = REPOSITORY / "docker"

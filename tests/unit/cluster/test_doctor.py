@@ -24,7 +24,7 @@ from raylens.cluster.doctor.machine import judge_disk, judge_files, judge_shared
 from raylens.cluster.doctor.probes import BY_VALUE
 from raylens.cluster.doctor.store import judge_store
 from raylens.cluster.doctor.versions import judge_versions
-from raylens.config.placement import Group, GroupSize, node_labels
+from raylens.placement import Group, GroupSize, node_labels
 from raylens.storage.local import LocalStore
 from raylens.workloads.doctor_page import doctor_page
 

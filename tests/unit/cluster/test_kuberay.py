@@ -16,8 +16,8 @@ from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscali
 from raylens.cluster.description import ClusterSpec
 from raylens.cluster.kuberay import KINDS, Kind, Serving, render, to_yaml
 from raylens.config import validated
-from raylens.config.placement import GROUP_LABEL, Placement
 from raylens.errors import ConfigError
+from raylens.placement import GROUP_LABEL, Placement
 from tests.helpers.cluster_examples import FULL, SMALL, WORDS, specs
 from tests.helpers.cluster_pods import object_errors, pod_errors, restricted_errors
 from tests.helpers.custom_resources import operator_errors, rules, schema, schema_errors

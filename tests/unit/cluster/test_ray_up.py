@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 from raylens.cluster.description import ClusterSpec
 from raylens.cluster.ray_up import render, to_yaml
 from raylens.config import validated
-from raylens.config.placement import GROUP_LABEL, Placement, node_labels
 from raylens.errors import ConfigError
+from raylens.placement import GROUP_LABEL, Placement, node_labels
 from raylens.workloads.cli.app import app
 from tests.helpers.cluster_examples import SMALL, WORDS, groups, machines
 

@@ -108,6 +108,9 @@ def test_a_printed_recipe_is_complete(recipe: str, tmp_path: Path) -> None:
             "optim.peek_lr=1",
             "unknown key 'optim.peek_lr' (did you mean 'peak_lr'?); allowed here: beta1, beta2, clip_norm, ema_decay",
         ),
+        ("scale.workers=1", "unknown key 'scale' (did you mean 'resources'?); allowed here: checkpoint, data"),
+        ("objective.products=bf16", "unknown key 'objective.products' (did you mean 'matmul_precision'?); allowed"),
+        ("optim.products=1", "unknown key 'optim.products'; allowed here: beta1, beta2, clip_norm, ema_decay"),
         (
             "model.image.kernel=1",
             "unknown key 'model.image.kernel'; allowed here: heads, kind, layers, patch, size, width",
@@ -153,8 +156,8 @@ def test_keys_that_are_no_text_are_unknown_keys(tmp_path: Path) -> None:
         ("optim.peak_lr.base=1", "optim.peak_lr = {'base': 1}: input should be a valid number"),
         ("zero.stage=4", "zero.stage = 4: input should be 0, 1, 2 or 3"),
         ("precision=bf8", "precision = 'bf8': input should be 'fp32'"),
-        ("scale.gpus_per_worker=2", "scale.gpus_per_worker = 2: input should be less than or equal to 1"),
-        ("name=a b", "name = 'a b': a name has letters, digits, '.', '_' and '-', and starts with a letter or digit"),
+        ("resources.gpus_per_worker=2", "resources.gpus_per_worker = 2: input should be less than or equal to 1"),
+        ("name=a b", "name = 'a b': use at most 100 letters, digits, '.', '_' and '-', beginning with a letter or"),
         ("name=12", "name = 12: input should be a valid string; quote what is meant as text"),
         ("model.image.size=30", "size 30 must be a multiple of patch 8"),
         ("model.text.heads=5", "width 96 must be a multiple of heads 5"),
@@ -171,8 +174,8 @@ def test_keys_that_are_no_text_are_unknown_keys(tmp_path: Path) -> None:
         ("objective.temperature=0.005", "starts at 200, above objective.max_logit_scale = 100: raise the one"),
         ("objective.kind=bag_of_words", "needs model.text.kind = 'cbow', not 'transformer'"),
         ("objective.kind=sigmoid", "the sigmoid loss has a bias, the others none"),
-        ("scale.micro_batch=48", "does not divide a worker's batch, 64 (global_batch / scale.workers)"),
-        ("scale.micro_batch=128", "does not divide a worker's batch, 64"),
+        ("resources.micro_batch=48", "does not divide a worker's batch, 64 (global_batch / resources.workers)"),
+        ("resources.micro_batch=128", "does not divide a worker's batch, 64"),
         ("model.text.vocab=513", "model.text.vocab = 513: input should be greater than or equal to 514"),
     ],
 )
@@ -183,7 +186,7 @@ def test_a_refusal_names_field_value_and_remedy(assignment: str, words: str) -> 
 @pytest.mark.parametrize("word", ["true", "yes", "on", "no", "False"])
 def test_a_switch_is_not_a_number(word: str) -> None:
     """YAML reads all of these as booleans, and Python would count with them."""
-    for key in ("scale.workers", "optim.peak_lr", "zero.stage", "length.epochs"):
+    for key in ("resources.workers", "optim.peak_lr", "zero.stage", "length.epochs"):
         assert f"{key} = {word in ('true', 'yes', 'on')}: neither true nor false" in refused("digits", f"{key}={word}")
 
 
@@ -195,9 +198,9 @@ def test_all_complaints_come_at_once() -> None:
 
 @given(st.integers(1, 4096), st.integers(1, 64))
 def test_the_batch_is_shared_equally_or_refused(batch: int, workers: int) -> None:
-    assignments = [f"global_batch={batch}", f"scale.workers={workers}"]
+    assignments = [f"global_batch={batch}", f"resources.workers={workers}"]
     if batch % workers:
-        words = f"global_batch = {batch} cannot be shared equally by scale.workers = {workers}: change one of them"
+        words = f"global_batch = {batch} cannot be shared equally by resources.workers = {workers}: change one of them"
         assert refused("digits", *assignments) == words
     else:
         assert configure("digits", assignments).worker_batch * workers == batch

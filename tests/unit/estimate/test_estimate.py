@@ -36,7 +36,7 @@ TEXT = {"context": TOKENS, "vocab": 600, "width": 32, "layers": 2, "heads": 2}
 
 
 def config(**changes: Any) -> RunConfig:
-    tree = {"name": "m", "global_batch": 4096, "scale": {"workers": 1}, "data": {"train": "x"}}
+    tree = {"name": "m", "global_batch": 4096, "resources": {"workers": 1}, "data": {"train": "x"}}
     tree["model"] = {"embed_dim": 16, "image": changes.pop("image", VIT), "text": TEXT}
     return validated(RunConfig, tree | changes)
 

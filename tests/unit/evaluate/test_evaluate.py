@@ -169,6 +169,14 @@ def test_a_label_without_a_class_is_named(encoder: Encoder, label: int) -> None:
         zero_shot(encoder, LIST.with_images([LabelledImage("odd", picture(1), label)]))
 
 
+@pytest.mark.parametrize("label", [None, "1", 1.0, True, -1, 7])
+def test_a_label_is_the_index_of_a_class(label: object) -> None:
+    classes = ClassList("digits", tuple("abcdefg"), ("{}",))
+    assert [classes.check_label(index, "x") for index in range(7)] == list(range(7))
+    with pytest.raises(DataError, match=f"^x has label {label!r}: digits has classes 0 to 6"):
+        classes.check_label(label, "x")
+
+
 def test_a_uid_that_stands_twice_and_no_images_are_refused(encoder: Encoder) -> None:
     with pytest.raises(DataError, match="image-0"):
         zero_shot(encoder, LIST.with_images([*images(2), *images(1)]))

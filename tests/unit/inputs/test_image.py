@@ -20,7 +20,7 @@ from PIL import Image
 from raylens.errors import BundleError, InputError
 from raylens.inputs import CropDraw, Preprocess, decode_image
 from raylens.inputs.image import DEFAULT_MAX_PIXELS, FORMATS
-from raylens.inputs.resample import resample
+from raylens.inputs.preprocess import resample
 
 Pixels = NDArray[np.uint8]
 

@@ -18,7 +18,7 @@ from raylens.errors import AlreadyExistsError, BundleError, ConfigError
 from raylens.inputs import Preprocess, Tokenizer
 from raylens.interop import read_foreign, write_foreign
 from raylens.interop.huggingface import from_hf, to_hf
-from raylens.interop.names import from_openclip, to_openclip
+from raylens.interop.openclip import from_openclip, to_openclip
 from raylens.models import DualEncoder
 from raylens.registry import Bundle
 

@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from raylens.config import ModelConfig, TextTransformerConfig, VisionTransformerConfig
-from raylens.config.towers import Activation
+from raylens.config.model import Activation
 from raylens.models import DualEncoder, ZeroShotClassifier
-from raylens.models.activation import QuickGELU, activation_module
 from raylens.models.text import TextTransformer
-from raylens.models.transformer import LayerNorm
+from raylens.models.transformer import LayerNorm, QuickGELU, activation_module
 
 Array = NDArray[np.float64]
 MEAN, STD = (0.48, 0.46, 0.41), (0.27, 0.26, 0.28)

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from raylens.objectives import contrastive, contrastive_loss, tiles, triton_tiles
-from raylens.objectives.triton_tiles import exp_gradient, exp_sums
+from raylens.objectives import contrastive, contrastive_loss, tiles
+from raylens.objectives.triton import launch
+from raylens.objectives.triton.launch import exp_gradient, exp_sums
 
 UNIT = {"fp32": 0.0, "tf32": 2.0**-11, "bf16": 2.0**-8}
 """How far an operand is moved at most, relative to itself, before it is multiplied."""
@@ -85,7 +86,7 @@ def test_sums_are_those_of_the_formula(
 ) -> None:
     first, scale = round(place * B), float(torch.tensor(scale))
     image_bD, text_BD = (x.to(dtype) for x in embeddings(b, B, D, seed))
-    r_b, c_B = exp_sums(image_bD, text_BD, *scalars(scale), first, products=products)
+    r_b, c_B = exp_sums(image_bD, text_BD, *scalars(scale), first, matmul_precision=products)
     assert r_b.dtype == c_B.dtype == torch.float64
 
     E_bB = exact(image_bD, text_BD, scale, first)
@@ -109,7 +110,7 @@ def test_gradient_is_that_of_the_formula(
     E_bm = exact(image_bD, text_mD, scale, first)
     a_b, k_m = 1 / (E_bm.sum(1) + 1), 1 / (E_bm.sum(0) + 1)
     out = torch.full((b, B + 3), torch.nan, dtype=torch.bfloat16 if products == "bf16" else torch.float32)
-    G_bm = exp_gradient(image_bD, text_mD, a_b, k_m, *scalars(scale), first, out[:, :B], products=products)
+    G_bm = exp_gradient(image_bD, text_mD, a_b, k_m, *scalars(scale), first, out[:, :B], matmul_precision=products)
     assert G_bm.data_ptr() == out.data_ptr()
     assert out[:, B:].isnan().all()  # nothing is written beside it
 
@@ -126,10 +127,10 @@ def test_gradient_is_that_of_the_formula(
 
 def test_chunks_of_columns_and_blocks_of_rows_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """More columns than one program sums, and more rows than one launch."""
-    monkeypatch.setattr(triton_tiles, "_PARTIAL_SUMS", 1)
+    monkeypatch.setattr(launch, "_PARTIAL_SUMS", 1)
     image_bD, text_BD = embeddings(290, 530, 9, seed=1)
     E_bB = exact(image_bD, text_BD, 30.0, 200)
-    r_b, c_B = exp_sums(image_bD, text_BD, *scalars(30.0), 200, products="fp32")
+    r_b, c_B = exp_sums(image_bD, text_BD, *scalars(30.0), 200, matmul_precision="fp32")
     assert torch.allclose(r_b, E_bB.sum(1), rtol=FP32)
     assert torch.allclose(c_B, E_bB.sum(0), rtol=FP32)
 
@@ -138,7 +139,7 @@ def test_chunks_of_columns_and_blocks_of_rows_add_up(monkeypatch: pytest.MonkeyP
     for left in (0, 265):
         columns = slice(left, left + 265)
         operands = (image_bD, text_BD[columns], a_b, k_B[columns], *scalars(30.0), 200 - left)
-        exp_gradient(*operands, G_bB[:, columns], products="fp32")
+        exp_gradient(*operands, G_bB[:, columns], matmul_precision="fp32")
     assert relative_error(G_bB, E_bB * (a_b[:, None] + k_B)) < FP32
     assert (G_bB[torch.arange(290), torch.arange(290) + 200] == 0).all()
 
@@ -146,7 +147,7 @@ def test_chunks_of_columns_and_blocks_of_rows_add_up(monkeypatch: pytest.MonkeyP
 def test_padding_adds_nothing_where_every_entry_is_tiny() -> None:
     """Opposite vectors: an entry is exp(-80); a place outside that counted as a cosine of 0 would add 1."""
     image_bD = functional.normalize(torch.ones(5, 3), dim=1)
-    r_b, c_B = exp_sums(image_bD, -image_bD[:1], torch.tensor(80.0), torch.tensor(0.0), 7, products="fp32")
+    r_b, c_B = exp_sums(image_bD, -image_bD[:1], torch.tensor(80.0), torch.tensor(0.0), 7, matmul_precision="fp32")
     assert torch.allclose(r_b, torch.full_like(r_b, -80.0).exp(), rtol=FP32)
     assert torch.allclose(c_B, 5 * torch.full_like(c_B, -80.0).exp(), rtol=FP32)
 
@@ -159,19 +160,19 @@ def test_what_is_not_finite_shows(value: float, products: Any) -> None:
     image_bD, text_BD = embeddings(40, 70, 6, seed=0)
     text_BD[:, 2] = 0.5
     image_bD[33, 2] = value
-    r_b, c_B = exp_sums(image_bD, text_BD, *scalars(50.0), 0, products=products)
+    r_b, c_B = exp_sums(image_bD, text_BD, *scalars(50.0), 0, matmul_precision=products)
     assert r_b.isfinite().tolist() == [row != 33 for row in range(40)]
     assert not c_B[torch.arange(70) != 33].isfinite().any()
 
     image_bD[33, 2] = 0.0
     for scale, shift in ((value, 0.0), (50.0, value)):
-        r_b, _ = exp_sums(image_bD, text_BD, torch.tensor(scale), torch.tensor(shift), 0, products=products)
+        r_b, _ = exp_sums(image_bD, text_BD, torch.tensor(scale), torch.tensor(shift), 0, matmul_precision=products)
         assert not r_b.isfinite().any() or (shift == torch.inf and (r_b == 0).all())
 
 
 def test_the_same_bits_every_time() -> None:
     operands = (*embeddings(65, 130, 20, seed=3), *scalars(90.0), 0)
-    first, second = (exp_sums(*operands, products="bf16") for _ in range(2))
+    first, second = (exp_sums(*operands, matmul_precision="bf16") for _ in range(2))
     assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
 
 
@@ -187,7 +188,7 @@ def test_the_loss_through_the_kernels(products: Any, scale: float, monkeypatch: 
     ours, truth = (
         [side.clone().to(dtype).requires_grad_() for side in inputs] for dtype in (torch.float, torch.double)
     )
-    found, wanted = contrastive_loss(*ours, products=products), contrastive_loss(*truth)
+    found, wanted = contrastive_loss(*ours, matmul_precision=products), contrastive_loss(*truth)
     found.backward()
     wanted.backward()
     assert found.item() == pytest.approx(wanted.item(), rel=scale * UNIT[products])

@@ -27,7 +27,7 @@ def of(loss: Tensor, inputs: list[Tensor]) -> list[Tensor]:
 def test_bf16_leaves_the_loss_and_moves_gradients_by_a_rounding(tile_columns: int) -> None:
     inputs = leaves()
     exact = of(contrastive_loss(*inputs), inputs)
-    rounded = of(contrastive_loss(*inputs, products="bf16", tile=TileSize(columns=tile_columns)), inputs)
+    rounded = of(contrastive_loss(*inputs, matmul_precision="bf16", tile=TileSize(columns=tile_columns)), inputs)
     assert rounded[0].item() == pytest.approx(exact[0].item(), rel=1e-6)
     errors = [((a - b).norm() / b.norm()).item() for a, b in zip(rounded[1:], exact[1:], strict=True)]
     assert 1e-5 < max(errors) < 1e-2  # they are rounded, and no more than bf16 does
@@ -35,7 +35,7 @@ def test_bf16_leaves_the_loss_and_moves_gradients_by_a_rounding(tile_columns: in
 
 def test_fp64_is_never_rounded() -> None:
     inputs = [leaf.detach().double().requires_grad_() for leaf in leaves(40, 8)]
-    exact, asked = (of(contrastive_loss(*inputs, products=kind), inputs) for kind in ("fp32", "bf16"))
+    exact, asked = (of(contrastive_loss(*inputs, matmul_precision=kind), inputs) for kind in ("fp32", "bf16"))
     assert all(torch.equal(a, b) for a, b in zip(exact, asked, strict=True))
 
 
@@ -79,5 +79,5 @@ def test_products_in_fp32_keep_all_digits() -> None:
 
 
 def test_an_unknown_precision_is_named() -> None:
-    with pytest.raises(TrainingError, match="products = 'fp8': it must be one of fp32, tf32, bf16"):
-        sigmoid_loss(*leaves(4, 4), torch.zeros(()), products="fp8")  # type: ignore[arg-type,call-arg]
+    with pytest.raises(TrainingError, match="matmul_precision = 'fp8': it must be one of fp32, tf32, bf16"):
+        sigmoid_loss(*leaves(4, 4), torch.zeros(()), matmul_precision="fp8")  # type: ignore[arg-type,call-arg]

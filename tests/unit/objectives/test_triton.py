@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from raylens.errors import TrainingError
-from raylens.objectives.triton_tiles import available, exp_gradient, exp_sums
+from raylens.objectives.triton.launch import available, exp_gradient, exp_sums
 
 HAS_TRITON = find_spec("triton") is not None
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="Triton is built for Linux")
@@ -48,9 +48,9 @@ def test_operands_that_do_not_fit_are_refused() -> None:
     one, ones = torch.tensor(1.0), torch.ones(6)
     for image, text in ((image_bD.double(), text_BD), (image_bD, text_BD.bfloat16()), (image_bD.T, text_BD)):
         with pytest.raises(TrainingError, match="embeddings"):
-            exp_sums(image, text, one, one, 0, products="fp32")
+            exp_sums(image, text, one, one, 0, matmul_precision="fp32")
     with pytest.raises(TrainingError, match="out has shape"):
-        exp_gradient(image_bD, text_BD, ones[:4], ones, one, one, 0, torch.empty(6, 4).T, products="fp32")
+        exp_gradient(image_bD, text_BD, ones[:4], ones, one, one, 0, torch.empty(6, 4).T, matmul_precision="fp32")
 
 
 POINTERS = {
@@ -71,9 +71,9 @@ def test_compiles(
     import triton  # type: ignore[import-not-found, import-untyped, unused-ignore]
     from triton.backends.compiler import GPUTarget  # type: ignore[import-not-found, import-untyped, unused-ignore]
 
-    from raylens.objectives import triton_sums, triton_weights
+    from raylens.objectives.triton import sums, weights
 
-    function: Any = triton_sums._sums_kernel if kernel == "sums" else triton_weights._gradient_kernel
+    function: Any = sums._sums_kernel if kernel == "sums" else weights._gradient_kernel
     constants = {"ROWS": 128, "COLUMNS": 128, "FLATTEN": True, "EVEN": True, "PRECISION": precision}
     constants["DEPTH"] = 64 if operand == "bf16" else 32
     types = {**POINTERS, **dict.fromkeys(["image", "text", "out"], f"*{operand}")}

@@ -194,7 +194,7 @@ def test_the_commands_make_keys_and_serve_configs(tmp_path: Path) -> None:
         (["serve", "run"], "no model to serve"),
         (["serve", "a", "--replicas", "many"], "--replicas many"),
         (["serve", "--config", "none.yaml"], "there is no such file"),
-        (["serve", "key", "a b", "--keys", "keys.json"], "use up to 100 letters"),
+        (["serve", "key", "a b", "--keys", "keys.json"], "name = 'a b': use at most 100 letters"),
         (["serve", "build", "a", "--out", "."], "is a folder"),
     ],
 )

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raylens.errors import ChangedError, NotFoundError, StorageError
-from raylens.storage import ranged_file
+from raylens.storage import base
+from raylens.storage.base import BLOCK_BYTES, RangedFile
 from raylens.storage.local import LocalStore
-from raylens.storage.ranged_file import BLOCK_BYTES, RangedFile
 
 STEPS = st.lists(
     st.one_of(
@@ -82,8 +82,8 @@ def test_any_steps_are_as_in_memory(
     store = Watched(str(tmp_path_factory.getbasetemp()))
     store.write("x", data)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ranged_file, "BLOCK_BYTES", block)
-        patch.setattr(ranged_file, "SMALLEST_BYTES", min(block, smallest))
+        patch.setattr(base, "BLOCK_BYTES", block)
+        patch.setattr(base, "SMALLEST_BYTES", min(block, smallest))
         with opened(store, "x") as file, io.BytesIO(data) as wanted:
             for act, number in steps:
                 assert step(file, act, number) == step(wanted, act, number), (act, number)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from raylens.config import CheckpointConfig, DataConfig, LengthConfig, RunConfig, ScaleConfig
+from raylens.config import CheckpointConfig, DataConfig, LengthConfig, ResourcesConfig, RunConfig
 from raylens.errors import StorageError, UnreachableError
 from raylens.evaluate.metrics import Metric
 from raylens.storage import open_store
@@ -31,7 +31,7 @@ CONFIG = RunConfig(
     global_batch=8,
     data=DataConfig(train="unused"),
     length=LengthConfig(samples_seen=8 * STEPS),
-    scale=ScaleConfig(workers=1),
+    resources=ResourcesConfig(workers=1),
     log_every_steps=1,
 )
 

@@ -13,8 +13,8 @@ from raylens.config import (
     LengthConfig,
     ModelConfig,
     OptimConfig,
+    ResourcesConfig,
     RunConfig,
-    ScaleConfig,
     ScheduleConfig,
     TextTransformerConfig,
     VisionTransformerConfig,
@@ -43,7 +43,7 @@ CONFIG = RunConfig(
     ),
     optim=OptimConfig(peak_lr=5e-3, schedule=ScheduleConfig(warmup_steps=2), weight_decay=0.0),
     length=LengthConfig(samples_seen=240),
-    scale=ScaleConfig(workers=1),
+    resources=ResourcesConfig(workers=1),
     log_every_steps=5,
 )
 

@@ -32,7 +32,7 @@ def config(checkpointed: bool = False, **model: int) -> RunConfig:
         {
             "name": "m",
             "global_batch": 64,
-            "scale": {"workers": 1},
+            "resources": {"workers": 1},
             "data": {"train": "x"},
             "model": ModelConfig(embed_dim=16, image=image, text=text).model_dump(),
             "towers": {"checkpoint_blocks": checkpointed},
@@ -77,5 +77,5 @@ def test_free_memory_is_the_containers(tmp_path: Path) -> None:
     (tmp_path / "memory.current").write_text("400000\n")
     assert free_memory(proc, tmp_path) == 600_000
     proc.write_text("nothing\n")
-    with pytest.raises(TrainingError, match=r"set scale\.micro_batch"):
+    with pytest.raises(TrainingError, match=r"set resources\.micro_batch"):
         free_memory(proc, tmp_path)

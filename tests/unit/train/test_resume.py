@@ -11,7 +11,7 @@ from raylens.errors import CheckpointError, ConfigError, CursorError, TrainingEr
 from raylens.storage import open_store
 from raylens.train.checkpoint.cursor import Cursor
 from raylens.train.checkpoint.store import Checkpoints
-from raylens.train.run.prepare import claim
+from raylens.train.run.prepare import RUN_SETTINGS
 from raylens.train.runs.jsonl import METRICS, JsonlWriter, read_metrics
 
 PLAN = Plan((FixedChunkOrder(100, "a" * 64, 1, 4, 4, 100),), seed=1)
@@ -54,11 +54,11 @@ def config(**changes: object) -> RunConfig:
 
 def test_a_run_keeps_its_settings(tmp_path: Path) -> None:
     store = open_store(tmp_path)
-    claim(store, config())
-    claim(store, config())
-    claim(store, config(**{"scale.workers": 4, "checkpoint.every_steps": 3, "log_every_steps": 1}))
+    RUN_SETTINGS.claim(store, config())
+    RUN_SETTINGS.claim(store, config())
+    RUN_SETTINGS.claim(store, config(**{"resources.workers": 4, "checkpoint.every_steps": 3, "log_every_steps": 1}))
     with pytest.raises(ConfigError) as caught:
-        claim(store, config(**{"optim.peak_lr": 0.5, "seed": 3}))
+        RUN_SETTINGS.claim(store, config(**{"optim.peak_lr": 0.5, "seed": 3}))
     assert "seed was 0, is now 3; optim.peak_lr was 0.0005, is now 0.5" in str(caught.value)
 
 

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from raylens.config import DataConfig, ResNetConfig, RunConfig, SourceConfig, dump_yaml
+from raylens.config import DataConfig, ResNetConfig, RunConfig, SourceConfig, dump_yaml, flatten
 from raylens.errors import ConfigError, NotFoundError, TrainingError
 from raylens.evaluate.metrics import finite
 from raylens.storage import Store, open_store
@@ -28,7 +28,7 @@ from raylens.train.runs.listing import UNREADABLE, list_runs
 from raylens.train.runs.report import render_training_report, run_facts, write_training_report
 from raylens.train.runs.run_dir import RunFiles
 from raylens.train.runs.scores import best_row, duration_text, figure_text
-from raylens.train.runs.settings import changes, differing, flat
+from raylens.train.runs.settings import changes, differing
 
 CONFIG = RunConfig(name="plain", global_batch=128, data=DataConfig(train=(SourceConfig(uri="data/train"),)))
 
@@ -270,7 +270,7 @@ TREES = st.recursive(
 @given(st.dictionaries(st.text(min_size=1, max_size=3), TREES, max_size=4))
 def test_equal_settings_never_differ(tree: dict[str, Any]) -> None:
     assert differing([tree, json.loads(json.dumps(tree))]) == {}
-    assert all(isinstance(value, str) for value in flat(tree).values())
+    assert all(isinstance(value, str) for value in flatten(tree).values())
 
 
 # The figures

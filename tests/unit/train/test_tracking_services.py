@@ -59,7 +59,7 @@ class TestMlflow:
         these.__enter__()
         these.on_event(point(1, 3.0))
         these.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
-        other = validated(RunConfig, {**VALUES, "scale": {"workers": 4}})
+        other = validated(RunConfig, {**VALUES, "resources": {"workers": 4}})
         client = mlflow.MlflowClient(tracking_uri=(tmp_path / "mlruns").as_uri())
         run_id = json.loads(store.read_text("tracking.json"))["mlflow"]["id"]
         assert client.get_run(run_id).info.status == "KILLED"
@@ -69,7 +69,7 @@ class TestMlflow:
         (experiment,) = [one for one in client.search_experiments() if one.name == "ours"]
         (run,) = client.search_runs([experiment.experiment_id])
         assert (run.info.run_id, run.info.run_name, run.info.status) == (run_id, "tracked", "FINISHED")
-        assert run.data.params["scale.workers"] == "2"
+        assert run.data.params["resources.workers"] == "2"
         assert run.data.params["data.train.0.uri"] == "x" * LONGEST_VALUE
         assert run.data.tags["raylens.storage"] == store.uri
         history = client.get_metric_history(run_id, "evaluation/loss")

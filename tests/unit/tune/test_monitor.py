@@ -10,15 +10,20 @@ import pytest
 
 from raylens.capacity import Node
 from raylens.config import validated
-from raylens.config.placement import Group, GroupSize, Placement, node_labels
 from raylens.errors import ConfigError, TrainingError
 from raylens.evaluate.metrics import Metric
+from raylens.placement import Group, GroupSize, Placement, node_labels
 from raylens.storage import Store, open_store
 from raylens.train.loop.events import Checkpointed, Evaluated, Started
 from raylens.tune import SweepConfig
 from raylens.tune.checkpoint_ref import CheckpointRef
-from raylens.tune.monitor import BudgetStopper, SweepMonitor, TrialCallback, set_monitor
-from raylens.tune.paths import STOP, claim, parent_of, read_config
+from raylens.tune.monitor import (
+    BudgetStopper,
+    SweepMonitor,
+    TrialCallback,
+    set_monitor,
+)
+from raylens.tune.paths import STOP, SWEEP_SETTINGS, parent_of, read_config
 from raylens.tune.reporter import Reporter
 from raylens.tune.sweep import concurrency
 from raylens.tune.trial import trial_config
@@ -171,13 +176,13 @@ def test_a_request_ends_a_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_settings_are_claimed_once_and_only_what_changes_nothing_may_differ(tmp_path: Path) -> None:
     store, config = open_store(str(tmp_path)), sweep()
-    claim(store, config)
-    claim(store, sweep(budget={"trials": 24, "hours": 1.0}, retries=3, concurrent=2))
+    SWEEP_SETTINGS.claim(store, config)
+    SWEEP_SETTINGS.claim(store, sweep(budget={"trials": 24, "hours": 1.0}, retries=3, concurrent=2))
     assert read_config(store) == config
     with pytest.raises(ConfigError, match=r"budget\.trials was 24, is now 25"):
-        claim(store, sweep(budget={"trials": 25}))
+        SWEEP_SETTINGS.claim(store, sweep(budget={"trials": 25}))
     with pytest.raises(ConfigError, match=r"other settings: repeats was 1, is now 2"):
-        claim(store, sweep(repeats=2))
+        SWEEP_SETTINGS.claim(store, sweep(repeats=2))
 
 
 def test_a_trial_is_the_run_with_its_values_and_the_same_seed(tmp_path: Path) -> None:
@@ -203,8 +208,8 @@ def test_so_many_trials_run_at_a_time_as_there_is_room_for(
     workers: int, gpus: int, have: dict[str, float], trials: int
 ) -> None:
     run = sweep().run
-    scale = run.scale.model_copy(update={"workers": workers, "gpus_per_worker": gpus})
-    changed = run.model_copy(update={"scale": scale})
+    resources = run.resources.model_copy(update={"workers": workers, "gpus_per_worker": gpus})
+    changed = run.model_copy(update={"resources": resources})
     assert concurrency(changed, [Node("one", have)], Placement()) == trials
 
 
@@ -217,8 +222,10 @@ def test_trials_share_the_nodes_of_each_group() -> None:
     ]
     placement = Placement.read([node_labels("head", groups)])
     for workers, cpus, gpus, trials in ((2, 1, 1, 6), (2, 2, 0, 6), (1, 1, 0, 8), (8, 1, 1, 1), (4, 2, 1, 3)):
-        scale = run.scale.model_copy(update={"workers": workers, "cpus_per_worker": cpus, "gpus_per_worker": gpus})
-        assert concurrency(run.model_copy(update={"scale": scale}), nodes, placement) == trials
+        resources = run.resources.model_copy(
+            update={"workers": workers, "cpus_per_worker": cpus, "gpus_per_worker": gpus}
+        )
+        assert concurrency(run.model_copy(update={"resources": resources}), nodes, placement) == trials
 
 
 def test_the_storage_of_a_sweep_is_read_from_its_folder() -> None:

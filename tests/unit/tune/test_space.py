@@ -94,7 +94,7 @@ BAD = [
     ({"objective.logit_scale": [10.0]}, "give exactly one of objective.temperature"),
     ({"optim.schedule": [{"kind": "linear"}], "optim.schedule.end": [0.1]}, "conflict"),
     ({"name": ["a", "b"]}, "name cannot be searched"),
-    ({"scale.workers": [1, 3]}, r"workers = 3 is invalid: .*cannot be shared equally"),
+    ({"resources.workers": [1, 3]}, r"workers = 3 is invalid: .*cannot be shared equally"),
     ({"seed": {"integer": [0, 9], "when": {"optim.kind": ["adamw"]}}}, "must be a key of the space before"),
     ({"optim.kind": ["adamw"], "seed": {"integer": [0, 9], "when": {"optim.kind": ["lion"]}}}, "never occurs"),
     ({}, "space is empty"),

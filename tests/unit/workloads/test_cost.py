@@ -40,7 +40,7 @@ def config_of(**changes: Any) -> RunConfig:
         "data": {"train": "nowhere"},
         "model": MODEL,
         "length": {"epochs": 12.96},
-        "scale": {"workers": 8, "gpus_per_worker": 1, "cpus_per_worker": 4},
+        "resources": {"workers": 8, "gpus_per_worker": 1, "cpus_per_worker": 4},
     }
     return validated(RunConfig, tree | changes)
 
@@ -99,7 +99,7 @@ def test_storage_and_requests_by_hand() -> None:
 
 
 def test_a_checkpoint_has_weights_moments_and_averages() -> None:
-    plain = config_of(scale={"workers": 1})
+    plain = config_of(resources={"workers": 1})
     weights = cost_of(config_of(), spec_of()).figure("bundle").value
     assert checkpoint_bytes(plain) == 3 * weights
     assert checkpoint_bytes(config_of(optim={"kind": "lion"})) == 2 * weights
@@ -148,7 +148,7 @@ def test_decoding_can_be_what_holds_a_run_up() -> None:
     assert "training alone would take 3,600" in found.figure("speed").how
     assert found.figure("training").value == pytest.approx(2.0)
     # Without a group that decodes, it is done by the CPUs that the workers leave.
-    config = config_of(scale={"workers": 8, "gpus_per_worker": 1, "cpus_per_worker": 3})
+    config = config_of(resources={"workers": 8, "gpus_per_worker": 1, "cpus_per_worker": 3})
     pools, limit = pools_of(config, spec_of(decode=None), RATE)
     assert [pool.group for pool in pools] == ["head", "train"]
     assert limit == (32 - 24) * 450
@@ -157,8 +157,8 @@ def test_decoding_can_be_what_holds_a_run_up() -> None:
 
 
 def test_a_cluster_too_small_is_refused_with_its_numbers() -> None:
-    with pytest.raises(ConfigError, match=r"scale.workers = 10 .* room for 8 \(2 nodes of 16 CPUs and 4 GPUs\)"):
-        cost_of(config_of(scale={"workers": 10, "gpus_per_worker": 1, "cpus_per_worker": 4}), spec_of())
+    with pytest.raises(ConfigError, match=r"resources.workers = 10 .* room for 8 \(2 nodes of 16 CPUs and 4 GPUs\)"):
+        cost_of(config_of(resources={"workers": 10, "gpus_per_worker": 1, "cpus_per_worker": 4}), spec_of())
     with pytest.raises(ConfigError, match="no group train"):
         cost_of(config_of(), spec_of(train=None))
 
@@ -195,7 +195,7 @@ def test_the_speed_is_given_measured_or_counted(tmp_path: Path) -> None:
     assert "700 pairs/s that a core decodes" in counted.assumed
     assert "700" not in rate_of(config, CostOptions(pairs_per_core=50.0)).assumed
     run = open_store(tmp_path / "x")
-    run.write("config.yaml", dump_yaml(config_of(scale={"workers": 2})).encode())
+    run.write("config.yaml", dump_yaml(config_of(resources={"workers": 2})).encode())
     rows = [
         {"step": n, "samples_per_second": 100.0 * n, "data_cores": 2.0 * n, "first_batch_seconds": None}
         for n in range(1, 8)
@@ -206,7 +206,7 @@ def test_the_speed_is_given_measured_or_counted(tmp_path: Path) -> None:
     assert (measured.pairs_per_second, measured.pairs_per_core) == (2000, 50)
     assert "in proportion for 8" in measured.how
     assert measured.assumed == "that 8 workers are as fast each as 2"
-    same = rate_of(config_of(scale={"workers": 2}), CostOptions(from_run=run.uri))
+    same = rate_of(config_of(resources={"workers": 2}), CostOptions(from_run=run.uri))
     assert (same.pairs_per_second, same.assumed) == (500, "")
     run.write("metrics.jsonl", json.dumps(rows[0]).encode())
     with pytest.raises(TrainingError, match="let it train on"):
@@ -214,7 +214,7 @@ def test_the_speed_is_given_measured_or_counted(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="give one of them"):
         rate_of(config, CostOptions(pairs_per_second=1.0, from_run=run.uri))
     with pytest.raises(ConfigError, match="--pairs-per-second"):
-        rate_of(config_of(scale={"workers": 2}), CostOptions())
+        rate_of(config_of(resources={"workers": 2}), CostOptions())
 
 
 def test_data_is_taken_from_the_manifest_where_there_is_one(tmp_path: Path, make_shards: Callable[..., Store]) -> None:

@@ -14,7 +14,7 @@ from raylens.config import dump_yaml
 from raylens.errors import ConfigError
 from raylens.storage import open_store
 from raylens.tune import SweepConfig
-from raylens.tune.paths import STOP, claim
+from raylens.tune.paths import STOP, SWEEP_SETTINGS
 from raylens.tune.trials import SweepRecord, write_sweep
 from raylens.workloads.cli.app import app
 from raylens.workloads.pages.sweep_terminal import SweepTerminal, headline, time_left
@@ -44,7 +44,7 @@ def error_of(outcome: Any) -> str:
 def stored(tmp_path: Path, name: str = "s", *trials: Any, **record: Any) -> str:
     store = open_store(str(tmp_path)) / name
     tree = SWEEPS["digits"]().model_dump(mode="json") | {"name": name, "metric": LOSS}
-    claim(store, SweepConfig.model_validate(tree))
+    SWEEP_SETTINGS.claim(store, SweepConfig.model_validate(tree))
     write_sweep(store, SweepRecord(trials=list(trials), **record))
     return str(tmp_path / name)
 

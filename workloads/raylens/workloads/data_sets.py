@@ -19,7 +19,7 @@ from raylens.data.reader import open_reader
 from raylens.data.stream import ray_map
 from raylens.errors import DataError
 from raylens.storage import Store, open_store
-from raylens.train.run.prepare import check_claim, run_store
+from raylens.train.run.prepare import RUN_SETTINGS, run_store
 from raylens.train.runs.jsonl import read_metrics
 from raylens.workloads.lines import Lines
 
@@ -120,7 +120,7 @@ def steps_of_run(config: RunConfig) -> int:
     Raises:
         ConfigError: the run exists with other settings.
     """
-    check_claim(run_store(config), config)
+    RUN_SETTINGS.check(run_store(config), config)
     return max((step for step, _ in _sample_hashes(read_metrics(run_store(config)))), default=0)
 
 

@@ -1,19 +1,16 @@
 """The evaluation of a registered model on labelled shards, with its report."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raylens.config import SourceConfig
-from raylens.data import Source
-from raylens.errors import DataError, NotFoundError
 from raylens.evaluate import (
-    CLASSES_FILE,
-    ClassList,
     LabelledImage,
+    LabelledShards,
     ZeroShotResult,
     nearest_captions,
     pick_examples,
@@ -68,9 +65,9 @@ def evaluate_model(registry: str, reference: str, data: Store, out: Store) -> Ev
         DataError: a sample has no label.
     """
     version, encoder = Registry(registry).load(reference)
-    classes = _classes(data)
-    images, captions = _read(data)
-    result = zero_shot(encoder, classes.with_images(images))
+    shards = LabelledShards.open(SourceConfig(uri=data.uri))
+    images, captions = _read(shards)
+    result = zero_shot(encoder, shards.classes.with_images(images))
     out.write("zero_shot.json", result.to_json().encode())
     out.write("examples.parquet", _parquet(result.table))
     curve = _report(version, encoder, data, out, result, images, captions)
@@ -86,35 +83,14 @@ def evaluate_model(registry: str, reference: str, data: Store, out: Store) -> Ev
     )
 
 
-def _classes(data: Store) -> ClassList:
-    try:
-        return ClassList.read(data)
-    except NotFoundError as error:
-        raise NotFoundError(
-            f"{error}. An evaluation needs a {CLASSES_FILE} beside its shards: name, classes and prompt templates"
-        ) from None
-
-
-def _read(data: Store) -> tuple[list[LabelledImage], list[str]]:
+def _read(shards: LabelledShards) -> tuple[list[LabelledImage], list[str]]:
     images: list[LabelledImage] = []
     captions: list[str] = []
-    for image, caption in _labelled(data):
+    for image, caption in chain.from_iterable(shards.samples(shard) for shard in shards.shards):
         images.append(image)
         if caption and len(captions) < CAPTIONS:
             captions.append(caption)
     return images, list(dict.fromkeys(captions))
-
-
-def _labelled(data: Store) -> Iterator[tuple[LabelledImage, str | None]]:
-    source, shards = Source.open(SourceConfig(uri=data.uri))
-    for shard in shards:
-        for sample in source.walk(shard):
-            label = sample.meta.get("label")
-            if not isinstance(label, int):
-                raise DataError(
-                    f"sample {sample.key} of {data.describe()}/{shard.path} has no whole number 'label' in its json"
-                )
-            yield LabelledImage(f"{shard.path}/{sample.key}", sample.image or b"", label), sample.caption
 
 
 def _report(

@@ -14,8 +14,8 @@ from raylens.cluster.description.launcher import LauncherSpec
 from raylens.cluster.description.machines import GroupSpec, HeadSpec, MachineSpec, check_volumes
 from raylens.cluster.description.pods import CredentialsSpec, VolumeSpec
 from raylens.config import Node, load_yaml, validated
-from raylens.config.placement import GROUPS, Group
 from raylens.errors import ConfigError
+from raylens.placement import GROUPS, Group
 
 __all__ = ["ClusterSpec", "load_spec"]
 

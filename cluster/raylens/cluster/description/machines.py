@@ -22,7 +22,7 @@ from raylens.cluster.description.fields import (
 )
 from raylens.cluster.description.pods import TolerationSpec, VolumeSpec
 from raylens.config import Node
-from raylens.config.placement import GroupSize
+from raylens.placement import GroupSize
 
 __all__ = ["GroupSpec", "HeadSpec", "MachineSpec", "check_volumes"]
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from raylens.cluster.doctor.facts import NodeFacts
 from raylens.cluster.doctor.findings import CLUSTER, Finding
-from raylens.config.placement import GROUP_LABEL, Placement
+from raylens.placement import GROUP_LABEL, Placement
 
 __all__ = ["judge_autoscaler", "judge_groups", "judge_tokens"]
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import ray
 
-from raylens.capacity.asking import autoscaler_status, launches
-from raylens.capacity.nodes import is_own_cluster, name_of
+from raylens.capacity.autoscaler import autoscaler_status, launches
+from raylens.capacity.nodes import name_of, started_by_this_process
 from raylens.cluster.doctor import probe, rank, torch_facts
 from raylens.cluster.doctor.clock import Offset, judge_clocks, offset_of
 from raylens.cluster.doctor.collective import Ranks, judge_all_reduce
@@ -69,7 +69,7 @@ def examine(storage: str | None, limits: Limits, say: Callable[[str], None]) -> 
         findings += _all_reduces(asked, rows, facts, limits, findings)
     findings += judge_groups({name: row["Labels"] or {} for name, row in rows.items()})
     findings += judge_autoscaler(_autoscaler())
-    findings += judge_tokens(facts, os.environ.get("RAY_AUTH_MODE", ""), own=is_own_cluster())
+    findings += judge_tokens(facts, os.environ.get("RAY_AUTH_MODE", ""), own=started_by_this_process())
     return Report.of(rows, findings)
 
 

@@ -20,7 +20,6 @@ __all__ = [
     "KEY",
     "WHEEL_VARIABLE",
     "Submission",
-    "check_id",
     "check_metadata",
     "next_id",
     "submitted",
@@ -31,7 +30,6 @@ KEY = "raylens.submission"
 WHEEL_VARIABLE = "RAYLENS_WHEEL"
 FILES_VARIABLE = "RAYLENS_FILES"
 MODULE = "raylens.workloads.job_entrypoint"
-ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 ATTEMPT = re.compile(r"(.+)-([1-9][0-9]*)")
 RESERVED = re.compile(r"raylens\.|job_submission_id$|job_name$")
 
@@ -126,20 +124,6 @@ def next_id(submission_id: str, attempt: int) -> str:
     match = ATTEMPT.fullmatch(submission_id)
     first = match[1] if match and attempt > 2 and int(match[2]) == attempt - 1 else submission_id
     return f"{first}-{attempt}"
-
-
-def check_id(submission_id: str) -> str:
-    """Return an ID if it is valid.
-
-    Raises:
-        ConfigError: the ID has characters that it may not have, or is too long.
-    """
-    if not ID.fullmatch(submission_id):
-        raise ConfigError(
-            f"--id {submission_id!r}: an ID has at most 100 letters, digits, '.', '_' and '-', and begins with a "
-            "letter or a digit"
-        )
-    return submission_id
 
 
 def check_metadata(metadata: Mapping[str, str]) -> None:

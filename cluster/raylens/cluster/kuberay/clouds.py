@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from raylens.cluster.description import GroupSpec, KubernetesSpec, MachineSpec
 from raylens.cluster.description.kubernetes import Cloud
-from raylens.config.placement import Group
 from raylens.errors import ConfigError
+from raylens.placement import Group
 
 __all__ = ["affinity", "grace_seconds", "node_selector", "tolerations"]
 

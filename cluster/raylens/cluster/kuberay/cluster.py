@@ -6,7 +6,7 @@ from raylens.cluster.description import GroupSpec
 from raylens.cluster.kuberay.container import CONTAINER_SECURITY
 from raylens.cluster.kuberay.names import HEAD, Manifest, Rendering
 from raylens.cluster.kuberay.pod import pod_template
-from raylens.config.placement import Group
+from raylens.placement import Group
 
 __all__ = ["cluster_spec"]
 

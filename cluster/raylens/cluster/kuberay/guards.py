@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from raylens.cluster.description import GroupSpec, PeerSpec
 from raylens.cluster.kuberay.names import DASHBOARD_PORT, HEAD, METRICS_PORT, Manifest, Rendering
-from raylens.config.placement import GROUP_LABEL, Group
+from raylens.placement import GROUP_LABEL, Group
 
 __all__ = ["disruption_budgets", "job_files", "network_policies", "service_account"]
 

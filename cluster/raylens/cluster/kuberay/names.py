@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from raylens.cluster.description import ClusterSpec, GroupSpec, MachineSpec
 from raylens.config import dump_yaml
-from raylens.config.placement import Group, node_labels
+from raylens.placement import Group, node_labels
 
 __all__ = [
     "AGENT_PORT",

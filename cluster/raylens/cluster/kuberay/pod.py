@@ -6,8 +6,8 @@ from raylens.cluster.description import MachineSpec, VolumeSpec
 from raylens.cluster.kuberay import clouds
 from raylens.cluster.kuberay.container import FILES, SCRATCH, SHARED_MEMORY, ray_container
 from raylens.cluster.kuberay.names import HEAD, Manifest, Rendering
-from raylens.config.placement import GROUP_LABEL
 from raylens.errors import ConfigError
+from raylens.placement import GROUP_LABEL
 
 __all__ = ["POD_SECURITY", "pod_template", "scheduling"]
 

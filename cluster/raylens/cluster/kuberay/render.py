@@ -12,8 +12,8 @@ from raylens.cluster.kuberay.guards import disruption_budgets, job_files, networ
 from raylens.cluster.kuberay.names import Manifest, Rendering, Serving
 from raylens.cluster.kuberay.workload import ray_cluster, ray_job, ray_service
 from raylens.cluster.plain_yaml import PlainDumper
-from raylens.config.placement import Group
 from raylens.errors import ConfigError
+from raylens.placement import Group
 
 __all__ = ["KINDS", "Kind", "render", "to_yaml"]
 

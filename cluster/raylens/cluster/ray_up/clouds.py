@@ -6,8 +6,8 @@ from typing import Any
 from raylens.cluster.description import ClusterSpec, GroupSpec, MachineSpec, bytes_of
 from raylens.cluster.description.launcher import AwsSpec, GcpSpec
 from raylens.cluster.ray_up.docker import machine_options
-from raylens.config.placement import Group, node_labels
 from raylens.errors import ConfigError
+from raylens.placement import Group, node_labels
 
 __all__ = ["aws_provider", "gcp_provider", "node_types"]
 

@@ -5,8 +5,8 @@ from typing import Any
 
 from raylens.cluster.description import ClusterSpec, GroupSpec
 from raylens.cluster.ray_up.docker import STORE, machine_options
-from raylens.config.placement import Group, node_labels
 from raylens.errors import ConfigError
+from raylens.placement import Group, node_labels
 
 __all__ = ["head_arguments", "provider", "worker_command", "worker_image", "worker_options"]
 

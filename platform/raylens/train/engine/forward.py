@@ -117,12 +117,12 @@ def pair_loss(embedded: Embedded, objective: ObjectiveConfig) -> Tensor:
     """Return the loss over the global batch from this worker's pairs. Collective, as is its backward pass."""
     image_bD, text_bD, log_scale, bias = embedded
     if objective.kind == "triplet":
-        return triplet_loss(image_bD, text_bD, margin=objective.margin, products=objective.products)
+        return triplet_loss(image_bD, text_bD, margin=objective.margin, matmul_precision=objective.matmul_precision)
     log_scale = capped_log_scale(log_scale, objective.max_logit_scale)
     if objective.kind == "sigmoid":
         assert bias is not None
-        return sigmoid_loss(image_bD, text_bD, log_scale, bias, products=objective.products)
-    return contrastive_loss(image_bD, text_bD, log_scale, products=objective.products)
+        return sigmoid_loss(image_bD, text_bD, log_scale, bias, matmul_precision=objective.matmul_precision)
+    return contrastive_loss(image_bD, text_bD, log_scale, matmul_precision=objective.matmul_precision)
 
 
 def sample_keys(seed: int, position_B: NDArray[np.int64]) -> NDArray[np.int64]:

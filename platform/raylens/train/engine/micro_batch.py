@@ -87,7 +87,7 @@ def free_memory(proc: Path = Path("/proc/meminfo"), cgroup: Path = Path("/sys/fs
         lines = proc.read_text().splitlines()
         free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
     except (OSError, StopIteration) as error:
-        raise TrainingError(f"{proc} does not report the free memory ({error}): set scale.micro_batch") from None
+        raise TrainingError(f"{proc} does not report the free memory ({error}): set resources.micro_batch") from None
     limit, used = cgroup / "memory.max", cgroup / "memory.current"
     if limit.exists() and (most := limit.read_text().strip()) != "max":
         free = min(free, max(0, int(most) - int(used.read_text())))

@@ -100,8 +100,8 @@ class ZeroEngine:
             yield
         except torch.OutOfMemoryError as error:
             raise TrainingError(
-                f"scale.micro_batch = {self.micro_batch}: the device has not enough memory for so many pairs at a time "
-                f"({error}); halve it, or set towers.checkpoint_blocks=true"
+                f"resources.micro_batch = {self.micro_batch}: the device has not enough memory for so many pairs at a "
+                f"time ({error}); halve it, or set towers.checkpoint_blocks=true"
             ) from None
 
     def tower_stats(self) -> TowerStats:

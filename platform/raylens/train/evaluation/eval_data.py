@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raylens.data.reader import Request, open_reader
-from raylens.errors import DataError, InputError
+from raylens.errors import InputError
+from raylens.evaluate import LabelledShards
 from raylens.inputs import Preprocess, Tokenizer
-from raylens.train.evaluation.eval_sets import LabelledShards
 
 __all__ = ["EvalData", "EvalShard", "WorkerShare", "read_labelled", "read_pairs", "read_prompts"]
 
@@ -91,13 +91,11 @@ def read_labelled(shards: LabelledShards, share: WorkerShare, preprocess: Prepro
         StorageError: the store does not answer.
         DataError: a sample has no label, or its label is not a class.
     """
-    rows, labels, store = [], [], shards.source.store
+    rows, labels = [], []
     for at in range(share.rank, len(shards.shards), share.workers):
-        shard = shards.shards[at]
-        for number, sample in enumerate(shards.source.walk(shard)):
-            name = f"{shard.path}/{sample.key}"
-            rows.append(_Row.of((at, number), name, sample.image or b"", preprocess))
-            labels.append(_label(sample.meta.get("label"), shards, f"{store.describe()}/{name}"))
+        for number, (image, _) in enumerate(shards.samples(shards.shards[at])):
+            rows.append(_Row.of((at, number), image.uid, image.image, preprocess))
+            labels.append(image.label)
     kept = tuple(label for row, label in zip(rows, labels, strict=True) if row.pixels is not None)
     return replace(_shard_of(rows, preprocess.size), labels_n=kept)
 
@@ -133,12 +131,3 @@ def _shard_of(rows: Sequence[_Row], size: int) -> EvalShard:
         image_nSSC=np.stack(pixels) if pixels else np.zeros((0, size, size, 3), dtype=np.uint8),
         unreadable=tuple((row.name, row.problem) for row in rows if row.pixels is None),
     )
-
-
-def _label(label: object, shards: LabelledShards, name: str) -> int:
-    if not isinstance(label, int) or not 0 <= label < len(shards.classes.classes):
-        raise DataError(
-            f"sample {name} has label {label!r}: {shards.classes.name} has classes 0 to "
-            f"{len(shards.classes.classes) - 1}"
-        )
-    return label

@@ -3,24 +3,14 @@
 from dataclasses import dataclass
 
 from raylens.config import EvaluationConfig, SourceConfig
-from raylens.data import Source
 from raylens.data.index import manifest_for
 from raylens.data.stream import ray_map
 from raylens.errors import ConfigError, DataError, NotFoundError
-from raylens.evaluate import CLASSES_FILE, ClassList
+from raylens.evaluate import LabelledShards
 from raylens.messages import Say
-from raylens.storage import ObjectInfo, Store
+from raylens.storage import Store
 
-__all__ = ["EvalSets", "LabelledShards", "open_eval_sets"]
-
-
-@dataclass(frozen=True)
-class LabelledShards:
-    """A classification task; instances are pickled."""
-
-    source: Source
-    shards: tuple[ObjectInfo, ...]
-    classes: ClassList
+__all__ = ["EvalSets", "open_eval_sets"]
 
 
 @dataclass(frozen=True)
@@ -58,18 +48,15 @@ def open_eval_sets(config: EvaluationConfig, cache: Store, say: Say) -> EvalSets
 
 
 def _labelled(name: str, config: SourceConfig) -> LabelledShards:
-    source, shards = Source.open(config)
+    field = f"evaluation.zero_shot.{name} = {config.uri!r}"
     try:
-        classes = ClassList.read(source.store)
+        labelled = LabelledShards.open(config)
     except NotFoundError as error:
-        raise ConfigError(
-            f"evaluation.zero_shot.{name} = {config.uri!r}: {error}. It needs a {CLASSES_FILE} beside its shards: "
-            "name, classes and prompt templates"
-        ) from None
-    first = next(source.walk(shards[0]), None)
-    if first is None or not isinstance(first.meta.get("label"), int):
-        raise DataError(
-            f"evaluation.zero_shot.{name} = {config.uri!r}: the first sample of {shards[0].path} has no whole number "
-            "'label' in its json"
-        )
-    return LabelledShards(source, tuple(shards), classes)
+        raise ConfigError(f"{field}: {error}") from None
+    try:
+        first = next(labelled.samples(labelled.shards[0]), None)
+    except DataError as error:
+        raise type(error)(f"{field}: {error}") from None
+    if first is None:
+        raise DataError(f"{field}: its first shard, {labelled.shards[0].path}, has no sample")
+    return labelled

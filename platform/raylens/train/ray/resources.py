@@ -2,11 +2,19 @@
 
 from collections.abc import Callable
 
-from raylens.capacity import Ask, Shortage, lasting_shortage, live_nodes, placement, possible_nodes, shortage
-from raylens.capacity.asking import autoscaler_status
+from raylens.capacity import (
+    ResourceRequest,
+    Shortage,
+    lasting_shortage,
+    live_nodes,
+    placement,
+    possible_nodes,
+    shortage,
+)
+from raylens.capacity.autoscaler import autoscaler_status
 from raylens.config import RunConfig
-from raylens.config.placement import GROUP_LABEL, Placement
 from raylens.errors import ClusterError
+from raylens.placement import GROUP_LABEL, Placement
 
 __all__ = [
     "DATA_CPUS",
@@ -27,18 +35,18 @@ SHOWN = 4
 
 def placement_of(config: RunConfig) -> Placement:
     """Return the groups of the cluster's nodes, or none if the run may be placed anywhere."""
-    if config.scale.placement == "anywhere":
+    if config.resources.placement == "anywhere":
         return Placement()
     return placement()
 
 
-def resource_requests(config: RunConfig, placement: Placement) -> tuple[Ask, Ask]:
+def resource_requests(config: RunConfig, placement: Placement) -> tuple[ResourceRequest, ResourceRequest]:
     """Return what a run needs at least: its smallest number of workers, and one task of the stream."""
-    scale = config.scale
-    each = {"CPU": scale.cpus_per_worker, "GPU": scale.gpus_per_worker}
+    resources = config.resources
+    each = {"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker}
     return (
-        Ask(WORKER, config.worker_counts[0], each, placement.selector("train")),
-        Ask("decoding task", 1, {"CPU": DATA_CPUS}, placement.selector("decode")),
+        ResourceRequest(WORKER, config.worker_counts[0], each, placement.selector("train")),
+        ResourceRequest("decoding task", 1, {"CPU": DATA_CPUS}, placement.selector("decode")),
     )
 
 
@@ -79,7 +87,7 @@ def shortage_text(config: RunConfig, missing: Shortage) -> str:
 
 
 def _need(config: RunConfig, missing: Shortage) -> str:
-    workers = [ask for ask in missing.asks if ask.what == WORKER]
+    workers = [request for request in missing.requests if request.what == WORKER]
     if not workers:
         return f"reading data needs {DATA_CPUS} CPU"
     key, count = _key(config), config.worker_counts[0]
@@ -87,10 +95,10 @@ def _need(config: RunConfig, missing: Shortage) -> str:
         bundle = " and ".join(
             f"{size:g} {name}{'s' if size > 1 else ''}" for name, size in workers[0].each.items() if size
         )
-        data = f", and {DATA_CPUS} CPU to read data" if len(missing.asks) > 1 else ""
+        data = f", and {DATA_CPUS} CPU to read data" if len(missing.requests) > 1 else ""
         return f"{key} = {count} need {count} x {bundle}, each on one node{data}"
-    setting = f"scale.{missing.resource.lower()}s_per_worker"
-    part = f" ({DATA_CPUS} of them to read data)" if len(missing.asks) > 1 and missing.resource == "CPU" else ""
+    setting = f"resources.{missing.resource.lower()}s_per_worker"
+    part = f" ({DATA_CPUS} of them to read data)" if len(missing.requests) > 1 and missing.resource == "CPU" else ""
     each = f"{workers[0].each[missing.resource]:g}"
     return f"{key} = {count} with {setting} = {each} need {missing.wanted:g} {missing.resource}s{part}"
 
@@ -110,7 +118,7 @@ def _have(missing: Shortage) -> str:
 
 def _remedy(config: RunConfig, missing: Shortage) -> str:
     group = _group(missing)
-    lower = f"lower {_key(config)}, or " if any(ask.what == WORKER for ask in missing.asks) else ""
+    lower = f"lower {_key(config)}, or " if any(request.what == WORKER for request in missing.requests) else ""
     if group is not None:
         return f"{lower}give the cluster more or larger nodes of this group (max_nodes and cpus of its description)"
     more = " (--num-cpus declares more logical CPUs on one machine)" if missing.resource == "CPU" else ""
@@ -119,9 +127,9 @@ def _remedy(config: RunConfig, missing: Shortage) -> str:
 
 def _group(missing: Shortage) -> str | None:
     """Return the group of nodes that must have the missing resource, or None if any node may."""
-    groups = {ask.selector.get(GROUP_LABEL) for ask in missing.asks}
+    groups = {request.selector.get(GROUP_LABEL) for request in missing.requests}
     return groups.pop() if len(groups) == 1 else None
 
 
 def _key(config: RunConfig) -> str:
-    return "scale.workers" if config.scale.min_workers is None else "scale.min_workers"
+    return "resources.workers" if config.resources.min_workers is None else "resources.min_workers"

@@ -179,7 +179,7 @@ class RetryPolicy(FailurePolicy):  # type: ignore[misc]
             self._unreachable_since = self._unreachable_since or time.monotonic()
             return time.monotonic() - self._unreachable_since < OUTAGE_SECONDS
         self._failures += 1
-        return self._failures <= self._run.scale.max_failures
+        return self._failures <= self._run.resources.max_failures
 
     def _newest(self) -> int:
         try:

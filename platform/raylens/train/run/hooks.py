@@ -80,7 +80,7 @@ class WorkerHooks:
         manifest = CheckpointManifest(
             step=step,
             attempt=str(self._coordinator.all_gather(uuid.uuid4().hex[:8])[0]),
-            workers=config.scale.workers,
+            workers=config.resources.workers,
             zero_stage=config.zero.stage,
             precision=config.precision,
             micro_batch=self._engine.micro_batch,

@@ -161,7 +161,7 @@ def _report(run: Store, say: Say) -> None:
 def _run(spec: WorkerSpec, prepared: PreparedRun, interrupts: Interrupts) -> None:
     config, store = spec.config, prepared.store
     filesystem, path = (store / "ray").arrow()
-    counts, on_gpu, placement = config.worker_counts, config.scale.gpus_per_worker > 0, placement_of(config)
+    counts, on_gpu, placement = config.worker_counts, config.resources.gpus_per_worker > 0, placement_of(config)
     trainer = Trainer(
         _run_worker,
         run=config,
@@ -175,7 +175,7 @@ def _run(spec: WorkerSpec, prepared: PreparedRun, interrupts: Interrupts) -> Non
             num_workers=counts[0] if len(counts) == 1 else (counts[0], counts[-1]),
             use_gpu=on_gpu,
             elastic_resize_monitor_interval_s=RESIZE_SECONDS,
-            resources_per_worker={"CPU": config.scale.cpus_per_worker, "GPU": config.scale.gpus_per_worker},
+            resources_per_worker={"CPU": config.resources.cpus_per_worker, "GPU": config.resources.gpus_per_worker},
             label_selector=placement.selector("train") or None,
         ),
         run_config=ray.train.RunConfig(
@@ -230,7 +230,7 @@ def _stream_from_newest(spec: WorkerSpec, prepared: PreparedRun) -> Callable[[],
         start = newest.step if newest else 0
         ray.get(spec.channel.begin_at.remote(start))
         first, stop = start * config.global_batch, spec.steps * config.global_batch
-        rows = config.global_batch // workers_to_start(config.scale.workers)
+        rows = config.global_batch // workers_to_start(config.resources.workers)
         return training_stream(maker, start=first, stop=stop, worker_batch=rows)
 
     return stream

@@ -96,7 +96,7 @@ class MetricsLogger:
             self._on_event(Warned(f"metrics wait in memory, because the store cannot be written to: {log.failure}"))
 
     def _completed(self, record: StepMetrics) -> StepMetrics:
-        workers, peak = self._spec.config.scale.workers, self._flops.peak
+        workers, peak = self._spec.config.resources.workers, self._flops.peak
         flops = record.samples_per_second * self._flops.of_pair(record.tokens) / workers
         epoch = record.samples_seen / self._spec.plan.samples
         return replace(record, epoch=epoch, teraflops=flops / 1e12, mfu=None if peak is None else flops / peak)

@@ -4,25 +4,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from raylens.config import RunConfig, dump_yaml, load_yaml
-from raylens.config.differences import differences
+from raylens.config import RunConfig, SettingsFile
 from raylens.data import Manifest, Plan
 from raylens.data.plan import build_plan
 from raylens.data.quarantine import check_budget, write_rejected
-from raylens.errors import AlreadyExistsError, ConfigError, NotFoundError
+from raylens.errors import ConfigError, NotFoundError
 from raylens.inputs import Preprocess, Tokenizer
 from raylens.messages import Say, warning
 from raylens.storage import Store, open_store
 from raylens.train.evaluation.eval_sets import EvalSets, open_eval_sets
 from raylens.train.run.data_lock import load_manifests, lock_manifests
+from raylens.train.runs.run_dir import CONFIG
 
 if TYPE_CHECKING:
     from raylens.registry import Bundle
 
-__all__ = ["PreparedRun", "claim", "prepare", "run_store"]
+__all__ = ["RUN_SETTINGS", "PreparedRun", "prepare", "run_store"]
 
 # Settings that may differ when a run resumes, because they do not change the result.
-FREE = ("storage", "registry", "scale", "zero", "checkpoint", "evaluation", "tracking", "log_every_steps")
+FREE = ("storage", "registry", "resources", "zero", "checkpoint", "evaluation", "tracking", "log_every_steps")
+RUN_SETTINGS = SettingsFile("run", CONFIG, FREE)
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def prepare(config: RunConfig, say: Say) -> PreparedRun:
         QuarantineError: too many samples cannot be used.
     """
     store = run_store(config)
-    check_claim(store, config)
+    RUN_SETTINGS.check(store, config)
     manifests = load_manifests(store, config.data.train, open_store(config.storage) / "manifests", say)
     for manifest in manifests:
         read, why = len(manifest) + manifest.rejected, manifest.rejected_summary()
@@ -68,7 +69,7 @@ def prepare(config: RunConfig, say: Say) -> PreparedRun:
     tokenizer = _tokenizer(store, manifests, config, pretrained)
     evaluation = open_eval_sets(config.evaluation, open_store(config.storage) / "manifests", say)
     # Only now: a run that cannot start must not block its name for another attempt.
-    claim(store, config)
+    RUN_SETTINGS.claim(store, config)
     store.write("tokenizer.json", tokenizer.to_json().encode())
     write_rejected(store, manifests)
     lock_manifests(store, manifests)
@@ -91,31 +92,6 @@ def _pretrained(config: RunConfig) -> "Bundle | None":
     from raylens.train.run.pretrained import load_pretrained  # imports torch
 
     return load_pretrained(config)
-
-
-def claim(store: Store, config: RunConfig) -> None:
-    """Write ``config.yaml`` once; later starts must agree with it in everything that changes the result."""
-    try:
-        store.write_once("config.yaml", dump_yaml(config).encode())
-    except AlreadyExistsError:
-        check_claim(store, config)
-
-
-def check_claim(store: Store, config: RunConfig) -> None:
-    """Refuse to continue a run that exists with other settings.
-
-    Raises:
-        ConfigError: a setting differs; names each, with both values.
-    """
-    try:
-        saved = load_yaml(store.read_text("config.yaml"), f"{store.describe()}/config.yaml")
-    except NotFoundError:
-        return
-    if differing := differences(saved, config.model_dump(mode="json"), ignore=FREE):
-        raise ConfigError(
-            f"run {config.name!r} exists at {store.describe()} with other settings: {'; '.join(differing)}. "
-            "Use another name, delete that folder, or use its settings"
-        )
 
 
 def _tokenizer(store: Store, manifests: list[Manifest], config: RunConfig, pretrained: "Bundle | None") -> Tokenizer:

@@ -1,9 +1,8 @@
 """The pretrained model from which a run starts, in place of random weights."""
 
-from raylens.config import RunConfig
-from raylens.config.differences import differences
+from raylens.config import RunConfig, differences
 from raylens.errors import ConfigError
-from raylens.models.positions import at_resolution
+from raylens.models.vit import at_resolution
 from raylens.registry import Bundle, Registry
 
 __all__ = ["load_pretrained"]

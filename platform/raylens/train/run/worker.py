@@ -61,7 +61,7 @@ def run_worker(spec: WorkerSpec) -> None:
     hooks = WorkerHooks(spec, engine, coordinator, start)
     if coordinator.rank == 0:
         micro_batches = spec.config.worker_batch // micro_batch
-        spec.channel.post.remote(Started(start, spec.steps, spec.config.scale.workers, micro_batch, micro_batches))
+        spec.channel.post.remote(Started(start, spec.steps, spec.config.resources.workers, micro_batch, micro_batches))
     data = batches(ray.train.get_dataset_shard("train"), spec.config.worker_batch)
     loop.run(spec.config, engine, data, hooks.as_hooks(), rank=coordinator.rank, start=start, steps=spec.steps)
     hooks.finish()
@@ -69,25 +69,25 @@ def run_worker(spec: WorkerSpec) -> None:
 
 def _with_workers(spec: WorkerSpec, workers: int) -> WorkerSpec:
     """Return the specification with the actual number of workers."""
-    scale = spec.config.scale.model_copy(update={"workers": workers})
-    return replace(spec, config=spec.config.model_copy(update={"scale": scale}))
+    resources = spec.config.resources.model_copy(update={"workers": workers})
+    return replace(spec, config=spec.config.model_copy(update={"resources": resources}))
 
 
 def _micro_batch(config: RunConfig, forward: Forward, newest: CheckpointManifest | None, device: torch.device) -> int:
     """Return the configured micro-batch, that of the checkpoint (which rounds alike), or what fits. Collective."""
-    if config.scale.micro_batch is not None and config.worker_batch % config.scale.micro_batch == 0:
-        return config.scale.micro_batch
-    if newest is not None and newest.workers == config.scale.workers:
+    if config.resources.micro_batch is not None and config.worker_batch % config.resources.micro_batch == 0:
+        return config.resources.micro_batch
+    if newest is not None and newest.workers == config.resources.workers:
         return newest.micro_batch
     fits = fitting_micro_batch(forward, config, device, ray.train.get_context().get_local_world_size())
-    return largest_divisor(config.worker_batch, min(fits, config.scale.micro_batch or math.inf))
+    return largest_divisor(config.worker_batch, min(fits, config.resources.micro_batch or math.inf))
 
 
 def _resume(
     spec: WorkerSpec, checkpoints: Checkpoints, engine: ZeroEngine, newest: CheckpointManifest, coordinator: Coordinator
 ) -> None:
     check_fits(spec, newest)
-    same = newest.workers == spec.config.scale.workers
+    same = newest.workers == spec.config.resources.workers
     try:
         pieces, local = checkpoints.pieces(newest, engine.state.wanted(), coordinator.rank if same else None)
         failure: RaylensError | None = None

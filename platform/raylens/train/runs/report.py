@@ -5,6 +5,7 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from raylens.config import flatten
 from raylens.errors import ConfigError
 from raylens.evaluate.metrics import finite
 from raylens.storage import Store
@@ -13,7 +14,7 @@ from raylens.train.run_pages import Panel, legend_of, render_page
 from raylens.train.runs.events import time_text, wall_seconds, wanted_steps
 from raylens.train.runs.run_dir import RunFiles
 from raylens.train.runs.scores import best_row, count_text, duration_text, figure_text
-from raylens.train.runs.settings import changes, flat
+from raylens.train.runs.settings import changes
 
 __all__ = ["REPORT", "render_training_report", "run_facts", "write_training_report"]
 
@@ -64,7 +65,7 @@ def render_training_report(run: RunFiles) -> str:
         metrics=run.metrics,
         evaluations=_evaluations(run),
         events=[_event(event) for event in run.events],
-        settings=flat(run.config),
+        settings=flatten(run.config),
         changed=changed,
         unknown=unknown,
     )

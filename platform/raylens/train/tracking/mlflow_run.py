@@ -4,13 +4,12 @@ import re
 import time
 from typing import Any
 
-from raylens.config import RunConfig
+from raylens.config import RunConfig, flatten
 from raylens.config.tracking import MlflowConfig
 from raylens.evaluate.metrics import Goal
 from raylens.extras import import_extra
 from raylens.storage import Store
 from raylens.train.tracking.ids import TrackingIds
-from raylens.train.tracking.parameters import flat
 from raylens.train.tracking.sink import Outcome, Point
 
 __all__ = ["MlflowRun"]
@@ -113,8 +112,9 @@ class MlflowRun:
     def _tell_parameters(self, run_id: str) -> None:
         """Send the parameters that MLflow does not have: a resumed run may have others, and MLflow changes none."""
         have, entity = self._client.get_run(run_id).data.params, self._mlflow.entities.Param
-        settings = {_key(key): value[:VALUE_LENGTH] for key, value in flat(self._run).items()}
-        new = [entity(key, value) for key, value in settings.items() if key not in have]
+        settings = flatten(self._run.model_dump(mode="json", exclude={"tracking"}))
+        short = {_key(key): value[:VALUE_LENGTH] for key, value in settings.items()}
+        new = [entity(key, value) for key, value in short.items() if key not in have]
         for first in range(0, len(new), PARAMETERS_AT_ONCE):
             self._client.log_batch(run_id, params=new[first : first + PARAMETERS_AT_ONCE], synchronous=True)
 

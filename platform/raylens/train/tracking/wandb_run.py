@@ -11,7 +11,6 @@ from raylens.extras import import_extra
 from raylens.storage import Store
 from raylens.storage.local import LocalStore
 from raylens.train.tracking.ids import TrackingIds
-from raylens.train.tracking.parameters import tree
 from raylens.train.tracking.sink import Outcome, Point
 
 __all__ = ["WandbRun"]
@@ -35,7 +34,8 @@ class WandbRun:
         self._wandb = import_extra("wandb", "wandb", "tracking.wandb")
         if config.mode == "online":
             self._check_login()
-        self._config, self._settings, self._run_name, self._ids = config, tree(run), run.name, ids
+        self._config, self._run_name, self._ids = config, run.name, ids
+        self._settings = run.model_dump(mode="json", exclude={"tracking"})
         # For a run in a bucket, the folder that W&B would choose itself.
         self._folder = Path(store.root) if isinstance(store, LocalStore) else Path.cwd()
         self._place = f"{config.entity or ''}/{config.project}"

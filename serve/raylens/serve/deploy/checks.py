@@ -9,9 +9,9 @@ from pathlib import Path
 import ray
 from ray import serve
 
-from raylens.capacity import Ask, lasting_shortage, placement
-from raylens.config.placement import GROUP_LABEL
+from raylens.capacity import ResourceRequest, lasting_shortage, placement
 from raylens.errors import ServingError
+from raylens.placement import GROUP_LABEL
 from raylens.serve.config import ServiceConfig, TowerConfig
 
 __all__ = ["check_port", "check_ray", "port_holder"]
@@ -30,14 +30,14 @@ def check_ray(config: ServiceConfig) -> None:
         raise ServingError("Ray is not running in this process: call ray.init() first")
     if serve.status().proxies:
         raise ServingError("Ray Serve already runs on this cluster: shut that service down, or use another cluster")
-    asks = _asks(config, placement().selector("serve"))
-    shortage = lasting_shortage(asks, lambda _: None)
+    requests = _requests(config, placement().selector("serve"))
+    shortage = lasting_shortage(requests, lambda _: None)
     if shortage is None:
         return
-    group = asks[0].selector.get(GROUP_LABEL)
+    group = requests[0].selector.get(GROUP_LABEL)
     who = f"nodes of group {group} have" if group else "the cluster has"
     if shortage.resource is None:
-        each = ", ".join(f"{ask.what} {ask.count} x {_bundle(ask)}" for ask in shortage.asks)
+        each = ", ".join(f"{request.what} {request.count} x {_bundle(request)}" for request in shortage.requests)
         raise ServingError(
             f"replicas do not fit, each on one node: {each}; {who} room for {shortage.most:g} of {shortage.wanted:g}: "
             "ask for less, or for larger nodes"
@@ -52,16 +52,16 @@ def check_ray(config: ServiceConfig) -> None:
     )
 
 
-def _asks(config: ServiceConfig, selector: Mapping[str, str]) -> list[Ask]:
+def _requests(config: ServiceConfig, selector: Mapping[str, str]) -> list[ResourceRequest]:
     return [
-        Ask(f"{model.model} ({name})", tower.min_replicas, {"CPU": tower.cpus, "GPU": tower.gpus}, selector)
+        ResourceRequest(f"{model.model} ({name})", tower.min_replicas, {"CPU": tower.cpus, "GPU": tower.gpus}, selector)
         for model in config.models
         for name, tower in (("text", model.text), ("image", model.image))
     ]
 
 
-def _bundle(ask: Ask) -> str:
-    return " and ".join(f"{size:g} {name}s" for name, size in ask.each.items() if size)
+def _bundle(request: ResourceRequest) -> str:
+    return " and ".join(f"{size:g} {name}s" for name, size in request.each.items() if size)
 
 
 def _need(tower: TowerConfig, what: str) -> str:

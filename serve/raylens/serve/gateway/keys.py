@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from raylens.errors import ConfigError, StorageError
+from raylens.names import KEY_NAME
 from raylens.storage import open_store
 
 __all__ = ["Caller", "Key", "KeyRing", "new_key"]
@@ -29,7 +30,7 @@ class Key(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,100}$")]
+    name: Annotated[str, AfterValidator(KEY_NAME.validated)]
     """The owner of the key, for logs and metrics."""
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     """Hash of the key. A fast hash is enough, because keys have 256 random bits and cannot be guessed."""
@@ -58,10 +59,7 @@ def new_key(name: str) -> tuple[str, Key]:
         ConfigError: the name has other characters than letters, digits, dots, dashes and underscores.
     """
     key = PREFIX + secrets.token_urlsafe(32)
-    try:
-        return key, Key(name=name, sha256=_hash(key))
-    except ValidationError:
-        raise ConfigError(f"name = {name!r}: use up to 100 letters, digits, '.', '-' and '_'") from None
+    return key, Key(name=KEY_NAME.check("name", name), sha256=_hash(key))
 
 
 class KeyRing:

@@ -12,7 +12,7 @@ from raylens.errors import ClusterError, ConfigError
 
 if TYPE_CHECKING:
     from raylens.cluster.local.commands import NodeShape
-    from raylens.config.placement import Group
+    from raylens.placement import Group
 
 __all__ = ["add_to"]
 
@@ -75,7 +75,7 @@ def _shapes(nodes: int, groups: "dict[Group, int]", cpus: int, gpus: int) -> "li
     """Return the shapes of the head and the other nodes; with groups, the head has no CPUs and takes no work."""
     from raylens.cluster.local.commands import NodeShape
     from raylens.cluster.session import store_bytes
-    from raylens.config.placement import GroupSize, node_labels
+    from raylens.placement import GroupSize, node_labels
 
     total = 1 + sum(groups.values()) if groups else nodes
     store = store_bytes(cpus * total) // total

@@ -32,7 +32,7 @@ def estimate(
     ],
     changes: Set = None,
     workers: Annotated[
-        str | None, typer.Option(metavar="N,N,...", help="Numbers of GPUs; scale.workers by default.")
+        str | None, typer.Option(metavar="N,N,...", help="Numbers of GPUs; resources.workers by default.")
     ] = None,
     global_batch: Annotated[
         str | None, typer.Option(metavar="N,N,...", help="Global batch sizes; global_batch by default.")
@@ -57,8 +57,8 @@ def estimate(
 
     The model is counted without being built: weights, gradients, master weights, moments and the moving average by
     zero.stage and precision; activations by towers.checkpoint_blocks; embeddings and tiles of the loss; and every
-    collective that DeepSpeed and the loss call, as rings. The micro-batch is scale.micro_batch, or the largest power of
-    two that fits.
+    collective that DeepSpeed and the loss call, as rings. The micro-batch is resources.micro_batch, or the largest
+    power of two that fits.
 
     The options change what is assumed: the vendor's numbers for an H100 SXM (80 GB, 989 TFLOP/s in bf16, NVLink with
     450 GB/s in one direction, an adapter of 50 GB/s for each GPU), and that the operations of a step reach 40% of the
@@ -89,7 +89,7 @@ def estimate(
     estimates = [
         estimate_step(config.model_copy(update={"global_batch": batch}), machine, workers=count, tokens=tokens)
         for batch in _numbers(global_batch, "--global-batch", config.global_batch)
-        for count in _numbers(workers, "--workers", config.scale.workers)
+        for count in _numbers(workers, "--workers", config.resources.workers)
     ]
     if as_json:
         typer.echo(json.dumps([step.as_dict() for step in estimates]))

@@ -50,8 +50,8 @@ def show_model(
 
         raylens models show digits@prod --registry runs/registry
     """
+    from raylens.config import flatten
     from raylens.registry import Registry as Models
-    from raylens.train.runs.settings import flat
     from raylens.workloads.pages.tables import pairs_table
 
     models = Models(registry)
@@ -62,7 +62,7 @@ def show_model(
         typer.echo(json.dumps({**facts, "lineage": version.lineage.tree()}))
         return
     rows = {"created": version.created, "digest": version.digest, "aliases": ", ".join(pointing)}
-    Console().print(pairs_table(str(version), {**rows, **flat(version.lineage.tree())}))
+    Console().print(pairs_table(str(version), {**rows, **flatten(version.lineage.tree())}))
 
 
 @app.command()

@@ -90,31 +90,32 @@ def pools_of(config: RunConfig, spec: ClusterSpec, rate: Rate) -> tuple[list[Nod
     Raises:
         ConfigError: the cluster cannot hold the workers.
     """
-    scale, train = config.scale, spec.train
+    resources, train = config.resources, spec.train
     if train is None:
         raise ConfigError("the cluster has no group train: describe one, with the machines that train")
-    each = train.cpus // scale.cpus_per_worker
-    if scale.gpus_per_worker:
-        each = min(each, train.gpus // scale.gpus_per_worker)
-    if each < 1 or each * train.max_nodes < scale.workers:
+    each = train.cpus // resources.cpus_per_worker
+    if resources.gpus_per_worker:
+        each = min(each, train.gpus // resources.gpus_per_worker)
+    if each < 1 or each * train.max_nodes < resources.workers:
         raise ConfigError(
-            f"scale.workers = {scale.workers} with {scale.cpus_per_worker} CPUs and {scale.gpus_per_worker} GPUs each: "
-            f"group train has room for {each * train.max_nodes} ({train.max_nodes} nodes of {train.cpus} CPUs and "
-            f"{train.gpus} GPUs): lower scale.workers, or raise train.max_nodes"
+            f"resources.workers = {resources.workers} with {resources.cpus_per_worker} CPUs and "
+            f"{resources.gpus_per_worker} GPUs each: group train has room for {each * train.max_nodes} "
+            f"({train.max_nodes} nodes of {train.cpus} CPUs and {train.gpus} GPUs): lower resources.workers, or raise "
+            "train.max_nodes"
         )
-    nodes = max(math.ceil(scale.workers / each), train.min_nodes)
-    workers = f"{scale.workers} workers, {each} on a node"
+    nodes = max(math.ceil(resources.workers / each), train.min_nodes)
+    workers = f"{resources.workers} workers, {each} on a node"
     pools = [
         NodePool("head", 1, 0, spec.head.price_per_hour, "one, as long as the run"),
         NodePool("train", nodes, nodes * train.gpus, train.price_per_hour, workers),
     ]
     decode = spec.decode
     if decode is None:
-        spare = nodes * train.cpus - scale.workers * scale.cpus_per_worker
+        spare = nodes * train.cpus - resources.workers * resources.cpus_per_worker
         if spare < 1:
             raise ConfigError(
-                f"no CPU is left to decode: {nodes} nodes of {train.cpus} CPUs hold {scale.workers} workers of "
-                f"{scale.cpus_per_worker} CPUs each: describe a group decode, or lower scale.cpus_per_worker"
+                f"no CPU is left to decode: {nodes} nodes of {train.cpus} CPUs hold {resources.workers} workers of "
+                f"{resources.cpus_per_worker} CPUs each: describe a group decode, or lower resources.cpus_per_worker"
             )
         return pools, spare * rate.pairs_per_core
     wanted = math.ceil(rate.pairs_per_second / rate.pairs_per_core / decode.cpus)

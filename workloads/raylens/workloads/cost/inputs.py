@@ -71,13 +71,13 @@ def _measured(config: RunConfig, run: RunFiles) -> Rate:
     per_core = speed / busy if busy > 0 else CORE_PAIRS
     core_how = f"measured in {run.name}" if busy > 0 else "assumed"
     lacking = "" if busy > 0 else _core_text()
-    if then is None or then == config.scale.workers:
+    if then is None or then == config.resources.workers:
         return Rate(speed, f"measured in {run.name}: the median of {len(speeds)} records", per_core, core_how, lacking)
-    scaled = f"measured in {run.name} with {then} workers, {speed:,.0f}; in proportion for {config.scale.workers}"
+    scaled = f"measured in {run.name} with {then} workers, {speed:,.0f}; in proportion for {config.resources.workers}"
     assumed = "; ".join(
-        one for one in (f"that {config.scale.workers} workers are as fast each as {then}", lacking) if one
+        one for one in (f"that {config.resources.workers} workers are as fast each as {then}", lacking) if one
     )
-    return Rate(speed / then * config.scale.workers, scaled, per_core, core_how, assumed)
+    return Rate(speed / then * config.resources.workers, scaled, per_core, core_how, assumed)
 
 
 def _numbers(records: Sequence[Any], key: str) -> list[float]:
@@ -87,15 +87,15 @@ def _numbers(records: Sequence[Any], key: str) -> list[float]:
 
 def _workers_of(run: RunFiles) -> int | None:
     """Return the number of workers in a run's configuration; None if it may change during the run."""
-    scale = run.config.get("scale")
-    if not isinstance(scale, dict) or scale.get("min_workers") not in (None, scale.get("workers")):
+    resources = run.config.get("resources")
+    if not isinstance(resources, dict) or resources.get("min_workers") not in (None, resources.get("workers")):
         return None
-    workers = scale.get("workers")
+    workers = resources.get("workers")
     return workers if isinstance(workers, int) else None
 
 
 def _counted(config: RunConfig) -> Rate:
-    if not config.scale.gpus_per_worker:
+    if not config.resources.gpus_per_worker:
         raise ConfigError(
             "how fast CPUs train cannot be counted: give --pairs-per-second X, or --from-run URI of a run of this kind"
         )

@@ -60,10 +60,10 @@ def _checkpoints(config: RunConfig, steps: int, time: Duration) -> list[Figure]:
     every = time.checkpoint_steps
     made = math.ceil(steps / every)
     size, left = checkpoint_bytes(config), checkpoints_kept(config.checkpoint, steps, every)
-    part = math.ceil(size / config.scale.workers)
-    puts = config.scale.workers * upload_requests(part) + 1
+    part = math.ceil(size / config.resources.workers)
+    puts = config.resources.workers * upload_requests(part) + 1
     # raylens.train.checkpoint.retention.prune lists what is kept and what is left over.
-    lists = 4 * math.ceil((left + 1) * (config.scale.workers + 1) / PAGE)
+    lists = 4 * math.ceil((left + 1) * (config.resources.workers + 1) / PAGE)
     return [
         Figure("checkpoint", size, "bytes", "weights, moments and averages in fp32, of the model's parameters"),
         Figure("checkpoints written", made, "times", f"every {every:,} steps and at the end"),
@@ -73,7 +73,7 @@ def _checkpoints(config: RunConfig, steps: int, time: Duration) -> list[Figure]:
             "PUT requests of checkpoints",
             made * puts,
             "requests",
-            f"{config.scale.workers} workers' parts of {part / 2**20:,.0f} MiB, 8 MiB a request, and a manifest",
+            f"{config.resources.workers} workers' parts of {part / 2**20:,.0f} MiB, 8 MiB a request, and a manifest",
         ),
         Figure("LIST requests of checkpoints", made * lists, "requests", f"{lists} after each, to see which are kept"),
     ]

@@ -151,10 +151,9 @@ def explain_text(
     Raises:
         ConfigError: the run has no such worker.
     """
-    if rank is not None and rank >= config.scale.workers:
-        raise ConfigError(
-            f"--rank {rank}: scale.workers = {config.scale.workers}, so ranks are 0 to {config.scale.workers - 1}"
-        )
+    workers = config.resources.workers
+    if rank is not None and rank >= workers:
+        raise ConfigError(f"--rank {rank}: resources.workers = {workers}, so ranks are 0 to {workers - 1}")
     with shard_progress("indexing") as progress:
         plan, manifests = plan_for(config, Cluster(address, num_cpus), progress)
     rows = config.global_batch if rank is None else config.worker_batch

@@ -10,6 +10,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
+from raylens.config import flatten
 from raylens.errors import ConfigError, NotFoundError
 from raylens.storage import open_store
 from raylens.train.runs.events import event_text
@@ -17,7 +18,7 @@ from raylens.train.runs.listing import list_runs
 from raylens.train.runs.report import render_training_report, run_facts
 from raylens.train.runs.run_dir import CONFIG, RunFiles
 from raylens.train.runs.scores import best_row, count_text, figure_text, last_row
-from raylens.train.runs.settings import changes, flat
+from raylens.train.runs.settings import changes
 from raylens.workloads.pages.run_comparison import Comparison
 from raylens.workloads.pages.tables import Page, add_row, pairs_table
 
@@ -126,7 +127,7 @@ def _settings(run: RunFiles) -> Page:
         yield table
     except ConfigError as error:
         yield f"this version of raylens does not take the run's settings, so all are shown: {error}"
-        yield pairs_table("setting", flat(run.config))
+        yield pairs_table("setting", flatten(run.config))
 
 
 def _as_dict(run: RunFiles) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from raylens.config import (
     ModelConfig,
     ObjectiveConfig,
     OptimConfig,
+    ResourcesConfig,
     RunConfig,
-    ScaleConfig,
     ScheduleConfig,
     SourceConfig,
     TextTransformerConfig,
@@ -36,6 +36,6 @@ def digits() -> RunConfig:
         objective=ObjectiveConfig(temperature=0.07),
         optim=OptimConfig(peak_lr=2e-3, schedule=ScheduleConfig(warmup_steps=40), weight_decay=0.1),
         length=LengthConfig(epochs=30),
-        scale=ScaleConfig(workers=2),
+        resources=ResourcesConfig(workers=2),
         checkpoint=CheckpointConfig(every_steps=100, keep_last=2),
     )

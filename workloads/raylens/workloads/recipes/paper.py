@@ -9,8 +9,8 @@ from raylens.config import (
     ModelConfig,
     OptimConfig,
     ResNetConfig,
+    ResourcesConfig,
     RunConfig,
-    ScaleConfig,
     SourceConfig,
     TextTransformerConfig,
     VisionTransformerConfig,
@@ -30,7 +30,7 @@ def from_scratch(name: str, model: ModelConfig, peak_lr: float, *, workers: int 
         data=DATA,
         model=model,
         optim=OptimConfig(peak_lr=peak_lr, beta2=0.98 if vit else 0.999, eps=1e-6 if vit else 1e-8),
-        scale=ScaleConfig(workers=workers, gpus_per_worker=1, cpus_per_worker=4),
+        resources=ResourcesConfig(workers=workers, gpus_per_worker=1, cpus_per_worker=4),
     )
 
 

@@ -16,7 +16,7 @@ def digits_sweep() -> SweepConfig:
     run = digits().model_copy(
         update={
             "length": digits().length.model_copy(update={"epochs": 8.0}),
-            "scale": digits().scale.model_copy(update={"workers": 1}),
+            "resources": digits().resources.model_copy(update={"workers": 1}),
             "evaluation": EvaluationConfig(every_steps=10, pairs=held_out, zero_shot={"digits": held_out}),
             "tracking": TrackingConfig(tensorboard=False, prometheus=False),
         }

@@ -18,11 +18,12 @@ from raylens.cluster.driver_resources import Resources
 from raylens.cluster.jobs.api import Job, Jobs
 from raylens.cluster.jobs.checkout import checkout, pinned, revision
 from raylens.cluster.jobs.package import Package, file_package
-from raylens.cluster.jobs.submission import KEY, Submission, check_id, check_metadata
+from raylens.cluster.jobs.submission import KEY, Submission, check_metadata
 from raylens.cluster.jobs.submit import Outcome, check_version, submit
 from raylens.cluster.jobs.wheel import Wheel, build_wheel
 from raylens.cluster.secret_scan import check_text, check_variables
 from raylens.errors import ConfigError
+from raylens.names import JOB_ID
 from raylens.workloads.pages.tables import Page, add_row, pairs_table
 from raylens.workloads.submit.command import JobCommand
 
@@ -53,7 +54,7 @@ def submit_request(jobs: Jobs, request: JobRequest, say: Any) -> Outcome:
         ConfigError: a part of the request is invalid.
         ClusterError: the wheel does not build; or the cluster does not answer, refuses, or has another job of that ID.
     """
-    submission_id = check_id(request.submission_id or f"{request.command.name}-{secrets.token_hex(4)}")
+    submission_id = JOB_ID.check("--id", request.submission_id or f"{request.command.name}-{secrets.token_hex(4)}")
     check_metadata(request.metadata)
     _check_leaks(request)
     check_version(jobs, version("ray"))

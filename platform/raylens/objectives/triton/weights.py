@@ -1,6 +1,6 @@
 """Triton: a tile of ``E_ij = exp(s <I_i, T_j> - shift)``, and the kernel that weights it into the logits' gradient.
 
-Imported only where Triton is installed; see `triton_tiles` for the shapes.
+Imported only where Triton is installed; see `raylens.objectives.triton.launch` for the shapes.
 """
 
 # mypy: disable-error-code="untyped-decorator"
@@ -149,12 +149,12 @@ def launch_gradient(
     shift: Tensor,
     first: int,
     out: Tensor,
-    products: str,
+    matmul_precision: str,
 ) -> None:
-    """Fill `out`; arguments as for `triton_tiles.exp_gradient`, embeddings as they are multiplied."""
+    """Fill `out`; arguments as for `launch.exp_gradient`, embeddings as they are multiplied."""
     b, m = out.shape
     arguments = (image_bD, text_mD, a_b, k_m, scale, shift, out, b, m, out.stride(0), first)
-    options = product_options(image_bD, products)
+    options = product_options(image_bD, matmul_precision)
     if INTERPRETED:
         _gradient_kernel[(triton.cdiv(b, 32) * triton.cdiv(m, 64),)](
             *arguments, image_bD.shape[1], 0, **options, ROWS=32, COLUMNS=64
@@ -166,10 +166,10 @@ def launch_gradient(
         ](*arguments, image_bD.shape[1], size(b, m), **options)  # fmt: skip
 
 
-def product_options(image_bD: Tensor, products: str) -> dict[str, str | int | bool]:
+def product_options(image_bD: Tensor, matmul_precision: str) -> dict[str, str | int | bool]:
     """How the kernels walk along embeddings: 128 bytes a step, fp32 ones rounded to TF32 where asked."""
     depth = 128 // image_bD.element_size()
-    precision = "tf32" if products == "tf32" else "ieee"
+    precision = "tf32" if matmul_precision == "tf32" else "ieee"
     return {"PRECISION": precision, "DEPTH": depth, "EVEN": image_bD.shape[1] % depth == 0}
 
 

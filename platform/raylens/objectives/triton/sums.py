@@ -1,6 +1,6 @@
 """Triton: the kernel that sums ``E_ij = exp(s <I_i, T_j> - shift)`` over rows and over columns in one pass.
 
-Imported only where Triton is installed; see `triton_tiles` for the shapes.
+Imported only where Triton is installed; see `raylens.objectives.triton.launch` for the shapes.
 """
 
 # mypy: disable-error-code="untyped-decorator"
@@ -14,7 +14,7 @@ import torch
 import triton  # type: ignore[import-not-found, import-untyped, unused-ignore]
 import triton.language as tl  # type: ignore[import-not-found, import-untyped, unused-ignore]
 
-from raylens.objectives.triton_weights import (
+from raylens.objectives.triton.weights import (
     INTERPRETED,
     exponentials,
     grouped,
@@ -89,11 +89,11 @@ _tuned_sums_kernel = triton.autotune(
 
 
 def launch_sums(
-    image_bD: Tensor, text_BD: Tensor, scale: Tensor, shift: Tensor, first: int, products: str
+    image_bD: Tensor, text_BD: Tensor, scale: Tensor, shift: Tensor, first: int, matmul_precision: str
 ) -> tuple[Tensor, Tensor]:
     """Partial sums in fp32 of the rows ``[splits, b]`` and of the columns ``[row tiles, B]``.
 
-    Arguments as for `triton_tiles.exp_sums`, embeddings as they are multiplied.
+    Arguments as for `launch.exp_sums`, embeddings as they are multiplied.
     """
     b, B = len(image_bD), len(text_BD)
     tiles, span = triton.cdiv(b, ROWS_OF_TILE), _span(triton.cdiv(b, ROWS_OF_TILE), B)
@@ -102,7 +102,7 @@ def launch_sums(
     column_sums_tB = torch.empty(tiles, B, dtype=torch.float32, device=image_bD.device)
     size_of_problem = (b, B, first, span, image_bD.shape[1], size(b, B))
     arguments = (image_bD, text_BD, scale, shift, row_sums_sb, column_sums_tB, *size_of_problem)
-    options = {"ROWS": ROWS_OF_TILE, **product_options(image_bD, products)}
+    options = {"ROWS": ROWS_OF_TILE, **product_options(image_bD, matmul_precision)}
     if INTERPRETED:
         _sums_kernel[(tiles * splits,)](*arguments, **options, COLUMNS=64, FLATTEN=False)
     else:

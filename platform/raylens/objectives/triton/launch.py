@@ -42,7 +42,7 @@ def exp_sums(
     shift: Tensor,
     first: int,
     *,
-    products: Literal["fp32", "tf32", "bf16"],
+    matmul_precision: Literal["fp32", "tf32", "bf16"],
 ) -> tuple[Tensor, Tensor]:
     """Row sums ``[b]`` and column sums ``[B]`` of ``E`` in fp64, the matching pairs ``(i, first + i)`` left out.
 
@@ -56,22 +56,22 @@ def exp_sums(
         scale: ``s``, a scalar in fp32 on the device.
         shift: likewise.
         first: the column that matches row 0.
-        products: what operands are rounded to, in copies; embeddings in bf16 are multiplied as they are.
+        matmul_precision: what operands are rounded to, in copies; embeddings in bf16 are multiplied as they are.
 
     Raises:
         TrainingError: the embeddings' dtypes, layout or widths do not fit.
     """
     _check(image_bD, text_BD)
-    from raylens.objectives.triton_sums import ROWS_OF_TILE, launch_sums
+    from raylens.objectives.triton.sums import ROWS_OF_TILE, launch_sums
 
-    image_bD, text_BD = _operand(image_bD, products), _operand(text_BD, products)
+    image_bD, text_BD = _operand(image_bD, matmul_precision), _operand(text_BD, matmul_precision)
     b, B = len(image_bD), len(text_BD)
     r_b = torch.empty(b, dtype=torch.float64, device=image_bD.device)
     c_B = torch.zeros(B, dtype=torch.float64, device=image_bD.device)
     rows = ROWS_OF_TILE * max(8, _PARTIAL_SUMS // B)
     for top in range(0, b, rows):
         image_nD = image_bD[top : top + rows]
-        row_sums_sn, column_sums_tB = launch_sums(image_nD, text_BD, scale, shift, first + top, products)
+        row_sums_sn, column_sums_tB = launch_sums(image_nD, text_BD, scale, shift, first + top, matmul_precision)
         r_b[top : top + rows] = row_sums_sn.sum(0, dtype=torch.float64)
         c_B += column_sums_tB.sum(0, dtype=torch.float64)
     return r_b, c_B
@@ -87,7 +87,7 @@ def exp_gradient(
     first: int,
     out: Tensor,
     *,
-    products: Literal["fp32", "tf32", "bf16"],
+    matmul_precision: Literal["fp32", "tf32", "bf16"],
 ) -> Tensor:
     """``G_ij = E_ij (a_i + k_j)`` for a chunk of columns, 0 for the matching pairs ``(i, first + i)``.
 
@@ -100,7 +100,7 @@ def exp_gradient(
         shift: likewise.
         first: the chunk's column that matches row 0; negative, or beyond the chunk, where it lies outside.
         out: overwritten, ``[b, m]`` in bf16 or fp32, rows contiguous.
-        products: as for `exp_sums`.
+        matmul_precision: as for `exp_sums`.
 
     Returns:
         `out`.
@@ -114,18 +114,18 @@ def exp_gradient(
             f"out has shape {tuple(out.shape)} and strides {out.stride()}: it must be "
             f"{(len(image_bD), len(text_mD))}, with contiguous rows"
         )
-    from raylens.objectives.triton_weights import launch_gradient
+    from raylens.objectives.triton.weights import launch_gradient
 
-    image_bD, text_mD = _operand(image_bD, products), _operand(text_mD, products)
-    launch_gradient(image_bD, text_mD, a_b.float(), k_m.float(), scale, shift, first, out, products)
+    image_bD, text_mD = _operand(image_bD, matmul_precision), _operand(text_mD, matmul_precision)
+    launch_gradient(image_bD, text_mD, a_b.float(), k_m.float(), scale, shift, first, out, matmul_precision)
     return out
 
 
-def _operand(rows: Tensor, products: str) -> Tensor:
+def _operand(rows: Tensor, matmul_precision: str) -> Tensor:
     """Rounded to nearest; TF32 too, whose digits a GPU else cuts off, which makes every product a little too small."""
-    if products == "bf16":
+    if matmul_precision == "bf16":
         return rows.to(torch.bfloat16)
-    if products == "tf32" and rows.dtype == torch.float32:
+    if matmul_precision == "tf32" and rows.dtype == torch.float32:
         enlarged = rows * (2**13 + 1)
         return enlarged.sub_(enlarged - rows)
     return rows

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 import ray
 from ray.util.client import ray as client
 
-from raylens.capacity.nodes import is_own_cluster, live_nodes, possible_nodes
-from raylens.capacity.packing import Ask, Node, Shortage, shortage
-from raylens.config.placement import Placement
+from raylens.capacity.nodes import live_nodes, possible_nodes, started_by_this_process
+from raylens.capacity.packing import Node, ResourceRequest, Shortage, shortage
+from raylens.placement import Placement
 from raylens.ray_internals import AutoscalingState, GetClusterStatusReply, cluster_status
 
 __all__ = ["PATIENCE_SECONDS", "autoscaler_status", "lasting_shortage", "launches"]
@@ -21,23 +21,23 @@ LOOK_SECONDS = 2.0
 REPLY_SECONDS = 10
 
 
-def lasting_shortage(asks: Sequence[Ask], say: Callable[[str], None]) -> Shortage | None:
+def lasting_shortage(requests: Sequence[ResourceRequest], say: Callable[[str], None]) -> Shortage | None:
     """What is missing for these bundles, and will not come; None where there is room, or there may be.
 
     Answers at once where the cluster is this process's own, or says what it may become. Elsewhere nodes are asked for,
     and waited for up to `PATIENCE_SECONDS`.
 
     Args:
-        asks: that are to fit at the same time.
+        requests: that are to fit at the same time.
         say: is told of the wait.
     """
     live = live_nodes()
-    found = shortage(asks, possible_nodes(live))
-    if found is None or is_own_cluster() or _says_its_sizes(live):
+    found = shortage(requests, possible_nodes(live))
+    if found is None or started_by_this_process() or _says_its_sizes(live):
         return found
-    say(f"no room yet for {_text(asks)}: waiting {PATIENCE_SECONDS:.0f} s at most for more nodes")
-    with _requested(asks):
-        return _after_waiting(asks)
+    say(f"no room yet for {_text(requests)}: waiting {PATIENCE_SECONDS:.0f} s at most for more nodes")
+    with _requested(requests):
+        return _after_waiting(requests)
 
 
 def autoscaler_status() -> GetClusterStatusReply:
@@ -66,10 +66,10 @@ def _says_its_sizes(live: Sequence[Node]) -> bool:
     return bool(groups) and None not in groups.values()
 
 
-def _after_waiting(asks: Sequence[Ask]) -> Shortage | None:
+def _after_waiting(requests: Sequence[ResourceRequest]) -> Shortage | None:
     end, asked_at = time.monotonic() + PATIENCE_SECONDS, 0
     while True:
-        found = shortage(asks, live_nodes())
+        found = shortage(requests, live_nodes())
         if found is None or time.monotonic() > end:
             return found
         status = autoscaler_status()
@@ -85,13 +85,13 @@ def _after_waiting(asks: Sequence[Ask]) -> Shortage | None:
 
 
 @contextmanager
-def _requested(asks: Sequence[Ask]) -> Iterator[None]:
+def _requested(requests: Sequence[ResourceRequest]) -> Iterator[None]:
     """Inside, the autoscaler is asked for room, beside what others ask it for."""
     from raylens.ray_internals import get_or_create_autoscaling_coordinator  # imports Ray Data
 
     coordinator, name = get_or_create_autoscaling_coordinator(), f"raylens-{uuid.uuid4().hex}"
-    bundles = [dict(ask.each) for ask in asks for _ in range(ask.count)]
-    selectors = [dict(ask.selector) for ask in asks for _ in range(ask.count)]
+    bundles = [dict(request.each) for request in requests for _ in range(request.count)]
+    selectors = [dict(request.selector) for request in requests for _ in range(request.count)]
     request = coordinator.request_resources.remote(
         requester_id=name, resources=bundles, label_selectors=selectors, expire_after_s=2 * PATIENCE_SECONDS
     )
@@ -102,5 +102,5 @@ def _requested(asks: Sequence[Ask]) -> Iterator[None]:
         ray.get(coordinator.cancel_request.remote(name))
 
 
-def _text(asks: Sequence[Ask]) -> str:
-    return " and ".join(f"{ask.count} x {ask.what}" for ask in asks)
+def _text(requests: Sequence[ResourceRequest]) -> str:
+    return " and ".join(f"{request.count} x {request.what}" for request in requests)

@@ -1,37 +1,17 @@
-"""The machines of a run and what is spread over them; nothing here changes what is learned."""
+"""The machines of a run; nothing here changes what is learned."""
 
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from raylens.config.deepspeed_keys import conflicts
 from raylens.config.node import Node
 
-__all__ = ["CheckpointConfig", "ScaleConfig", "ZeroConfig"]
+__all__ = ["ResourcesConfig"]
 
 Positive = Annotated[int, Field(gt=0)]
 
 
-class ZeroConfig(Node):
-    """What DeepSpeed spreads over the workers: 1 optimiser state, 2 gradients too, 3 weights too."""
-
-    stage: Literal[0, 1, 2, 3] = 1
-    offload_optimizer: bool = False
-    """Keep optimiser state and master weights in the host's memory and update there; needs stage 1, 2 or 3."""
-    deepspeed: dict[str, Any] = {}  # noqa: RUF012 (pydantic copies it)
-    """More keys for DeepSpeed's configuration, as its documentation has them, such as bucket sizes. What raylens sets
-    itself is refused here, with the raylens setting to use."""
-
-    @model_validator(mode="after")
-    def _possible(self) -> Self:
-        if self.offload_optimizer and self.stage == 0:
-            raise ValueError("offload_optimizer = true needs stage 1, 2 or 3, now it is 0")
-        if found := conflicts(self.deepspeed):
-            raise ValueError("; ".join(found))
-        return self
-
-
-class ScaleConfig(Node):
+class ResourcesConfig(Node):
     """The machines. Nothing here changes what is learned: `RunConfig.global_batch` does."""
 
     workers: Positive = 2
@@ -63,18 +43,3 @@ class ScaleConfig(Node):
         if self.min_workers is not None and self.min_workers > self.workers:
             raise ValueError(f"min_workers = {self.min_workers} is more than workers = {self.workers}")
         return self
-
-
-class CheckpointConfig(Node):
-    """When state is saved, and how much of it is kept."""
-
-    every_steps: Positive | None = 1000
-    every_minutes: Annotated[float, Field(gt=0.0)] | None = None
-    """Of wall-clock time since the one before; with both, whichever comes first. The last step is saved always."""
-    keep_last: Positive = 3
-    keep_every: Positive | None = None
-    """Those at multiples of so many steps are kept for good."""
-    keep_best: Annotated[int, Field(ge=0)] = 0
-    """So many more are kept, the best by ``best_by``."""
-    best_by: str = "validation_loss"
-    """A metric of ``evaluation``, which says whether higher or lower is better."""

@@ -1,19 +1,24 @@
-"""Which of DeepSpeed's keys a user may give: those that it knows, without what raylens decides or cannot work with.
+"""What DeepSpeed's ZeRO spreads, and which of DeepSpeed's own keys a user may give beside it.
 
-The lists are of DeepSpeed 0.19, which training workers alone import; a test compares them with what it reads.
+Those are the keys that it knows, without what raylens decides or cannot work with. The lists are of DeepSpeed 0.19,
+which training workers alone import; a test compares them with what it reads.
 """
 
 import difflib
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Literal, Self
 
-__all__ = ["ALLOWED", "FREE", "OWN", "UNFIT", "conflicts"]
+from pydantic import model_validator
+
+from raylens.config.node import Node
+
+__all__ = ["ALLOWED", "FREE", "OWN", "UNFIT", "ZeroConfig", "conflicts"]
 
 OWN = {
     "train_batch_size": "global_batch",
-    "train_micro_batch_size_per_gpu": "scale.micro_batch",
-    "gradient_accumulation_steps": "scale.micro_batch",
-    "managed_gradient_accumulation": "scale.micro_batch",
+    "train_micro_batch_size_per_gpu": "resources.micro_batch",
+    "gradient_accumulation_steps": "resources.micro_batch",
+    "managed_gradient_accumulation": "resources.micro_batch",
     "gradient_clipping": "optim.clip_norm",
     "optimizer": "optim.kind",
     "scheduler": "optim.schedule",
@@ -40,7 +45,7 @@ OWN = {
     "data_types": "precision",
     "activation_checkpointing": "towers.checkpoint_blocks",
     "compile": "towers.compile",
-    "elasticity": "scale.workers",
+    "elasticity": "resources.workers",
     "data_efficiency": "data",
     "curriculum_learning": "data",
     "vocabulary_size": "model.text.vocab",
@@ -138,6 +143,25 @@ ALLOWED = {
 
 FREE = ("aio", "flops_profiler", "comms_logger", "csv_monitor", "comet", "timers", "zero_optimization.leaf_module")
 """Sections in which any key may be given."""
+
+
+class ZeroConfig(Node):
+    """What DeepSpeed spreads over the workers: 1 optimiser state, 2 gradients too, 3 weights too."""
+
+    stage: Literal[0, 1, 2, 3] = 1
+    offload_optimizer: bool = False
+    """Keep optimiser state and master weights in the host's memory and update there; needs stage 1, 2 or 3."""
+    deepspeed: dict[str, Any] = {}  # noqa: RUF012 (pydantic copies it)
+    """More keys for DeepSpeed's configuration, as its documentation has them, such as bucket sizes. What raylens sets
+    itself is refused here, with the raylens setting to use."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.offload_optimizer and self.stage == 0:
+            raise ValueError("offload_optimizer = true needs stage 1, 2 or 3, now it is 0")
+        if complaints := conflicts(self.deepspeed):
+            raise ValueError("; ".join(complaints))
+        return self
 
 
 def conflicts(keys: Mapping[str, Any]) -> list[str]:

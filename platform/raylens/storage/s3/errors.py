@@ -3,11 +3,12 @@
 from typing import TYPE_CHECKING
 
 from raylens.errors import AlreadyExistsError, ConflictError, NotFoundError, StorageError, UnreachableError
+from raylens.storage.base import missing_bucket
 
 if TYPE_CHECKING:
     from botocore.exceptions import ClientError
 
-__all__ = ["code_of", "failure", "missing_bucket", "refusal", "status_of"]
+__all__ = ["code_of", "failure", "refusal", "status_of"]
 
 REFUSED = ("AccessDenied", "ExpiredToken", "InvalidToken", "RequestTimeTooSkewed")
 FULL = ("QuotaExceeded", "XMinioStorageFull", "XMinioAdminBucketQuotaExceeded")
@@ -23,11 +24,6 @@ def code_of(error: "ClientError") -> str:
 def status_of(error: "ClientError") -> int:
     """The HTTP status."""
     return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-
-
-def missing_bucket(what: str, where: str, bucket: str) -> NotFoundError:
-    """For a bucket that is not there."""
-    return NotFoundError(f"{what}: there is no bucket {bucket!r} at {where}: create it, or check the name")
 
 
 def refusal(what: str, where: str, bucket: str, error: "ClientError") -> StorageError:

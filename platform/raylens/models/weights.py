@@ -1,6 +1,6 @@
-"""Models that are built to be filled: names, shapes and types of their weights, and no numbers."""
+"""Weights of an architecture: a model built without numbers, to be filled, and what does not fit into it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-__all__ = ["unfilled"]
+__all__ = ["difference", "unfilled"]
 
+SHOWN = 5
 _DRAWS: frozenset[Any] = frozenset(
     (torch.nn.init.normal_, torch.nn.init.uniform_, torch.nn.init.kaiming_uniform_, Tensor.normal_, Tensor.uniform_)
 )
@@ -36,3 +37,19 @@ def unfilled() -> Iterator[None]:
     """
     with torch.device("meta"), _DrawNothing():
         yield
+
+
+def difference(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:
+    """What is missing, not known, or of another shape; nothing where names and shapes are the same."""
+    lines = [f"{name} is missing" for name in expected if name not in found]
+    lines += [f"{name} is not known" for name in found if name not in expected]
+    lines += [
+        f"{name} has shape {_shape(found[name])}, expected {_shape(tensor)}"
+        for name, tensor in expected.items()
+        if name in found and found[name].shape != tensor.shape
+    ]
+    return "; ".join(lines[:SHOWN]) + (f"; and {len(lines) - SHOWN} more" if len(lines) > SHOWN else "")
+
+
+def _shape(tensor: Tensor) -> tuple[Any, ...]:
+    return tuple(tensor.shape)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from raylens.config import RunConfig, validated
-from raylens.config.deepspeed_keys import ALLOWED, FREE, OWN, UNFIT, conflicts
+from raylens.config.zero import ALLOWED, FREE, OWN, UNFIT, conflicts
 from raylens.errors import ConfigError
 
 

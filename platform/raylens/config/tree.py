@@ -1,12 +1,15 @@
-"""``--set optim.peak_lr=1e-3``: one key of the tree, changed from the command line."""
+"""Trees of plain values: one laid over another, changed by ``--set optim.peak_lr=1e-3``, compared, flattened."""
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
+
+from pydantic_core import to_jsonable_python
 
 from raylens.config.yaml_io import parse_yaml
 from raylens.errors import ConfigError
 
-__all__ = ["apply_overrides", "merge", "parse_assignment"]
+__all__ = ["apply_overrides", "differences", "flatten", "merge", "parse_assignment", "value_text"]
 
 
 def parse_assignment(assignment: str) -> tuple[list[str], Any]:
@@ -49,6 +52,53 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
     for key, value in changes.items():
         merged[key] = _over(merged.get(key), value, key)
     return merged
+
+
+def differences(
+    old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "", ignore: Collection[str] = ()
+) -> list[str]:
+    """A line for each key whose value is another, as ``optim.peak_lr was 0.1, is now 0.2``.
+
+    Args:
+        old: plain values.
+        new: plain values.
+        prefix: stands before each key, with its dot.
+        ignore: keys that may differ, dotted as the lines have them, with all that is below them.
+    """
+    lines = []
+    for key in [*old, *(key for key in new if key not in old)]:
+        was, now = old.get(key), new.get(key)
+        if f"{prefix}{key}" in ignore:
+            continue
+        if isinstance(was, Mapping) and isinstance(now, Mapping):
+            lines += differences(was, now, f"{prefix}{key}.", ignore)
+        elif was != now:
+            lines.append(f"{prefix}{key} was {was!r}, is now {now!r}")
+    return lines
+
+
+def flatten(tree: object, prefix: str = "") -> dict[str, str]:
+    """Give each value of a tree a key of its own: ``{"optim": {"peak_lr": 1}}`` becomes ``{"optim.peak_lr": "1"}``.
+
+    A list without lists or mappings in it is one value; the entries of another have their numbers for keys.
+    """
+    children: list[tuple[str, object]] = []
+    if isinstance(tree, Mapping):
+        children = [(str(key), value) for key, value in tree.items()]
+    elif isinstance(tree, list | tuple) and any(isinstance(item, Mapping | list | tuple) for item in tree):
+        children = [(str(number), value) for number, value in enumerate(tree)]
+    if not children:
+        return {prefix: value_text(tree)} if prefix else {}
+    flat: dict[str, str] = {}
+    for key, value in children:
+        flat |= flatten(value, f"{prefix}.{key}" if prefix else key)
+    return flat
+
+
+def value_text(value: object) -> str:
+    """Write a value as text: a string as it is, anything else as JSON."""
+    plain = to_jsonable_python(value, fallback=str)
+    return plain if isinstance(plain, str) else json.dumps(plain, ensure_ascii=False)
 
 
 def _over(old: Any, value: Any, key: str) -> Any:

@@ -3,29 +3,64 @@
 A ranged read is one GET. pyarrow would ask for the object's size first, which doubles the time of a small read.
 """
 
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import quote, urlencode
 
 from raylens.errors import AlreadyExistsError, ConflictError, NotFoundError, StorageError
-from raylens.storage.base import ObjectInfo, changed, open_source, short_read
-from raylens.storage.s3_place import S3Place
-from raylens.storage.s3_reads import Reading, patiently
-from raylens.storage.s3_requests import put_object
-from raylens.storage.transfer import download_parts
+from raylens.storage.base import ObjectInfo, Store, changed, checked_path, missing_bucket, open_source, short_read
+from raylens.storage.local import download_parts
+from raylens.storage.s3.clients import ATTEMPTS, s3_client, s3_filesystem, s3_reader
+from raylens.storage.s3.errors import code_of, failure, refusal
+from raylens.storage.s3.reads import Reading, patiently
 
 if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
     from mypy_boto3_s3.type_defs import ObjectTypeDef
+    from pyarrow.fs import FileSystem
 
 __all__ = ["S3Store"]
 
 DELETE_BATCH = 1000  # what one DeleteObjects request takes
+PAUSE_SECONDS = 0.1
+"""Before the second attempt; twice as long before each further one."""
 
 
 @dataclass(frozen=True)
-class S3Store(S3Place):
+class S3Store(Store):
     """Objects under a prefix of a bucket."""
+
+    bucket: str
+    prefix: str
+    endpoint: str
+    """Empty for Amazon's own."""
+    region: str
+    anonymous: bool = False
+
+    @property
+    def uri(self) -> str:
+        """With endpoint (empty: Amazon's own) and region, so that every machine reaches the same bucket."""
+        options = {"region": self.region, "endpoint_override": self.endpoint}
+        if self.anonymous:
+            options["anonymous"] = "true"
+        return f"s3://{self.bucket}/{quote(self.prefix)}".rstrip("/") + f"?{urlencode(options, safe=':/')}"
+
+    def describe(self) -> str:
+        """``s3://bucket/prefix``."""
+        return f"s3://{self.bucket}/{self.prefix}".rstrip("/")
+
+    def __truediv__(self, sub: str) -> Self:
+        return replace(self, prefix=self._key(sub))
+
+    def arrow(self) -> "tuple[FileSystem, str]":
+        """pyarrow's S3 filesystem with this store's endpoint, region and credentials."""
+        with self._explained("open", ""):
+            filesystem = s3_filesystem(self.endpoint, self.region, self.anonymous)
+        return filesystem, f"{self.bucket}/{self.prefix}".rstrip("/")
 
     def read(self, path: str, *, version: str | None = None) -> bytes:
         """See `Store.read`; one request, where none fails."""
@@ -73,7 +108,7 @@ class S3Store(S3Place):
 
     def _put(self, path: str, data: bytes, **condition: Any) -> str:
         with self._explained("write", path):
-            return put_object(self._client(), Bucket=self.bucket, Key=self._key(path), Body=data, **condition)
+            return _put_object(self._client(), Bucket=self.bucket, Key=self._key(path), Body=data, **condition)
 
     def upload(self, source: Path, path: str) -> None:
         """In parts, which S3 makes visible together."""
@@ -130,3 +165,67 @@ class S3Store(S3Place):
                 answer = self._client().delete_objects(Bucket=self.bucket, Delete=batch)
             for error in answer.get("Errors", []):
                 raise StorageError(f"cannot delete s3://{self.bucket}/{error.get('Key')}: {error.get('Message')}")
+
+    def _client(self) -> "S3Client":
+        return s3_client(self.endpoint, self.region, self.anonymous)
+
+    def _reader(self) -> "S3Client":
+        return s3_reader(self.endpoint, self.region, self.anonymous)
+
+    def _key(self, path: str) -> str:
+        return f"{self.prefix}/{checked_path(path)}".lstrip("/")
+
+    def _name(self, path: str) -> str:
+        return f"{self.describe()}/{path}" if path else self.describe()
+
+    def _where(self) -> str:
+        return self.endpoint or f"Amazon S3 ({self.region})"
+
+    @contextmanager
+    def _explained(self, verb: str, path: str) -> Iterator[None]:
+        """boto3's complaints in our words."""
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        what = f"cannot {verb} {self._name(path)}"
+        try:
+            yield
+        except ClientError as error:
+            if code_of(error) == "404":  # a HEAD: object or bucket
+                self._require_bucket(what)
+            raise refusal(what, self._where(), self.bucket, error) from None
+        except BotoCoreError as error:
+            raise failure(what, self._where(), self.bucket, error) from None
+
+    def _require_bucket(self, what: str) -> None:
+        """Raise if the bucket is certainly missing; a policy may forbid asking."""
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            self._client().head_bucket(Bucket=self.bucket)
+        except BotoCoreError:
+            return
+        except ClientError as error:
+            if code_of(error) in ("404", "NoSuchBucket"):
+                raise missing_bucket(what, self._where(), self.bucket) from None
+
+
+def _put_object(client: "S3Client", **request: Any) -> str:
+    """Publish an object and return its ETag.
+
+    S3 answers 409 to a conditional write that meets another one in flight. That decides nothing: repeated, it succeeds
+    or finds its condition broken.
+
+    Raises:
+        ClientError: S3 refuses.
+        BotoCoreError: no connection.
+    """
+    from botocore.exceptions import ClientError
+
+    for attempt in range(ATTEMPTS - 1):
+        try:
+            return client.put_object(**request)["ETag"].strip('"')
+        except ClientError as error:
+            if code_of(error) != "ConditionalRequestConflict":
+                raise
+        time.sleep(PAUSE_SECONDS * 2**attempt)
+    return client.put_object(**request)["ETag"].strip('"')

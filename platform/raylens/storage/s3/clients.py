@@ -25,7 +25,7 @@ def s3_client(endpoint: str, region: str, anonymous: bool) -> "S3Client":
 
 
 def s3_reader(endpoint: str, region: str, anonymous: bool) -> "S3Client":
-    """boto3's client for `raylens.storage.s3_reads`, which repeats requests itself."""
+    """boto3's client for `raylens.storage.s3.reads`, which repeats requests itself."""
     return _client(os.getpid(), endpoint, region, anonymous, 1, STALL_SECONDS)
 
 
