@@ -7,11 +7,11 @@ from raylens.lazy import lazy_face
 if TYPE_CHECKING:
     from raylens.evaluate.captions import NearestCaptions, nearest_captions, pick_examples
     from raylens.evaluate.classification import ZeroShotResult, zero_shot, zero_shot_from_features
-    from raylens.evaluate.examples import CLASSES_FILE, ClassList, EvaluationSet, LabelledImage
+    from raylens.evaluate.labelled import CLASSES_FILE, ClassList, EvaluationSet, LabelledImage
     from raylens.evaluate.features import ImageFeatures, image_features
     from raylens.evaluate.intervals import Interval, clopper_pearson
     from raylens.evaluate.metrics import Metric
-    from raylens.evaluate.report import render_report, write_report
+    from raylens.evaluate.report.report import render_report, write_report
 
 __all__ = [
     "CLASSES_FILE",
@@ -36,12 +36,12 @@ __all__ = [
 __getattr__ = lazy_face(
     __name__,
     {
-        "CLASSES_FILE": "examples",
-        "ClassList": "examples",
-        "EvaluationSet": "examples",
+        "CLASSES_FILE": "labelled",
+        "ClassList": "labelled",
+        "EvaluationSet": "labelled",
         "ImageFeatures": "features",
         "Interval": "intervals",
-        "LabelledImage": "examples",
+        "LabelledImage": "labelled",
         "Metric": "metrics",
         "NearestCaptions": "captions",
         "ZeroShotResult": "classification",

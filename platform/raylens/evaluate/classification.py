@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from raylens.errors import DataError
 from raylens.evaluate.decide import UNDECIDED, Decisions, decide
-from raylens.evaluate.examples import ClassList, EvaluationSet, LabelledImage
+from raylens.evaluate.labelled import ClassList, EvaluationSet, LabelledImage
 from raylens.evaluate.features import ImageFeatures, image_features
 from raylens.evaluate.intervals import Interval, clopper_pearson
 from raylens.evaluate.lint import lint_prompts

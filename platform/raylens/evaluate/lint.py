@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from raylens.evaluate.examples import ClassList
+from raylens.evaluate.labelled import ClassList
 from raylens.inputs import Tokenizer
 
 __all__ = ["lint_prompts"]

@@ -28,7 +28,7 @@ from raylens.tune.results import Configuration, ranked
 from raylens.tune.search.candidates import points, trials_of
 from raylens.tune.search.schedulers import scheduler_of
 from raylens.tune.space import Space
-from raylens.tune.sweep_report import render_report
+from raylens.tune.report.report import render_report
 from raylens.tune.trial import Trial
 from raylens.tune.trials import SweepRecord, name_of, sweep_so_far
 

@@ -21,7 +21,7 @@ from raylens.evaluate.metrics import finite
 from raylens.storage import Store, open_store
 from raylens.train.loop.metrics import Record
 from raylens.train.loop.stats import Figures
-from raylens.train.run_figure import Line, histogram_svg, lines_svg, places_to_draw
+from raylens.report.charts import Line, histogram_svg, lines_svg, places_to_draw
 from raylens.train.runs import listing
 from raylens.train.runs.events import news_text, state_of, wall_seconds, wanted_steps
 from raylens.train.runs.listing import UNREADABLE, list_runs

@@ -21,7 +21,7 @@ from raylens.workloads.cost.inputs import Given, data_of, rate_of
 from raylens.workloads.cost.storage import checkpoint_bytes, checkpoints_kept, upload_requests
 from raylens.workloads.cost.terms import Data, Rate, Spot
 from raylens.workloads.cost.time import duration_of
-from raylens.workloads.cost_page import cost_page
+from raylens.workloads.pages.cost import cost_page
 
 MODEL = {
     "embed_dim": 16,

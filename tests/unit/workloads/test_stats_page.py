@@ -15,7 +15,7 @@ from raylens.data.manifest import SCHEMA
 from raylens.data.stats.collect import Stats, collect
 from raylens.data.stats.histogram import Bar, Summary
 from raylens.data.stats.sketches import Duplicates
-from raylens.workloads.stats_page import WIDTH, stats_page
+from raylens.workloads.pages.stats import WIDTH, stats_page
 
 NAMES = (
     "shard", "key", "width", "height", "image_length", "caption_count", "caption_length", "image_sha256",

@@ -8,8 +8,8 @@ from typing import Any
 from raylens.errors import ConfigError
 from raylens.evaluate.metrics import finite
 from raylens.storage import Store
-from raylens.train.run_figure import Line, histogram_svg, lines_svg
-from raylens.train.run_pages import Panel, legend_of, render_page
+from raylens.report.charts import Line, histogram_svg, lines_svg
+from raylens.report.page import Panel, legend_of, render_page
 from raylens.train.runs.events import moment_text, wall_seconds, wanted_steps
 from raylens.train.runs.run_dir import RunFiles
 from raylens.train.runs.scores import best_row, count_text, duration_text, figure_text

@@ -61,7 +61,7 @@ def cost(
     from raylens.workloads.cost.cost import cost as of
     from raylens.workloads.cost.inputs import Given, data_of, rate_of
     from raylens.workloads.cost.terms import Spot
-    from raylens.workloads.cost_page import cost_page
+    from raylens.workloads.pages.cost import cost_page
     from raylens.workloads.recipes import configure
 
     config, cluster = configure(source, changes or ()), load_spec(spec)

@@ -7,8 +7,8 @@ from functools import cached_property
 
 from raylens.errors import ConfigError, TrainingError
 from raylens.evaluate.metrics import finite
-from raylens.train.run_figure import Line, lines_svg
-from raylens.train.run_pages import Panel, legend_of, render_page
+from raylens.report.charts import Line, lines_svg
+from raylens.report.page import Panel, legend_of, render_page
 from raylens.train.runs.run_dir import RunFiles
 from raylens.train.runs.scores import best_row, count_text, figure_text, last_row
 from raylens.train.runs.settings import differing

@@ -13,7 +13,7 @@ from raylens.train.runs.scores import count_text, duration_text, figure_text
 from raylens.tune.config import SweepConfig
 from raylens.tune.paths import CONFIG, STOP, read_config
 from raylens.tune.results import Configuration, ranked, verdict
-from raylens.tune.scales import value_text
+from raylens.report.axis import value_text
 from raylens.tune.trials import SweepRecord, TrialRecord, sweep_so_far
 from raylens.workloads.pages.tables import Page, add_row, pairs_table
 

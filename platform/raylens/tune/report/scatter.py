@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 
-from raylens.train.run_pages import Panel
+from raylens.report.page import Panel
 from raylens.tune.comparable import Point
-from raylens.tune.drawing import Dot, Frame, Mark, drawing
-from raylens.tune.scales import trials_text
-from raylens.tune.shown import Shown
+from raylens.tune.report.drawing import Dot, Frame, Mark, drawing
+from raylens.report.axis import trials_text
+from raylens.tune.report.view import Shown
 from raylens.tune.trials import TrialRecord
 
 __all__ = ["key_frame", "scatter_panels"]

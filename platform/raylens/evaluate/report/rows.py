@@ -8,7 +8,7 @@ import numpy as np
 from raylens.evaluate.captions import NearestCaptions
 from raylens.evaluate.classification import ZeroShotResult
 from raylens.evaluate.intervals import clopper_pearson
-from raylens.evaluate.thumbnails import Thumbnail, thumbnail
+from raylens.evaluate.report.thumbnails import Thumbnail, thumbnail
 
 __all__ = ["ClassRow", "Confusion", "Example", "class_rows", "confusions", "examples", "notices"]
 

@@ -12,7 +12,7 @@ from raylens.config import RunConfig, apply_overrides, validated
 from raylens.errors import ConfigError
 from raylens.workloads.cli.app import app
 from raylens.workloads.recipes import RECIPES
-from raylens.workloads.schedule_plot import plot_schedule, schedule_figure
+from raylens.workloads.pages.schedule import plot_schedule, schedule_figure
 
 Curve = NDArray[np.float64]
 LENGTH = ["length.epochs=null", "length.samples_seen=12800000"]

@@ -7,12 +7,12 @@ from functools import cached_property
 import numpy as np
 
 from raylens.evaluate.metrics import Goal
-from raylens.train.run_figure import short_text
+from raylens.report.charts import short_text
 from raylens.train.runs.scores import figure_text
 from raylens.tune.comparable import Point, newest
 from raylens.tune.domain import Domain
 from raylens.tune.results import ranked
-from raylens.tune.scales import Scale, metric_scale, scale_of, value_text
+from raylens.report.axis import Scale, metric_scale, scale_of, value_text
 from raylens.tune.trials import TrialRecord
 
 __all__ = ["LEVELS", "Shown", "level_of"]

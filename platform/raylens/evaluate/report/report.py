@@ -7,10 +7,10 @@ from markupsafe import Markup
 
 from raylens.evaluate.captions import NearestCaptions
 from raylens.evaluate.classification import ZeroShotResult
-from raylens.evaluate.confusion_figure import MOST_CLASSES, confusion_svg
-from raylens.evaluate.curve_figure import Curve, curve_svg
+from raylens.report.plane import MOST_CLASSES, confusion_svg
+from raylens.report.theme import Curve, curve_svg
 from raylens.evaluate.pages import render
-from raylens.evaluate.report_rows import class_rows, confusions, examples, notices
+from raylens.evaluate.report.rows import class_rows, confusions, examples, notices
 
 if TYPE_CHECKING:
     from raylens.storage import Store

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from raylens.evaluate.metrics import finite
-from raylens.train.run_figure import places_to_draw
-from raylens.train.run_pages import Panel
+from raylens.report.charts import places_to_draw
+from raylens.report.page import Panel
 from raylens.train.runs.scores import count_text, figure_text
-from raylens.tune.drawing import Box, Dot, Frame, Mark, Path, Word, drawing
-from raylens.tune.importance import Importance, Importances
-from raylens.tune.scales import Scale, metric_scale, shortened, trials_text
-from raylens.tune.shown import Shown
+from raylens.tune.report.drawing import Box, Dot, Frame, Mark, Path, Word, drawing
+from raylens.tune.report.importance import Importance, Importances
+from raylens.report.axis import Scale, metric_scale, shortened, trials_text
+from raylens.tune.report.view import Shown
 from raylens.tune.trials import TrialRecord
 
 __all__ = ["curves_panel", "importance_panel"]

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from raylens.train.run_pages import Panel
+from raylens.report.page import Panel
 from raylens.train.runs.scores import count_text, figure_text
 from raylens.tune.comparable import Point, comparable
-from raylens.tune.drawing import Box, Dot, Frame, Mark, Word, drawing
-from raylens.tune.importance import Importances
-from raylens.tune.scales import Scale, metric_scale, shortened, trials_text
-from raylens.tune.shown import LEVELS, Shown, level_of
+from raylens.tune.report.drawing import Box, Dot, Frame, Mark, Word, drawing
+from raylens.tune.report.importance import Importances
+from raylens.report.axis import Scale, metric_scale, shortened, trials_text
+from raylens.tune.report.view import LEVELS, Shown, level_of
 
 __all__ = ["NOTHING", "Cell", "cells", "heat_panel", "keys_of_heat"]
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from raylens.evaluate.curve_figure import CLEANING, INK, MOST_POINTS, MUTED, NO_METADATA, RULE, VARIABLES
+from raylens.report.theme import CLEANING, INK, MOST_POINTS, MUTED, NO_METADATA, RULE, VARIABLES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -17,7 +17,7 @@ from scipy import stats
 
 from raylens.tune.comparable import LEAST, Comparable, Point, comparable
 from raylens.tune.domain import Domain
-from raylens.tune.scales import Scale, scale_of
+from raylens.report.axis import Scale, scale_of
 from raylens.tune.trials import TrialRecord
 
 __all__ = ["Importance", "Importances", "importances"]

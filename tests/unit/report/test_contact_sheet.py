@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageFont
 
-from raylens.data.contact_sheet import _wrap, contact_sheet
+from raylens.report.contact_sheet import _wrap, contact_sheet
 from raylens.errors import ConfigError
 
 MARGIN, GAP, EDGE = 22, 16, 160

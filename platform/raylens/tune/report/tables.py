@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from raylens.train.runs.scores import count_text, figure_text
 from raylens.tune.results import configurations, ranked
-from raylens.tune.scales import shortened, value_text
-from raylens.tune.shown import Shown
+from raylens.report.axis import shortened, value_text
+from raylens.tune.report.view import Shown
 from raylens.tune.trials import TrialRecord
 
 __all__ = ["CopyRow", "TrialRow", "copy_rows", "table_keys", "trial_rows"]

@@ -1,6 +1,6 @@
 """Marks of a plot as an SVG element: their colours are classes of ``sweep.css``, their texts are escaped.
 
-Unlike the figures of `raylens.train.run_figure` these have words of the user's in them (values of a list, names of
+Unlike the figures of `raylens.report.charts` these have words of the user's in them (values of a list, names of
 keys) and say what a mark is when the pointer rests on it, so they are not drawn by matplotlib.
 """
 
@@ -10,7 +10,7 @@ from typing import Literal
 
 from markupsafe import Markup
 
-from raylens.tune.scales import LONGEST, Scale, Tick
+from raylens.report.axis import LONGEST, Scale, Tick
 
 __all__ = ["LETTER", "Box", "Dot", "Frame", "Mark", "Path", "Word", "drawing"]
 

@@ -7,7 +7,7 @@ from functools import cache
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from raylens.train.run_figure import COLOURS, DASHES
+from raylens.report.charts import COLOURS, DASHES
 
 __all__ = ["LegendLine", "Panel", "legend_of", "render_page"]
 
@@ -36,13 +36,13 @@ class Panel:
 
     @classmethod
     def of(cls, title: str, svg: str | None, says: str, names: Sequence[str] = ()) -> "Panel":
-        """With a drawing of `raylens.train.run_figure`; ``names`` of its lines make a legend."""
+        """With a drawing of `raylens.report.charts`; ``names`` of its lines make a legend."""
         # Trusted markup: numbers drawn by matplotlib, no text of a user's in it.
         return cls(title, None if svg is None else Markup(svg), says if svg else "", legend_of(names))  # noqa: S704
 
 
 def legend_of(names: Sequence[str]) -> list[LegendLine]:
-    """Lines numbered as their names are, as `raylens.train.run_figure` draws them."""
+    """Lines numbered as their names are, as `raylens.report.charts` draws them."""
     dashes = [" ".join(map(str, each)) for each in DASHES]
     return [
         LegendLine(name, number % COLOURS, dashes[number // COLOURS % len(DASHES)]) for number, name in enumerate(names)

@@ -3,18 +3,18 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from raylens.train.run_pages import Panel, render_page
+from raylens.report.page import Panel, render_page
 from raylens.tune.comparable import LEAST, cleaned
 from raylens.tune.config import SweepConfig
 from raylens.tune.domain import Domain
-from raylens.tune.importance import Importances, importances
-from raylens.tune.shown import Shown
-from raylens.tune.sweep_facts import going_on, headline, rules, sweep_facts
-from raylens.tune.sweep_figures import curves_panel, importance_panel
-from raylens.tune.sweep_heat import NOTHING, heat_panel, keys_of_heat
-from raylens.tune.sweep_parallel import parallel_panel
-from raylens.tune.sweep_scatter import scatter_panels
-from raylens.tune.sweep_tables import copy_rows, table_keys, trial_rows
+from raylens.tune.report.importance import Importances, importances
+from raylens.tune.report.view import Shown
+from raylens.tune.report.facts import going_on, headline, rules, sweep_facts
+from raylens.tune.report.figures import curves_panel, importance_panel
+from raylens.tune.report.heat import NOTHING, heat_panel, keys_of_heat
+from raylens.tune.report.parallel import parallel_panel
+from raylens.tune.report.scatter import scatter_panels
+from raylens.tune.report.tables import copy_rows, table_keys, trial_rows
 from raylens.tune.trials import SweepRecord
 
 __all__ = ["render_report"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from raylens.train.runs.scores import count_text, duration_text, figure_text
 from raylens.tune.config import SweepConfig
 from raylens.tune.results import verdict
-from raylens.tune.shown import Shown
+from raylens.tune.report.view import Shown
 from raylens.tune.trials import SweepRecord
 
 __all__ = ["Headline", "Step", "going_on", "headline", "rules", "sweep_facts"]

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 
-from raylens.train.run_pages import Panel
+from raylens.report.page import Panel
 from raylens.tune.comparable import Point
-from raylens.tune.drawing import LETTER, Dot, Mark, Path, Word, drawing
-from raylens.tune.scales import LONGEST, Scale, shortened
-from raylens.tune.shown import Shown
+from raylens.tune.report.drawing import LETTER, Dot, Mark, Path, Word, drawing
+from raylens.report.axis import LONGEST, Scale, shortened
+from raylens.tune.report.view import Shown
 
 __all__ = ["parallel_panel", "pieces"]
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from raylens.evaluate.metrics import finite
-from raylens.train.run_figure import short_text
+from raylens.report.charts import short_text
 from raylens.train.runs.scores import figure_text
 from raylens.tune.domain import Domain
 
