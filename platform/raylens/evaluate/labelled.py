@@ -1,20 +1,22 @@
-"""What is evaluated on: labelled images, class names and prompt templates."""
+"""What is evaluated on: labelled images, class names and prompt templates, and what is wrong with the prompts."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from raylens.config import Node, validated
 from raylens.errors import ConfigError
-from raylens.inputs import check_class_names, fill_templates
+from raylens.inputs import Tokenizer, check_class_names, fill_templates
 
 if TYPE_CHECKING:
     from raylens.storage import Store
 
-__all__ = ["CLASSES_FILE", "ClassList", "EvaluationSet", "LabelledImage"]
+__all__ = ["CLASSES_FILE", "ClassList", "EvaluationSet", "LabelledImage", "lint_prompts"]
 
 CLASSES_FILE = "classes.json"
+SHOWN = 3
+"""Prompts or classes that a complaint names."""
 
 
 @dataclass(frozen=True)
@@ -103,3 +105,36 @@ class _ClassesFile(Node):
     name: str
     classes: tuple[str, ...]
     templates: tuple[str, ...]
+
+
+def lint_prompts(classes: ClassList, tokenizer: Tokenizer, context: int) -> tuple[str, ...]:
+    """Return complaints about prompts that do not say what they seem to, in the words of the tokenizer.
+
+    Truncated prompts lose their end, which is often the class name; classes whose prompts have become the same
+    token ids can never be told apart.
+    """
+    prompts = classes.prompts()
+    flat = [prompt for of_class in prompts for prompt in of_class]
+    ids_PT, truncated_P = tokenizer(flat, context)
+    complaints = []
+    cut = [prompt for prompt, truncated in zip(flat, truncated_P, strict=True) if truncated]
+    if cut:
+        complaints.append(
+            f"{len(cut)} of {len(flat)} prompts are longer than the context of {context} tokens and were truncated: "
+            f"{_listed(cut)}"
+        )
+    rows = ids_PT.reshape(len(prompts), -1)
+    by_ids: dict[bytes, list[str]] = {}
+    for name, row in zip(classes.classes, rows, strict=True):
+        by_ids.setdefault(row.tobytes(), []).append(name)
+    complaints += [
+        f"classes {_listed(names)} have the same token ids in every prompt: their images all count as wrong"
+        for names in by_ids.values()
+        if len(names) > 1
+    ]
+    return tuple(complaints)
+
+
+def _listed(items: Sequence[str]) -> str:
+    shown = ", ".join(repr(item) for item in items[:SHOWN])
+    return shown if len(items) <= SHOWN else f"{shown} and {len(items) - SHOWN} more"

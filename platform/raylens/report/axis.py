@@ -1,6 +1,5 @@
 """The axis of a searched key or of a metric: where a value lies on it, from 0 to 1, and its ticks."""
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,12 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from raylens.evaluate.metrics import finite
-from raylens.report.charts import short_text
-from raylens.train.runs.scores import figure_text
-from raylens.tune.domain import Domain
+from raylens.report.numbers import finite, short_text, shortened, value_text
 
-__all__ = ["LONGEST", "Scale", "Tick", "metric_scale", "scale_of", "shortened", "trials_text", "value_text"]
+__all__ = ["LONGEST", "Axis", "Tick", "metric_axis"]
 
 LONGEST = 16
 """Letters of a tick."""
@@ -28,27 +24,28 @@ class Tick:
     place: float
     """From 0 to 1."""
     text: str
-    full: str = ""
-    """Where ``text`` is shortened, all of it."""
+    full: str
+    """What ``text`` may be a shortened form of."""
 
 
 @dataclass(frozen=True)
-class Scale:
-    """A range, or a list of values in equal distances."""
+class Axis:
+    """A range of numbers, or a list of values in equal distances."""
 
     low: float = 0.0
     high: float = 1.0
     """More than ``low``."""
     logarithmic: bool = False
     whole: bool = False
+    """Whether only whole numbers lie on it."""
     values: tuple[Any, ...] | None = None
-    """Of a list; None for a range."""
+    """The values of a list; None for a range."""
 
     def place(self, value: object) -> float | None:
-        """From 0 to 1; None for what is not on the axis, at an end for a number that is beyond it."""
+        """Return where a value lies, from 0 to 1: at an end if it is beyond it, None if it is not on the axis."""
         if self.values is not None:
-            found = next((at for at, one in enumerate(self.values) if one == value), None)
-            return None if found is None else (found + 0.5) / len(self.values)
+            at = next((at for at, listed in enumerate(self.values) if listed == value), None)
+            return None if at is None else (at + 0.5) / len(self.values)
         number = finite(value)
         if number is None or (self.logarithmic and number <= 0):
             return None
@@ -63,16 +60,16 @@ class Scale:
         return self.values is None or all(finite(value) is not None for value in self.values)
 
     def bins(self, most: int) -> int:
-        """In how many equal parts a heat map cuts it: one for each value of a list."""
+        """Return in how many equal parts a heat map cuts it: one for each value of a list, otherwise ``most``."""
         return most if self.values is None else len(self.values)
 
     def ticks(self, most: int = 5, longest: int = LONGEST) -> list[Tick]:
-        """Round numbers within the range, or the values of the list in at most ``longest`` letters."""
+        """Return round numbers within the range, or the values of the list in at most ``longest`` letters."""
         if self.values is not None:
             return _category_ticks(self.values, most, longest)
         numbers = _log_numbers(self.low, self.high, most) if self.logarithmic else self._even_numbers(most)
         places = [(number, self.place(number)) for number in numbers if self.low <= number <= self.high]
-        return [Tick(place, short_text(number)) for number, place in places if place is not None]
+        return [Tick(place, text := short_text(number), text) for number, place in places if place is not None]
 
     def _even_numbers(self, most: int) -> list[float]:
         from matplotlib.ticker import MaxNLocator
@@ -81,51 +78,24 @@ class Scale:
         return [float(number) for number in locator.tick_values(self.low, self.high)]
 
 
-def scale_of(domain: Domain) -> Scale:
-    """The axis of a searched key."""
-    if domain.span is None:
-        values = domain.values
-        numbers = all(finite(value) is not None for value in values)
-        return Scale(values=tuple(sorted(values) if numbers else values))
-    low, high = domain.span
-    return Scale(low, high, domain.logarithmic, domain.whole)
-
-
-def metric_scale(values: Sequence[float], lower: bool, room: float = 0.04) -> Scale:
-    """The axis of a metric, of which a few values that are far worse than the rest do not squeeze the others.
+def metric_axis(values: Sequence[float], lower: bool, margin: float = 0.04) -> Axis:
+    """Return the axis of a metric, on which a few values that are far worse than the rest do not squeeze the others.
 
     Args:
         values: finite; may be empty.
         lower: whether lower is better, so that the upper end is the worse.
-        room: share of the range that is left free at both ends.
+        margin: share of the range that is left free at both ends.
     """
     if not len(values):
-        return Scale()
+        return Axis()
     value_N = np.asarray(values, np.float64)
     quarter, three = np.quantile(value_N, (0.25, 0.75))
     far = FENCE * (three - quarter)
     if far > 0:
         value_N = value_N[value_N <= three + far] if lower else value_N[value_N >= quarter - far]
     low, high = float(value_N.min()), float(value_N.max())
-    beyond = room * (high - low) if high > low else 0.05 * abs(high) or 0.5
-    return Scale(low - beyond, high + beyond)
-
-
-def value_text(value: object) -> str:
-    """A value of a configuration as JSON has it; numbers in four digits, texts without quotes."""
-    if finite(value) is not None:
-        return figure_text(value)
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-
-
-def shortened(text: str, longest: int = LONGEST) -> str:
-    """With an ellipsis in place of what does not fit."""
-    return text if len(text) <= longest else f"{text[: longest - 1].rstrip()}…"
-
-
-def trials_text(count: int) -> str:
-    """``1 trial``, ``1,234 trials``."""
-    return f"{count:,} trial{'s' if count != 1 else ''}"
+    beyond = margin * (high - low) if high > low else 0.05 * abs(high) or 0.5
+    return Axis(low - beyond, high + beyond)
 
 
 def _category_ticks(values: Sequence[object], most: int, longest: int) -> list[Tick]:
@@ -137,19 +107,16 @@ def _category_ticks(values: Sequence[object], most: int, longest: int) -> list[T
         for at, text in enumerate(short)
     ]
     every = math.ceil(len(values) / max(most, 12))
-    return [
-        Tick((at + 0.5) / len(values), text, full)
-        for at, (text, full) in enumerate(zip(short, texts, strict=True))
-        if at % every == 0
-    ]
+    return [Tick((at + 0.5) / len(values), short[at], texts[at]) for at in range(0, len(values), every)]
 
 
 def _log_numbers(low: float, high: float, most: int) -> list[float]:
-    """Powers of ten; with less than two of them in the range, also those times two and five; else the ends."""
+    """Return powers of ten; with fewer than three in the range, also those times 3, or 2 and 5; else the ends."""
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     every = max(1, math.ceil((last - first) / most))
-    for times in ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0)):
-        numbers = [one * 10.0**power for power in range(first, last + 1, every) for one in times]
+    inside: list[float] = []
+    for factors in ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0)):
+        numbers = [factor * 10.0**power for power in range(first, last + 1, every) for factor in factors]
         inside = [number for number in numbers if low <= number <= high]
         if len(inside) >= 3:
             return inside

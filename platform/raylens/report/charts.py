@@ -1,100 +1,161 @@
-"""Curves and histograms of training runs as SVGs without a word of the run's own: names stand in the page around."""
+"""Curves, histograms and bars, as figures of a page.
 
-import io
-import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+No figure hides a spike: where there are more points than a screen can show, each part of a line keeps its lowest and
+its highest point. Means would hide the one step at which a loss jumped.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+from markupsafe import Markup
 from numpy.typing import NDArray
 
-from raylens.report.theme import CLEANING, INK, MOST_POINTS, MUTED, NO_METADATA, RULE, VARIABLES
+from raylens.report.numbers import printable, short_text, shortened
+from raylens.report.theme import SERIES, canvas, paint
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-__all__ = ["COLOURS", "DASHES", "Line", "histogram_svg", "lines_svg", "places_to_draw", "short_text"]
+__all__ = ["DASHES", "WIDE", "Bar", "Line", "bar_chart", "histogram_chart", "line_chart", "places_to_draw"]
 
-COLOURS = 8
-"""Colours of lines that the page has, as ``--series-0`` and so on; further lines take them again, dashed."""
+WIDE = (1064.0, 380.0)
+"""Size of a figure that takes the whole width of a page; others stand two in a row."""
+HALF = (520.0, 250.0)
 DASHES = ((), (6, 3), (2, 2))
-"""Lengths of ink and of gap; the first is a line without gaps."""
-
-# As in the figure of an evaluation: matplotlib wants colours, the page wants variables.
-SERIES = {f"#0a0b1{number}": f"--series-{number}" for number in range(COLOURS)}
+"""Lengths of ink and of gap of the lines whose colours are there already; the first has no gaps."""
+MOST_POINTS = 600
+"""Points of a line, and of all lines together."""
+MOST_OF_ALL = 15_000
 MOST_MARKED = 40
+"""Points of a line up to which each gets a mark."""
+LONGEST_NAME = 40
+BAR = 28.0
+
+Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Line:
-    """Points of one run, in order."""
+    """Points in order; a None is a gap, and a point without an x is left out."""
 
     x: Sequence[float | None]
     y: Sequence[float | None]
-    """None is a gap."""
     number: int = 0
-    """Which colour and dashes it has."""
+    """Which colour and dashes it has among its equals."""
+    title: str = ""
+    """What it is, when the pointer rests on it."""
+    role: Literal["equal", "other", "best"] = "equal"
+    """Whether it is one of a few, one of many, or the best of these."""
+    ended: bool = False
+    """Whether the last point of one of many is marked."""
 
 
-def lines_svg(lines: Sequence[Line], x_name: str, level: float | None = None) -> str | None:
-    """Lines in one plot, as an ``<svg>`` element; None if there is no point.
+@dataclass(frozen=True)
+class Bar:
+    """An amount with its interval."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+    text: str
+    """The amount as it stands beside the bar."""
+
+
+def line_chart(
+    lines: Sequence[Line],
+    x_name: str,
+    *,
+    level: float | None = None,
+    limits: tuple[float, float] | None = None,
+    above: tuple[str, Sequence[float | None]] | None = None,
+    size: tuple[float, float] = HALF,
+) -> Markup | None:
+    """Draw lines in one plot; None if there is no point.
 
     Args:
-        lines: may be empty.
-        x_name: what is below the plot; no text of a user's.
+        lines: may be empty; later ones lie on top.
+        x_name: what is below the plot.
         level: draws a dashed line across.
+        limits: ends of the vertical axis; what is beyond is drawn along its edge. Otherwise all is within.
+        above: what is above the plot, and its value at each point of the first line.
+        size: width and height, in units of the page.
     """
-    drawn = [one for one in map(_points, lines) if np.isfinite(one[1]).any()]
+    drawn = [(line, *points) for line in lines if np.isfinite((points := _points(line))[1]).any()]
     if not drawn:
         return None
-    with _axes() as (figure, axes):
-        for x, y, number in drawn:
-            _draw(axes, x, y, number)
+    most = max(8, min(MOST_POINTS, MOST_OF_ALL // len(drawn)))
+    with canvas(*size) as picture:
+        axes = picture.figure.subplots()
+        axes.grid(visible=True, linewidth=0.8)
+        for line, x_K, y_K in drawn:
+            places = places_to_draw(y_K, most)
+            y_K = y_K if limits is None else np.clip(y_K, *limits)
+            artist = axes.plot(x_K[places], y_K[places], **_look(line, y_K[places]))[0]  # type: ignore[arg-type]
+            artist.set_clip_on(limits is None)  # an end at the edge is seen whole
+            if line.title:
+                picture.title(artist, line.title)
         if level is not None:
-            axes.axhline(level, color=MUTED, linewidth=1.2, linestyle=(0, (5, 4)))
+            axes.axhline(level, color=paint("muted"), linewidth=1.2, linestyle=(0, (5, 4)))
         axes.margins(x=0.02)
-        if axes.dataLim.y0 >= 0 and axes.dataLim.y1 > 0:
+        axes.set(xlabel=x_name)
+        if limits is not None:
+            axes.set(ylim=limits, xlim=(0, None))
+        elif axes.dataLim.y0 >= 0 and axes.dataLim.y1 > 0:
             axes.set_ylim(bottom=0)
-        axes.set_xlabel(x_name)
         axes.xaxis.set_major_formatter(lambda value, _: short_text(value))
-        return _themed(figure)
+        if above is not None:
+            _name_above(axes, lines[0].x, *above)
+            picture.figure.draw_without_rendering()  # only then has the label above its place
+        return picture.markup()
 
 
-def histogram_svg(counts: Sequence[Sequence[float]]) -> str | None:
-    """Histograms over [-1, 1] in one plot, each as shares of its own sum; None if all of them are empty.
+def histogram_chart(counts: Sequence[Sequence[float]]) -> Markup | None:
+    """Draw histograms over [-1, 1] in one plot, each as shares of its own sum; None if all of them are empty.
 
     Args:
-        counts: of each histogram, how many are in each of its equal bins.
+        counts: for each histogram, how many are in each of its equal bins.
     """
-    drawn = [(number, np.asarray(one, dtype=np.float64)) for number, one in enumerate(counts) if sum(one) > 0]
+    drawn = [(number, np.asarray(bins, np.float64)) for number, bins in enumerate(counts) if sum(bins) > 0]
     if not drawn:
         return None
-    with _axes() as (figure, axes):
+    with canvas(*HALF) as picture:
+        axes = picture.figure.subplots()
+        axes.grid(visible=True, linewidth=0.8)
         for number, count_N in drawn:
-            edges = np.linspace(-1.0, 1.0, len(count_N) + 1)
-            share_N = count_N / count_N.sum()
-            axes.stairs(share_N, edges, fill=True, color=_colour(number), alpha=0.3)
-            axes.stairs(share_N, edges, color=_colour(number), linewidth=1.6)
-        axes.set_xlim(-1.0, 1.0)
-        axes.set_ylim(bottom=0)
-        axes.set_xlabel("cosine")
-        return _themed(figure)
+            colour = paint(SERIES[number % len(SERIES)])
+            edges, share_N = np.linspace(-1.0, 1.0, len(count_N) + 1), count_N / count_N.sum()
+            axes.stairs(share_N, edges, fill=True, color=colour, alpha=0.3)
+            axes.stairs(share_N, edges, color=colour, linewidth=1.6)
+        axes.set(xlim=(-1.0, 1.0), ylim=(0, None), xlabel="cosine")
+        return picture.markup()
 
 
-def _points(line: Line) -> tuple[NDArray[np.float64], NDArray[np.float64], int]:
-    """Without the points that have no place."""
-    pairs = [(x, np.nan if y is None else y) for x, y in zip(line.x, line.y, strict=True) if x is not None]
-    both = np.array(pairs, dtype=np.float64).reshape(-1, 2)
-    return both[:, 0], both[:, 1], line.number
+def bar_chart(bars: Sequence[Bar], x_name: str) -> Markup:
+    """Draw bars with their intervals, the first on top; there is at least one."""
+    with canvas(WIDE[0], BAR * len(bars) + 48) as picture:
+        axes = picture.figure.subplots()
+        axes.grid(visible=True, axis="x", linewidth=0.8)
+        for row, bar in enumerate(bars):
+            drawn = axes.barh(row, bar.value, height=0.57, color=paint("blue"), alpha=0.75)
+            picture.title(drawn[0], f"{bar.name}: {bar.text}")
+            axes.plot([bar.low, bar.high], [row, row], color=paint("ink"), linewidth=1.3, marker="|", markersize=8)
+            axes.text(1.012, row, bar.text, transform=axes.get_yaxis_transform(), va="center", color=paint("muted"))
+        axes.set(xlabel=x_name, ylim=(len(bars) - 0.5, -0.5), xmargin=0.03)
+        axes.set_yticks(range(len(bars)), [printable(shortened(bar.name, LONGEST_NAME)) for bar in bars])
+        axes.tick_params(axis="y", length=0, labelcolor=paint("ink"))
+        axes.spines["left"].set_visible(False)
+        for label, bar in zip(axes.get_yticklabels(), bars, strict=True):
+            picture.title(label, bar.name)
+        return picture.markup()
 
 
-def places_to_draw(y_K: NDArray[np.float64], most: int = MOST_POINTS) -> NDArray[np.intp]:
-    """Ascending places of at most ``most`` points that look like all of them: of equal runs, the lowest and highest.
+def places_to_draw(y_K: Array, most: int = MOST_POINTS) -> NDArray[np.intp]:
+    """Return ascending places of at most ``most`` points that look like all: the lowest and highest of equal parts.
 
-    A mean would hide the one step at which the loss jumped. A run without a number stays a gap.
+    A part without a number stays a gap.
     """
     if len(y_K) <= most:
         return np.arange(len(y_K))
@@ -108,68 +169,37 @@ def places_to_draw(y_K: NDArray[np.float64], most: int = MOST_POINTS) -> NDArray
     return np.array(sorted(kept))
 
 
-def _draw(axes: "Axes", x_K: NDArray[np.float64], y_K: NDArray[np.float64], number: int) -> None:
-    colour, dashes = _colour(number), DASHES[number // COLOURS % len(DASHES)]
-    places = places_to_draw(y_K)
-    x_K, y_K = x_K[places], y_K[places]
-    axes.plot(
-        x_K,
-        y_K,
-        color=colour,
-        linewidth=1.8,
-        linestyle=(0, dashes) if dashes else "solid",
-        marker="o" if len(x_K) <= MOST_MARKED else None,
-        markersize=3.5,
-    )
+def _points(line: Line) -> tuple[Array, Array]:
+    pairs = [(x, np.nan if y is None else y) for x, y in zip(line.x, line.y, strict=True) if x is not None]
+    both = np.array(pairs, dtype=np.float64).reshape(-1, 2)
+    return both[:, 0], both[:, 1]
 
 
-def _colour(number: int) -> str:
-    return list(SERIES)[number % COLOURS]
+def _look(line: Line, y_K: Array) -> dict[str, object]:
+    """Return matplotlib's properties of a line; points without neighbours are marked, or nobody would see them."""
+    known_K = np.isfinite(y_K)
+    marked_K = known_K & ~np.r_[False, known_K[:-1]] & ~np.r_[known_K[1:], False]
+    if line.role == "equal":
+        dashes = DASHES[line.number // len(SERIES) % len(DASHES)]
+        look = {"color": paint(SERIES[line.number % len(SERIES)]), "linewidth": 2.0, "markersize": 4.0}
+        look |= {"linestyle": (0, dashes) if dashes else "solid"}
+        marked_K |= len(y_K) <= MOST_MARKED
+    else:
+        best = line.role == "best"
+        look = {"color": paint("orange" if best else "muted"), "alpha": 1.0 if best else 0.6}
+        look |= {"linewidth": 2.6 if best else 1.2, "markersize": 8.0 if best else 4.4, "markeredgewidth": 0.0}
+        marked_K[np.flatnonzero(known_K)[-1]] |= line.ended
+    return look | {"marker": "o", "markevery": np.flatnonzero(marked_K).tolist()}
 
 
-@contextmanager
-def _axes() -> "Iterator[tuple[Figure, Axes]]":
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    settings: dict[Any, Any] = {
-        "svg.fonttype": "none",
-        "svg.hashsalt": "raylens",
-        "font.size": 11,
-        "axes.formatter.useoffset": False,
-        "axes.labelcolor": INK,
-        "axes.edgecolor": MUTED,
-        "xtick.color": MUTED,
-        "ytick.color": MUTED,
-        "text.color": INK,
-        "grid.color": RULE,
-    }
-    with mpl.rc_context(settings):
-        figure = Figure(figsize=(6.2, 3.0), layout="constrained")
-        figure.patch.set_alpha(0.0)
-        axes = figure.subplots()
-        axes.grid(visible=True, linewidth=0.8)
-        axes.patch.set_alpha(0.0)
-        axes.spines[["top", "right"]].set_visible(False)
-        yield figure, axes
-
-
-def short_text(number: float) -> str:
-    """A number as it is written at a tick: ``1.5k``, ``2M``."""
-    for size, suffix in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if abs(number) >= size:
-            return f"{number / size:.4g}{suffix}"
-    return f"{number:.4g}"
-
-
-def _themed(figure: "Figure") -> str:
-    """The figure as an element of the page: its colours become variables, its fonts those of the page."""
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata=NO_METADATA)
-    svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") :]
-    for colour, variable in (VARIABLES | SERIES).items():
-        svg = svg.replace(colour, f"var({variable})")
-    for pattern, replacement in CLEANING:
-        svg = re.sub(pattern, replacement, svg)
-    return svg
+def _name_above(axes: "Axes", x: Sequence[float | None], name: str, values: Sequence[float | None]) -> None:
+    """Name the ticks a second time, by another value at the same points; both values begin at 0."""
+    pairs = [(one, other) for one, other in zip(x, values, strict=True) if one is not None and other is not None]
+    if not pairs:
+        return
+    x_K, value_K = np.array([(0.0, 0.0), *pairs]).T
+    ticks = [tick for tick in axes.get_xticks() if 0 <= tick <= x_K[-1]]
+    top = axes.secondary_xaxis("top")
+    top.set_xticks(ticks, [short_text(float(np.interp(tick, x_K, value_K)), 3) for tick in ticks])
+    top.set_xlabel(name)
+    top.spines["top"].set_visible(False)

@@ -1,201 +1,182 @@
-"""The training curve as an SVG that takes its colours from the page around it."""
+"""Colours, fonts and themes of pages, and figures of matplotlib that follow them.
+
+matplotlib wants colours, a page wants variables that change with its theme. So each variable has a colour that stands
+in for it (`paint`), and where a figure becomes an element of a page (`Canvas.markup`) its style attributes, and nothing
+else, get the variables back. Texts stay texts in the fonts of the page, and marks get the titles that browsers show
+when the pointer rests on them.
+"""
 
 import io
-import math
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
 
-import numpy as np
-from numpy.typing import NDArray
+from markupsafe import Markup
 
-from raylens.errors import DataError
+from raylens.report.numbers import printable
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+    from matplotlib.artist import Artist
     from matplotlib.figure import Figure
 
-__all__ = ["Curve", "curve_svg"]
+__all__ = ["LEVELS", "SERIES", "Canvas", "canvas", "paint", "theme_css"]
 
-MOST_POINTS = 600
-# matplotlib wants colours; the page wants variables that change with its theme. Each stands in for one.
-INK, MUTED, RULE, BLUE, ORANGE, GREEN = (f"#0a0b0{digit}" for digit in range(6))
-VARIABLES = {INK: "--ink", MUTED: "--muted", RULE: "--rule", BLUE: "--blue", ORANGE: "--orange", GREEN: "--green"}
-NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+SERIES = ("blue", "orange", "green", "purple", "rose", "olive", "slate", "teal")
+"""Colours of lines, in their order."""
+LEVELS = 7
+"""Colours from ``level-0``, the worst, to the best."""
+PALETTE: Mapping[str, tuple[str, str]] = {
+    "paper": ("#ffffff", "#14181d"),
+    "well": ("#f2f4f6", "#1d232a"),
+    "ink": ("#17202a", "#e8ecf0"),
+    "muted": ("#56616d", "#a3aeb9"),
+    "rule": ("#dde2e7", "#323a43"),
+    "blue": ("#00639c", "#63b8ee"),
+    "orange": ("#b34a00", "#f5a04a"),
+    "green": ("#00785a", "#45c9a0"),
+    "purple": ("#8a3ab9", "#c99af0"),
+    "rose": ("#a8325a", "#f08bab"),
+    "olive": ("#6b6300", "#d3c84a"),
+    "slate": ("#3c4a57", "#a9b7c4"),
+    "teal": ("#0a7a8c", "#5fd0e0"),
+    "wrong": ("#c85200", "#f5a04a"),
+    "on-fill": ("#ffffff", "#10141a"),
+    "level-0": ("#ccd5dc", "#34404a"),
+    "level-1": ("#b0c8da", "#35536c"),
+    "level-2": ("#8db5d4", "#3d6f95"),
+    "level-3": ("#619dc9", "#4a8cbd"),
+    "level-4": ("#2f82b6", "#63b0e4"),
+    "level-5": ("#00639c", "#93cff5"),
+    "level-6": ("#003a5e", "#d3ecff"),
+}
+"""By variable, its colour on light and on dark pages."""
 
-CLEANING = (
-    (r"<svg [^>]*?viewBox=\"([^\"]*)\"[^>]*>", r'<svg viewBox="\1" aria-hidden="true">'),
-    (r"<style.*?</style>", ""),  # it would hold for the whole page
-    (r" xmlns(:\w+)?=\"[^\"]*\"", ""),
-    (r"<g id=\"[^\"]*\"", "<g"),
-    # Families come from the page; matplotlib writes them in one property or, before 3.11, in the shorthand.
-    (r"font-family: [^;\"]*(; )?", ""),
-    (r"font: (\d+) ([\d.]+px) [^;\"]*", r"font-weight: \1; font-size: \2"),
-    (r"font: ([\d.]+px) [^;\"]*", r"font-size: \1"),
-)
-
-
-@dataclass(frozen=True)
-class Curve:
-    """Training records as arrays, in the order of their steps."""
-
-    step_K: NDArray[np.float64]
-    loss_K: NDArray[np.float64]
-    logit_scale_K: NDArray[np.float64]
-    lr_K: NDArray[np.float64]
-    samples_K: NDArray[np.float64]
-
-    @classmethod
-    def of(cls, records: Sequence[Mapping[str, Any]]) -> "Curve":
-        """Read records with the keys step, loss, logit_scale, lr and samples_seen; all but step may be missing.
-
-        Of records with one step the last stays: a resumed run repeats the steps since its checkpoint.
-
-        Raises:
-            DataError: a record without a step.
-        """
-        by_step: dict[float, Mapping[str, Any]] = {}
-        for index, record in enumerate(records):
-            if record.get("step") is None:
-                raise DataError(f"record {index} of the training curve has no step: {dict(record)!r}")
-            by_step[float(record["step"])] = record
-        ordered = [by_step[step] for step in sorted(by_step)]
-
-        def column(key: str) -> NDArray[np.float64]:
-            return np.array([math.nan if (x := record.get(key)) is None else x for record in ordered], dtype=np.float64)
-
-        return cls(column("step"), column("loss"), column("logit_scale"), column("lr"), column("samples_seen"))
-
-    def __len__(self) -> int:
-        return len(self.step_K)
-
-    def describe(self) -> str:
-        """The curve in a sentence, for readers who do not see it."""
-        text = f"Training curve over steps {self.step_K[0]:,.0f} to {self.step_K[-1]:,.0f}"
-        for name, values_K in (("loss", self.loss_K), ("logit scale", self.logit_scale_K)):
-            known = values_K[np.isfinite(values_K)]
-            if len(known):
-                text += f"; {name} from {known[0]:.3g} to {known[-1]:.3g}"
-        return text + "."
+STANDING_IN = {f"#0a0b{number:02x}": f"var(--{name})" for number, name in enumerate(PALETTE)}
+HREF = "{http://www.w3.org/1999/xlink}href"
+SMALLEST = 0.72
+"""Share of its own width down to which a figure shrinks with the page; then it scrolls, for texts must be readable."""
 
 
-def curve_svg(curve: Curve, global_batch: int | None = None) -> str:
-    """Loss, logit scale and learning rate over steps and samples seen, as an ``<svg>`` element.
+def theme_css() -> str:
+    """Return the style sheet that gives the variables their colours, by the reader's preference; paper is light."""
+    light, dark = (" ".join(f"--{name}: {both[at]};" for name, both in PALETTE.items()) for at in (0, 1))
+    return (
+        f":root {{ color-scheme: light dark; {light} }}\n"
+        f"@media screen and (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}\n"
+    )
+
+
+def paint(name: str) -> str:
+    """Return the colour that stands in for a variable of the page within a figure."""
+    return f"#0a0b{list(PALETTE).index(name):02x}"
+
+
+@dataclass
+class Canvas:
+    """A figure that is being drawn."""
+
+    figure: "Figure"
+    width: float
+    titles: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def title(self, artist: "Artist", *texts: str) -> None:
+        """Say what an artist shows: one text for all of it, or one for each of its marks in their order."""
+        gid = f"titled-{len(self.titles)}"
+        artist.set_gid(gid)
+        self.titles[gid] = texts
+
+    def markup(self) -> Markup:
+        """Return the figure as an ``<svg>`` element; what it shows must be said in words beside it."""
+        sink = io.BytesIO()
+        with warnings.catch_warnings():
+            # The browser draws texts, and has letters that the font which measures them has not.
+            warnings.filterwarnings("ignore", r"Glyph \d+ ", UserWarning)
+            self.figure.savefig(sink, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+        root = ElementTree.fromstring(sink.getvalue())  # noqa: S314, matplotlib wrote it
+        for element in list(root.iter()):
+            element.tag = element.tag.rpartition("}")[2]
+            self._adapt(element)
+        root.attrib = {
+            "viewBox": root.attrib["viewBox"],
+            "width": f"{self.width:.0f}",
+            "style": f"min-width: {SMALLEST * self.width:.0f}px",
+            "aria-hidden": "true",
+        }
+        # Texts are escaped by the serialisation.
+        return Markup(ElementTree.tostring(root, encoding="unicode"))  # noqa: S704
+
+    def _adapt(self, element: ElementTree.Element) -> None:
+        for child in list(element):
+            if child.tag.endswith(("}metadata", "}style")):  # a style would hold for the whole page
+                element.remove(child)
+        attributes = element.attrib
+        if element.tag == "g" and (titles := self.titles.get(attributes.pop("id", ""))):
+            _entitle(element, titles)
+        if HREF in attributes:
+            attributes["href"] = attributes.pop(HREF)
+        if "style" in attributes:
+            attributes["style"] = _themed(attributes["style"])
+        for name in {"d", "x", "y"} & attributes.keys():
+            attributes[name] = " ".join(map(_rounded, attributes[name].split()))
+
+
+@contextmanager
+def canvas(width: float, height: float, *, standalone: bool = False) -> Iterator[Canvas]:
+    """Yield an empty figure in the style of the pages.
 
     Args:
-        curve: at least one record.
-        global_batch: ``B``; draws ln(B), the loss of a model that tells nothing apart.
+        width: in units of which 12 are the height of a text.
+        height: in the same units.
+        standalone: for a picture file, which has the colours of light pages in place of variables.
     """
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
+    colours = {name: both[0] if standalone else paint(name) for name, both in PALETTE.items()}
     settings: dict[Any, Any] = {
         "svg.fonttype": "none",
         "svg.hashsalt": "raylens",
-        "font.size": 11,
-        "text.color": INK,
-        "axes.labelcolor": INK,
-        "axes.edgecolor": MUTED,
-        "xtick.color": MUTED,
-        "ytick.color": MUTED,
-        "grid.color": RULE,
+        "text.parse_math": False,  # a user's text may hold dollars
+        "font.size": 12,
+        "xtick.labelsize": 11.5,
+        "ytick.labelsize": 11.5,
+        "axes.formatter.useoffset": False,
+        "axes.prop_cycle": mpl.cycler(color=[colours[name] for name in SERIES]),
+        "axes.labelcolor": colours["ink"],
+        "axes.edgecolor": colours["muted"],
+        "axes.axisbelow": True,
+        "axes.facecolor": "none",
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "figure.facecolor": colours["paper"] if standalone else "none",
+        "xtick.color": colours["muted"],
+        "ytick.color": colours["muted"],
+        "text.color": colours["ink"],
+        "grid.color": colours["rule"],
     }
     with mpl.rc_context(settings):
-        figure = Figure(figsize=(9.6, 6.4), layout="constrained")
-        figure.patch.set_alpha(0.0)
-        panels = figure.subplots(3, 1, sharex=True, gridspec_kw={"height_ratios": [3.2, 1, 1]})
-        _loss_panel(panels[0], curve, global_batch)
-        _panel(panels[1], curve.step_K, curve.logit_scale_K, "logit scale", ORANGE)
-        _panel(panels[2], curve.step_K, curve.lr_K, "learning rate", GREEN)
-        panels[2].set_xlabel("optimiser step")
-        panels[2].set_xlim(0, float(curve.step_K[-1]) * 1.06 or 1.0)
-        panels[2].ticklabel_format(axis="y", style="sci", scilimits=(-2, 3), useMathText=False)
-        _samples_axis(panels[0], curve)
-        return _themed(figure)
+        yield Canvas(Figure(figsize=(width / 72, height / 72), layout="constrained"), width)
 
 
-def _loss_panel(axes: "Axes", curve: Curve, global_batch: int | None) -> None:
-    _panel(axes, curve.step_K, curve.loss_K, "loss", BLUE)
-    if global_batch is not None and global_batch > 1:
-        level = math.log(global_batch)
-        axes.axhline(level, color=MUTED, linewidth=1.2, linestyle=(0, (5, 4)))
-        axes.annotate(
-            f"ln({global_batch:,}) = {level:.2f}: nothing learned yet",
-            (1.0, level),
-            xycoords=("axes fraction", "data"),
-            xytext=(-4, 4),
-            textcoords="offset points",
-            ha="right",
-            color=INK,
-        )
-        axes.set_ylim(top=max(axes.get_ylim()[1], level * 1.12))
-    axes.set_ylim(bottom=0)
+def _entitle(group: ElementTree.Element, titles: tuple[str, ...]) -> None:
+    marks = [group]
+    if len(titles) > 1:
+        marks = [each for each in group.iter() if each.tag.endswith("use")] or group.findall("{*}path")
+    for mark, text in zip(marks, titles, strict=True):
+        title = ElementTree.Element("title")
+        title.text = printable(text)
+        mark.insert(0, title)
 
 
-def _panel(axes: "Axes", step_K: NDArray[np.float64], values_K: NDArray[np.float64], name: str, colour: str) -> None:
-    axes.set_ylabel(name)
-    axes.grid(visible=True, linewidth=0.8)
-    axes.patch.set_alpha(0.0)
-    axes.spines[["top", "right"]].set_visible(False)
-    finite_K = np.isfinite(values_K)
-    if not finite_K.any():
-        axes.text(0.5, 0.5, "not recorded", transform=axes.transAxes, ha="center", va="center", color=MUTED)
-        axes.set_yticks([])
-        return
-    x, y = _thinned(step_K, values_K)
-    axes.plot(x, y, color=colour, linewidth=1.8, marker="o" if len(x) <= 40 else None, markersize=3.5)
-    last = int(np.flatnonzero(finite_K)[-1])
-    axes.annotate(
-        f"{values_K[last]:.3g}",
-        (step_K[last], values_K[last]),
-        xytext=(6, 0),
-        textcoords="offset points",
-        va="center",
-        fontweight="bold",
-        color=colour,
-    )
+def _themed(style: str) -> str:
+    """Replace colours by variables; the family of a font is the page's."""
+    pairs = [pair.split(": ", 1) for pair in style.split("; ")]
+    return "; ".join(f"{key}: {STANDING_IN.get(value, value)}" for key, value in pairs if key != "font-family")
 
 
-def _thinned(x_K: NDArray[np.float64], y_K: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Means of equal runs of points where there are more than a screen can show; a gap stays a gap."""
-    if len(x_K) <= MOST_POINTS:
-        return x_K, y_K
-    edges = np.linspace(0, len(x_K), MOST_POINTS + 1).astype(int)
-    counts = np.diff(edges)
-    return np.add.reduceat(x_K, edges[:-1]) / counts, np.add.reduceat(y_K, edges[:-1]) / counts
-
-
-def _samples_axis(axes: "Axes", curve: Curve) -> None:
-    """The same ticks above, named by the samples seen at those steps."""
-    known_K = np.isfinite(curve.samples_K)
-    if not known_K.any():
-        return
-    steps = np.concatenate([[0.0], curve.step_K[known_K]])
-    samples = np.concatenate([[0.0], curve.samples_K[known_K]])
-    ticks = [tick for tick in axes.get_xticks() if 0 <= tick <= steps[-1]]
-    above = axes.secondary_xaxis("top")
-    above.set_xticks(ticks, [_short(float(np.interp(tick, steps, samples))) for tick in ticks])
-    above.set_xlabel("samples seen")
-    above.patch.set_visible(False)
-    above.spines["top"].set_visible(False)
-
-
-def _short(number: float) -> str:
-    for size, suffix in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if number >= size:
-            return f"{number / size:.3g}{suffix}"
-    return f"{number:.0f}"
-
-
-def _themed(figure: "Figure") -> str:
-    """The figure as an element of the page: its colours become variables, its fonts those of the page."""
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata=NO_METADATA)
-    svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") :]
-    for colour, variable in VARIABLES.items():
-        svg = svg.replace(colour, f"var({variable})")
-    for pattern, replacement in CLEANING:
-        svg = re.sub(pattern, replacement, svg)
-    return svg
+def _rounded(token: str) -> str:
+    """A hundredth of a unit is less than a screen can show."""
+    return token if token.isalpha() else f"{float(token):.2f}".rstrip("0").rstrip(".")

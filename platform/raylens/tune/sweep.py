@@ -24,11 +24,11 @@ from raylens.tune.best import write_best
 from raylens.tune.config import SweepConfig
 from raylens.tune.monitor import Ends, Listens, Watch, watch_with
 from raylens.tune.paths import REPORT, RUNS, TUNE, claim, sweep_store
+from raylens.tune.report import render_report
 from raylens.tune.results import Configuration, ranked
 from raylens.tune.search.candidates import points, trials_of
 from raylens.tune.search.schedulers import scheduler_of
 from raylens.tune.space import Space
-from raylens.tune.report.report import render_report
 from raylens.tune.trial import Trial
 from raylens.tune.trials import SweepRecord, name_of, sweep_so_far
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageFont
 
-from raylens.report.contact_sheet import _wrap, contact_sheet
 from raylens.errors import ConfigError
+from raylens.report.contact_sheet import _wrap, contact_sheet
 
 MARGIN, GAP, EDGE = 22, 16, 160
 RED, FRAME, PAPER = (255, 0, 0), (238, 238, 238), (255, 255, 255)

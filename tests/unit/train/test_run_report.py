@@ -17,17 +17,17 @@ from hypothesis import strategies as st
 
 from raylens.config import DataConfig, ResNetConfig, RunConfig, SourceConfig, dump_yaml
 from raylens.errors import ConfigError, NotFoundError, TrainingError
-from raylens.evaluate.metrics import finite
+from raylens.report.charts import Line, histogram_svg, lines_svg, places_to_draw
+from raylens.report.numbers import duration_text, finite, number_text
 from raylens.storage import Store, open_store
 from raylens.train.loop.metrics import Record
 from raylens.train.loop.stats import Figures
-from raylens.report.charts import Line, histogram_svg, lines_svg, places_to_draw
 from raylens.train.runs import listing
 from raylens.train.runs.events import news_text, state_of, wall_seconds, wanted_steps
 from raylens.train.runs.listing import UNREADABLE, list_runs
 from raylens.train.runs.report import render_training_report, run_facts, write_training_report
 from raylens.train.runs.run_dir import RunFiles
-from raylens.train.runs.scores import best_row, duration_text, figure_text
+from raylens.train.runs.scores import best_row
 from raylens.train.runs.settings import changes, differing, flat
 
 CONFIG = RunConfig(name="plain", global_batch=128, data=DataConfig(train=(SourceConfig(uri="data/train"),)))
@@ -343,7 +343,7 @@ def test_a_goal_is_what_was_written_down_or_known_of_the_whole_name(tmp_path: Pa
 
 
 def test_figures_are_short() -> None:
-    assert [figure_text(value) for value in (12.0, 1234.56, 0.00012345, None, math.nan, "5", True)] == [
+    assert [number_text(value) for value in (12.0, 1234.56, 0.00012345, None, math.nan, "5", True)] == [
         "12", "1,234.6", "0.0001234", "–", "–", "–", "–",
     ]  # fmt: skip
     assert [duration_text(each) for each in (1.25, 250, 12_000, 183_600)] == [

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raylens.tune.report import importance
 from raylens.tune.comparable import comparable
 from raylens.tune.domain import Domain
+from raylens.tune.report import importance
 from raylens.tune.report.importance import importances
 from raylens.tune.space import Space
 from raylens.tune.trials import Copied, Measured, TrialRecord

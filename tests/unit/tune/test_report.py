@@ -12,16 +12,16 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from raylens.config import DataConfig, EvaluationConfig, RunConfig, SourceConfig
-from raylens.tune.report import importance
+from raylens.report.axis import Scale, metric_scale, scale_of, value_text
 from raylens.tune.comparable import Point, cleaned
 from raylens.tune.config import BudgetConfig, SearchConfig, SweepConfig
 from raylens.tune.domain import Domain
-from raylens.report.axis import Scale, metric_scale, scale_of, value_text
-from raylens.tune.report.view import LEVELS, MOST_DRAWN, Shown
+from raylens.tune.report import importance
 from raylens.tune.report.heat import cells, keys_of_heat, parts
 from raylens.tune.report.parallel import HEIGHT, TOP, pieces
 from raylens.tune.report.report import render_report
 from raylens.tune.report.scatter import key_frame
+from raylens.tune.report.view import LEVELS, MOST_DRAWN, Shown
 from raylens.tune.trials import Copied, Measured, SweepRecord, TrialRecord
 
 LOSS, RECALL = "validation_loss", "image_to_text_recall_1"

@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 from raylens.config import RunConfig, apply_overrides, validated
 from raylens.errors import ConfigError
 from raylens.workloads.cli.app import app
-from raylens.workloads.recipes import RECIPES
 from raylens.workloads.pages.schedule import plot_schedule, schedule_figure
+from raylens.workloads.recipes import RECIPES
 
 Curve = NDArray[np.float64]
 LENGTH = ["length.epochs=null", "length.samples_seen=12800000"]

@@ -4,79 +4,79 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from raylens.train.runs.scores import count_text, duration_text, figure_text
+from raylens.report.numbers import count_text, duration_text, number_text, percent_text
 from raylens.tune.config import SweepConfig
+from raylens.tune.report.view import SweepView
 from raylens.tune.results import verdict
-from raylens.tune.report.view import Shown
 from raylens.tune.trials import SweepRecord
 
-__all__ = ["Headline", "Step", "going_on", "headline", "rules", "sweep_facts"]
+__all__ = ["Headline", "Step", "headline", "next_steps", "rules", "sweep_facts"]
 
 ENDED = ("stopped", "finished")
 
 
 @dataclass(frozen=True)
 class Headline:
-    """The best configuration."""
+    """The best configuration, with its value and settings."""
 
     name: str
     value: str
     what: str
-    """The value is."""
+    """What the value is."""
     settings: Mapping[str, str]
     verdict: str
 
 
 @dataclass(frozen=True)
 class Step:
-    """What somebody may do next."""
+    """What somebody may do next, and its command."""
 
     what: str
     command: str
 
 
-def headline(config: SweepConfig, shown: Shown) -> Headline | None:
-    """The best and how sure that is; None where nothing has a value."""
-    found = verdict(shown.trials, config.metric, config.goal)
-    if found is None:
+def headline(config: SweepConfig, view: SweepView) -> Headline | None:
+    """Return the best and how sure that is; None where nothing has a value."""
+    result = verdict(view.trials, config.metric, config.goal)
+    if result is None:
         return None
-    best, interval = found.best, found.best.interval
-    what = f"{config.metric}, {shown.better}"
+    best, interval = result.best, result.best.interval
+    what = f"{config.metric}, {view.better}"
     if interval is not None:
-        low, high = (figure_text(end) for end in interval)
+        low, high = (number_text(end) for end in interval)
         what += f"; mean of {len(best.results)} seeds, 95% interval {low} to {high}"
     what += f"; after {count_text(best.samples)} samples" + ("" if best.finished else ", not trained to the end")
     names = ", ".join(trial.name for trial in best.trials)
-    return Headline(names, figure_text(best.mean), what, shown.settings(best.trials[0]), found.text)
+    return Headline(names, number_text(best.mean), what, view.settings(best.trials[0]), result.text)
 
 
 def sweep_facts(config: SweepConfig, record: SweepRecord) -> dict[str, str]:
-    """What a reader asks first, in this order."""
+    """Return what a reader asks first, in this order."""
     counts = ", ".join(f"{count:,} {state}" for state, count in record.counts().items())
     facts = {
         "State": f"{record.state}{f': {record.why}' if record.why else ''}",
         "Trials": f"{len(record.trials):,}{f' ({counts})' if counts else ''}",
         "Samples trained": count_text(record.samples),
         "Saved by stopping early": _saved(record),
-        "GPU hours": figure_text(record.gpu_hours),
+        "GPU hours": number_text(record.gpu_hours),
         "Wall-clock time": duration_text(record.seconds),
         "Budget used": "; ".join(_budget(config, record)),
         "Search": _search(config),
         "Scheduler": _scheduler(config),
         "Repeats": f"{config.repeats:,} of each configuration" if config.repeats > 1 else None,
-        "As of": record.heard or None,
+        "Last event": record.heard or None,
     }
     return {name: value for name, value in facts.items() if value is not None}
 
 
 def _saved(record: SweepRecord) -> str | None:
-    """Against training to the end all that ended well or early; what failed or goes on is not counted."""
+    """Return what was saved against training all to the end; trials that failed or still run are not counted."""
     ended = [trial for trial in record.trials if trial.state in ENDED]
     whole = record.run_samples * len(ended)
     if not whole:
         return None
     saved = sum(max(0, record.run_samples - trial.samples) for trial in ended if trial.state == "stopped")
-    return f"{count_text(saved)} samples, {100 * saved / whole:.0f}% of training all {len(ended):,} to the end"
+    return f"{count_text(saved)} samples, {percent_text(saved / whole, 0)} of training all {len(ended):,} to the end"
 
 
 def _budget(config: SweepConfig, record: SweepRecord) -> Iterator[str]:
@@ -84,11 +84,11 @@ def _budget(config: SweepConfig, record: SweepRecord) -> Iterator[str]:
     tried = len({trial.number for trial in record.trials})
     yield f"{tried:,} configurations of {'the grid' if config.search.kind == 'grid' else f'{budget.trials:,}'}"
     if budget.hours is not None:
-        yield f"{figure_text(record.seconds / 3600)} of {figure_text(budget.hours)} hours"
+        yield f"{number_text(record.seconds / 3600)} of {number_text(budget.hours)} hours"
     if budget.samples is not None:
         yield f"{count_text(record.samples)} of {count_text(budget.samples)} samples"
     if budget.gpu_hours is not None:
-        yield f"{figure_text(record.gpu_hours)} of {figure_text(budget.gpu_hours)} GPU hours"
+        yield f"{number_text(record.gpu_hours)} of {number_text(budget.gpu_hours)} GPU hours"
 
 
 def _search(config: SweepConfig) -> str:
@@ -104,50 +104,50 @@ def _search(config: SweepConfig) -> str:
 def _scheduler(config: SweepConfig) -> str:
     scheduler = config.scheduler
     texts = {
-        "fifo": "fifo: all are trained to the end",
-        "asha": f"asha: one in {scheduler.reduction} goes on at each rung",
-        "median": "median: what is worse than the median so far is stopped",
-        "pbt": f"pbt: the worst {100 * scheduler.quantile:.0f}% go on as changed copies of the best",
+        "fifo": "fifo: all trials are trained to the end",
+        "asha": f"asha: 1 in {scheduler.reduction} trials is promoted at each rung",
+        "median": "median: a trial that is worse than the median so far is stopped",
+        "pbt": f"pbt: the worst {percent_text(scheduler.quantile, 0)} continue as changed copies of the best",
     }
-    first = "" if scheduler.first is None else f", at first after {scheduler.first:,} {scheduler.by}"
+    first = "" if scheduler.first is None else f"; the first decision is after {scheduler.first:,} {scheduler.by}"
     return texts[scheduler.kind] + first
 
 
-def rules(config: SweepConfig, record: SweepRecord, shown: Shown) -> list[str]:
-    """What keeps a reader from concluding too much."""
-    found = [f"{config.metric}: {shown.better}."]
+def rules(config: SweepConfig, record: SweepRecord, view: SweepView) -> list[str]:
+    """Say what keeps a reader from concluding too much."""
+    notes = [f"{config.metric}: {view.better}."]
     if any(trial.state == "stopped" for trial in record.trials):
-        found.append(
+        notes.append(
             "Trials that were stopped early have values after fewer samples, which are not comparable with those of "
-            "trials that went on. The importance and the map of two keys compare at equally many samples; the other "
+            "trials that continued. The importance and the map of two keys compare at equally many samples; the other "
             "figures show the newest values and how far a trial was trained."
         )
     if config.repeats == 1:
-        found.append("Each configuration was trained once, with one seed: small differences may be chance.")
+        notes.append("Each configuration was trained once, with one seed: small differences may be chance.")
     else:
-        found.append(f"Each configuration was trained up to {config.repeats:,} times, each time with another seed.")
+        notes.append(f"Each configuration was trained up to {config.repeats:,} times, each time with another seed.")
     if any(trial.copies for trial in record.trials):
-        found.append(
+        notes.append(
             "Copies began with weights that were trained with other settings: a final setting did not make its result "
             "alone, and best.yaml from the start need not reach it."
         )
-    found.append(
+    notes.append(
         "The best of many is chosen by the data that it is judged by, so its value flatters it: measure it on data "
         "that the sweep has not seen."
     )
-    return found
+    return notes
 
 
-def going_on(config: SweepConfig, record: SweepRecord, shown: Shown) -> Sequence[Step]:
-    """Commands."""
+def next_steps(config: SweepConfig, record: SweepRecord, view: SweepView) -> Sequence[Step]:
+    """Return the commands with which a reader continues."""
     place = shlex.quote(f"{config.storage.rstrip('/')}/{config.name}")
     steps = []
     if record.state in ("interrupted", "stopped"):
-        steps.append(Step("Go on with the sweep", f"raylens sweep resume {place}"))
-    if shown.best is not None:
+        steps.append(Step("Resume the sweep", f"raylens sweep resume {place}"))
+    if view.best is not None:
         steps.append(
             Step("Train the best configuration again (the file is beside this page)", "raylens train best.yaml")
         )
         steps.append(Step("Put the best model into the registry", f"raylens sweep promote {place} NAME@staging"))
-    steps.append(Step("See it in the terminal", f"raylens sweep show {place}"))
+    steps.append(Step("Show the sweep in the terminal", f"raylens sweep show {place}"))
     return steps

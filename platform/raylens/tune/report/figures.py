@@ -1,153 +1,289 @@
-"""What trials did while they trained, and which keys mattered, as figures of a sweep's page."""
+"""The figures of a sweep's page: learning curves, importances, two keys together, each key, and all keys together."""
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from raylens.evaluate.metrics import finite
-from raylens.report.charts import places_to_draw
+from raylens.report.axis import Axis, metric_axis
+from raylens.report.charts import WIDE, Bar, Line, bar_chart, line_chart
+from raylens.report.numbers import count_text, finite, number_text
 from raylens.report.page import Panel
-from raylens.train.runs.scores import count_text, figure_text
-from raylens.tune.report.drawing import Box, Dot, Frame, Mark, Path, Word, drawing
+from raylens.report.plane import Cell, ColourKey, Dot, Track, heat_map, parallel_coordinates, scatter_chart
+from raylens.tune.comparable import Point, comparable
 from raylens.tune.report.importance import Importance, Importances
-from raylens.report.axis import Scale, metric_scale, shortened, trials_text
-from raylens.tune.report.view import Shown
+from raylens.tune.report.view import SweepView, level_of
 from raylens.tune.trials import TrialRecord
 
-__all__ = ["curves_panel", "importance_panel"]
+__all__ = [
+    "Part",
+    "curves_panel",
+    "heat_panel",
+    "importance_panel",
+    "keys_of_heat",
+    "parallel_panel",
+    "parts_of_plane",
+    "scatter_panels",
+    "sides",
+    "track_of",
+]
 
-WIDE = 1064.0
-MOST_POINTS = 15_000
-"""Of all curves together."""
-ROW = 28.0
-NAMES = 300.0
-LONGEST_NAME = 40
-
-Piece = list[tuple[int, float]]
-"""Samples seen and the metric."""
-
-
-@dataclass(frozen=True)
-class _Curve:
-    trial: TrialRecord
-    pieces: Sequence[Piece]
-    """None of them empty; what goes on from another trial's state begins a new one."""
-
-
-def curves_panel(shown: Shown) -> Panel:
-    """The metric against samples seen, a line a trial."""
-    title = f"{shown.metric} against samples seen"
-    drawn = {id(point.trial) for point in shown.drawn}
-    known = [curve for trial in shown.trials if (curve := _curve(trial, shown.metric)).pieces]
-    curves = [curve for curve in known if id(curve.trial) in drawn]
-    if not curves:
-        return Panel(title, None, "")
-    frame = Frame(_samples_scale(curves), _curve_scale(curves, shown.lower), 62, 14, WIDE - 84, 330)
-    # What is of interest lies on top: the best over the others.
-    order = sorted(curves, key=lambda curve: curve.trial is shown.best)
-    most = max(8, MOST_POINTS // len(curves))
-    lines = [mark for curve in order for mark in _lines(curve, frame, shown, most)]
-    marks = [*frame.grid("samples seen"), *lines]
-    return Panel(title, drawing(WIDE, 396, marks), _curves_say(shown, curves, frame.y_scale))
+TEMPERATURE = ("objective.temperature", "objective.logit_scale")
+RATE = "optim.peak_lr"
+FEWEST, MOST = 3, 8
+"""Parts of each side of a heat map."""
 
 
-def _curve(trial: TrialRecord, metric: str) -> _Curve:
-    pieces: list[Piece] = [[]]
-    begun = {copy.at for copy in trial.copies}
-    for place, one in enumerate(trial.curve):
-        value = finite(one.metrics.get(metric))
-        if place in begun:
-            pieces.append([])
+# Learning curves
+
+
+def curves_panel(view: SweepView) -> Panel:
+    """Draw the metric against samples seen, a line for each trial."""
+    title = f"{view.metric} against samples seen"
+    drawn = {id(point.trial) for point in view.drawn}
+    lines = {trial.name: _curve(trial, view) for trial in view.trials if id(trial) in drawn}
+    values = [[value for value in line.y if value is not None] for line in lines.values()]
+    if not any(values):
+        return Panel(title, None)
+    axis = metric_axis([value for of_trial in values for value in of_trial], view.lower)
+    # With room for where trials usually begin, however far that is from where they end.
+    begin = float(np.median([of_trial[0] for of_trial in values if of_trial]))
+    limits = (min(axis.low, begin), max(axis.high, begin))
+    order = sorted(lines.values(), key=lambda line: line.role == "best")
+    figure = line_chart(order, "samples seen", limits=limits, size=WIDE)
+    return Panel(title, figure, _curves_say(view, list(lines.values()), values, limits))
+
+
+def _curve(trial: TrialRecord, view: SweepView) -> Line:
+    """Return the line of a trial, broken where it continues from another trial's state."""
+    x: list[float | None] = []
+    y: list[float | None] = []
+    copied = {copy.at for copy in trial.copies}
+    for at, measured in enumerate(trial.curve):
+        value = finite(measured.metrics.get(view.metric))
+        if at in copied and y:
+            x.append(measured.samples)
+            y.append(None)
         if value is not None:
-            pieces[-1].append((one.samples, value))
-    return _Curve(trial, [piece for piece in pieces if piece])
+            x.append(measured.samples)
+            y.append(value)
+    best = trial is view.best
+    return Line(x, y, 0, view.says(trial), "best" if best else "other", ended=trial.state != "running")
 
 
-def _samples_scale(curves: Sequence[_Curve]) -> Scale:
-    most = max(samples for curve in curves for piece in curve.pieces for samples, _ in piece)
-    return Scale(0, 1.02 * max(most, 1))
-
-
-def _curve_scale(curves: Sequence[_Curve], lower: bool) -> Scale:
-    """With room for where trials usually begin, however far that is from where they end."""
-    scale = metric_scale([value for curve in curves for piece in curve.pieces for _, value in piece], lower)
-    begin = float(np.median([curve.pieces[0][0][1] for curve in curves]))
-    return Scale(min(scale.low, begin), max(scale.high, begin))
-
-
-def _lines(curve: _Curve, frame: Frame, shown: Shown, most: int) -> Iterator[Mark]:
-    """Of one trial, and a point where it ended."""
-    best = curve.trial is shown.best
-    kind, title = "line best" if best else "line", shown.says(curve.trial)
-    places: list[tuple[float, float]] = []
-    for piece in curve.pieces:
-        kept = places_to_draw(np.array([value for _, value in piece]), most)
-        places = [place for at in kept if (place := frame.at(*piece[at])) is not None]
-        yield Path(places, kind, title)
-    if curve.trial.state != "running":
-        yield Dot(*places[-1], f"end {'best' if best else curve.trial.state}", title, radius=4 if best else 2.2)
-
-
-def _curves_say(shown: Shown, curves: Sequence[_Curve], scale: Scale) -> str:
-    values = [[value for piece in curve.pieces for _, value in piece] for curve in curves]
-    beyond = sum(any(not scale.low <= value <= scale.high for value in one) for one in values)
-    says = f"{trials_text(len(curves))}, {shown.better}."
-    if shown.best is not None:
-        value = figure_text(shown.best.value(shown.metric))
-        says += f" The best, {shown.best.name}, is in colour and ends at {value}."
+def _curves_say(
+    view: SweepView, lines: Sequence[Line], values: Sequence[Sequence[float]], limits: tuple[float, float]
+) -> str:
+    beyond = sum(any(not limits[0] <= value <= limits[1] for value in of_trial) for of_trial in values)
+    says = f"{count_text(len(lines), 'trials')}, {view.better}."
+    if view.best is not None:
+        value = number_text(view.best.value(view.metric))
+        says += f" The best, {view.best.name}, is in colour and ends at {value}."
     says += " A point is where a trial ended."
-    if any(len(curve.pieces) > 1 for curve in curves):
-        says += " A line is broken where its trial went on from a copy of another."
+    if any(None in line.y for line in lines):
+        says += " A line is broken where its trial continued from a copy of another."
     if beyond:
-        says += f" Far worse than the rest and drawn along the edge: {beyond:,}."
-    return says + shown.thinned
+        says += f" {count_text(beyond, 'trials')} far worse than the rest: drawn along the edge."
+    return says + view.thinned
 
 
-def importance_panel(found: Importances | None, metric: str) -> Panel:
-    """A bar a key with its interval, the most important first."""
+# Importances
+
+
+def importance_panel(importances: Importances | None, metric: str) -> Panel:
+    """Draw a bar for each key with its interval, the most important first."""
     title = "Importance of each key"
-    if found is None:
-        return Panel(title, None, "")
-    low, high = min(0.0, *(one.low for one in found.keys)), max(0.1, *(one.high for one in found.keys))
-    room = 0.03 * (high - low)
-    frame = Frame(Scale(low - room, high + room), Scale(), NAMES, 8, WIDE - NAMES - 150, ROW * len(found.keys))
-    marks = [*_bar_grid(frame), *(mark for row, one in enumerate(found.keys) for mark in _bar(one, row, frame))]
-    return Panel(title, drawing(WIDE, frame.y(0) + 46, marks), _importance_says(found, metric))
+    if importances is None:
+        return Panel(title, None)
+    bars = [Bar(each.key, each.mean, each.low, each.high, _with_interval(each)) for each in importances.keys]
+    return Panel(
+        title, bar_chart(bars, "importance (0: none, 1: it alone decides)"), _importance_says(importances, metric)
+    )
 
 
-def _bar_grid(frame: Frame) -> Iterator[Mark]:
-    for tick in frame.x_scale.ticks():
-        x = frame.x(tick.place)
-        yield Path([(x, frame.top), (x, frame.y(0))], "rule")
-        yield Word(x, frame.y(0) + 14, tick.text)
-    yield Word(frame.left + frame.width / 2, frame.y(0) + 36, "importance (0: none, 1: it alone decides)", kind="name")
-
-
-def _bar(one: Importance, row: int, frame: Frame) -> Iterator[Mark]:
-    y = frame.top + ROW * (row + 0.5)
-    begin, mean, low, high = (frame.x(frame.x_scale.place(each) or 0.0) for each in (0.0, one.mean, one.low, one.high))
-    text = _with_interval(one)
-    yield Word(NAMES - 10, y, shortened(one.key, LONGEST_NAME), "end", "name", one.key)
-    yield Box(min(begin, mean), y - 8, abs(mean - begin), 16, "amount", f"{one.key}: {text}")
-    yield Path([(low, y), (high, y)], "whisker")
-    for end in (low, high):
-        yield Path([(end, y - 4), (end, y + 4)], "whisker")
-    yield Word(frame.x(1) + 12, y, text, "start")
-
-
-def _with_interval(one: Importance) -> str:
-    """In hundredths, without a sign at what rounds to zero."""
-    mean, low, high = (f"{round(each, 2) + 0.0:.2f}" for each in (one.mean, one.low, one.high))
+def _with_interval(importance: Importance) -> str:
+    """Write an importance in hundredths, without a sign at what rounds to zero."""
+    mean, low, high = (f"{round(each, 2) + 0.0:.2f}" for each in (importance.mean, importance.low, importance.high))
     return f"{mean} ({low} to {high})"
 
 
-def _importance_says(found: Importances, metric: str) -> str:
-    sure = [f"{one.key} {_with_interval(one)}" for one in found.keys if one.low > 0]
+def _importance_says(importances: Importances, metric: str) -> str:
+    sure = [f"{each.key} {_with_interval(each)}" for each in importances.keys if each.low > 0]
     return (
-        f"How much of the spread of the ranks of {metric} goes with each key, at {count_text(found.at.samples)} "
-        "samples: the largest number that at least two thirds of the trials with a value have reached, here "
-        f"{len(found.at.points):,} of {found.at.known:,}. Bars are means over bootstrap samples of the trials, lines "
-        "their 90% intervals (random forest, permutation importance on trials that it has not seen). "
-        + (f"Intervals above 0: {', '.join(sure)}." if sure else "No interval lies above 0.")
+        f"The bars say how much of the spread of the ranks of {metric} depends on each key, at "
+        f"{count_text(importances.at.samples)} samples: the largest number that at least two thirds of the trials with "
+        f"a value have reached, here {len(importances.at.points):,} of {importances.at.known:,}. Bars are means over "
+        "bootstrap samples of the trials, lines their 90% intervals (random forest, permutation importance on trials "
+        "that it has not seen). " + (f"Intervals above 0: {', '.join(sure)}." if sure else "No interval lies above 0.")
+    )
+
+
+# Two keys together
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of the plane of two keys with at least one trial."""
+
+    column: int
+    row: int
+    """From the low end."""
+    median: float
+    trials: int
+
+
+def keys_of_heat(view: SweepView, importances: Importances | None) -> tuple[str, str] | None:
+    """Return learning rate and temperature where both are searched, else the two numbers that matter most."""
+    numeric = [key for key, axis in view.axes.items() if axis.numeric]
+    temperature = next((key for key in TEMPERATURE if key in numeric), None)
+    if RATE in numeric and temperature is not None:
+        return RATE, temperature
+    order = [each.key for each in importances.keys] if importances is not None else []
+    ranked = sorted(numeric, key=lambda key: order.index(key) if key in order else len(order))
+    return (ranked[0], ranked[1]) if len(ranked) > 1 else None
+
+
+def sides(trials: int) -> int:
+    """Return the number of parts of each side, about the root of the number of trials, from 3 to 8."""
+    return min(MOST, max(FEWEST, math.isqrt(trials)))
+
+
+def parts_of_plane(points: Sequence[Point], keys: tuple[str, str], axes: tuple[Axis, Axis]) -> list[Part]:
+    """Return median metrics in equal parts of two axes, of the trials to which both keys apply."""
+    bins = [axis.bins(sides(len(points))) for axis in axes]
+    values: dict[tuple[int, int], list[float]] = {}
+    for point in points:
+        column, row = (_bin(point, key, axis, count) for key, axis, count in zip(keys, axes, bins, strict=True))
+        if column is not None and row is not None:
+            values.setdefault((column, row), []).append(point.metric)
+    return [Part(*at, float(np.median(metrics)), len(metrics)) for at, metrics in sorted(values.items())]
+
+
+def _bin(point: Point, key: str, axis: Axis, count: int) -> int | None:
+    place = axis.place(point.values[key]) if key in point.values else None
+    return None if place is None else min(int(place * count), count - 1)
+
+
+def heat_panel(view: SweepView, keys: tuple[str, str]) -> Panel:
+    """Draw the map of two keys, with the metric at equally many samples where trials can be compared."""
+    title = f"{keys[1]} against {keys[0]}"
+    at = comparable(view.trials, view.metric)
+    points = [point for point in (view.points if at is None else at.points) if set(keys) <= set(point.values)]
+    axes = view.axes[keys[0]], view.axes[keys[1]]
+    parts = parts_of_plane(points, keys, axes)
+    if not parts:
+        return Panel(title, None)
+    colours = metric_axis([part.median for part in parts], view.lower, margin=0)
+    cells = [
+        Cell(
+            part.column, part.row, level_of(part.median, colours, view.lower),
+            f"median {view.metric} {number_text(part.median)} of {count_text(part.trials, 'trials')}",
+        )
+        for part in parts
+    ]  # fmt: skip
+    dots = [
+        Dot(
+            point.values[keys[0]], point.values[keys[1]],
+            f"{point.trial.name}: {view.metric} {number_text(point.metric)}", "best" if view.is_best(point) else "over",
+        )
+        for point in sorted(points, key=view.is_best)
+    ]  # fmt: skip
+    worst, best = (colours.high, colours.low) if view.lower else (colours.low, colours.high)
+    bins = tuple(axis.bins(sides(len(points))) for axis in axes)
+    figure = heat_map(cells, (bins[0], bins[1]), dots, axes, keys, ColourKey(view.metric, worst, best))
+    return Panel(title, figure, _heat_says(view, parts, at and at.samples, len(points)))
+
+
+def _heat_says(view: SweepView, parts: Sequence[Part], samples: int | None, trials: int) -> str:
+    best = (min if view.lower else max)(parts, key=lambda part: part.median)
+    at = "newest values" if samples is None else f"values at {count_text(samples)} samples"
+    return (
+        f"Colours are medians of {view.metric} ({view.better}) of the trials in a part of the plane, by their {at}. "
+        f"Points are trials ({trials:,}), the best in another colour. Parts without a trial are empty. The best part "
+        f"has a median of {number_text(best.median)}, of {count_text(best.trials, 'trials')}."
+    )
+
+
+# Each key
+
+
+def scatter_panels(view: SweepView) -> list[Panel]:
+    """Draw the metric against each key, in the order of the space; a key without any trial is left out."""
+    return [panel for key in view.axes if (panel := _scatter(view, key)) is not None]
+
+
+def _scatter(view: SweepView, key: str) -> Panel | None:
+    points = sorted(
+        (point for point in view.drawn if key in point.values),
+        key=lambda point: (view.is_best(point), point.trial.state == "finished", _beyond(view, point)),
+    )
+    failed = [trial for trial in view.trials if key in trial.values and _failed(trial, view.metric)]
+    worst = view.metric_axis.high if view.lower else view.metric_axis.low
+    dots = [Dot(trial.values[key], worst, f"{trial.name}, failed", "failed", "cross") for trial in failed]
+    dots += [_dot(view, point, key) for point in points]
+    if not any(view.axes[key].place(dot.x) is not None for dot in dots):
+        return None
+    return Panel(
+        key, scatter_chart(dots, view.axes[key], view.metric_axis), _scatter_says(view, key, points, len(failed))
+    )
+
+
+def _failed(trial: TrialRecord, metric: str) -> bool:
+    """Return whether a trial failed without any value of the metric."""
+    return trial.state == "failed" and not any(metric in measured.metrics for measured in trial.curve)
+
+
+def _beyond(view: SweepView, point: Point) -> bool:
+    return not view.metric_axis.low <= point.metric <= view.metric_axis.high
+
+
+def _dot(view: SweepView, point: Point, key: str) -> Dot:
+    kind = "best" if view.is_best(point) else "whole" if point.trial.state == "finished" else "part"
+    shape = "triangle" if _beyond(view, point) else "circle"
+    return Dot(point.values[key], point.metric, view.says(point.trial), kind, shape)  # type: ignore[arg-type]
+
+
+def _scatter_says(view: SweepView, key: str, points: Sequence[Point], failed: int) -> str:
+    beyond = sum(_beyond(view, point) for point in points)
+    without = sum(key not in point.values for point in view.points)
+    says = [count_text(len(points), "trials")]
+    if beyond:
+        says.append(f"{beyond:,} far worse at the edge (triangles)")
+    if failed:
+        says.append(f"{failed:,} failed without a value at the edge (crosses)")
+    if without:
+        says.append(f"the key does not apply to {without:,}")
+    return "; ".join(says) + "."
+
+
+# All keys together
+
+
+def parallel_panel(view: SweepView) -> Panel:
+    """Draw an axis for each key and the metric, and a line for each trial in its metric's colour, the best on top."""
+    title = "Parallel coordinates"
+    if not view.drawn or not view.axes:
+        return Panel(title, None)
+    axes = [(key.rpartition(".")[2], key, axis) for key, axis in view.axes.items()]
+    order = sorted(view.drawn, key=lambda point: (view.is_best(point), view.level(point.metric)))
+    tracks = [track_of(view, point) for point in order]
+    figure = parallel_coordinates([*axes, (view.metric, view.metric, view.metric_axis)], tracks)
+    return Panel(title, figure, _parallel_says(view))
+
+
+def track_of(view: SweepView, point: Point) -> Track:
+    """Return a trial's line, with a gap at a key that does not apply to it."""
+    places = [axis.place(point.values[key]) if key in point.values else None for key, axis in view.axes.items()]
+    places.append(view.metric_axis.place(point.metric))
+    return Track(places, view.level(point.metric), view.says(point.trial), view.is_best(point))
+
+
+def _parallel_says(view: SweepView) -> str:
+    gaps = any(key not in point.values for point in view.drawn for key in view.axes)
+    return (
+        f"The axes from left to right are {', '.join(view.axes)}, and {view.metric} ({view.better}). A line is a "
+        "trial; the stronger its colour, the better its newest value; the best is in another colour."
+        + (" A line is broken at a key that does not apply." if gaps else "")
+        + view.thinned
     )

@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from raylens.report.axis import Axis
 from raylens.tune.comparable import LEAST, Comparable, Point, comparable
 from raylens.tune.domain import Domain
-from raylens.report.axis import Scale, scale_of
+from raylens.tune.report.view import axis_of
 from raylens.tune.trials import TrialRecord
 
 __all__ = ["Importance", "Importances", "importances"]
@@ -84,7 +85,7 @@ def importances(
     if found is None:
         return None
     y_N = stats.rankdata([point.metric for point in found.points]).astype(np.float64)
-    encoded = _encode(found.points, {key: scale_of(domain) for key, domain in space.items()})
+    encoded = _encode(found.points, {key: axis_of(domain) for key, domain in space.items()})
     group_N = np.array([point.trial.number for point in found.points])
     if np.ptp(y_N) == 0 or not encoded.columns or len(np.unique(group_N)) < LEAST:
         return None
@@ -141,7 +142,7 @@ def _exchanged(encoded: _Encoded, key: str, unseen_M: NDArray[np.intp], random: 
     return x_PF
 
 
-def _encode(points: Sequence[Point], scales: Mapping[str, Scale]) -> _Encoded:
+def _encode(points: Sequence[Point], axes: Mapping[str, Axis]) -> _Encoded:
     """Ranges and lists of numbers as one place from 0 to 1, on the key's own scale; other lists as one column a value.
 
     Keys that are the same in all trials are left out.
@@ -150,11 +151,11 @@ def _encode(points: Sequence[Point], scales: Mapping[str, Scale]) -> _Encoded:
     columns: dict[str, slice] = {}
     applies: dict[str, NDArray[np.bool_]] = {}
     width = 0
-    for key, scale in scales.items():
-        places = [scale.place(point.values.get(key)) if key in point.values else None for point in points]
+    for key, axis in axes.items():
+        places = [axis.place(point.values.get(key)) if key in point.values else None for point in points]
         if len({place for place in places if place is not None}) < 2:
             continue
-        block_NW = _block(places, scale)
+        block_NW = _block(places, axis)
         columns[key] = slice(width, width + block_NW.shape[1])
         applies[key] = np.array([place is not None for place in places])
         blocks.append(block_NW)
@@ -162,11 +163,11 @@ def _encode(points: Sequence[Point], scales: Mapping[str, Scale]) -> _Encoded:
     return _Encoded(np.concatenate(blocks, axis=1) if blocks else np.zeros((len(points), 0)), columns, applies)
 
 
-def _block(places: Sequence[float | None], scale: Scale) -> Array:
+def _block(places: Sequence[float | None], axis: Axis) -> Array:
     place_N = np.array([ELSEWHERE if place is None else place for place in places], dtype=np.float64)
-    if scale.numeric or scale.values is None:
+    if axis.numeric or axis.values is None:
         return place_N[:, None]
     having_N = np.array([place is not None for place in places])
-    which_N = np.floor(place_N * len(scale.values)).astype(int)
-    same_NW = which_N[:, None] == np.arange(len(scale.values))
+    which_N = np.floor(place_N * len(axis.values)).astype(int)
+    same_NW = which_N[:, None] == np.arange(len(axis.values))
     return np.where(having_N[:, None], same_NW, 0.0).astype(np.float64)

@@ -7,20 +7,25 @@ from raylens.report.page import Panel, render_page
 from raylens.tune.comparable import LEAST, cleaned
 from raylens.tune.config import SweepConfig
 from raylens.tune.domain import Domain
+from raylens.tune.report.facts import headline, next_steps, rules, sweep_facts
+from raylens.tune.report.figures import (
+    curves_panel,
+    heat_panel,
+    importance_panel,
+    keys_of_heat,
+    parallel_panel,
+    scatter_panels,
+)
 from raylens.tune.report.importance import Importances, importances
-from raylens.tune.report.view import Shown
-from raylens.tune.report.facts import going_on, headline, rules, sweep_facts
-from raylens.tune.report.figures import curves_panel, importance_panel
-from raylens.tune.report.heat import NOTHING, heat_panel, keys_of_heat
-from raylens.tune.report.parallel import parallel_panel
-from raylens.tune.report.scatter import scatter_panels
 from raylens.tune.report.tables import copy_rows, table_keys, trial_rows
+from raylens.tune.report.view import SweepView
 from raylens.tune.trials import SweepRecord
 
 __all__ = ["render_report"]
 
 OPEN_ROWS = 60
-"""Of the table of trials; the rest is folded."""
+"""Rows of the table of trials; the rest is folded."""
+NO_HEAT = "There is no heat map: fewer than two searched keys are numbers."
 NO_VALUE = "No trial has a value yet."
 
 
@@ -35,27 +40,27 @@ class _Group:
 
 
 def render_report(config: SweepConfig, record: SweepRecord) -> str:
-    """One self-contained HTML page; equal input gives equal bytes. A sweep may have no trials yet."""
+    """Return one self-contained HTML page; equal input gives equal bytes. A sweep may have no trials yet."""
     record = cleaned(record)
-    shown = Shown(record.trials, config.metric, config.goal, _domains(config, record))
-    found = importances(record.trials, config.metric, shown.domains)
-    trials = trial_rows(shown)
+    view = SweepView(record.trials, config.metric, config.goal, _domains(config, record))
+    importance = importances(record.trials, config.metric, view.domains)
+    trials = trial_rows(view)
     return render_page(
         "sweep.html.j2",
-        "raylens.tune",
+        "raylens.tune.report",
         name=config.name,
         state=record.state,
         metric=config.metric,
-        better=shown.better,
-        headline=headline(config, shown),
+        better=view.better,
+        headline=headline(config, view),
         facts=sweep_facts(config, record),
-        rules=rules(config, record, shown),
-        groups=_groups(shown, found),
-        keys=table_keys(shown),
+        rules=rules(config, record, view),
+        groups=_groups(view, importance),
+        keys=table_keys(view),
         trials=trials[:OPEN_ROWS],
         more=trials[OPEN_ROWS:],
         copies=copy_rows(record.trials),
-        steps=going_on(config, record, shown),
+        steps=next_steps(config, record, view),
     )
 
 
@@ -64,17 +69,17 @@ def _domains(config: SweepConfig, record: SweepRecord) -> dict[str, Domain]:
     return dict(config.space_of(steps).domains)
 
 
-def _groups(shown: Shown, found: Importances | None) -> list[_Group]:
-    heat = keys_of_heat(shown, found)
-    few = f"It cannot be told: that takes {LEAST} configurations with values after equally many samples that differ."
-    heat_panels = [] if heat is None else [heat_panel(shown, heat)]
-    empty = NOTHING if heat is None else "No trial has a value with both keys yet."
+def _groups(view: SweepView, importance: Importances | None) -> list[_Group]:
+    heat = keys_of_heat(view, importance)
+    few = f"Importances need {LEAST} configurations whose values after equally many samples differ."
+    heat_panels = [] if heat is None else [heat_panel(view, heat)]
+    empty = NO_HEAT if heat is None else "No trial has a value with both keys yet."
     return [
-        _group("Learning curves", "one", [curves_panel(shown)], NO_VALUE),
-        _group("Which keys matter", "one", [importance_panel(found, shown.metric)], few),
+        _group("Learning curves", "one", [curves_panel(view)], NO_VALUE),
+        _group("Which keys matter", "one", [importance_panel(importance, view.metric)], few),
         _group("Two keys together", "narrow", heat_panels, empty),
-        _group("Each key", "small", scatter_panels(shown), NO_VALUE),
-        _group("All keys together", "one", [parallel_panel(shown)], NO_VALUE),
+        _group("Each key", "small", scatter_panels(view), NO_VALUE),
+        _group("All keys together", "one", [parallel_panel(view)], NO_VALUE),
     ]
 
 

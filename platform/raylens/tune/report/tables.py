@@ -3,26 +3,24 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from raylens.train.runs.scores import count_text, figure_text
+from raylens.report.numbers import ABSENT, count_text, number_text, shortened, value_text
+from raylens.tune.report.view import SweepView
 from raylens.tune.results import configurations, ranked
-from raylens.report.axis import shortened, value_text
-from raylens.tune.report.view import Shown
 from raylens.tune.trials import TrialRecord
 
 __all__ = ["CopyRow", "TrialRow", "copy_rows", "table_keys", "trial_rows"]
 
-ABSENT = "–"
 LONGEST_CELL = 80
 
 
 @dataclass(frozen=True)
 class TrialRow:
-    """A trial as text."""
+    """A trial as texts, a row of the table."""
 
     name: str
     best: bool
     cells: Sequence[str]
-    """Of `table_keys`."""
+    """Values of `table_keys`."""
     state: str
     samples: str
     value: str
@@ -31,7 +29,7 @@ class TrialRow:
 
 @dataclass(frozen=True)
 class CopyRow:
-    """A copy as text."""
+    """A copy of another trial's state as texts, a row of the table."""
 
     name: str
     of: str
@@ -40,28 +38,28 @@ class CopyRow:
     settings: str
 
 
-def table_keys(shown: Shown) -> list[str]:
-    """Searched keys, then any others that a trial has."""
-    return list(dict.fromkeys([*shown.domains, *(key for trial in shown.trials for key in trial.values)]))
+def table_keys(view: SweepView) -> list[str]:
+    """Return the searched keys, then any others that a trial has."""
+    return list(dict.fromkeys([*view.domains, *(key for trial in view.trials for key in trial.values)]))
 
 
-def trial_rows(shown: Shown) -> list[TrialRow]:
-    """The best configuration first; those without a value come last, in their order."""
-    keys = table_keys(shown)
-    order = ranked(shown.trials, shown.metric, shown.goal)
-    known = {one.number for one in order}
-    order += [one for one in configurations(shown.trials, shown.metric, shown.goal) if one.number not in known]
-    return [_row(trial, keys, shown) for one in order for trial in one.trials]
+def trial_rows(view: SweepView) -> list[TrialRow]:
+    """Return the trials, the best configuration first; those without a value come last, in their order."""
+    keys = table_keys(view)
+    order = ranked(view.trials, view.metric, view.goal)
+    known = {configuration.number for configuration in order}
+    order += [one for one in configurations(view.trials, view.metric, view.goal) if one.number not in known]
+    return [_row(trial, keys, view) for one in order for trial in one.trials]
 
 
-def _row(trial: TrialRecord, keys: Sequence[str], shown: Shown) -> TrialRow:
+def _row(trial: TrialRecord, keys: Sequence[str], view: SweepView) -> TrialRow:
     return TrialRow(
         name=trial.name,
-        best=trial is shown.best,
+        best=trial is view.best,
         cells=[_cell(trial, key) for key in keys],
         state=trial.state,
         samples=count_text(trial.samples),
-        value=figure_text(trial.value(shown.metric)),
+        value=number_text(trial.value(view.metric)),
         note=trial.note,
     )
 
@@ -71,7 +69,7 @@ def _cell(trial: TrialRecord, key: str) -> str:
 
 
 def copy_rows(trials: Sequence[TrialRecord]) -> list[CopyRow]:
-    """All copies, by trial and then in time."""
+    """Return all copies, by trial and then in time."""
     return [
         CopyRow(
             name=trial.name,

@@ -1,4 +1,4 @@
-"""Trials as a figure shows them: which of many, in what colour, with what words."""
+"""A sweep as its figures show it: which of many trials, on what axes, in what colour, with what words."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,23 +7,22 @@ from functools import cached_property
 import numpy as np
 
 from raylens.evaluate.metrics import Goal
-from raylens.report.charts import short_text
-from raylens.train.runs.scores import figure_text
+from raylens.report.axis import Axis, metric_axis
+from raylens.report.numbers import count_text, finite, number_text, short_text, value_text
+from raylens.report.theme import LEVELS
 from raylens.tune.comparable import Point, newest
 from raylens.tune.domain import Domain
 from raylens.tune.results import ranked
-from raylens.report.axis import Scale, metric_scale, scale_of, value_text
 from raylens.tune.trials import TrialRecord
 
-__all__ = ["LEVELS", "Shown", "level_of"]
+__all__ = ["MOST_DRAWN", "SweepView", "axis_of", "level_of"]
 
-LEVELS = 7
-"""Of a colour from the worst, 0, to the best; the page has them as ``--level-0`` and so on."""
 MOST_DRAWN = 250
+"""Trials of a figure."""
 
 
 @dataclass(frozen=True)
-class Shown:
+class SweepView:
     """What all figures of a sweep have in common."""
 
     trials: Sequence[TrialRecord]
@@ -32,9 +31,9 @@ class Shown:
     domains: Mapping[str, Domain]
 
     @cached_property
-    def scales(self) -> dict[str, Scale]:
-        """Of the searched keys."""
-        return {key: scale_of(domain) for key, domain in self.domains.items()}
+    def axes(self) -> dict[str, Axis]:
+        """The axes of the searched keys."""
+        return {key: axis_of(domain) for key, domain in self.domains.items()}
 
     @cached_property
     def lower(self) -> bool:
@@ -43,7 +42,7 @@ class Shown:
 
     @cached_property
     def better(self) -> str:
-        """In words."""
+        """The better direction in words."""
         return f"{'lower' if self.lower else 'higher'} is better"
 
     @cached_property
@@ -58,13 +57,13 @@ class Shown:
         return newest(self.trials, self.metric)
 
     @cached_property
-    def metric_scale(self) -> Scale:
-        """Of the newest values."""
-        return metric_scale([point.metric for point in self.points], self.lower)
+    def metric_axis(self) -> Axis:
+        """The axis of the newest values."""
+        return metric_axis([point.metric for point in self.points], self.lower)
 
     @cached_property
     def drawn(self) -> list[Point]:
-        """Of many points so many as can be seen, evenly from the best to the worst and the best trial among them."""
+        """As many points as can be seen, evenly from the best to the worst, with the best trial among them."""
         if len(self.points) <= MOST_DRAWN:
             return self.points
         order = sorted(range(len(self.points)), key=lambda at: self.points[at].metric)
@@ -74,35 +73,42 @@ class Shown:
 
     @property
     def thinned(self) -> str:
-        """A sentence where not all are drawn."""
-        left = len(self.points) - len(self.drawn)
-        return (
-            f" Of {len(self.points):,} trials {len(self.drawn):,} are drawn, evenly from best to worst." if left else ""
-        )
+        """A sentence where not all trials are drawn."""
+        if len(self.points) == len(self.drawn):
+            return ""
+        return f" {len(self.drawn):,} of {count_text(len(self.points), 'trials')} are drawn, evenly from best to worst."
 
     def is_best(self, point: Point) -> bool:
-        """Whether it is of the best trial."""
+        """Return whether a point belongs to the best trial."""
         return point.trial is self.best
 
     def level(self, value: float) -> int:
-        """Colour of a value of the metric, on its axis of newest values."""
-        return level_of(value, self.metric_scale, self.lower)
+        """Return the colour of a value of the metric on its axis of newest values."""
+        return level_of(value, self.metric_axis, self.lower)
 
     def says(self, trial: TrialRecord) -> str:
-        """What a mark is, when the pointer rests on it."""
+        """Return the title of a trial's mark."""
         samples = "" if trial.last is None else f" at {short_text(trial.last.samples)} samples"
-        return f"{trial.name}, {trial.state}: {figure_text(trial.value(self.metric))}{samples}"
+        return f"{trial.name}, {trial.state}: {number_text(trial.value(self.metric))}{samples}"
 
     def settings(self, trial: TrialRecord) -> dict[str, str]:
-        """Its values as text, keys of the space first."""
-        keys = [
-            *(key for key in self.domains if key in trial.values),
-            *(k for k in trial.values if k not in self.domains),
-        ]
-        return {key: value_text(trial.values[key]) for key in keys}
+        """Return the values of a trial as text, keys of the space first."""
+        searched = [key for key in self.domains if key in trial.values]
+        others = [key for key in trial.values if key not in self.domains]
+        return {key: value_text(trial.values[key]) for key in (*searched, *others)}
 
 
-def level_of(value: float, scale: Scale, lower: bool) -> int:
-    """Colour of a value on an axis, from 0 for the worst to the best."""
-    place = scale.place(value) or 0.0
+def axis_of(domain: Domain) -> Axis:
+    """Return the axis of a searched key."""
+    if domain.span is None:
+        values = domain.values
+        numbers = all(finite(value) is not None for value in values)
+        return Axis(values=tuple(sorted(values) if numbers else values))
+    low, high = domain.span
+    return Axis(low, high, domain.logarithmic, domain.whole)
+
+
+def level_of(value: float, axis: Axis, lower: bool) -> int:
+    """Return the colour of a value on an axis, from 0 for the worst to the best."""
+    place = axis.place(value) or 0.0
     return min(LEVELS - 1, int((1 - place if lower else place) * LEVELS))

@@ -83,9 +83,9 @@ def stats(
 
         raylens data stats quickstart/data/train --sheet digits.png
     """
-    from raylens.report.contact_sheet import contact_sheet
     from raylens.data.stats.collect import collect
     from raylens.messages import warning, with_severity
+    from raylens.report.contact_sheet import contact_sheet
     from raylens.storage import open_store
     from raylens.workloads.cli.options import check_file
     from raylens.workloads.data_sets import Cluster, manifests_for, sample_pairs

@@ -115,7 +115,7 @@ def show(
     """Show a sweep: its trials, the best first. Its folder has the page with plots, report.html, when it has ended."""
     from raylens.storage import open_store
     from raylens.tune.paths import read_config
-    from raylens.tune.report.report import render_report
+    from raylens.tune.report import render_report
     from raylens.tune.trials import read_sweep
     from raylens.workloads.pages.sweeps import show_page
 

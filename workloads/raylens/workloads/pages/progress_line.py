@@ -1,7 +1,7 @@
 """A record of a run in one line."""
 
+from raylens.report.numbers import duration_text
 from raylens.train.loop.metrics import Record
-from raylens.train.runs.scores import duration_text
 
 __all__ = ["progress_line", "time_left"]
 
