@@ -57,7 +57,7 @@ class ClassList:
         return EvaluationSet(self.name, self.classes, self.templates, images)
 
     def to_json(self) -> str:
-        """The text of ``classes.json``."""
+        """Return the text of ``classes.json``."""
         fields = {"name": self.name, "classes": self.classes, "templates": self.templates}
         return json.dumps(fields, indent=2, ensure_ascii=False) + "\n"
 

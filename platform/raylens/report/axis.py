@@ -12,7 +12,7 @@ from raylens.report.numbers import finite, short_text, shortened, value_text
 __all__ = ["LONGEST", "Axis", "Tick", "metric_axis"]
 
 LONGEST = 16
-"""Letters of a tick."""
+"""Most letters in the text of a tick."""
 FENCE = 3.0
 """Times the distance between quartiles; Tukey 1977's mark of what is far out."""
 
@@ -22,7 +22,7 @@ class Tick:
     """A mark of an axis."""
 
     place: float
-    """From 0 to 1."""
+    """Where it lies on the axis, from 0 to 1."""
     text: str
     full: str
     """What ``text`` may be a shortened form of."""
@@ -34,7 +34,7 @@ class Axis:
 
     low: float = 0.0
     high: float = 1.0
-    """More than ``low``."""
+    """The other end, which is more than ``low``."""
     logarithmic: bool = False
     whole: bool = False
     """Whether only whole numbers lie on it."""

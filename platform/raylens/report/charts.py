@@ -6,7 +6,7 @@ its highest point. Means would hide the one step at which a loss jumped.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from markupsafe import Markup
@@ -18,7 +18,7 @@ from raylens.report.theme import SERIES, canvas, paint
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["DASHES", "WIDE", "Bar", "Line", "bar_chart", "histogram_chart", "line_chart", "places_to_draw"]
+__all__ = ["DASHES", "WIDE", "Bar", "Line", "bar_chart", "histogram_chart", "isolated", "line_chart", "places_to_draw"]
 
 WIDE = (1064.0, 380.0)
 """Size of a figure that takes the whole width of a page; others stand two in a row."""
@@ -93,7 +93,7 @@ def line_chart(
         for line, x_K, y_K in drawn:
             places = places_to_draw(y_K, most)
             y_K = y_K if limits is None else np.clip(y_K, *limits)
-            artist = axes.plot(x_K[places], y_K[places], **_look(line, y_K[places]))[0]  # type: ignore[arg-type]
+            artist = axes.plot(x_K[places], y_K[places], **_look(line, y_K[places]))[0]
             artist.set_clip_on(limits is None)  # an end at the edge is seen whole
             if line.title:
                 picture.title(artist, line.title)
@@ -169,19 +169,24 @@ def places_to_draw(y_K: Array, most: int = MOST_POINTS) -> NDArray[np.intp]:
     return np.array(sorted(kept))
 
 
+def isolated(known_K: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return which of the known points have no known neighbour: no line goes through them."""
+    return known_K & ~np.r_[False, known_K[:-1]] & ~np.r_[known_K[1:], False]
+
+
 def _points(line: Line) -> tuple[Array, Array]:
     pairs = [(x, np.nan if y is None else y) for x, y in zip(line.x, line.y, strict=True) if x is not None]
     both = np.array(pairs, dtype=np.float64).reshape(-1, 2)
     return both[:, 0], both[:, 1]
 
 
-def _look(line: Line, y_K: Array) -> dict[str, object]:
+def _look(line: Line, y_K: Array) -> dict[str, Any]:
     """Return matplotlib's properties of a line; points without neighbours are marked, or nobody would see them."""
     known_K = np.isfinite(y_K)
-    marked_K = known_K & ~np.r_[False, known_K[:-1]] & ~np.r_[known_K[1:], False]
+    marked_K = isolated(known_K)
     if line.role == "equal":
         dashes = DASHES[line.number // len(SERIES) % len(DASHES)]
-        look = {"color": paint(SERIES[line.number % len(SERIES)]), "linewidth": 2.0, "markersize": 4.0}
+        look: dict[str, Any] = {"color": paint(SERIES[line.number % len(SERIES)]), "linewidth": 2.0, "markersize": 4.0}
         look |= {"linestyle": (0, dashes) if dashes else "solid"}
         marked_K |= len(y_K) <= MOST_MARKED
     else:

@@ -74,7 +74,7 @@ def _style(columns: int, edge: int) -> _Style:
 
 
 def _row(samples: Sequence[tuple[bytes, str]], style: _Style) -> Image.Image:
-    """As high as its longest caption needs."""
+    """Return a row of thumbnails, as high as its longest caption needs."""
     captions = [_wrap(caption, style.font, style.edge, LINES) for _, caption in samples]
     below = style.gap // 2 + style.line * max(map(len, captions))
     row = Image.new("RGB", (style.width, style.edge + below), PAPER)

@@ -30,7 +30,7 @@ class LegendLine:
     colour: str
     """Name of the page's variable."""
     dashes: str
-    """As SVG has it; empty for a line without gaps."""
+    """The lengths of ink and gap as SVG writes them; empty for a line without gaps."""
 
 
 @dataclass(frozen=True)

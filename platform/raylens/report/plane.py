@@ -11,7 +11,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from raylens.report.axis import LONGEST, Axis
-from raylens.report.charts import WIDE
+from raylens.report.charts import WIDE, isolated
 from raylens.report.numbers import count_text, number_text, percent_text, printable, shortened
 from raylens.report.theme import LEVELS, Canvas, canvas, paint
 
@@ -23,6 +23,8 @@ __all__ = [
     "Cell",
     "ColourKey",
     "Dot",
+    "Kind",
+    "Shape",
     "Track",
     "confusion_matrix",
     "heat_map",
@@ -43,6 +45,7 @@ LONGEST_CLASS = 26
 MARKS = {"circle": "o", "triangle": "^", "cross": "x"}
 
 Kind = Literal["whole", "part", "best", "over", "failed"]
+Shape = Literal["circle", "triangle", "cross"]
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class Dot:
     title: str
     kind: Kind = "whole"
     """How it looks: filled, hollow, the best, small on top of a heat map, or a cross."""
-    shape: Literal["circle", "triangle", "cross"] = "circle"
+    shape: Shape = "circle"
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ class Cell:
 
     column: int
     row: int
-    """From the low end."""
+    """Number of the part, from the low end."""
     level: int
     title: str
 
@@ -228,11 +231,11 @@ def _put(picture: Canvas, axes: "Axes", dots: Sequence[Dot], x: Axis, y: Axis, s
     placed = [(across, up, dot) for dot in dots if (across := x.place(dot.x)) is not None
               and (up := y.place(dot.y)) is not None]  # fmt: skip
     for (kind, shape), run in groupby(placed, key=lambda each: (each[2].kind, each[2].shape)):
-        across, up, same = zip(*run, strict=True)
-        artist = axes.plot(
-            across, up, linestyle="none", marker=MARKS[shape], clip_on=False, **_dot_look(kind, size)
-        )[0]  # fmt: skip
-        picture.title(artist, *(dot.title for dot in same))
+        same = list(run)
+        x_N, y_N = np.array([(across, up) for across, up, _ in same]).T
+        look = _dot_look(kind, size)
+        artist = axes.plot(x_N, y_N, linestyle="none", marker=MARKS[shape], clip_on=False, **look)[0]
+        picture.title(artist, *(dot.title for _, _, dot in same))
 
 
 def _dot_look(kind: Kind, size: float) -> dict[str, Any]:
@@ -248,14 +251,12 @@ def _dot_look(kind: Kind, size: float) -> dict[str, Any]:
 def _draw(picture: Canvas, axes: "Axes", track: Track) -> None:
     places = np.array([math.nan if place is None else place for place in track.places])
     known = np.isfinite(places)
-    # A point without neighbours has no line, and the best has all its points marked.
-    alone = known & ~np.r_[False, known[:-1]] & ~np.r_[known[1:], False] | (known & track.best)
-    look = {"color": paint("orange"), "linewidth": 2.6, "markersize": 7.0} if track.best else {
-        "color": paint(f"level-{track.level}"), "linewidth": 1.2, "markersize": 3.2, "alpha": 0.6,
-    }  # fmt: skip
-    (artist,) = axes.plot(
-        np.arange(len(places)), places, marker="o", markevery=np.flatnonzero(alone).tolist(), zorder=2, **look
-    )  # type: ignore[arg-type]
+    colour = paint("orange" if track.best else f"level-{track.level}")
+    look: dict[str, Any] = {"color": colour, "linewidth": 1.2, "markersize": 3.2, "alpha": 0.6}
+    if track.best:
+        look |= {"linewidth": 2.6, "markersize": 7.0, "alpha": 1.0}
+    marked = np.flatnonzero(known if track.best else isolated(known)).tolist()
+    artist = axes.plot(np.arange(len(places)), places, marker="o", markevery=marked, zorder=2, **look)[0]
     picture.title(artist, track.title)
 
 

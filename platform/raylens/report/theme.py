@@ -52,7 +52,7 @@ PALETTE: Mapping[str, tuple[str, str]] = {
     "level-5": ("#00639c", "#93cff5"),
     "level-6": ("#003a5e", "#d3ecff"),
 }
-"""By variable, its colour on light and on dark pages."""
+"""Colours of each variable, on light and on dark pages."""
 
 STANDING_IN = {f"#0a0b{number:02x}": f"var(--{name})" for number, name in enumerate(PALETTE)}
 HREF = "{http://www.w3.org/1999/xlink}href"
@@ -133,6 +133,7 @@ def canvas(width: float, height: float, *, standalone: bool = False) -> Iterator
         standalone: for a picture file, which has the colours of light pages in place of variables.
     """
     import matplotlib as mpl
+    from cycler import cycler
     from matplotlib.figure import Figure
 
     colours = {name: both[0] if standalone else paint(name) for name, both in PALETTE.items()}
@@ -144,7 +145,7 @@ def canvas(width: float, height: float, *, standalone: bool = False) -> Iterator
         "xtick.labelsize": 11.5,
         "ytick.labelsize": 11.5,
         "axes.formatter.useoffset": False,
-        "axes.prop_cycle": mpl.cycler(color=[colours[name] for name in SERIES]),
+        "axes.prop_cycle": cycler(color=[colours[name] for name in SERIES]),
         "axes.labelcolor": colours["ink"],
         "axes.edgecolor": colours["muted"],
         "axes.axisbelow": True,

@@ -55,7 +55,7 @@ def test_times_have_two_units() -> None:
 
 def test_sizes_rates_and_prices_have_their_units() -> None:
     assert [bytes_text(size) for size in (1, 999, 999.6, 1500, 1.234e9)] == [
-        "1 byte", "999 bytes", "1 kB", "1.5 kB", "1.23 GB",
+        "1 B", "999 B", "1 kB", "1.5 kB", "1.23 GB",
     ]  # fmt: skip
     assert (memory_text(79.63 * GIB), memory_text(3 * GIB, 2)) == ("79.6 GiB", "3.00 GiB")
     assert (rate_text(1234.5, "pairs"), money_text(1234.5)) == ("1,234 pairs/s", "1,234.50")

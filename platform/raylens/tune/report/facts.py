@@ -22,7 +22,7 @@ class Headline:
     name: str
     value: str
     what: str
-    """What the value is."""
+    """What the value is, and how sure."""
     settings: Mapping[str, str]
     verdict: str
 

@@ -10,7 +10,7 @@ from raylens.report.axis import Axis, metric_axis
 from raylens.report.charts import WIDE, Bar, Line, bar_chart, line_chart
 from raylens.report.numbers import count_text, finite, number_text
 from raylens.report.page import Panel
-from raylens.report.plane import Cell, ColourKey, Dot, Track, heat_map, parallel_coordinates, scatter_chart
+from raylens.report.plane import Cell, ColourKey, Dot, Kind, Shape, Track, heat_map, parallel_coordinates, scatter_chart
 from raylens.tune.comparable import Point, comparable
 from raylens.tune.report.importance import Importance, Importances
 from raylens.tune.report.view import SweepView, level_of
@@ -128,7 +128,7 @@ class Part:
 
     column: int
     row: int
-    """From the low end."""
+    """Number of the part, from the low end."""
     median: float
     trials: int
 
@@ -192,7 +192,7 @@ def heat_panel(view: SweepView, keys: tuple[str, str]) -> Panel:
     worst, best = (colours.high, colours.low) if view.lower else (colours.low, colours.high)
     bins = tuple(axis.bins(sides(len(points))) for axis in axes)
     figure = heat_map(cells, (bins[0], bins[1]), dots, axes, keys, ColourKey(view.metric, worst, best))
-    return Panel(title, figure, _heat_says(view, parts, at and at.samples, len(points)))
+    return Panel(title, figure, _heat_says(view, parts, None if at is None else at.samples, len(points)))
 
 
 def _heat_says(view: SweepView, parts: Sequence[Part], samples: int | None, trials: int) -> str:
@@ -239,9 +239,9 @@ def _beyond(view: SweepView, point: Point) -> bool:
 
 
 def _dot(view: SweepView, point: Point, key: str) -> Dot:
-    kind = "best" if view.is_best(point) else "whole" if point.trial.state == "finished" else "part"
-    shape = "triangle" if _beyond(view, point) else "circle"
-    return Dot(point.values[key], point.metric, view.says(point.trial), kind, shape)  # type: ignore[arg-type]
+    kind: Kind = "best" if view.is_best(point) else "whole" if point.trial.state == "finished" else "part"
+    shape: Shape = "triangle" if _beyond(view, point) else "circle"
+    return Dot(point.values[key], point.metric, view.says(point.trial), kind, shape)
 
 
 def _scatter_says(view: SweepView, key: str, points: Sequence[Point], failed: int) -> str:

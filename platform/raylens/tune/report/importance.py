@@ -38,7 +38,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Importance:
-    """Of one key: 0 without influence, 1 where it alone decides; an estimate may be a little below 0."""
+    """The importance of one key: 0 without influence, 1 where it alone decides; an estimate may be a little below 0."""
 
     key: str
     mean: float
@@ -49,7 +49,7 @@ class Importance:
 
 @dataclass(frozen=True)
 class Importances:
-    """Of all searched keys that vary, the most important first."""
+    """The importances of all searched keys that vary, the most important first."""
 
     keys: Sequence[Importance]
     at: Comparable
@@ -62,7 +62,7 @@ class _Encoded:
 
     x_NF: Array
     columns: Mapping[str, slice]
-    """Of each key."""
+    """The numbers that stand for each key."""
     applies: Mapping[str, NDArray[np.bool_]]
     """N: whether the key has a value."""
 
@@ -70,7 +70,7 @@ class _Encoded:
 def importances(
     trials: Sequence[TrialRecord], metric: str, space: Mapping[str, Domain], seed: int = 0
 ) -> Importances | None:
-    """Of each key of the space; None with fewer than 8 comparable trials, or where nothing varies.
+    """Return the importances of the keys of a space; None with fewer than 8 comparable trials, or where nothing varies.
 
     The ranks of the metric are predicted, so that one diverged trial does not decide alone. Repeats of a configuration
     are drawn, or left unseen, together.
@@ -117,7 +117,7 @@ def _rounds(encoded: _Encoded, y_N: Array, group_N: NDArray[np.int_], seed: int)
 def _round(
     encoded: _Encoded, y_N: Array, seen_S: NDArray[np.intp], unseen_M: NDArray[np.intp], random: np.random.Generator
 ) -> Array:
-    """Of one bootstrap sample: by how much the error on unseen trials grows, halved, over the variance of all."""
+    """Return by how much the error on trials unseen by a bootstrap sample grows, halved, over the variance of all."""
     from sklearn.ensemble import RandomForestRegressor
 
     forest = RandomForestRegressor(TREES, min_samples_leaf=2, random_state=int(random.integers(2**31)))

@@ -20,7 +20,7 @@ class TrialRow:
     name: str
     best: bool
     cells: Sequence[str]
-    """Values of `table_keys`."""
+    """Values of the keys of `table_keys`."""
     state: str
     samples: str
     value: str

@@ -18,7 +18,7 @@ from raylens.tune.trials import TrialRecord
 __all__ = ["MOST_DRAWN", "SweepView", "axis_of", "level_of"]
 
 MOST_DRAWN = 250
-"""Trials of a figure."""
+"""Most trials in a figure."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class SweepView:
 
     @cached_property
     def lower(self) -> bool:
-        """Whether lower is better."""
+        """Whether lower values are better."""
         return self.goal == "min"
 
     @cached_property
@@ -63,7 +63,7 @@ class SweepView:
 
     @cached_property
     def drawn(self) -> list[Point]:
-        """As many points as can be seen, evenly from the best to the worst, with the best trial among them."""
+        """The points of figures: as many as can be seen, evenly from best to worst, with the best trial among them."""
         if len(self.points) <= MOST_DRAWN:
             return self.points
         order = sorted(range(len(self.points)), key=lambda at: self.points[at].metric)

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from raylens.errors import ConfigError
+from raylens.report.numbers import ABSENT, GIB, percent_text
 from raylens.workloads.cli.options import Set
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["add_to"]
 
-GIB, GB, TERA = 2**30, 1e9, 1e12
+GB, TERA = 1e9, 1e12
 COLUMNS = ("GPUs", "batch", "micro", "GiB", "state", "towers", "loss", "GB sent", "s", "network", "hides", "pairs/s")
 
 
@@ -122,8 +123,8 @@ def _row(one: "Budget") -> list[str]:
     sizes = [memory.total, memory.state, memory.activations, memory.loss]
     left = [f"{one.workers:,}", f"{one.global_batch:,}", fitting, *(f"{size / GIB:.1f}" for size in sizes)]
     if not one.fits:
-        return [*left, *["–"] * 6]
+        return [*left, *[ABSENT] * 6]
     sent = f"{one.traffic.total / GB:,.1f}"
-    share = f"{one.network_seconds / one.seconds:.1%}"
+    share = f"{percent_text(one.network_seconds / one.seconds)}"
     right = [share, "yes" if one.hides else "no", f"{one.pairs_per_second:,.0f}", f"{one.days():,.1f}"]
     return [*left, sent, f"{one.seconds:,.2f}", *right]

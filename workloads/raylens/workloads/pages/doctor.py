@@ -1,4 +1,4 @@
-"""``raylens doctor``: what was found, as people and programs read it."""
+"""The page of ``raylens doctor``: findings as people and programs read them."""
 
 import json
 from collections.abc import Iterator
@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from raylens.cluster.doctor import CLUSTER, Finding, Report
+from raylens.report.numbers import ABSENT, count_text
 from raylens.workloads.pages.tables import Page
 
 __all__ = ["doctor_page"]
@@ -16,7 +17,7 @@ WORST = ("failed", "warning", "ok")
 
 
 def doctor_page(report: Report, as_json: bool) -> Page:
-    """A table of nodes and checks, what to do beneath it, and a line that sums up."""
+    """Yield a table of nodes and checks, what to do beneath it, and a line that sums up."""
     if as_json:
         yield json.dumps(report.as_dict(), ensure_ascii=False, allow_nan=False)
         return
@@ -33,13 +34,16 @@ def doctor_page(report: Report, as_json: bool) -> Page:
         yield together
     yield from _advice(report)
     failed, warned = len(report.with_status("failed")), len(report.with_status("warning"))
-    yield f"{len(report.nodes)} nodes: {failed} failed, {warned} warnings, {len(report.with_status('ok'))} ok"
+    yield (
+        f"{count_text(len(report.nodes), 'nodes')}: {failed} failed, {count_text(warned, 'warnings')}, "
+        f"{len(report.with_status('ok'))} ok"
+    )
 
 
 def _cell(findings: list[Finding]) -> Text:
     if not findings:
-        return Text("–", "dim")
-    worst = min(findings, key=lambda one: WORST.index(one.status))
+        return Text(ABSENT, "dim")
+    worst = min(findings, key=lambda finding: WORST.index(finding.status))
     return Text.assemble(_mark(worst), " " if worst.short else "", worst.short)
 
 
@@ -48,11 +52,11 @@ def _mark(finding: Finding) -> tuple[str, str]:
 
 
 def _advice(report: Report) -> Iterator[str]:
-    """Each thing once, with all nodes that it is about."""
+    """Yield each advice once, with all nodes that it is about."""
     for status in ("failed", "warning"):
         alike: dict[tuple[str, str, str], list[str]] = {}
-        for one in report.with_status(status):
-            alike.setdefault((one.check, one.found, one.advice), []).append(one.node)
+        for finding in report.with_status(status):
+            alike.setdefault((finding.check, finding.found, finding.advice), []).append(finding.node)
         for (check, found, advice), nodes in alike.items():
             yield f"{status}: {check}, {_named(nodes)}: {found}\n    {advice}"
 

@@ -1,8 +1,7 @@
 """The learning rates and the temperature of a run, drawn before it starts."""
 
 from pathlib import Path
-
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING
 
 from raylens.config import RunConfig, ScheduleConfig
 from raylens.data import Manifest, Source
@@ -10,10 +9,15 @@ from raylens.data.build_plan import build_plan
 from raylens.data.manifest import fingerprint
 from raylens.errors import ConfigError
 from raylens.models import DualEncoder, unfilled
+from raylens.report.numbers import count_text
+from raylens.report.theme import canvas
 from raylens.storage import open_store
 from raylens.train.engine.forward import forward_of
 from raylens.train.engine.optimizer import parameter_groups
 from raylens.train.loop.schedule import Moment, learning_rate, log_scale_at
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["plot_schedule", "schedule_figure"]
 
@@ -38,29 +42,28 @@ def plot_schedule(config: RunConfig, path: Path) -> None:
     schedule_figure(config).savefig(path)
 
 
-def schedule_figure(config: RunConfig) -> Figure:
-    """The picture: rates above, and below the logarithm of the logit scale where it follows a schedule."""
+def schedule_figure(config: RunConfig) -> "Figure":
+    """Return the picture: rates above, and below the logarithm of the logit scale where it follows a schedule."""
     steps = _steps(config)
-    places = sorted({place * (steps - 1) // (POINTS - 1) for place in range(POINTS)})
+    drawn = sorted({place * (steps - 1) // (POINTS - 1) for place in range(POINTS)})
     scheduled = config.objective.end_temperature is not None
-    figure = Figure(figsize=(8.0, 6.4 if scheduled else 4.0), layout="constrained")
-    axes = figure.subplots(2 if scheduled else 1, 1, sharex=True, squeeze=False)[:, 0]
-    for label, (schedule, factor) in _curves(config).items():
-        peak = config.optim.peak_lr * factor
-        axes[0].plot(places, [learning_rate(peak, schedule, Moment(step, steps)) for step in places], label=label)
-    axes[0].set(ylabel="learning rate", title=f"{config.name}: {steps:,} steps at global batch {config.global_batch:,}")
-    axes[0].set_ylim(bottom=0)
-    axes[0].legend()
-    if scheduled:
-        scales = [log_scale_at(config.objective, Moment(step, steps)) or 0.0 for step in places]
-        axes[1].plot(places, scales)
-        axes[1].set(ylabel="ln(logit scale)")
-    axes[-1].set_xlabel("step")
-    return figure
+    with canvas(576, 461 if scheduled else 288, standalone=True) as picture:
+        axes = picture.figure.subplots(2 if scheduled else 1, 1, sharex=True, squeeze=False)[:, 0]
+        for label, (schedule, factor) in _curves(config).items():
+            peak = config.optim.peak_lr * factor
+            axes[0].plot(drawn, [learning_rate(peak, schedule, Moment(step, steps)) for step in drawn], label=label)
+        title = f"{config.name}: {count_text(steps, 'steps')} at global batch {config.global_batch:,}"
+        axes[0].set(ylabel="learning rate", title=title, ylim=(0, None))
+        axes[0].legend()
+        if scheduled:
+            axes[1].plot(drawn, [log_scale_at(config.objective, Moment(step, steps)) or 0.0 for step in drawn])
+            axes[1].set(ylabel="ln(logit scale)")
+        axes[-1].set_xlabel("step")
+        return picture.figure
 
 
 def _curves(config: RunConfig) -> dict[str, Curve]:
-    """By label, what is drawn; all that learns alike has one curve."""
+    """Return the curves to draw, by label; parts that learn alike share a curve."""
     alike: dict[Curve, list[str]] = {}
     for part, curves in _parts(config).items():
         for place, curve in _shown(curves).items():
@@ -69,7 +72,7 @@ def _curves(config: RunConfig) -> dict[str, Curve]:
 
 
 def _shown(curves: list[Curve]) -> dict[str, Curve]:
-    """Of a part's, from its output to its input; with a decay from block to block, those at its two ends."""
+    """Return a part's curves from its output to its input; with a decay from block to block, those at its two ends."""
     if len(curves) == 1:
         return {"": curves[0]}
     behind, last, *_, before = curves
@@ -78,21 +81,23 @@ def _shown(curves: list[Curve]) -> dict[str, Curve]:
 
 
 def _parts(config: RunConfig) -> dict[str, list[Curve]]:
-    """Of each part of the model that learns, its curves, the fastest first; as the optimiser has them."""
+    """Return for each part of the model that learns its curves, the fastest first, as the optimiser has them."""
     eager = config.model_copy(update={"towers": config.towers.model_copy(update={"compile": False})})
     with unfilled():  # the names alone are of interest
         model = DualEncoder(config.model, end_id=1, mean=(0.5,) * 3, std=(0.5,) * 3)
     groups = parameter_groups(forward_of(model, eager), config.optim)
-    of = {id(one): (group["schedule"], group["lr_scale"]) for group in groups for one in group["params"]}
-    found: dict[str, set[Curve]] = {}
+    group_of = {
+        id(parameter): (group["schedule"], group["lr_scale"]) for group in groups for parameter in group["params"]
+    }
+    curves: dict[str, set[Curve]] = {}
     for name, parameter in model.named_parameters():
-        if id(parameter) in of:
-            found.setdefault(PARTS.get(name.partition(".")[0], "temperature"), set()).add(of[id(parameter)])
-    return {part: sorted(curves, key=lambda curve: -curve[1]) for part, curves in found.items()}
+        if id(parameter) in group_of:
+            curves.setdefault(PARTS.get(name.partition(".")[0], "temperature"), set()).add(group_of[id(parameter)])
+    return {part: sorted(own, key=lambda curve: -curve[1]) for part, own in curves.items()}
 
 
 def _steps(config: RunConfig) -> int:
-    """Steps of the run, whose data set must be indexed if the length is in epochs.
+    """Return the steps of the run, whose data set must be indexed if the length is in epochs.
 
     Raises:
         ConfigError: it is not.
@@ -101,14 +106,14 @@ def _steps(config: RunConfig) -> int:
         return config.length.steps(0, config.global_batch)
     cache = open_store(config.storage) / "manifests"
     manifests = []
-    for one in config.data.train:
-        source, shards = Source.open(one)
+    for source_config in config.data.train:
+        source, shards = Source.open(source_config)
         manifest = Manifest.load(cache / fingerprint(source, shards))
         if manifest is None:
             raise ConfigError(
-                f"length.epochs = {config.length.epochs:g}: how many steps that is hangs on the size of {one.uri}, "
-                "which is not indexed; index it (raylens data index), or give --set length.epochs=null --set "
-                "length.samples_seen=1000000"
+                f"length.epochs = {config.length.epochs:g}: the number of steps depends on the size of "
+                f"{source_config.uri}, which is not indexed; index it (raylens data index), or give "
+                "--set length.epochs=null --set length.samples_seen=1000000"
             )
         manifests.append(manifest)
     epoch = sum(order.epoch_size for order in build_plan(config, manifests).orders)

@@ -8,11 +8,12 @@ from rich.cells import cell_len, set_cell_size
 from raylens.data.stats.collect import ASPECTS, SMALL_EDGE, Stats
 from raylens.data.stats.histogram import QUANTILE_ERROR, Summary
 from raylens.data.stats.sketches import Duplicates
+from raylens.report.numbers import bytes_text, count_text, percent_text, printable, short_text
 
 __all__ = ["WIDTH", "stats_page"]
 
 WIDTH = 100
-"""Columns of the page at most."""
+"""Most columns of the page."""
 
 Write = Callable[[float], str]
 
@@ -21,12 +22,12 @@ SHARE = 7
 LABEL, CELL = 18, 8
 MOST_REASONS = 12
 EIGHTHS = " ▏▎▍▌▋▊▉"
-HEADER = ("min", "1 %", "5 %", "25 %", "median", "75 %", "95 %", "99 %", "max", "mean")
-NOTE = f"Quantiles are within {100 * QUANTILE_ERROR:.1f} %, all else is exact."
+HEADER = ("min", "1%", "5%", "25%", "median", "75%", "95%", "99%", "max", "mean")
+NOTE = f"Quantiles are within {percent_text(QUANTILE_ERROR)}; everything else is exact."
 
 
 def stats_page(stats: Stats, title: str) -> str:
-    """Lines of at most `WIDTH` columns, without control characters but for the ends of lines."""
+    """Return lines of at most `WIDTH` columns, without control characters but for the ends of lines."""
     title = _cut(title)
     lines = [title, "─" * cell_len(title), *_overview(stats)]
     if stats.samples:
@@ -35,7 +36,7 @@ def stats_page(stats: Stats, title: str) -> str:
 
 
 def _overview(stats: Stats) -> Iterator[str]:
-    yield f"{'samples':<{LABEL}}{stats.samples:,} in {stats.shards:,} {_plural(stats.shards, 'shard')}{_spread(stats)}"
+    yield f"{'samples':<{LABEL}}{stats.samples:,} in {count_text(stats.shards, 'shards')}{_spread(stats)}"
     everything = stats.samples + stats.rejected
     yield f"{'left out':<{LABEL}}{stats.rejected:,}{_of(stats.rejected, everything)}"
     width = len(f"{stats.rejected:,}")
@@ -44,12 +45,12 @@ def _overview(stats: Stats) -> Iterator[str]:
     if len(stats.reasons) > MOST_REASONS:
         yield f"{'':<{LABEL}}{'':>{width}}  and {len(stats.reasons) - MOST_REASONS:,} other reasons"
     if stats.image_bytes is not None and stats.small_share is not None:
-        yield f"{'image files':<{LABEL}}{_bytes(stats.image_bytes.total)}"
+        yield f"{'image files':<{LABEL}}{bytes_text(stats.image_bytes.total)}"
         small = round(stats.small_share * stats.samples)
         yield f"{'small images':<{LABEL}}{small:,}{_of(small, stats.samples)} shorter edge under {SMALL_EDGE} pixels"
-    for name, found in (("images", stats.duplicate_images), ("captions", stats.duplicate_captions)):
-        if found is not None:
-            yield f"{f'repeated {name}':<{LABEL}}{_repeated(found, stats.samples)}"
+    for name, duplicates in (("images", stats.duplicate_images), ("captions", stats.duplicate_captions)):
+        if duplicates is not None:
+            yield f"{f'repeated {name}':<{LABEL}}{_repeated(duplicates, stats.samples)}"
 
 
 def _spread(stats: Stats) -> str:
@@ -59,13 +60,14 @@ def _spread(stats: Stats) -> str:
     return f", {least:,} to {most:,} a shard (median {median:,.0f})" if least < most else f", {least:,} a shard"
 
 
-def _repeated(found: Duplicates, samples: int) -> str:
-    copies = f", one {found.most_copies:,} times" if found.most_copies > 1 else ""
-    if found.fraction == 1.0:
-        return f"{_percent(found.share)}{copies}"
-    whole = f"{found.samples:,} of {samples:,} samples"
+def _repeated(duplicates: Duplicates, samples: int) -> str:
+    most = f", one {duplicates.most_copies:,} times" if duplicates.most_copies > 1 else ""
+    if duplicates.fraction == 1.0:
+        return f"{percent_text(duplicates.share)}{most}"
+    part = f"{duplicates.samples:,} of {samples:,} samples"
     # Two standard errors: true nineteen times out of twenty.
-    return f"about {100 * found.share:.2f} ± {200 * found.error:.2f} % going by {whole}{copies}"
+    share, error = 100 * duplicates.share, 200 * duplicates.error
+    return f"about {share:.2f} ± {error:.2f}%, estimated from {part}{most}"
 
 
 def _quantiles(stats: Stats) -> Iterator[str]:
@@ -75,7 +77,7 @@ def _quantiles(stats: Stats) -> Iterator[str]:
         ("height", stats.height, _number),
         ("pixels", stats.pixels, _number),
         ("width : height", stats.aspect, _ratio),
-        ("image bytes", stats.image_bytes, _bytes),
+        ("image bytes", stats.image_bytes, bytes_text),
         ("caption bytes", stats.caption_bytes, _number),
         ("captions a sample", stats.captions, _number),
     )
@@ -89,10 +91,10 @@ def _quantiles(stats: Stats) -> Iterator[str]:
 
 
 def _blocks(stats: Stats) -> Iterator[str]:
-    """Histograms, two beside each other."""
+    """Yield histograms, two beside each other."""
     left = [
         _block("width", stats.width, _number),
-        _block("image bytes", stats.image_bytes, _bytes),
+        _block("image bytes", stats.image_bytes, bytes_text),
         _block("captions a sample", stats.captions, _number),
         _sizes(stats),
     ]
@@ -131,19 +133,21 @@ def _sizes(stats: Stats) -> list[str]:
 
 
 def _bars(labels: Sequence[str], counts: Sequence[int], of: int | None = None) -> list[str]:
-    """A line a bar, the longest as long as there is room; shares of ``of`` or of all counts."""
+    """Return a line for each bar, the longest as long as there is space; shares of ``of`` or of all counts."""
     width = max((len(label) for label in labels), default=0)
     longest, whole = max(counts, default=0), sum(counts) if of is None else of
-    room = BLOCK - SHARE - width - 4
+    space = BLOCK - SHARE - width - 4
+    bars = [_bar(count / longest, space) if count else "" for count in counts]
+    shares = [percent_text(count / whole) if count else "-" for count in counts]
     return [
-        f"  {label:>{width}} {_bar(count / longest, room):<{room}} {_percent(count / whole) if count else '-':>{SHARE}}"
-        for label, count in zip(labels, counts, strict=True)
+        f"  {label:>{width}} {bar:<{space}} {share:>{SHARE}}"
+        for label, bar, share in zip(labels, bars, shares, strict=True)
     ]
 
 
-def _bar(share: float, room: int) -> str:
-    """What is there at all is seen."""
-    eighths = max(round(share * room * 8), 1) if share else 0
+def _bar(share: float, space: int) -> str:
+    """Return a bar, of which what is there at all is seen."""
+    eighths = max(round(share * space * 8), 1) if share else 0
     return "█" * (eighths // 8) + EIGHTHS[eighths % 8].strip()
 
 
@@ -156,42 +160,17 @@ def _range(low: float, high: float, write: Write) -> str:
 
 
 def _of(count: int, whole: int) -> str:
-    return f" ({_percent(count / whole)})" if count else ""
-
-
-def _percent(share: float) -> str:
-    return "<0.1 %" if 0 < share < 0.0005 else f"{100 * share:.1f} %"
+    return f" ({percent_text(count / whole)})" if count else ""
 
 
 def _number(value: float) -> str:
-    return f"{round(value):,}" if value < 9_999.5 else _scaled(value, ("", "k", "M", "G", "T", "P", "E"))
-
-
-def _bytes(value: float) -> str:
-    return _scaled(value, ("B", "kB", "MB", "GB", "TB", "PB", "EB"))
-
-
-def _scaled(value: float, units: Sequence[str]) -> str:
-    """Three digits."""
-    power = 0
-    while value >= 999.5 and power < len(units) - 1:
-        value, power = value / 1000, power + 1
-    digits = 0 if not power or value >= 99.95 else 1 if value >= 9.995 else 2
-    return f"{value:.{digits}f} {units[power]}".rstrip()
+    return f"{round(value):,}" if value < 9_999.5 else short_text(value, 3)
 
 
 def _ratio(value: float) -> str:
     return f"{value:.2f}" if value < 999.5 else f"{value:,.0f}"
 
 
-def _plural(count: int, noun: str) -> str:
-    return noun if count == 1 else f"{noun}s"
-
-
 def _cut(text: str, width: int = WIDTH) -> str:
-    text = _printable(text)
+    text = printable(text)
     return text if cell_len(text) <= width else set_cell_size(text, width - 1).rstrip() + "…"
-
-
-def _printable(text: str) -> str:
-    return "".join(letter if letter.isprintable() else "�" for letter in text)

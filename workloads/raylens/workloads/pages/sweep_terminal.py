@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.text import Text
 
 from raylens.messages import with_severity
-from raylens.report.numbers import count_text, duration_text, number_text
+from raylens.report.numbers import count_text, duration_text, number_text, percent_text
 from raylens.tune import SweepConfig
 from raylens.tune.monitor import PARTS
 from raylens.tune.results import Configuration, ranked
@@ -79,7 +79,11 @@ def _values(order: Sequence[Configuration]) -> str:
 
 def _budget(config: SweepConfig, record: SweepRecord) -> list[str]:
     most = {part: getattr(config.budget, part) for part in PARTS}
-    return [f"{record.used(part) / value:.0%} of budget.{part}" for part, value in most.items() if value is not None]
+    return [
+        f"{percent_text(record.used(part) / value, 0)} of budget.{part}"
+        for part, value in most.items()
+        if value is not None
+    ]
 
 
 def time_left(config: SweepConfig, record: SweepRecord) -> float | None:
