@@ -152,6 +152,8 @@ def canvas(width: float, height: float, *, standalone: bool = False) -> Iterator
         "axes.facecolor": "none",
         "axes.spines.top": False,
         "axes.spines.right": False,
+        "legend.facecolor": colours["paper"],
+        "legend.edgecolor": colours["rule"],
         "figure.facecolor": colours["paper"] if standalone else "none",
         "xtick.color": colours["muted"],
         "ytick.color": colours["muted"],

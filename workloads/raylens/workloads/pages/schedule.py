@@ -39,7 +39,7 @@ def plot_schedule(config: RunConfig, path: Path) -> None:
         raise ConfigError(f"--plot-schedule {path}: the file must end in {', '.join(FORMATS)}")
     if not path.parent.is_dir():
         raise ConfigError(f"--plot-schedule {path}: there is no folder {path.parent}")
-    schedule_figure(config).savefig(path)
+    schedule_figure(config).savefig(path, dpi=72)
 
 
 def schedule_figure(config: RunConfig) -> "Figure":
@@ -47,7 +47,7 @@ def schedule_figure(config: RunConfig) -> "Figure":
     steps = _steps(config)
     drawn = sorted({place * (steps - 1) // (POINTS - 1) for place in range(POINTS)})
     scheduled = config.objective.end_temperature is not None
-    with canvas(576, 461 if scheduled else 288, standalone=True) as picture:
+    with canvas(800, 640 if scheduled else 400, standalone=True) as picture:
         axes = picture.figure.subplots(2 if scheduled else 1, 1, sharex=True, squeeze=False)[:, 0]
         for label, (schedule, factor) in _curves(config).items():
             peak = config.optim.peak_lr * factor
