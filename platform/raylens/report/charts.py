@@ -171,7 +171,8 @@ def places_to_draw(y_K: Array, most: int = MOST_POINTS) -> NDArray[np.intp]:
 
 def isolated(known_K: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Return which of the known points have no known neighbour: no line goes through them."""
-    return known_K & ~np.r_[False, known_K[:-1]] & ~np.r_[known_K[1:], False]
+    isolated_K: NDArray[np.bool_] = known_K & ~np.r_[False, known_K[:-1]] & ~np.r_[known_K[1:], False]
+    return isolated_K
 
 
 def _points(line: Line) -> tuple[Array, Array]:
@@ -199,7 +200,7 @@ def _look(line: Line, y_K: Array) -> dict[str, Any]:
 
 def _name_above(axes: "Axes", x: Sequence[float | None], name: str, values: Sequence[float | None]) -> None:
     """Name the ticks a second time, by another value at the same points; both values begin at 0."""
-    pairs = [(one, other) for one, other in zip(x, values, strict=True) if one is not None and other is not None]
+    pairs = [(at, value) for at, value in zip(x, values, strict=True) if at is not None and value is not None]
     if not pairs:
         return
     x_K, value_K = np.array([(0.0, 0.0), *pairs]).T

@@ -81,12 +81,12 @@ def importances(
         space: domains by key.
         seed: of the bootstrap and the forests; equal input gives equal numbers.
     """
-    found = comparable(trials, metric)
-    if found is None:
+    compared = comparable(trials, metric)
+    if compared is None:
         return None
-    y_N = stats.rankdata([point.metric for point in found.points]).astype(np.float64)
-    encoded = _encode(found.points, {key: axis_of(domain) for key, domain in space.items()})
-    group_N = np.array([point.trial.number for point in found.points])
+    y_N = stats.rankdata([point.metric for point in compared.points]).astype(np.float64)
+    encoded = _encode(compared.points, {key: axis_of(domain) for key, domain in space.items()})
+    group_N = np.array([point.trial.number for point in compared.points])
     if np.ptp(y_N) == 0 or not encoded.columns or len(np.unique(group_N)) < LEAST:
         return None
     rounds_RK = _rounds(encoded, y_N, group_N, seed)
@@ -97,7 +97,7 @@ def importances(
         Importance(key, float(mean), float(low), float(high))
         for key, mean, low, high in zip(encoded.columns, means_K, low_K, high_K, strict=True)
     ]
-    return Importances(sorted(keys, key=lambda one: -one.mean), found)
+    return Importances(sorted(keys, key=lambda importance: -importance.mean), compared)
 
 
 def _rounds(encoded: _Encoded, y_N: Array, group_N: NDArray[np.int_], seed: int) -> Array:
@@ -124,10 +124,10 @@ def _round(
     forest.fit(encoded.x_NF[seen_S], y_N[seen_S])
     # All that is predicted in one call: the trials as they are, then with each key exchanged.
     rows = [encoded.x_NF[unseen_M], *(_exchanged(encoded, key, unseen_M, random) for key in encoded.columns)]
-    predicted = np.split(forest.predict(np.concatenate(rows)), np.cumsum([len(one) for one in rows])[:-1])
+    predicted = np.split(forest.predict(np.concatenate(rows)), np.cumsum([len(block) for block in rows])[:-1])
     y_M = y_N[unseen_M]
     base = float(np.mean((predicted[0] - y_M) ** 2))
-    errors_K = [float(np.mean((one - np.repeat(y_M, DONORS)) ** 2)) for one in predicted[1:]]
+    errors_K = [float(np.mean((exchanged - np.repeat(y_M, DONORS)) ** 2)) for exchanged in predicted[1:]]
     return (np.array(errors_K) - base) / (2 * float(np.var(y_N)))
 
 

@@ -48,8 +48,8 @@ def trial_rows(view: SweepView) -> list[TrialRow]:
     keys = table_keys(view)
     order = ranked(view.trials, view.metric, view.goal)
     known = {configuration.number for configuration in order}
-    order += [one for one in configurations(view.trials, view.metric, view.goal) if one.number not in known]
-    return [_row(trial, keys, view) for one in order for trial in one.trials]
+    order += [each for each in configurations(view.trials, view.metric, view.goal) if each.number not in known]
+    return [_row(trial, keys, view) for configuration in order for trial in configuration.trials]
 
 
 def _row(trial: TrialRecord, keys: Sequence[str], view: SweepView) -> TrialRow:

@@ -47,7 +47,7 @@ class Comparison:
 
     @cached_property
     def names(self) -> list[str]:
-        """Of the runs; where they are, if two have one name."""
+        """Names of the runs, or where they are if two have the same name."""
         names = [run.name for run in self.runs]
         return names if len(set(names)) == len(names) else [run.place for run in self.runs]
 
@@ -63,16 +63,16 @@ class Comparison:
 
     @cached_property
     def figures(self) -> dict[str, list[str]]:
-        """Last and best values, a row a figure with a text for each run."""
+        """Last and best values, a row for each with a text for each run."""
         return {name: [texts.get(name, ABSENT) for texts in self._texts] for name in self._figure_names()}
 
     @property
     def metrics(self) -> list[str]:
-        """What was evaluated in any of the runs."""
+        """Metrics that were evaluated in any of the runs."""
         return sorted({metric for run in self.runs for metric in run.metrics})
 
     def page(self) -> str:
-        """One self-contained HTML page; equal input gives equal bytes."""
+        """Return one self-contained HTML page; equal input gives equal bytes."""
         return render_page(
             "comparison.html.j2",
             "raylens.workloads.pages",

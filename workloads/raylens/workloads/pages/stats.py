@@ -104,10 +104,10 @@ def _blocks(stats: Stats) -> Iterator[str]:
         _block("pixels", stats.pixels, _number),
         _aspects(stats.aspect),
     ]
-    for number, (one, other) in enumerate(zip(left, right, strict=True)):
+    for number, (block, neighbour) in enumerate(zip(left, right, strict=True)):
         if number:
             yield ""
-        for line, beside in zip_longest(one, other, fillvalue=""):
+        for line, beside in zip_longest(block, neighbour, fillvalue=""):
             yield f"{line}{' ' * (WIDTH - BLOCK - cell_len(line))}{beside}"
 
 
