@@ -19,7 +19,7 @@ from raylens.report.theme import SERIES, theme_css
 
 __all__ = ["LegendLine", "Panel", "legend_of", "records_panel", "render_page"]
 
-FILTERS = {"percent": numbers.percent_text, "count": numbers.count_text, "number": numbers.number_text}
+FILTERS = {"percent": numbers.percent_text, "count": numbers.count_text}
 
 
 @dataclass(frozen=True)
