@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     from raylens.evaluate.classification import ZeroShotResult, zero_shot, zero_shot_from_features
     from raylens.evaluate.features import ImageFeatures, image_features
     from raylens.evaluate.intervals import Interval, clopper_pearson
-    from raylens.evaluate.metrics import Metric
     from raylens.evaluate.labelled import CLASSES_FILE, ClassList, EvaluationSet, LabelledImage
+    from raylens.evaluate.metrics import Metric
     from raylens.evaluate.report import render_report, write_report
 
 __all__ = [

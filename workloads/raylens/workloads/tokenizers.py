@@ -7,8 +7,8 @@ from raylens.cluster import session
 from raylens.data.stats.word_counts import word_counts
 from raylens.data.stream import ray_map
 from raylens.inputs import Tokenizer
-from raylens.workloads.lines import Lines
 from raylens.report.numbers import percent_text
+from raylens.workloads.lines import Lines
 from raylens.workloads.pages.data import shard_progress, source_config
 
 __all__ = ["show_text", "train_text"]

@@ -9,7 +9,6 @@ from raylens.report.numbers import finite
 __all__ = ["best_row", "last_row"]
 
 
-
 def best_row(rows: Sequence[Mapping[str, Any]], metric: str, goal: Goal | None) -> Mapping[str, Any] | None:
     """The first of the rows with the best value of a metric; None where none has a value, or no goal is known."""
     if goal is None:

@@ -80,7 +80,9 @@ def show_page(run: RunFiles, as_json: bool) -> Page:
     if run.metrics:
         table = Table("evaluation", "best", "at step", "last")
         for metric, (best, last) in _scores(run).items():
-            add_row(table, metric, number_text(best.get(metric)), count_text(best.get("step")), number_text(last[metric]))
+            add_row(
+                table, metric, number_text(best.get(metric)), count_text(best.get("step")), number_text(last[metric])
+            )
         yield table
     if run.checkpoints:
         yield f"checkpoints at steps {', '.join(f'{step:,}' for step in run.checkpoints)}"
