@@ -45,7 +45,8 @@ format: .venv/.dev ## format the code and mend what the linter can
 	$(BIN)/ruff format .
 
 benchmarks: .venv/.dev .peers/webdataset .peers/infinity ## the claims of docs/benchmarks.md, measured again
-	for file in contrastive streaming streaming_pause startup text_tower model_step train_loop sweep serving; do $(BIN)/python benchmarks/$$file.py || exit 1; done
+	for name in objectives.contrastive streaming.throughput streaming.pause startup.phases models.text_tower models.model_step train_loop.steps \
+	  sweep serving.throughput; do $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 # A peer has an environment of its own, with the versions of what both sides use.
 .peers/webdataset: constraints.txt

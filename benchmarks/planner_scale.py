@@ -1,6 +1,6 @@
 """What a manifest and a plan of 100 million samples take: bytes, memory, seconds. Not against a peer: has anybody one?
 
-    python benchmarks/planner_scale.py [SAMPLES]
+    python -m benchmarks.planner_scale [SAMPLES]
 
 Writes a synthetic manifest (shards of 10,000 samples, records as of 512-pixel JPEGs) to a temporary folder: about 3 GB
 for 100 million samples. Each measurement is a process of its own. Prints one JSON object a claim.

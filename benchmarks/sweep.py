@@ -1,6 +1,6 @@
 """How much training ASHA needs for what random search finds, on the digits' sweep: 24 configurations, 5 seeds.
 
-    python benchmarks/sweep.py [--seeds 5] [--trials 24] [--curves curves.json]
+    python -m benchmarks.sweep [--seeds 5] [--trials 24] [--curves curves.json]
 
 Every configuration is trained to its end once, by the plain loop in this process, and evaluated as often as a trial of
 `raylens sweep digits` would be. Random search is all of that. ASHA is Ray Tune's scheduler with the settings that
@@ -22,10 +22,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from machine import tell_machine
-from objective_efficiency import Pairs, accuracy_prompts, read, train
 from ray.tune.schedulers import TrialScheduler
 
+from benchmarks.machine import tell_machine
+from benchmarks.objectives.efficiency import Pairs, accuracy_prompts, read, train
 from raylens.config import RunConfig, validated
 from raylens.inputs import Preprocess, Tokenizer
 from raylens.storage import open_store

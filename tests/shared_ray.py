@@ -8,7 +8,7 @@ import pytest
 import ray
 
 from raylens.cluster import session
-from raylens.serve.deploy.environment import environment, own_ports
+from raylens.serve.deploy.environment import environment, haproxy_ports
 
 __all__ = ["CPUS", "S3_ENVIRONMENT", "SHARED", "SharedRay"]
 
@@ -42,7 +42,7 @@ class SharedRay:
                 for name, value in S3_ENVIRONMENT.items():
                     patch.setenv(name, value)
                 self.inherited = self._running.enter_context(
-                    session(num_cpus=CPUS, environment=environment() | own_ports())
+                    session(num_cpus=CPUS, environment=environment() | haproxy_ports())
                 )
         yield
         held = self._held()

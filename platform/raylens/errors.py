@@ -54,6 +54,7 @@ __all__ = [
     "UnavailableError",
     "UnreachableError",
     "WorkersLostError",
+    "message_of",
     "own_error",
 ]
 
@@ -79,6 +80,11 @@ def own_error(error: BaseException | None) -> RaylensError | None:
             return type(error)(first) if more else error
         error = inner if inner is not None else error.__cause__
     return None
+
+
+def message_of(error: BaseException) -> str:
+    """Return what an error says: the message of one of ours; of any other, which may be none, the class before it."""
+    return str(error) if isinstance(error, RaylensError) else f"{type(error).__name__}: {error}"
 
 
 class ConfigError(RaylensError):

@@ -7,8 +7,8 @@ from raylens.config import RunConfig, apply_overrides, validated
 from raylens.inputs.preprocess import CLIP_MEAN, CLIP_STD
 from raylens.models import DualEncoder
 from raylens.train.engine.forward import PairForward, pair_loss
-from raylens.train.engine.gradcache import over_pairs
-from raylens.train.engine.micro_batch import fitting, random_micro
+from raylens.train.engine.gradcache import gradcache_backward
+from raylens.train.engine.micro_batch import fitting_micro_batch, random_micro_batch
 from raylens.workloads.recipes import vit_b32
 
 BATCH = 2**16
@@ -28,11 +28,11 @@ def test_a_step_with_the_chosen_micro_batch_fits(gpu: torch.device, changes: tup
     ]
     config = validated(RunConfig, apply_overrides(tree, assignments))
     forward = PairForward(DualEncoder(config.model, end_id=49_407, mean=CLIP_MEAN, std=CLIP_STD), config).to(gpu)
-    chosen = fitting(forward, config, gpu, 1)
+    chosen = fitting_micro_batch(forward, config, gpu, 1)
     assert 64 <= chosen <= BATCH
     torch.cuda.reset_peak_memory_stats()
-    micros = [random_micro(config, chosen, 49_407, gpu) for _ in range(2)]
-    loss, _ = over_pairs(forward, micros, lambda all_: pair_loss(all_, config.objective), _backward)
+    micros = [random_micro_batch(config, chosen, 49_407, gpu) for _ in range(2)]
+    loss, _ = gradcache_backward(forward, micros, lambda all_: pair_loss(all_, config.objective), _backward)
     assert torch.isfinite(loss)
     peak, whole = torch.cuda.max_memory_allocated(), torch.cuda.get_device_properties(gpu).total_memory
     del forward, micros

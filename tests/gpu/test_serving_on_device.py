@@ -15,14 +15,13 @@ from raylens.models import DualEncoder
 from raylens.ports import free_port
 from raylens.registry import Bundle, Encoder, Registry
 from raylens.serve import EmbeddingClient, serve_service
-from raylens.serve.config import ServiceConfig
-from raylens.serve.messages import Embedded, Embeddings, Item, Picture, Precision, Text
-from raylens.serve.replica.precision import LEAST_COSINE
+from raylens.serve.config import Precision, ServeSettings, ServiceConfig
+from raylens.serve.messages import Embedded, Embeddings, ImageFile, Item, Text
+from raylens.serve.replica.precision import MIN_COSINE
 from raylens.serve.replica.replica import EncoderReplica
-from raylens.serve.settings import ServeSettings
 
 TEXTS = [f"a {colour} {thing}" for colour in ("red", "blue", "old") for thing in ("cat", "house", "tree", "dog" * 9)]
-COSINE = {"fp32": 1 - 1e-5, "auto": LEAST_COSINE}
+COSINE = {"fp32": 1 - 1e-5, "auto": MIN_COSINE}
 """Least of the GPU's embeddings to the CPU's in fp32."""
 
 
@@ -63,7 +62,7 @@ def test_a_replica_on_the_gpu(
     registry: Registry, pictures: list[bytes], expected: torch.Tensor, precision: Precision
 ) -> None:
     replica = EncoderReplica(registry.store.uri, "vit@1", ServeSettings(), precision=precision, device="cuda")
-    items: list[Item] = [*map(Text, TEXTS), *map(Picture, pictures)]
+    items: list[Item] = [*map(Text, TEXTS), *map(ImageFile, pictures)]
 
     async def ask() -> tuple[Embeddings, object]:
         answers = [await replica.embed(part) for part in (items[:1], items[1:3], items)]
@@ -89,4 +88,4 @@ def test_a_service_whose_towers_share_the_gpu(
     }
     with serve_service(validated(ServiceConfig, tree)) as service, EmbeddingClient(service.url) as client:
         found = np.concatenate([client.embed(TEXTS), client.embed(pictures)])
-    assert (torch.from_numpy(found) * expected).sum(dim=1).min() >= LEAST_COSINE
+    assert (torch.from_numpy(found) * expected).sum(dim=1).min() >= MIN_COSINE

@@ -11,7 +11,7 @@ from raylens.registry import Registry
 from raylens.storage import open_store
 from raylens.train import RunResult, train
 from raylens.train.checkpoint.store import Checkpoints
-from raylens.train.loop.events import Metrics, News, Started
+from raylens.train.loop.events import Metrics, RunEvent, Started
 from raylens.train.runs.jsonl import read_metrics
 from tests.integration.test_training import MakeShards, reference_losses, small
 
@@ -39,8 +39,8 @@ def test_a_run_on_the_gpu_learns_as_plain_torch_on_the_cpu(
     tmp_path: Path, make_shards: MakeShards, precision: str, stage: int
 ) -> None:
     changes = {**ON_GPU, "precision": precision, "zero.stage": stage}
-    config, heard = small(tmp_path, make_shards(40), **changes), list[News]()
-    result = train(config, say=quiet, tell=heard.append)
+    config, heard = small(tmp_path, make_shards(40), **changes), list[RunEvent]()
+    result = train(config, say=quiet, on_event=heard.append)
     losses = losses_of(result)
     assert losses == pytest.approx(reference_losses(config), rel=ROUNDING[precision])
     assert losses[-1] < losses[0]
@@ -61,8 +61,8 @@ def test_a_run_goes_on_from_a_checkpoint_as_if_it_had_not_stopped(tmp_path: Path
     losses, kept = losses_of(whole), Checkpoints(open_store(whole.run_uri))
     assert kept.steps() == [4, 8]
     kept.delete(8)
-    heard: list[News] = []
-    again = train(config, say=quiet, tell=heard.append)
+    heard: list[RunEvent] = []
+    again = train(config, say=quiet, on_event=heard.append)
     assert again.resumed_at == 4
     assert heard[0] == Started(4, 8, 1, 12, 1)
     assert losses_of(again) == pytest.approx(losses, rel=1e-3)  # a GPU adds in another order from run to run

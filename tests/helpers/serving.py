@@ -1,7 +1,6 @@
-"""What the tests of the service share: tiny models, pictures, load, and a look at its replicas."""
+"""A running service for tests: two tiny models behind a key, load on it, and the state of its replicas."""
 
 import asyncio
-import base64
 import io
 import itertools
 import time
@@ -17,31 +16,20 @@ import ray
 from PIL import Image
 from ray import serve
 
-from raylens.config import ModelConfig, validated
-from raylens.inputs import Preprocess, Tokenizer
-from raylens.models import DualEncoder
+from raylens.config import validated
 from raylens.ports import free_port
-from raylens.registry import Bundle, Encoder, Registry
+from raylens.registry import Encoder, Registry
 from raylens.serve import EmbeddingClient, RunningService, ServeSettings, ServiceConfig, serve_service
 from raylens.serve.gateway.keys import new_key
+from tests.helpers.serving_app import random_bundle
 from tests.shared_ray import SHARED
 
 SETTINGS = ServeSettings(
-    max_body_bytes=2_000_000, max_pixels=1_000_000, follow_s=0.5, overlap_s=3.0, startup_timeout_s=180
+    max_body_bytes=2_000_000, max_pixels=1_000_000, follow_interval_s=0.5, overlap_s=3.0, startup_timeout_s=180
 )
 ONE = {"min_replicas": 1, "max_replicas": 1, "cpus": 0.5}
 TWO = {"min_replicas": 2, "max_replicas": 2, "cpus": 0.5}
 CAPTIONS = ["a red cat on a tree", "two old dogs", "a small blue house"]
-
-
-def random_bundle() -> Bundle:
-    tokenizer = Tokenizer.train(CAPTIONS * 3, 600)
-    image = {"size": 32, "patch": 16, "width": 32, "layers": 2, "heads": 2}
-    text = {"context": 16, "vocab": 700, "width": 32, "layers": 2, "heads": 2}
-    config = ModelConfig.model_validate({"embed_dim": 32, "image": image, "text": text})
-    preprocess = Preprocess(size=32)
-    model = DualEncoder(config, end_id=tokenizer.end_id, mean=preprocess.mean, std=preprocess.std)
-    return Bundle(config, model.state_dict(), tokenizer, preprocess)
 
 
 def picture() -> bytes:
@@ -50,10 +38,6 @@ def picture() -> bytes:
     sink = io.BytesIO()
     Image.fromarray(draw.integers(0, 256, (height, width, 3), dtype=np.uint8)).save(sink, format="PNG")
     return sink.getvalue()
-
-
-def uri(file: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(file).decode()}"
 
 
 def running(deployment: str) -> int:
@@ -67,7 +51,7 @@ def kill(deployment: str) -> None:
 
 
 class Callers:
-    """Requests of many texts that are nowhere in a cache, each caller one after the other, without retries."""
+    """Callers that send requests of texts that no cache has, each one request after another, without retries."""
 
     def __init__(self, service: RunningService, key: str | None, model: str, *, callers: int, texts: int) -> None:
         self._url, self._model, self._callers, self._texts = service.url, model, callers, texts
@@ -103,7 +87,7 @@ class Callers:
 
 @dataclass(frozen=True)
 class Site:
-    """Two models with two versions each, of which ``prod`` is the first, served side by side to who has the key."""
+    """A service with two models of two versions each, whose alias ``prod`` is the first version, and its API key."""
 
     service: RunningService
     registry: Registry
@@ -125,11 +109,11 @@ class Site:
 
 @contextmanager
 def site_in(folder: Path, plants: dict[str, Any]) -> Iterator[Site]:
-    """A site on the Ray that this process is connected to.
+    """Start a site on the Ray that this process is connected to.
 
     Args:
         folder: where its models and its key are.
-        plants: replicas of the second model's text tower; of the first there are two.
+        plants: the text tower of the second model; the first has two replicas.
     """
     registry = Registry(str(folder / "registry"))
     for name in ("pets", "plants"):

@@ -11,9 +11,9 @@ from deepspeed.runtime.zero.offload_config import DeepSpeedZeroOffloadOptimizerC
 
 from raylens.models import DualEncoder
 from raylens.train.checkpoint.snapshot import Snapshot
-from raylens.train.engine.forward import forward_of
+from raylens.train.engine.forward import build_forward
 from raylens.train.engine.zero import ZeroEngine
-from raylens.train.loop.schedule import Moment
+from raylens.train.loop.schedule import TrainingProgress
 from tests.helpers.ranks import share
 
 if TYPE_CHECKING:
@@ -21,41 +21,41 @@ if TYPE_CHECKING:
 
 
 def take_steps(case: dict[str, Any], rank: int, size: int) -> dict[str, Any]:
-    """What the steps told, the states on the way and after them, and this rank's images by averaged weights."""
+    """The statistics of the steps, the states on the way and after them, and this rank's images by averaged weights."""
     # Torch computes in fp16 on any processor, slowly; DeepSpeed asks whether it does so fast.
     get_accelerator().is_fp16_supported = lambda: True
     config: RunConfig = case["config"]
     model = DualEncoder(config.model, end_id=1, mean=(0.5,) * 3, std=(0.5,) * 3)
     model.load_state_dict(case["weights"])
     micro_batch = config.worker_batch // case["micro_batches"]
-    engine = ZeroEngine(config, forward_of(model, config), micro_batch, torch.device("cpu"))
+    engine = ZeroEngine(config, build_forward(model, config), micro_batch, torch.device("cpu"))
     if case["from"] is not None:
         saved: list[Snapshot] = case["from"]
         pieces = {key: tensor for state in saved for key, tensor in state.tensors.items()}
-        own = saved[rank if len(saved) == size else 0].own
-        engine.state.restore(Snapshot(pieces, own, saved[0].scaler, saved[0].applied))
-    told, half = [], None
+        local = saved[rank if len(saved) == size else 0].local
+        engine.state.restore(Snapshot(pieces, local, saved[0].scaler, saved[0].applied))
+    stats, half = [], None
     for step, batch in enumerate(case["batches"], case["first"]):
         if step == case["kept_at"]:
             half = engine.state.snapshot()
-        told.append(engine.train_step(share(batch, rank, size), Moment(step, case["steps"])))
-    with engine.averaged(Moment(0, 1)) as forward, torch.no_grad():
+        stats.append(engine.train_step(share(batch, rank, size), TrainingProgress(step, case["steps"])))
+    with engine.averaged(TrainingProgress(0, 1)) as forward, torch.no_grad():
         mine = share(case["batches"][0], rank, size)
         image_BD = forward(torch.from_numpy(mine.image_BSSC), torch.from_numpy(mine.ids_BT), None).image_BD
-    return {"told": told, "half": half, "state": engine.state.snapshot(), "image_BD": image_BD}
+    return {"stats": stats, "half": half, "state": engine.state.snapshot(), "image_BD": image_BD}
 
 
-class Asked(dict[str, Any]):
+class RecordedKeys(dict[str, Any]):
     """A configuration that remembers which keys were looked for."""
 
     def __init__(self, **given: Any) -> None:
         super().__init__(given)
         self.asked: set[str] = set()
 
-    def __copy__(self) -> "Asked":
+    def __copy__(self) -> "RecordedKeys":
         return self
 
-    def keys(self) -> "Asked":  # type: ignore[override]
+    def keys(self) -> "RecordedKeys":  # type: ignore[override]
         return self
 
     def __contains__(self, key: object) -> bool:
@@ -73,9 +73,9 @@ class Asked(dict[str, Any]):
 
 def deepspeed_keys(case: None, rank: int, size: int) -> dict[str, list[str]]:
     """Every key that DeepSpeed's configuration looks for, by section."""
-    given = Asked(train_batch_size=1)
+    given = RecordedKeys(train_batch_size=1)
     DeepSpeedConfig(given)
-    found = {"": sorted(given.asked)}
+    results = {"": sorted(given.asked)}
     for section, model in {
         "zero_optimization": DeepSpeedZeroConfig,
         "zero_optimization.offload_optimizer": DeepSpeedZeroOffloadOptimizerConfig,
@@ -83,5 +83,5 @@ def deepspeed_keys(case: None, rank: int, size: int) -> dict[str, list[str]]:
         "bf16": precision_config.DeepSpeedBF16Config,
     }.items():
         names = {name for key, field in model.model_fields.items() for name in (key, field.alias) if name}
-        found[section] = sorted(names | (set(_REMOVED_ZERO_CONFIG_KEYS) if section == "zero_optimization" else set()))
-    return found
+        results[section] = sorted(names | (set(_REMOVED_ZERO_CONFIG_KEYS) if section == "zero_optimization" else set()))
+    return results

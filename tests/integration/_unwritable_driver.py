@@ -52,7 +52,7 @@ def main() -> None:
     run, disk = open_store(config.storage) / config.name, Disk(Path(config.storage))
     with session(num_cpus=5):
         refusing = Refusing(Checkpoints(run), disk.refuse)
-        version = train(config, say=quiet, tell=refusing.tell).version
+        version = train(config, say=quiet, on_event=refusing.on_event).version
         check_finished(config, str(version), run)
     refusing.check(("Read-only file system", "No space left on device"))
 

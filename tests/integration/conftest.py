@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from raylens.ports import free_port
-from raylens.serve.deploy.environment import PORTS
+from raylens.serve.deploy.environment import HAPROXY_PORTS
 from tests.helpers.ranks import RankPool
 from tests.shared_ray import S3_ENVIRONMENT, SHARED, SharedRay
 
@@ -18,7 +18,7 @@ from tests.shared_ray import S3_ENVIRONMENT, SHARED, SharedRay
 @pytest.fixture(scope="session", autouse=True)
 def haproxy_ports() -> None:
     """Services that other processes of tests start at the same time have other ports."""
-    for name in PORTS:
+    for name in HAPROXY_PORTS:
         os.environ[name] = str(free_port())
 
 

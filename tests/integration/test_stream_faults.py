@@ -14,7 +14,7 @@ from raylens.errors import ManifestError, QuarantineError, RaylensError, Storage
 from raylens.messages import quiet
 from raylens.storage import Store, open_store
 from raylens.train import train
-from raylens.train.loop.events import Metrics, News
+from raylens.train.loop.events import Metrics, RunEvent
 from raylens.train.runs.jsonl import read_metrics
 from tests.conftest import samples
 from tests.helpers.faulty_store import FAULTS, faulty_store
@@ -90,14 +90,14 @@ class TestAnObjectThatChanges:
     def run(self, config: RunConfig, change: Callable[[], None]) -> RaylensError:
         changed = False
 
-        def at_the_first_record(news: News) -> None:
+        def at_the_first_record(event: RunEvent) -> None:
             nonlocal changed
-            if isinstance(news, Metrics) and not changed:
+            if isinstance(event, Metrics) and not changed:
                 changed = True
                 change()
 
         with pytest.raises(RaylensError) as caught:
-            train(config, say=quiet, tell=at_the_first_record)
+            train(config, say=quiet, on_event=at_the_first_record)
         assert changed
         return caught.value
 
@@ -123,7 +123,7 @@ class TestAnObjectThatChanges:
         pack(list(samples(165))[150:], other, per_shard=15)
         with put_back(shards, "000002.tar"):
             shards.write("000002.tar", other.read("000000.tar"))
-            with pytest.raises(ManifestError, match=r"000002\.tar changed.*Put the old shards back"):
+            with pytest.raises(ManifestError, match=r"000002\.tar changed"):
                 train(clean.config, say=quiet)
 
 

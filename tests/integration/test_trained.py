@@ -19,7 +19,7 @@ from raylens.messages import quiet
 from raylens.storage import Store, open_store
 from raylens.train import RunResult, train
 from raylens.train.checkpoint.store import Checkpoints
-from raylens.train.loop.events import Checkpointed, Metrics, News, Preparing, Started
+from raylens.train.loop.events import Checkpointed, Metrics, Preparing, RunEvent, Started
 from raylens.train.runs.jsonl import read_metrics
 from tests.conftest import samples
 from tests.helpers.processes import TorchWatch
@@ -32,7 +32,7 @@ class Trained:
 
     config: RunConfig
     result: RunResult
-    heard: list[News]
+    heard: list[RunEvent]
     processes: TorchWatch
 
 
@@ -42,9 +42,9 @@ def trained(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     folder = tmp_path_factory.mktemp("trained")
     data = open_store(folder / "shards")
     pack(samples(40), data, per_shard=10)
-    config, heard = small(folder, data, **{"name": "trained", "zero.stage": 0}), list[News]()
+    config, heard = small(folder, data, **{"name": "trained", "zero.stage": 0}), list[RunEvent]()
     with TorchWatch() as processes:
-        result = train(config, say=quiet, tell=heard.append)
+        result = train(config, say=quiet, on_event=heard.append)
     return Trained(config, result, heard, processes)
 
 
@@ -63,8 +63,8 @@ def test_two_workers_without_zero_train_like_plain_torch(trained: Trained) -> No
 
 
 def test_only_what_computes_loads_torch(trained: Trained) -> None:
-    """2 s of a core in each process that does: the controller, the one that deals blocks out and the board do not."""
-    quick = {"_Controller", "SplitCoordinator", "_Board", "SynchronizationActor", "_StatsActor"}
+    """2 s of a core in each process that does: the controller, the one that deals blocks out and the channel do not."""
+    quick = {"_Controller", "SplitCoordinator", "DriverChannel", "SynchronizationActor", "_StatsActor"}
     assert trained.processes.seen >= quick | {"RayTrainWorker"}
     assert "RayTrainWorker" in trained.processes.loaded  # so that it would be seen
     assert not trained.processes.loaded & quick
@@ -74,11 +74,11 @@ def test_only_what_computes_loads_torch(trained: Trained) -> None:
 
 def test_news_checkpoints_and_a_second_start(trained: Trained) -> None:
     config, first, heard = trained.config, trained.result, trained.heard
-    assert [type(news) for news in heard[:2]] == [Preparing, Started]
+    assert [type(event) for event in heard[:2]] == [Preparing, Started]
     assert heard[1] == Started(0, 8, 2, config.worker_batch, 1)
-    assert [news.record.step for news in heard if isinstance(news, Metrics)] == list(range(1, 9))
-    assert [news for news in heard if isinstance(news, Checkpointed)] == [Checkpointed(4), Checkpointed(8)]
-    again = train(config, say=quiet, tell=heard.append)
+    assert [event.record.step for event in heard if isinstance(event, Metrics)] == list(range(1, 9))
+    assert [event for event in heard if isinstance(event, Checkpointed)] == [Checkpointed(4), Checkpointed(8)]
+    again = train(config, say=quiet, on_event=heard.append)
     assert (first.resumed_at, again.resumed_at) == (0, 8)
     assert again.version == first.version
     # Retention, and no leftovers of attempts.
@@ -124,7 +124,7 @@ def test_other_shards_under_the_same_run_are_refused(trained: Trained) -> None:
     shards = open_store(trained.config.data.train[0].uri)
     with put_back(shards, "000003.tar"):
         shards.delete("000003.tar")
-        with pytest.raises(ManifestError, match=r"is not what run .*trained began with: 000003\.tar is gone"):
+        with pytest.raises(ManifestError, match=r"trained began with: 000003\.tar is gone"):
             train(trained.config, say=quiet)
 
 

@@ -25,7 +25,7 @@ from raylens.registry import Registry
 from raylens.storage import Store, open_store
 from raylens.train import RunResult, train
 from raylens.train.checkpoint.store import Checkpoints
-from raylens.train.loop.events import Checkpointed, Metrics, News, Restarting
+from raylens.train.loop.events import Checkpointed, Metrics, Restarting, RunEvent
 from raylens.train.run.prepare import prepare
 from raylens.train.run.worker import build_model
 from raylens.train.runs.jsonl import EVALUATIONS, read_metrics, read_records
@@ -141,17 +141,17 @@ def _train(config: RunConfig, *, presses: bool) -> int:
     """Train; if told so, press Ctrl-C at the second checkpoint that is heard of. The step at which it ended."""
     heard: list[int] = []
 
-    def tell(news: News) -> None:
-        if isinstance(news, Checkpointed):
-            heard.append(news.step)
+    def on_event(event: RunEvent) -> None:
+        if isinstance(event, Checkpointed):
+            heard.append(event.step)
             if presses and len(heard) == 2:
                 os.kill(os.getpid(), signal.SIGINT)
 
     if presses:
         with pytest.raises(KeyboardInterrupt):
-            train(config, say=quiet, tell=tell)
+            train(config, say=quiet, on_event=on_event)
     else:
-        train(config, say=quiet, tell=tell)
+        train(config, say=quiet, on_event=on_event)
     return Checkpoints(open_store(config.storage) / config.name).steps()[-1]
 
 
@@ -163,21 +163,21 @@ def test_a_warning_before_the_end_makes_a_checkpoint_at_once(tmp_path: Path, mak
     steps = 300  # news is heard twice a second: there must be steps left then, however fast they are
     changes = {"length.samples_seen": 12 * steps, "checkpoint.every_steps": 1000, "zero.stage": 3, "scale.workers": 2}
     config = small(tmp_path, make_shards(40), **changes)
-    heard: list[News] = []
+    heard: list[RunEvent] = []
     told: list[int] = []
 
-    def tell(news: News) -> None:
-        heard.append(news)
-        if isinstance(news, Metrics) and news.record.step >= 20 and not told:
-            told.append(news.record.step)
+    def on_event(event: RunEvent) -> None:
+        heard.append(event)
+        if isinstance(event, Metrics) and event.record.step >= 20 and not told:
+            told.append(event.record.step)
             _workers()[-1].terminate()
 
-    result = train(config, say=quiet, tell=tell)
-    saved = [news.step for news in heard if isinstance(news, Checkpointed)]
+    result = train(config, say=quiet, on_event=on_event)
+    saved = [event.step for event in heard if isinstance(event, Checkpointed)]
     assert len(saved) == 2
     assert told[0] <= saved[0] < steps
     assert saved[1] == steps
-    assert not [news for news in heard if isinstance(news, Restarting)]
+    assert not [event for event in heard if isinstance(event, Restarting)]
     check_like_plain_torch(config, result, LIKE_TORCH)
 
 
@@ -192,18 +192,18 @@ def test_checkpoints_by_the_clock_have_metrics_to_be_compared_by(tmp_path: Path,
         "evaluation.every_steps": 1000,
         "evaluation.pairs": make_shards(12, name="heldout").uri,
     }
-    config, heard = small(tmp_path, make_shards(40), **changes), list[News]()
-    result = train(config, say=quiet, tell=heard.append)
-    saved = [news.step for news in heard if isinstance(news, Checkpointed)]
+    config, heard = small(tmp_path, make_shards(40), **changes), list[RunEvent]()
+    result = train(config, say=quiet, on_event=heard.append)
+    saved = [event.step for event in heard if isinstance(event, Checkpointed)]
     assert len(saved) > 1
     assert saved[-1] == 60
     checkpoints = Checkpoints(open_store(result.run_uri))
     assert checkpoints.steps() == saved
     losses = {row["step"]: row["validation_loss"] for row in read_records(open_store(result.run_uri), EVALUATIONS)}
     assert {step: checkpoints.manifest(step).metrics["validation_loss"] for step in saved} == losses
-    records = [news.record for news in heard if isinstance(news, Metrics)]
-    assert sum(record.stood_still for record in records) > 0
-    assert records[0].stood_still == 0
+    records = [event.record for event in heard if isinstance(event, Metrics)]
+    assert sum(record.paused_seconds for record in records) > 0
+    assert records[0].paused_seconds == 0
 
 
 def _workers() -> list[psutil.Process]:
@@ -224,12 +224,12 @@ def test_bad_images_are_replaced_and_told_until_there_are_too_many(tmp_path: Pat
             data.write(path, bytes(whole))
 
     spoil(range(1))
-    heard: list[News] = []
+    heard: list[RunEvent] = []
     generous = validated(
         RunConfig, apply_overrides(config.model_dump(), ["name=generous", "data.quarantine_budget=0.5"])
     )
-    train(generous, say=quiet, tell=heard.append)
-    counted = [news.record.substituted for news in heard if isinstance(news, Metrics)][-1]
+    train(generous, say=quiet, on_event=heard.append)
+    counted = [event.record.substituted for event in heard if isinstance(event, Metrics)][-1]
     assert counted in (2, 3)  # 96 samples of 40: every sample comes two or three times
     assert (open_store(config.storage) / "generous").list("quarantine")
     spoil(range(1, 30))
@@ -243,12 +243,12 @@ def test_a_shard_that_vanishes_ends_the_run_and_is_named(tmp_path: Path, make_sh
     data = make_shards(40)
     config = small(tmp_path, data, **{"length.samples_seen": 12 * 600, "checkpoint.every_steps": 50})
 
-    def tell(news: News) -> None:
-        if isinstance(news, Metrics):
+    def on_event(event: RunEvent) -> None:
+        if isinstance(event, Metrics):
             data.delete("000002.tar")
 
     with pytest.raises(NotFoundError, match=r"cannot read .*000002\.tar") as caught:
-        train(config, say=quiet, tell=tell)
+        train(config, say=quiet, on_event=on_event)
     assert "\n" not in str(caught.value)
 
 

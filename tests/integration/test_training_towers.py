@@ -15,7 +15,7 @@ from raylens.registry import Registry
 from raylens.storage import Store, open_store
 from raylens.train import train
 from raylens.train.checkpoint.store import Checkpoints
-from raylens.train.loop.events import News, Started
+from raylens.train.loop.events import RunEvent, Started
 from raylens.train.run.prepare import prepare
 from raylens.train.runs.jsonl import read_metrics
 from tests.integration.test_training import reference_losses, small
@@ -27,8 +27,8 @@ CBOW = {"kind": "cbow", "context": 12, "vocab": 600, "width": 16}
 pytestmark = pytest.mark.usefixtures("cluster")
 
 
-def losses(config: RunConfig, tell: Callable[[News], None] | None = None) -> list[float]:
-    result = train(config, say=quiet, tell=tell)
+def losses(config: RunConfig, on_event: Callable[[RunEvent], None] | None = None) -> list[float]:
+    result = train(config, say=quiet, on_event=on_event)
     return [record["loss"] for record in read_metrics(open_store(result.run_uri))]
 
 
@@ -61,9 +61,9 @@ def test_a_micro_batch_is_announced_and_kept_and_the_bias_is_in_the_model(
     sigmoid = ("objective.kind=sigmoid", "model.logit_bias=true", "objective.temperature=0.1", "zero.stage=2")
     towers = ("towers.dropout=0.1", "towers.patch_dropout=0.25", "scale.micro_batch=2")
     config = changed(small(tmp_path, make_shards(40)), *sigmoid, *towers)
-    heard: list[News] = []
+    heard: list[RunEvent] = []
     assert min(losses(config, heard.append)) > 0
-    started = next(news for news in heard if isinstance(news, Started))
+    started = next(event for event in heard if isinstance(event, Started))
     assert (started.micro_batch, started.micro_batches) == (2, 3)
     kept = Checkpoints(open_store(config.storage) / config.name).newest()
     assert kept is not None
@@ -87,9 +87,7 @@ def test_runs_that_start_from_a_model_keep_a_locked_tower_or_take_larger_images(
     # The same pairs at another resolution: it begins where training ended, not where it began.
     assert losses(larger)[0] < reference_losses(changed(first, "name=fresh", "model.image.size=24"), steps=1)[0]
     assert weights(larger)["visual.positional_embedding"].shape == (10, 32)
-    with pytest.raises(
-        ConfigError, match=r"start_from = 'small@1' is of another architecture: model\.embed_dim was 16"
-    ):
+    with pytest.raises(ConfigError, match=r"start_from = 'small@1' .*: model\.embed_dim was 16"):
         prepare(changed(locked, "name=other", "model.embed_dim=8"), quiet)
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from raylens.capacity import Ask, Node, shortage
 from raylens.config import RunConfig, validated
 from raylens.config.placement import GROUP_LABEL, SUBCLUSTER_LABEL, Group, GroupSize, Placement, node_labels
-from raylens.train.ray.resources import asks_of, shortage_text
+from raylens.train.ray.resources import resource_requests, shortage_text
 
 GROUPS: dict[Group, GroupSize] = {"decode": GroupSize(4, 3.5), "train": GroupSize(8, 32, 8)}
 
@@ -146,14 +146,14 @@ def test_what_is_missing_is_said_in_the_words_of_the_settings(
     scale: dict[str, object], nodes: list[Node], text: str
 ) -> None:
     config = config_of(**scale)
-    found = shortage(asks_of(config, Placement()), nodes)
+    found = shortage(resource_requests(config, Placement()), nodes)
     assert found is not None
     assert shortage_text(config, found).startswith(text)
 
 
 def test_groups_are_named_where_work_keeps_to_them() -> None:
     config, placement = config_of(workers=2, gpus_per_worker=1), Placement.read([node_labels("head", GROUPS)])
-    asks = asks_of(config, placement)
+    asks = resource_requests(config, placement)
     train = Node("group train", {"CPU": 32.0, "GPU": 1.0}, node_labels("train", GROUPS))
     decode = Node("group decode", {"CPU": 4.0}, node_labels("decode", GROUPS), 2)
     assert shortage(asks, [replace_gpus(train, 2.0), decode]) is None
@@ -164,7 +164,7 @@ def test_groups_are_named_where_work_keeps_to_them() -> None:
     assert found is not None
     assert shortage_text(config, found) == "reading data needs 1 CPU, nodes of group decode have 0"
     # Elsewhere, the CPUs of training nodes would do for decoding.
-    assert shortage(asks_of(config, Placement()), [replace_gpus(train, 2.0)]) is None
+    assert shortage(resource_requests(config, Placement()), [replace_gpus(train, 2.0)]) is None
 
 
 def replace_gpus(node: Node, gpus: float) -> Node:

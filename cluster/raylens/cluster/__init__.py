@@ -1,4 +1,4 @@
-"""Clusters: joining one, or having one on this machine."""
+"""Ray clusters: sessions, contexts, jobs, the description of a cluster and what is rendered from it, and preflight."""
 
 from raylens.cluster.session import session
 

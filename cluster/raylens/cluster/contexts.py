@@ -1,4 +1,4 @@
-"""Clusters by name: where each answers, which token it takes, what its jobs begin with. A YAML file of one person."""
+"""Contexts of clusters, in a YAML file of one person: the address of each, its token, and the settings of its jobs."""
 
 import os
 import re
@@ -15,41 +15,41 @@ from raylens.cluster.secrets import SecretReference
 from raylens.config import Node, dump_yaml, load_yaml, validated
 from raylens.errors import ConfigError
 
-__all__ = ["Profile", "Profiles", "profile_of", "profiles_file", "read_profiles", "update_profiles"]
+__all__ = ["ClusterContext", "ClusterContexts", "context_of", "contexts_file", "read_contexts", "update_contexts"]
 
-FILE = "RAYLENS_CLUSTERS"
+FILE = "RAYLENS_CONTEXTS"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
-ADD = "raylens clusters add NAME http://HOST:8265"
+ADD = "`raylens contexts add NAME http://HOST:8265` adds one"
 
 
-class Profile(Node):
-    """One cluster."""
+class ClusterContext(Node):
+    """What a command needs to know about one cluster in order to submit jobs to it."""
 
     address: str
-    """Of its dashboard, which has the Jobs API: ``http://host:8265``."""
+    """Address of the cluster's dashboard, which has the Jobs API: ``http://host:8265``."""
     token_file: str | None = None
-    """A file with the token that the cluster asks for; at most one of the two is given."""
+    """A file with the token that the cluster asks for; give at most one of ``token_file`` and ``token_env``."""
     token_env: str | None = None
-    """A variable of this machine's environment with the token."""
+    """Name of an environment variable of this machine that holds the token."""
     ca_file: str | None = None
-    """Certificates to trust for ``https``, besides none of the system's."""
+    """File of the certificates to trust for ``https``, in place of the system's."""
     verify: bool = True
-    """Whether ``https`` has to prove who answers."""
+    """Whether the certificate of an ``https`` address is verified."""
     code: Literal["wheel", "image"] = "wheel"
-    """What jobs run: the wheel of a checkout that travels with them, or the raylens that the cluster's image has."""
+    """What jobs run: the wheel of a checkout, which is uploaded with them, or the raylens of the cluster's image."""
     extras: tuple[str, ...] = ()
-    """Extras of raylens that jobs install beside the wheel, such as ``wandb``."""
+    """Extras of raylens that jobs install in addition to the wheel, such as ``wandb``."""
     env: dict[str, str] = {}  # noqa: RUF012 (pydantic copies it)
-    """Variables of jobs, none of them secret, such as RAYLENS_REGISTRY or AWS_ENDPOINT_URL_S3."""
+    """Environment variables of jobs, none of them secret, such as RAYLENS_REGISTRY or AWS_ENDPOINT_URL_S3."""
     secrets: tuple[str, ...] = ()
-    """References to what jobs find on the cluster's nodes: NAME, NAME=env:OTHER, NAME=file:/path, NAME=path:/path."""
+    """References to secrets of the cluster's nodes: NAME, NAME=env:OTHER, NAME=file:/path or NAME=path:/path."""
     resources: Resources = Resources()
-    """What a job's driver reserves."""
+    """Resources that a job's driver reserves."""
 
     @model_validator(mode="before")
     @classmethod
     def _nothing_secret(cls, values: Any) -> Any:
-        # Before the fields: a complaint about a field repeats its value, and these may hold what nobody should see.
+        # Checked before the fields: an error about a field repeats its value, and these values may hold a secret.
         if not isinstance(values, dict):
             return values
         address, secrets = values.get("address"), values.get("secrets")
@@ -64,111 +64,111 @@ class Profile(Node):
         if self.token_file is not None and self.token_env is not None:
             raise ValueError("token_file and token_env: give one of them")
         if self.ca_file is not None and not self.verify:
-            raise ValueError("verify = false does without certificates: leave ca_file out, or verify")
+            raise ValueError("ca_file needs verify = true: leave ca_file out, or verify")
         return self
 
     def token(self) -> str | None:
-        """The token, read where the profile says it is; None where it names none.
+        """Read the token from the place that the context names; None if it names none.
 
         Raises:
-            ConfigError: it is not there, or empty.
+            ConfigError: the place holds no token.
         """
         if self.token_env is not None:
-            found = os.environ.get(self.token_env, "")
+            text = os.environ.get(self.token_env, "")
             where = f"token_env = {self.token_env!r}: set that variable to the token"
         elif self.token_file is not None:
-            found = _read(Path(self.token_file).expanduser())
+            text = _read(Path(self.token_file).expanduser())
             where = f"token_file = {self.token_file!r}: put the token there, readable for you alone (chmod 600)"
         else:
             return None
-        token = found.strip()
+        token = text.strip()
         if not token or not token.isascii() or any(letter.isspace() for letter in token):
             raise ConfigError(f"no token at {where}")
         return token
 
     @property
     def token_source(self) -> str:
-        """Where the token is, for messages."""
+        """Describe for messages where the token is kept."""
         if self.token_env is not None:
             return f"the variable {self.token_env}"
-        return f"the file {self.token_file}" if self.token_file is not None else "nowhere: the profile names none"
+        return f"the file {self.token_file}" if self.token_file is not None else "nowhere: the context names none"
 
 
-class Profiles(Node):
-    """All clusters that somebody has named."""
+class ClusterContexts(Node):
+    """All contexts of one person, by name, and the default among them."""
 
     default: str | None = None
-    clusters: dict[str, Profile] = {}  # noqa: RUF012 (pydantic copies it)
+    contexts: dict[str, ClusterContext] = {}  # noqa: RUF012 (pydantic copies it)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        for name in self.clusters:
+        for name in self.contexts:
             if not NAME.fullmatch(name):
-                raise ValueError(f"clusters.{name}: a name has letters, digits, '.', '_' and '-'")
-        if self.default is not None and self.default not in self.clusters:
+                raise ValueError(f"contexts.{name}: a name consists of letters, digits, '.', '_' and '-'")
+        if self.default is not None and self.default not in self.contexts:
             raise ValueError(f"default = {self.default!r}: {self.known}")
         return self
 
     @property
     def known(self) -> str:
-        """The names, as a part of a message."""
-        return f"known clusters: {', '.join(sorted(self.clusters))}" if self.clusters else f"none is known; {ADD}"
+        """List the names of the contexts, as a part of a message."""
+        return f"contexts: {', '.join(sorted(self.contexts))}" if self.contexts else f"there are no contexts; {ADD}"
 
-    def get(self, name: str) -> Profile:
-        """A profile.
+    def get(self, name: str) -> ClusterContext:
+        """Return the context of a name.
 
         Raises:
-            ConfigError: there is none of that name.
+            ConfigError: no context has that name.
         """
-        if name not in self.clusters:
-            raise ConfigError(f"unknown cluster {name!r}; {self.known}")
-        return self.clusters[name]
+        if name not in self.contexts:
+            raise ConfigError(f"unknown context {name!r}; {self.known}")
+        return self.contexts[name]
 
-    def replaced(self, name: str, profile: Profile) -> "Profiles":
-        """With one more, or another under its name."""
-        return self._changed({**self.clusters, name: profile}, self.default)
+    def replaced(self, name: str, context: ClusterContext) -> "ClusterContexts":
+        """Return a copy in which ``name`` stands for ``context``."""
+        return self._changed({**self.contexts, name: context}, self.default)
 
-    def without(self, name: str) -> "Profiles":
-        """Without one; it is no longer the default either.
+    def without(self, name: str) -> "ClusterContexts":
+        """Return a copy without a context; if it was the default, the copy has no default.
 
         Raises:
-            ConfigError: there is none of that name.
+            ConfigError: no context has that name.
         """
         self.get(name)
-        rest = {other: profile for other, profile in self.clusters.items() if other != name}
+        rest = {other: context for other, context in self.contexts.items() if other != name}
         return self._changed(rest, None if self.default == name else self.default)
 
-    def using(self, name: str) -> "Profiles":
-        """With another default.
+    def using(self, name: str) -> "ClusterContexts":
+        """Return a copy with another default.
 
         Raises:
-            ConfigError: there is none of that name.
+            ConfigError: no context has that name.
         """
         self.get(name)
-        return self._changed(self.clusters, name)
+        return self._changed(self.contexts, name)
 
-    def _changed(self, clusters: Mapping[str, Profile], default: str | None) -> "Profiles":
-        return validated(Profiles, {"default": default, "clusters": dict(clusters)})
+    def _changed(self, contexts: Mapping[str, ClusterContext], default: str | None) -> "ClusterContexts":
+        return validated(ClusterContexts, {"default": default, "contexts": dict(contexts)})
 
 
 def check_address(address: str) -> str:
-    """An address of a dashboard, without a slash at its end.
+    """Return the address of a dashboard without a slash at its end.
 
     Raises:
-        ValueError: it is none; the message repeats no credentials.
+        ValueError: it is not such an address; the message repeats no credentials.
     """
     example = "write http://HOST:8265 or https://HOST"
     try:
         parts = urlsplit(address)
         _ = parts.port
     except ValueError:
-        raise ValueError(f"address: not one; {example}") from None
+        raise ValueError(f"address: it cannot be parsed; {example}") from None
     if parts.username is not None or parts.password is not None:
-        raise ValueError(f"address: no user or password belongs into it (use token_file or token_env); {example}")
+        raise ValueError(f"address: it must hold no user or password (use token_file or token_env); {example}")
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"address = {address!r}: jobs are submitted to the dashboard; {_other_scheme(parts)}{example}")
     if parts.query or parts.fragment or any(letter.isspace() for letter in address):
-        raise ValueError(f"address = {address!r}: neither spaces nor '?' or '#' belong into it; {example}")
+        raise ValueError(f"address = {address!r}: it must hold no spaces, '?' or '#'; {example}")
     return address.rstrip("/")
 
 
@@ -176,67 +176,67 @@ def _other_scheme(parts: SplitResult) -> str:
     return "ray:// is Ray Client, another port; " if parts.scheme == "ray" else ""
 
 
-def profiles_file() -> Path:
-    """Where the profiles are: ``$RAYLENS_CLUSTERS``, or ``raylens/clusters.yaml`` in the folder for settings."""
+def contexts_file() -> Path:
+    """Return the file of contexts: ``$RAYLENS_CONTEXTS``, or ``raylens/contexts.yaml`` in the settings folder."""
     named = os.environ.get(FILE)
     if named:
         return Path(named).expanduser()
     home = os.environ.get("XDG_CONFIG_HOME")
-    return (Path(home) if home else Path.home() / ".config") / "raylens" / "clusters.yaml"
+    return (Path(home) if home else Path.home() / ".config") / "raylens" / "contexts.yaml"
 
 
-def read_profiles() -> Profiles:
-    """The profiles; none where there is no file.
+def read_contexts() -> ClusterContexts:
+    """Read the file of contexts; there are none if it does not exist.
 
     Raises:
-        ConfigError: the file cannot be read, or is no file of profiles.
+        ConfigError: the file cannot be read, or is not a file of contexts.
     """
-    file = profiles_file()
+    file = contexts_file()
     try:
         text = file.read_text(encoding="utf-8")
     except FileNotFoundError:
-        return Profiles()
+        return ClusterContexts()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read the profiles in {file}: {error}") from None
+        raise ConfigError(f"cannot read the contexts in {file}: {error}") from None
     try:
-        return validated(Profiles, load_yaml(text, str(file)) if text.strip() else {})
+        return validated(ClusterContexts, load_yaml(text, str(file)) if text.strip() else {})
     except ConfigError as error:
         raise ConfigError(f"{file}: {str(error).removeprefix(f'{file}: ')}") from None
 
 
-def update_profiles(change: Callable[[Profiles], Profiles]) -> Path:
-    """Replace the file at once by what ``change`` makes of it, readable for its owner alone.
+def update_contexts(change: Callable[[ClusterContexts], ClusterContexts]) -> Path:
+    """Replace the file atomically by the result of ``change``; only its owner can read it.
 
     Raises:
-        ConfigError: it cannot be read or written, or what ``change`` raises.
+        ConfigError: the file cannot be read or written, or ``change`` raises it.
     """
-    file = profiles_file()
+    file = contexts_file()
     with locked(file):
-        replace_private(file, dump_yaml(change(read_profiles())))
+        replace_private(file, dump_yaml(change(read_contexts())))
     return file
 
 
-def profile_of(cluster: str | None) -> tuple[str, Profile]:
-    """The profile that is meant, with the name to call it by.
+def context_of(cluster: str | None) -> tuple[str, ClusterContext]:
+    """Return the context that an option names, and the name to call it by in messages.
 
     Args:
-        cluster: a profile's name, None for the default profile, or an address, to which goes the token that Ray's own
-            variables name: RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH; ~/.ray/auth_token where RAY_AUTH_MODE is token.
+        cluster: the name of a context, None for the default one, or an address. An address gets the token that Ray's
+            own variables name: RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH; ~/.ray/auth_token if RAY_AUTH_MODE is token.
 
     Raises:
-        ConfigError: it is neither, or none was named and there is no default.
+        ConfigError: no context has that name, or there is no default.
     """
     if cluster is not None and "://" in cluster:
-        return cluster, validated(Profile, {"address": cluster, **_ray_token()})
-    profiles = read_profiles()
-    name = cluster or profiles.default
+        return cluster, validated(ClusterContext, {"address": cluster, **_ray_token()})
+    contexts = read_contexts()
+    name = cluster or contexts.default
     if name is None:
-        raise ConfigError(f"no cluster named: --cluster NAME, or `raylens clusters use NAME`; {profiles.known}")
-    return name, profiles.get(name)
+        raise ConfigError(f"which cluster? Give --cluster NAME, or `raylens contexts use NAME`; {contexts.known}")
+    return name, contexts.get(name)
 
 
 def _ray_token() -> dict[str, str]:
-    """Where Ray's own variables say that the token is, as fields of a profile."""
+    """Return the place of the token that Ray's own variables name, as fields of a context."""
     if os.environ.get("RAY_AUTH_TOKEN"):
         return {"token_env": "RAY_AUTH_TOKEN"}
     named = os.environ.get("RAY_AUTH_TOKEN_PATH")

@@ -1,4 +1,4 @@
-"""What the driver of a job reserves on the cluster."""
+"""The resources that a job's driver reserves on the cluster."""
 
 from typing import Annotated, Any
 
@@ -12,17 +12,20 @@ Amount = Annotated[float, Field(ge=0.0)]
 
 
 class Resources(Node):
-    """Of the driver alone: what a run's workers take, the run's own settings say. Without any, it is on the head."""
+    """Resources of the driver alone; the run's own settings say what its workers take.
+
+    A driver that reserves nothing runs on the head.
+    """
 
     cpus: Amount = 0.0
     gpus: Amount = 0.0
     memory: Annotated[int, Field(ge=0)] = 0
-    """Bytes."""
+    """Memory in bytes; 0 reserves none."""
     custom: dict[str, Amount] = {}  # noqa: RUF012 (pydantic copies it)
-    """Resources that nodes were started with, by name."""
+    """Amounts of custom resources, by the name that nodes were started with."""
 
     def request(self) -> dict[str, Any]:
-        """Fields of a request to the Jobs API; what is not reserved is left out."""
+        """Return the fields of a request to the Jobs API; amounts of 0 are left out."""
         fields = {
             "entrypoint_num_cpus": self.cpus,
             "entrypoint_num_gpus": self.gpus,

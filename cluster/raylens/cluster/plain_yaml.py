@@ -1,4 +1,4 @@
-"""How files are written that other programs read."""
+"""The form of YAML in files that other programs read."""
 
 from typing import Any
 
@@ -8,12 +8,12 @@ __all__ = ["PlainDumper"]
 
 
 class PlainDumper(yaml.SafeDumper):
-    """Writes every part out, where YAML would point from one place to another, and indents lists."""
+    """A dumper that repeats equal parts instead of referring to them by anchors, and that indents lists."""
 
     def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 (PyYAML's method)
-        """Nothing is pointed to."""
+        """Implement PyYAML's hook: write every part out."""
         return True
 
     def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:  # noqa: ARG002
-        """Lists as well."""
+        """Implement PyYAML's hook: indent lists as well."""
         super().increase_indent(flow, False)

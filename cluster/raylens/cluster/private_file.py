@@ -1,4 +1,4 @@
-"""Files that belong to one person, replaced at once."""
+"""Files that only their owner can read, replaced atomically."""
 
 import fcntl
 import os
@@ -13,7 +13,7 @@ __all__ = ["locked", "replace_bytes", "replace_private"]
 
 
 def replace_private(file: Path, text: str) -> None:
-    """Write ``text`` so that others read the old file or the new one, and nobody but its owner reads either.
+    """Write ``text`` atomically, readable for its owner alone: others see the old file or the new one.
 
     Raises:
         ConfigError: the folder or the file cannot be written.
@@ -22,7 +22,7 @@ def replace_private(file: Path, text: str) -> None:
 
 
 def replace_bytes(file: Path, data: bytes) -> None:
-    """`replace_private` of bytes.
+    """Write bytes as `replace_private` writes text.
 
     Raises:
         ConfigError: the folder or the file cannot be written.
@@ -41,10 +41,10 @@ def replace_bytes(file: Path, data: bytes) -> None:
 
 @contextmanager
 def locked(file: Path) -> Iterator[None]:
-    """Inside, no other process that asks for the same lock changes ``file``.
+    """Hold a lock on ``file``: no other process that asks for the same lock changes it meanwhile.
 
     Raises:
-        ConfigError: the folder cannot be written.
+        ConfigError: the folder of the file cannot be written.
     """
     beside = file.with_name(f".{file.name}.lock")
     try:

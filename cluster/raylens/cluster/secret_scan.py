@@ -1,4 +1,4 @@
-"""What must not travel with a job: a cluster shows its command line, variables and files to everybody who may ask."""
+"""The search for secrets in what is sent to a cluster, which shows a job's command, variables and files to others."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -10,25 +10,25 @@ __all__ = ["PASSWORD_IN_URL", "check_text", "check_variables"]
 SECRET = re.compile(
     r"(^|_)(SECRETS?|TOKEN|PASSWORD|PASSWD|CREDENTIALS?|(API|ACCESS|PRIVATE)?_?KEY(?!_ID$))(_|$)", re.IGNORECASE
 )
-"""In the name of a variable whose value is probably one; AWS_ACCESS_KEY_ID is a name, not a secret."""
+"""Matches names of variables that probably hold a secret; AWS_ACCESS_KEY_ID is a name, not a secret."""
 PASSWORD_IN_URL = re.compile(r"://[^/@\s]*:[^/@\s]+@")
 SHORTEST = 8
-"""Letters of a value that can be looked for: fewer are found by chance."""
-INSTEAD = "name it instead: --secret NAME, and the cluster's nodes have the value"
+"""The fewest letters of a value that is searched for: shorter values occur by chance."""
+INSTEAD = "name the secret instead (--secret NAME); the cluster's nodes hold its value"
 
 
 def check_text(what: str, texts: Iterable[str], environment: Mapping[str, str]) -> None:
     """Refuse text that holds a password in a URI, or the value of a secret variable of this machine.
 
     Args:
-        what: the texts are, for the message, which repeats none of them.
-        texts: that would travel.
-        environment: of this machine.
+        what: names the texts in the message, which repeats none of them.
+        texts: what would be sent to the cluster.
+        environment: the variables of this machine.
 
     Raises:
-        ConfigError: there is one.
+        ConfigError: a text holds a password or the value of a secret variable.
     """
-    known = {name: value for name, value in environment.items() if SECRET.search(name) and _telling(value)}
+    known = {name: value for name, value in environment.items() if SECRET.search(name) and _searchable(value)}
     for text in texts:
         if PASSWORD_IN_URL.search(text):
             raise ConfigError(f"{what} holds a URI with a password, which the cluster would show to all; {INSTEAD}")
@@ -41,12 +41,12 @@ def check_variables(variables: Mapping[str, str]) -> None:
     """Refuse variables that are named like secrets, unless they name a file.
 
     Raises:
-        ConfigError: there is one.
+        ConfigError: a variable is named like a secret.
     """
     for name, value in variables.items():
         if SECRET.search(name) and not value.startswith("/"):
             raise ConfigError(f"--env {name} looks like a secret, which the cluster would show to all; --secret {name}")
 
 
-def _telling(value: str) -> bool:
+def _searchable(value: str) -> bool:
     return len(value) >= SHORTEST and not value.startswith("/") and any(letter.isalnum() for letter in value)

@@ -1,7 +1,7 @@
-"""Secrets by reference: names and places travel with a job, values never leave the nodes that hold them.
+"""Secrets by reference: a job carries their names and locations; the values never leave the nodes that hold them.
 
-A value is read by each process on its own node, just before it is used: by the driver when it begins, and by every
-worker in Ray's setup hook, `provide`. What the dashboard shows of a job is the reference alone.
+Each process reads a value on its own node, just before it is used: the driver when it begins, and every worker in
+Ray's setup hook, `provide`. The dashboard shows only the references.
 """
 
 import json
@@ -19,7 +19,7 @@ __all__ = ["SETUP_HOOK", "VARIABLE", "SecretReference", "check_nodes", "missing"
 
 Kind = Literal["env", "file", "path"]
 VARIABLE = "RAYLENS_SECRETS"
-"""Holds a job's references, a JSON list, in the environment of its processes."""
+"""The variable with a job's references, a JSON list, in the environment of its processes."""
 SETUP_HOOK = "raylens.cluster.secrets.provide"
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 FORMS = "write NAME (a variable that the nodes have), NAME=env:OTHER, NAME=file:/path or NAME=path:/path"
@@ -27,58 +27,60 @@ FORMS = "write NAME (a variable that the nodes have), NAME=env:OTHER, NAME=file:
 
 @dataclass(frozen=True)
 class SecretReference:
-    """A variable that a job's processes get, and where each finds its value on the node that it runs on."""
+    """A variable that a job's processes get, and the location of its value on each node."""
 
     name: str
     kind: Kind
-    place: str
-    """Another variable's name; or a file, whose content (``file``) or whose path (``path``) is the value."""
+    location: str
+    """The name of another variable; or a file, whose content (``file``) or path (``path``) is the value."""
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """``NAME``, ``NAME=env:OTHER``, ``NAME=file:/path`` or ``NAME=path:/path``.
+        """Parse ``NAME``, ``NAME=env:OTHER``, ``NAME=file:/path`` or ``NAME=path:/path``.
 
         Raises:
-            ValueError: it is none of these; the message repeats nothing that may be a value.
+            ValueError: the text has none of these forms; the message repeats nothing that may be a value.
         """
-        name, given, reference = text.partition("=")
-        kind, _, place = reference.partition(":") if given else ("env", ":", name)
+        name, equals, reference = text.partition("=")
+        kind, _, location = reference.partition(":") if equals else ("env", ":", name)
         if not NAME.fullmatch(name):
-            raise ValueError(f"a secret's name is that of a variable; {FORMS}")
+            raise ValueError(f"the name of a secret must be the name of a variable; {FORMS}")
         for known in get_args(Kind):
-            if kind == known and (NAME.fullmatch(place) if kind == "env" else place.startswith("/")):
-                return cls(name, known, place)
-        raise ValueError(f"secret {name}: after '=' goes where the nodes have it, never the value; {FORMS}")
+            if kind == known and (NAME.fullmatch(location) if kind == "env" else location.startswith("/")):
+                return cls(name, known, location)
+        raise ValueError(f"secret {name}: after '=' write its location on the nodes, never its value; {FORMS}")
 
     def __str__(self) -> str:
-        return self.name if (self.kind, self.place) == ("env", self.name) else f"{self.name}={self.kind}:{self.place}"
+        plain = (self.kind, self.location) == ("env", self.name)
+        return self.name if plain else f"{self.name}={self.kind}:{self.location}"
 
     def value(self, environment: Mapping[str, str]) -> str | None:
-        """Its value on this machine; None where it is not there, or empty."""
+        """Return the secret's value on this machine; None if it is missing or empty."""
         if self.kind == "env":
-            return environment.get(self.place) or None
+            return environment.get(self.location) or None
         try:
-            content = Path(self.place).read_text(encoding="utf-8").rstrip("\r\n")
+            content = Path(self.location).read_text(encoding="utf-8").rstrip("\r\n")
         except (OSError, UnicodeDecodeError):
             return None
-        return (content if self.kind == "file" else self.place) if content else None
+        return (content if self.kind == "file" else self.location) if content else None
 
     @property
-    def wanted(self) -> str:
-        """What has to be there."""
-        return f"the variable {self.place}" if self.kind == "env" else f"the file {self.place}, readable and not empty"
+    def requirement(self) -> str:
+        """Describe for messages what a node must have."""
+        readable = f"the file {self.location}, readable and not empty"
+        return f"the variable {self.location}" if self.kind == "env" else readable
 
 
 def references(environment: Mapping[str, str]) -> tuple[SecretReference, ...]:
-    """Of the job that this process belongs to."""
+    """Return the references of the job that this process belongs to."""
     return tuple(SecretReference.parse(text) for text in json.loads(environment.get(VARIABLE) or "[]"))
 
 
 def missing(secrets: Iterable[SecretReference], environment: Mapping[str, str]) -> list[str]:
-    """Sentences about those that this machine does not have."""
+    """Return a sentence for each secret that this machine does not have."""
     return [
-        f"secret {secret.name} is missing on node {socket.gethostname()}: {secret.wanted} is not there; give it to the "
-        "nodes, on Kubernetes as a Secret of every group"
+        f"secret {secret.name} is missing on node {socket.gethostname()}: it needs {secret.requirement}; give it to "
+        "the nodes, on Kubernetes as a Secret of every group"
         for secret in secrets
         if secret.value(environment) is None
     ]
@@ -88,41 +90,43 @@ def provide() -> None:
     """Put the job's secrets into this process's environment.
 
     Raises:
-        ClusterError: this node does not have one of them.
+        ClusterError: this node lacks one of them.
     """
     secrets = references(os.environ)
-    found = missing(secrets, os.environ)
-    if found:
-        raise ClusterError("; ".join(found))
-    # First all, then set: one may be named like the place of another.
+    problems = missing(secrets, os.environ)
+    if problems:
+        raise ClusterError("; ".join(problems))
+    # All values are read before any is set: a secret may have the name of the variable that another one is read from.
     os.environ.update({secret.name: secret.value(os.environ) or "" for secret in secrets})
 
 
 def check_nodes() -> None:
-    """Look on every node that is up; Ray must be initialised. Ray would start a worker that lacks one again and again.
+    """Check that every live node has the job's secrets; Ray must be initialised.
+
+    Without this check, Ray would restart a worker that lacks a secret again and again.
 
     Raises:
-        ClusterError: a node does not have one of the job's secrets.
+        ClusterError: a node lacks one of the job's secrets.
     """
     import ray
     from ray.exceptions import RayError
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     secrets = references(os.environ)
-    # Without the variable the hook lets these processes begin, so that they can say what is missing.
+    # Without the variable, the hook lets these processes start, so that they can report what is missing.
     options = {"num_cpus": 0, "max_retries": 0, "runtime_env": {"env_vars": {VARIABLE: "[]"}}}
-    look = ray.remote(**options)(_missing_here)
+    check = ray.remote(**options)(_missing_here)
     nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
-    places = [NodeAffinitySchedulingStrategy(node, soft=False) for node in nodes]
-    asked = [look.options(scheduling_strategy=place).remote(secrets) for place in places]
-    found: list[str] = []
-    for answer in asked:
+    strategies = [NodeAffinitySchedulingStrategy(node, soft=False) for node in nodes]
+    answers = [check.options(scheduling_strategy=strategy).remote(secrets) for strategy in strategies]
+    problems: list[str] = []
+    for answer in answers:
         try:
-            found += ray.get(answer)
+            problems += ray.get(answer)
         except RayError:
-            continue  # the node is gone: nothing of the job will be there
-    if found:
-        raise ClusterError("; ".join(dict.fromkeys(found)))
+            continue  # the node is gone: nothing of the job will run there
+    if problems:
+        raise ClusterError("; ".join(dict.fromkeys(problems)))
 
 
 def _missing_here(secrets: tuple[SecretReference, ...]) -> list[str]:

@@ -1,4 +1,4 @@
-"""A Ray session for a command: the cluster that was named, or one on this machine that ends with the command."""
+"""A Ray session for a command: on the cluster that was named, or on one of this machine that ends with the command."""
 
 import logging
 import os
@@ -23,9 +23,9 @@ from raylens.ray_internals import MODULES_OF_INIT, on_worker_output
 __all__ = ["LOCAL_CPUS", "session", "store_bytes"]
 
 LOCAL_CPUS = 4
-"""Logical CPUs that a machine declares at least: two workers, the stream and a replica fit on two cores."""
+"""The fewest logical CPUs that a machine declares: two workers, the stream and a replica fit on two cores."""
 STORE_BYTES_PER_CPU = 600_000_000
-"""For the stream's units on their way: some 150 MB each, of which a CPU has one in the making and some done."""
+"""Shared memory for the stream's blocks, about 150 MB each; a CPU has one in progress and some that are done."""
 STORE_BYTES_LEAST = 500_000_000
 SHARED_MEMORY = "/dev/shm"  # noqa: S108 (not a temporary file: where Ray keeps its objects)
 
@@ -39,17 +39,17 @@ def session(
     say: Callable[[str], object] = lambda _: None,
     meanwhile: Sequence[str] = (),
 ) -> Iterator[Mapping[str, str]]:
-    """Inside, Ray is initialised; what was started here is stopped at the end. Within another session, that one serves.
+    """Initialise Ray for a block, and stop at its end what was started here. Inside another session, that one is used.
 
     Args:
         address: a running cluster (``ray://host:10001``, ``auto``), or None for this machine alone.
         num_cpus: logical CPUs of the cluster on this machine; its cores, at least four, by default.
         environment: variables for every process of the cluster on this machine.
-        say: is given one line before what takes seconds.
+        say: receives a line before each step that takes seconds.
         meanwhile: names of modules that the command will need; they are imported while Ray starts on this machine.
 
     Yields:
-        Of ``environment`` what the cluster's processes have: none on a cluster that was there before.
+        The part of ``environment`` that the cluster's processes have: nothing on a cluster that existed before.
 
     Raises:
         ClusterError: the cluster does not answer, or both arguments were given.
@@ -58,7 +58,7 @@ def session(
         yield {}
         return
     _environment()
-    given = {} if address else dict(environment or {})
+    inherited = {} if address else dict(environment or {})
     if address and num_cpus:
         raise ClusterError("--num-cpus declares CPUs of a cluster on this machine; it cannot be used with --address")
     declare_own_cluster(address is None)
@@ -70,7 +70,7 @@ def session(
             cpus = num_cpus or max(LOCAL_CPUS, os.cpu_count() or 1)
             say(f"starting Ray on this machine with {cpus} logical CPUs")
             with _imported(meanwhile):
-                _init_local(cpus, given)
+                _init_local(cpus, inherited)
     except (ConnectionError, RuntimeError, ValueError) as error:
         where = f"the cluster at {address!r}" if address else "a cluster on this machine"
         raise ClusterError(f"cannot use {where}: {_first_line(error)}") from error
@@ -78,9 +78,9 @@ def session(
     try:
         if address and os.environ.get(VARIABLE):
             check_nodes()
-        # After ray.init, which puts a handler in place that prints a stack and aborts, and leaves Ray behind.
+        # After ray.init, which installs a handler that prints a stack, aborts, and leaves Ray's processes behind.
         with sigterm_interrupts():
-            yield given
+            yield inherited
     finally:
         ray.shutdown()
         declare_own_cluster(False)
@@ -88,7 +88,7 @@ def session(
 
 @contextmanager
 def _imported(modules: Sequence[str]) -> Iterator[None]:
-    """Import modules in a thread while the block runs. An error is raised again by whoever imports the module later."""
+    """Import modules in a thread while the block runs. An error is raised again when the module is imported later."""
     if not modules:
         yield
         return
@@ -103,8 +103,8 @@ def _imported(modules: Sequence[str]) -> Iterator[None]:
 
 
 def _init_local(num_cpus: int, environment: Mapping[str, str]) -> None:
-    # Only this command and what it starts may talk to this cluster, because Ray listens on the network too. Ray
-    # switches authentication on by itself; a token that lives as long as the command leaves no file in the user's home.
+    # Only this command and its children may talk to this cluster, because Ray listens on the network too. Ray enables
+    # authentication by itself; a token that lives as long as the command leaves no file in the user's home.
     if "RAY_AUTH_MODE" not in os.environ:
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     os.environ.update(environment)
@@ -120,30 +120,30 @@ def _init_local(num_cpus: int, environment: Mapping[str, str]) -> None:
 
 
 def store_bytes(num_cpus: int) -> int:
-    """What Ray may hold in shared memory; beyond what there is, it would spill to disk or work from there."""
+    """Return the bytes of shared memory for Ray's objects; more than the machine has would make Ray use the disk."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     shared = shutil.disk_usage(SHARED_MEMORY).free if Path(SHARED_MEMORY).is_dir() else memory
     return max(STORE_BYTES_LEAST, int(min(num_cpus * STORE_BYTES_PER_CPU, 0.3 * memory, 0.8 * shared)))
 
 
 def _environment() -> None:
-    """Ray's settings. Its notices are for its own developers: ours go to the terminal, Ray's into its log files."""
+    """Set Ray's variables and log levels: raylens writes to the terminal, Ray into its log files."""
     os.environ[WORKER_NICENESS] = worker_niceness()
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
-    # Ray Train looks at its workers every 2 s otherwise, and every report and the end of a run wait for that look.
+    # By default Ray Train polls its workers every 2 s, and every report and the end of a run wait for a poll.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
-    # Ray Train's controller waits for actors in its event loop on purpose, and would warn of it.
+    # Ray Train's controller waits for actors in its event loop on purpose; Ray would warn about it.
     os.environ.setdefault("RAY_WARN_BLOCKING_GET_INSIDE_ASYNC", "0")
     for name in ("ray", "ray.data", "ray.train", "ray.serve"):
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def _to_log(data: dict[str, Any], ignore_prefix: bool) -> None:  # noqa: ARG001
-    """What Ray's daemons have to say, twenty lines of a log for a lost node among it, would go to standard output.
+    """Redirect to a log what Ray would print to standard output, such as twenty lines about a lost node.
 
-    What it means for a command, the command says itself.
+    The command itself reports what such an event means for it.
     """
     logging.getLogger("ray").info("%s", "\n".join(map(str, data.get("lines", ()))))
 

@@ -1,13 +1,13 @@
-"""What a long complaint is about."""
+"""The line of a long error text that says what went wrong."""
 
 __all__ = ["last_line"]
 
 
 def last_line(text: str, otherwise: str) -> str:
-    """The last line that says something: Ray answers with tracebacks, which begin with where and end with why.
+    """Return the last line that is not blank: Ray's errors are tracebacks, which end with the reason.
 
     Args:
-        text: of any number of lines.
-        otherwise: what stands for a text that says nothing.
+        text: any number of lines.
+        otherwise: what is returned for a blank text.
     """
     return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), otherwise)

@@ -83,7 +83,7 @@ UNFIT = {
     "gradient_allreduce_op": "what is learned would hang on the number of workers",
     "hybrid_engine": "it is for inference",
     "weight_quantization": "it is for inference",
-    "autotuning": "it starts runs of its own; see raylens budget",
+    "autotuning": "it starts runs of its own; see raylens estimate",
     "zero_optimization.zeropp_loco_param": GONE,
     **dict.fromkeys(
         (

@@ -1,1 +1,1 @@
-"""What a run takes before it is started: operations, memory, network traffic and time."""
+"""Estimates made before a run is started: operations, memory, network traffic and time of its steps."""

@@ -1,4 +1,4 @@
-"""What a run takes before it is started: memory of each GPU, bytes over the network, and time at a stated rate."""
+"""The estimate of a training step: memory of each GPU, bytes over the network, and time at an assumed rate."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -10,116 +10,116 @@ from raylens.estimate.machine import Machine
 from raylens.estimate.memory import Memory, is_dense, memory_of
 from raylens.estimate.traffic import Traffic, traffic_of
 
-__all__ = ["PAPER_PAIRS", "Budget", "budget"]
+__all__ = ["PAPER_PAIRS", "Estimate", "estimate"]
 
 PAPER_PAIRS = 12.8e9
-"""32 epochs of 400 million pairs (Radford et al. 2021, section 2.5)."""
+"""Pairs in 32 epochs of 400 million (Radford et al. 2021, section 2.5)."""
 DAY = 86_400.0
 
 
 @dataclass(frozen=True)
-class Budget:
-    """A step of a run on some number of GPUs."""
+class Estimate:
+    """The estimate of a training step on a number of GPUs."""
 
     workers: int
     global_batch: int
     micro_batch: int
-    """Pairs that go through the towers at a time; 1 where not even that fits."""
+    """Number of pairs that pass through the towers at a time; 1 if not even that fits."""
     fits: bool
-    """Whether the memory of a GPU is enough."""
+    """Whether the memory of a GPU is sufficient."""
     memory: Memory
     traffic: Traffic
     tower_seconds: float
     loss_seconds: float
     backward_seconds: float
-    """Of the towers' seconds, those of the backward passes beside which gradients can be reduced."""
+    """The part of the towers' seconds that are backward passes during which gradients can be reduced."""
     gradient_seconds: float
     weight_seconds: float
     embedding_seconds: float
-    """Over the network, and the loss's sums."""
+    """Seconds of sending embeddings, their gradients and the sums of the loss."""
     weights_beside: bool
-    """Whether gathering weights can go on beside computing: at ZeRO 3."""
+    """Whether weights can be gathered during computation, as at ZeRO 3."""
 
     @property
     def worker_batch(self) -> int:
-        """Pairs of one GPU."""
+        """Return the pairs of one GPU."""
         return self.global_batch // self.workers
 
     @property
     def micro_batches(self) -> int:
-        """Of one GPU in a step."""
+        """Return the micro-batches of one GPU in a step."""
         return self.worker_batch // self.micro_batch
 
     @property
     def compute_seconds(self) -> float:
-        """Of a step."""
+        """Return the seconds of computation in a step."""
         return self.tower_seconds + self.loss_seconds
 
     @property
     def network_seconds(self) -> float:
-        """Of a step."""
+        """Return the seconds of network traffic in a step."""
         return self.gradient_seconds + self.weight_seconds + self.embedding_seconds
 
     @property
     def seconds(self) -> float:
-        """Of a step, if nothing is sent while something is computed."""
+        """Return the seconds of a step without overlap of network and computation."""
         return self.compute_seconds + self.network_seconds
 
     @property
     def hidden_seconds(self) -> float:
-        """Of the network's seconds, those that can go by while something is computed."""
+        """Return the part of the network's seconds that can overlap with computation."""
         gradients = min(self.gradient_seconds, self.backward_seconds)
         weights = min(self.weight_seconds, self.tower_seconds - gradients) if self.weights_beside else 0.0
         return gradients + weights
 
     @property
     def best_seconds(self) -> float:
-        """Of a step, if all is sent beside what it need not wait for."""
+        """Return the seconds of a step if all traffic that can overlap with computation does."""
         return self.seconds - self.hidden_seconds
 
     @property
     def hides(self) -> bool:
-        """Whether gradients, and at ZeRO 3 weights, take no more time than what can be computed beside them."""
+        """Return whether gradients, and at ZeRO 3 weights, can be hidden behind the computation beside them."""
         return self.hidden_seconds >= self.gradient_seconds + (self.weight_seconds if self.weights_beside else 0.0)
 
     @property
     def pairs_per_second(self) -> float:
-        """Of all GPUs, if nothing is sent while something is computed."""
+        """Return the throughput of all GPUs without overlap."""
         return self.global_batch / self.seconds
 
     def days(self, pairs: float = PAPER_PAIRS) -> float:
-        """Until so many pairs are seen."""
+        """Return the days until so many pairs are seen."""
         return pairs / self.pairs_per_second / DAY
 
     def as_dict(self) -> dict[str, Any]:
-        """All figures by name, in bytes and seconds."""
+        """Return all numbers by name, in bytes and seconds."""
         names = ("worker_batch", "micro_batches", "compute_seconds", "network_seconds", "seconds", "best_seconds")
         derived = {name: getattr(self, name) for name in (*names, "hides", "pairs_per_second")}
         totals = {"memory_bytes": self.memory.total, "state_bytes": self.memory.state, "days": self.days()}
         return asdict(self) | derived | totals | {"traffic_bytes": self.traffic.total}
 
 
-def budget(
+def estimate(
     config: RunConfig,
     machine: Machine | None = None,
     *,
     workers: int | None = None,
     micro_batch: int | None = None,
     tokens: int | None = None,
-) -> Budget:
-    """The budget of a run's step; counted, but for what `Machine` assumes.
+) -> Estimate:
+    """Estimate the step of a run by counting its model; `Machine` holds what is assumed.
 
     Args:
-        config: of the run.
-        machine: H100s if None.
-        workers: GPUs; ``scale.workers`` if None.
-        micro_batch: pairs that go through the towers at a time; if None, ``scale.micro_batch``, or the largest power of
-            two that divides the worker's batch and fits.
-        tokens: of a caption, marks included; the most that the model takes if None.
+        config: the configuration of the run.
+        machine: the machine; H100s if None.
+        workers: the number of GPUs; ``scale.workers`` if None.
+        micro_batch: the number of pairs that pass through the towers at a time; if None, ``scale.micro_batch``, or the
+            largest power of two that divides the worker's batch and fits.
+        tokens: the tokens of a caption, start and end included; the model's context if None.
 
     Raises:
-        ConfigError: the workers do not share the batch equally, the micro-batch does not divide a worker's, or the
-            objective is none over pairs of the batch.
+        ConfigError: the workers do not divide the global batch, the micro-batch does not divide a worker's batch, or
+            the objective is not a loss over pairs.
     """
     machine = machine or Machine()
     workers = config.scale.workers if workers is None else workers
@@ -137,7 +137,7 @@ def budget(
 def _check(config: RunConfig, workers: int, micro_batch: int | None) -> None:
     if config.objective.kind in ("bag_of_words", "caption"):
         raise ConfigError(
-            f"objective.kind = {config.objective.kind!r}: only losses over all pairs of a batch are counted; use "
+            f"objective.kind = {config.objective.kind!r}: only losses over all pairs of a batch can be estimated: use "
             "softmax, sigmoid or triplet"
         )
     if workers < 1 or config.global_batch % workers:
@@ -147,8 +147,8 @@ def _check(config: RunConfig, workers: int, micro_batch: int | None) -> None:
     worker_batch = config.global_batch // workers
     if micro_batch is not None and (micro_batch < 1 or worker_batch % micro_batch):
         raise ConfigError(
-            f"micro_batch = {micro_batch} does not divide a worker's batch, {worker_batch}: choose a divisor, or leave "
-            "it out"
+            f"micro_batch = {micro_batch} does not divide a worker's batch, {worker_batch}: choose a divisor, or "
+            "omit it"
         )
 
 
@@ -158,14 +158,14 @@ def _powers(worker_batch: int) -> list[int]:
 
 def _timed(
     config: RunConfig, machine: Machine, counts: Counts, workers: int, micro_batch: int, memory: Memory, *, fits: bool
-) -> Budget:
+) -> Estimate:
     worker_batch, stage = config.global_batch // workers, config.zero.stage
     micro_batches = worker_batch // micro_batch
     forward, backward = _passes(config, counts, micro_batches)
     rate, bandwidth = machine.rate(config.precision), machine.ring_bandwidth(workers)
     per_logit = (6 if is_dense(config, worker_batch) else 8) * config.model.embed_dim
     traffic = traffic_of(config, counts, workers, micro_batches)
-    return Budget(
+    return Estimate(
         workers=workers,
         global_batch=config.global_batch,
         micro_batch=micro_batch,
@@ -174,7 +174,7 @@ def _timed(
         traffic=traffic,
         tower_seconds=worker_batch * (forward + backward) / rate,
         loss_seconds=per_logit * worker_batch * config.global_batch / machine.rate(config.objective.products),
-        # Below stage 2 gradients are sent once the last micro-batch gives them.
+        # Below stage 2 gradients are sent with the last micro-batch.
         backward_seconds=worker_batch * backward / rate / (1 if stage > 1 else micro_batches),
         gradient_seconds=traffic.gradients / bandwidth,
         weight_seconds=traffic.weights / bandwidth,
@@ -184,7 +184,7 @@ def _timed(
 
 
 def _passes(config: RunConfig, counts: Counts, micro_batches: int) -> tuple[float, float]:
-    """Operations of a pair in the forward passes, and in the backward pass with what it does again."""
+    """Return the operations of a pair in its forward passes, and in the backward pass with recomputation."""
     towers, model = config.towers, config.model
     forward = (counts.image_flops + counts.text_flops) * (2 if micro_batches > 1 else 1)
     backward = 0.0

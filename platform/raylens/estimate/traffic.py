@@ -1,7 +1,7 @@
-"""Bytes that a GPU sends in a training step, by what they are for; as many come in.
+"""The network traffic of one GPU in a training step: bytes sent, by purpose; it receives as many.
 
-Collectives are rings: each of N workers passes on N-1 parts of N (Patarasuk and Yuan 2009). Which collectives there are
-is what DeepSpeed 0.19 and the loss call, and not what a stage could do with.
+Collectives are rings: each of N workers sends N-1 of N parts (Patarasuk and Yuan 2009). The collectives counted are
+those that DeepSpeed 0.19 and the loss call, not those that a ZeRO stage could use.
 """
 
 from dataclasses import dataclass
@@ -15,45 +15,45 @@ __all__ = ["Traffic", "all_gather", "all_reduce", "reduce_scatter", "traffic_of"
 
 @dataclass(frozen=True)
 class Traffic:
-    """Bytes that one GPU sends in a step."""
+    """Bytes that one GPU sends in a step, by purpose."""
 
     gradients: float
     weights: float
-    """At ZeRO 1 and 2 after the update; at ZeRO 3 in each pass through the towers."""
+    """Weights: at ZeRO 1 and 2 after the update, at ZeRO 3 in each pass through the towers."""
     embeddings: float
-    """Texts to all workers, and their gradients back."""
+    """Embeddings of texts to all workers, and their gradients back."""
     sums: float
-    """Of the loss, over columns."""
+    """Sums of the loss over columns."""
 
     @property
     def total(self) -> float:
-        """All of it."""
+        """Return the bytes sent in total."""
         return self.gradients + self.weights + self.embeddings + self.sums
 
 
 def all_gather(size: float, workers: int) -> float:
-    """Bytes sent by one worker until each has all ``size`` bytes, of which each had a part."""
+    """Return the bytes sent by one worker until each has all ``size`` bytes, of which each had a part."""
     return size * (workers - 1) / workers
 
 
 def reduce_scatter(size: float, workers: int) -> float:
-    """Bytes sent by one worker until each has its part of the sum of ``size`` bytes."""
+    """Return the bytes sent by one worker until each has its part of the sum of ``size`` bytes."""
     return size * (workers - 1) / workers
 
 
 def all_reduce(size: float, workers: int) -> float:
-    """Bytes sent by one worker until each has the sum of ``size`` bytes: both of the above."""
+    """Return the bytes sent by one worker until each has the sum of ``size`` bytes: both of the above."""
     return reduce_scatter(size, workers) + all_gather(size, workers)
 
 
 def traffic_of(config: RunConfig, counts: Counts, workers: int, micro_batches: int) -> Traffic:
-    """What one GPU sends in a step.
+    """Estimate the bytes that one GPU sends in a step.
 
     Args:
-        config: of the run; its ``scale`` is not looked at.
-        counts: of its model.
-        workers: GPUs.
-        micro_batches: of a worker in a step.
+        config: the configuration of the run; its ``scale`` is ignored.
+        counts: the counts of its model.
+        workers: the number of GPUs.
+        micro_batches: the micro-batches of a worker in a step.
     """
     B, D = config.global_batch, config.model.embed_dim
     text_gradient = micro_batches > 1 or not config.towers.lock_text
@@ -73,8 +73,8 @@ def _each(config: RunConfig) -> int:
 
 
 def _gradients(config: RunConfig, counts: Counts, workers: int, micro_batches: int) -> float:
-    """Stages 1 and 2 all-reduce too, as DeepSpeed has it; from stage 2 on in every micro-batch."""
-    size, stage = _each(config) * counts.learning, config.zero.stage
+    """Return the bytes of gradients: stages 1 and 2 all-reduce as well, and from stage 2 on in every micro-batch."""
+    size, stage = _each(config) * counts.trainable, config.zero.stage
     once = reduce_scatter(size, workers) if stage == 3 else all_reduce(size, workers)
     return once * (micro_batches if stage > 1 else 1)
 
@@ -83,7 +83,7 @@ def _weights(config: RunConfig, counts: Counts, workers: int, micro_batches: int
     if config.zero.stage == 0:
         return 0.0
     if config.zero.stage < 3:
-        return all_gather(_each(config) * counts.learning, workers)
+        return all_gather(_each(config) * counts.trainable, workers)
     single = micro_batches == 1
     once = all_gather(_each(config) * counts.parameters, workers)
     if single:

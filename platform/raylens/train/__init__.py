@@ -1,4 +1,4 @@
-"""The training run: launch on Ray Train, the loop, DeepSpeed ZeRO, schedules and checkpoints."""
+"""Training: the run on Ray Train, the loop, the engine on DeepSpeed ZeRO, schedules, checkpoints and evaluation."""
 
 from typing import TYPE_CHECKING
 

@@ -7,7 +7,7 @@ from raylens.errors import TrainingError
 from raylens.report.numbers import finite
 from raylens.storage import Store
 from raylens.train.checkpoint.store import Checkpoints
-from raylens.train.loop.events import Checkpointed, Evaluated, News, Started
+from raylens.train.loop.events import Checkpointed, Evaluated, RunEvent, Started
 from raylens.train.runs.jsonl import EVALUATIONS, read_records
 from raylens.tune.checkpoint_ref import Pointer
 from raylens.tune.config import SweepConfig
@@ -32,14 +32,14 @@ class Reporter:
         self._waiting: dict[int, dict[str, float]] = {}
         self._saved: set[int] = set()
 
-    def tell(self, news: News) -> None:
+    def on_event(self, event: RunEvent) -> None:
         """News of the run."""
-        if isinstance(news, Started):
-            self._steps = news.steps
-        elif isinstance(news, Evaluated):
-            self._waiting[news.step] = {metric.name: metric.value for metric in news.metrics}
-        elif isinstance(news, Checkpointed):
-            self._saved.add(news.step)
+        if isinstance(event, Started):
+            self._steps = event.steps
+        elif isinstance(event, Evaluated):
+            self._waiting[event.step] = {metric.name: metric.value for metric in event.metrics}
+        elif isinstance(event, Checkpointed):
+            self._saved.add(event.step)
         newest = max(self._waiting, default=0)
         for step in sorted(self._waiting):
             # Where the store was too slow, a step has no checkpoint. The last one is reported by `end`.

@@ -18,8 +18,8 @@ from raylens.extras import require_extra
 from raylens.interrupts import Interrupts, signal_handlers
 from raylens.messages import Say, print_line
 from raylens.storage import Store
-from raylens.train.ray.resources import asks_of, check_room, placement_of
-from raylens.train.run.data_lock import manifests_of
+from raylens.train.ray.resources import check_resources, placement_of, resource_requests
+from raylens.train.run.data_lock import load_manifests
 from raylens.tune.best import write_best
 from raylens.tune.config import SweepConfig
 from raylens.tune.monitor import Ends, Listens, Watch, watch_with
@@ -83,7 +83,7 @@ def sweep(
     """
     require_extra("train", "a sweep")
     config.check(GUESSED_STEPS)
-    check_room(config.run, say)
+    check_resources(config.run, say)
     store = sweep_store(config)
     claim(store, config)
     record = sweep_so_far(store)
@@ -144,7 +144,7 @@ def _steps_of(run: RunConfig, store: Store, say: Say) -> int:
     Raises:
         ManifestError: there are no shards, or none is usable.
     """
-    manifests = manifests_of(store, run.data.train, store / RUNS / "manifests", say)
+    manifests = load_manifests(store, run.data.train, store / RUNS / "manifests", say)
     plan = build_plan(run, manifests)
     return run.length.steps(sum(order.epoch_size for order in plan.orders), run.global_batch)
 
@@ -157,7 +157,7 @@ def concurrency(run: RunConfig, nodes: Sequence[Node], placement: Placement) -> 
         nodes: those that the cluster has or may get.
         placement: the groups that they are of.
     """
-    workers, data = asks_of(run, placement)
+    workers, data = resource_requests(run, placement)
     count = run.scale.workers
     gpus, data_cpus = count * workers.each["GPU"], data.each["CPU"]
     have = _sums(nodes, workers)

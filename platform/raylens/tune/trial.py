@@ -91,7 +91,7 @@ class Trial(tune.Trainable):  # type: ignore[misc] # Ray is untyped here
         _fail_again(folder)
         reporter = Reporter(sweep, run, folder, self._results)
         try:
-            fitted = fit(run, say=quiet, tell=reporter.tell, interrupts=self._interrupts)
+            fitted = fit(run, say=quiet, on_event=reporter.on_event, interrupts=self._interrupts)
             return reporter.end(fitted.prepared.steps)
         except WorkersLostError:
             raise  # worth another try

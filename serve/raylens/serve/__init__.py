@@ -1,4 +1,4 @@
-"""The embedding API: registry in, HTTP out, on Ray Serve."""
+"""The embedding service: it serves models of the registry over HTTP, on Ray Serve."""
 
 from typing import TYPE_CHECKING
 
@@ -6,9 +6,8 @@ from raylens.lazy import lazy_face
 
 if TYPE_CHECKING:
     from raylens.serve.client.client import AsyncEmbeddingClient, EmbeddingClient
-    from raylens.serve.config import ServiceConfig
+    from raylens.serve.config import ServeSettings, ServiceConfig
     from raylens.serve.deploy.launch import RunningService, serve_model, serve_service
-    from raylens.serve.settings import ServeSettings
 
 __all__ = [
     "AsyncEmbeddingClient",
@@ -27,7 +26,7 @@ __getattr__ = lazy_face(
         "AsyncEmbeddingClient": "client.client",
         "EmbeddingClient": "client.client",
         "RunningService": "deploy.launch",
-        "ServeSettings": "settings",
+        "ServeSettings": "config",
         "ServiceConfig": "config",
         "serve_model": "deploy.launch",
         "serve_service": "deploy.launch",

@@ -1,11 +1,11 @@
-"""Counts of values in buckets, which add up: replicas keep them, and gateways put them together for Prometheus."""
+"""Histograms that can be merged: replicas count values in them, and gateways add them up for Prometheus."""
 
 import threading
 from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Literal, Self
 
-__all__ = ["BOUNDS", "SECONDS", "Measure", "Meter", "Tally"]
+__all__ = ["BOUNDS", "SECONDS", "Histogram", "Measure", "Meter"]
 
 Measure = Literal["prepare", "queue", "compute", "batch"]
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -15,12 +15,12 @@ BOUNDS: dict[Measure, Sequence[float]] = {
     "compute": SECONDS,
     "batch": (1, 2, 4, 8, 16, 32, 64, 128, 256, 512),
 }
-"""Seconds until an image is decoded or a list of texts tokenised, until an item is in a batch, and of a batch; items of
-a batch."""
+"""Upper bounds of the buckets: seconds to prepare (decode an image, tokenise texts), to queue and to compute a batch;
+and the number of items of a batch."""
 
 
-class Tally:
-    """How many values were at most each bound, the rest, and the sum of all."""
+class Histogram:
+    """The number of values in each bucket, those above the last bound, and the sum of all values."""
 
     def __init__(self, bounds: Sequence[float]) -> None:
         self.bounds = tuple(bounds)
@@ -28,32 +28,32 @@ class Tally:
         self.total = 0.0
 
     def add(self, value: float) -> None:
-        """Count a value."""
+        """Count a value in its bucket."""
         self.counts[bisect_left(self.bounds, value)] += 1
         self.total += value
 
     def merge(self, other: Self) -> None:
-        """Count all that another one of the same bounds has counted."""
-        self.counts = [one + more for one, more in zip(self.counts, other.counts, strict=True)]
+        """Add the counts of another histogram with the same bounds."""
+        self.counts = [own + more for own, more in zip(self.counts, other.counts, strict=True)]
         self.total += other.total
 
 
 class Meter:
-    """What a tower measures; for any thread."""
+    """The histograms of a tower; safe in any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._tallies: dict[Measure, Tally] = {}
+        self._histograms: dict[Measure, Histogram] = {}
 
     def add(self, measure: Measure, *values: float) -> None:
-        """Count values."""
+        """Count values of a measure."""
         with self._lock:
-            tally = self._tallies.setdefault(measure, Tally(BOUNDS[measure]))
+            histogram = self._histograms.setdefault(measure, Histogram(BOUNDS[measure]))
             for value in values:
-                tally.add(value)
+                histogram.add(value)
 
-    def drain(self) -> dict[Measure, Tally]:
-        """What was counted since the last call: each value is told once."""
+    def drain(self) -> dict[Measure, Histogram]:
+        """Return what was counted since the last call, so that each value is reported once."""
         with self._lock:
-            told, self._tallies = self._tallies, {}
-        return told
+            counted, self._histograms = self._histograms, {}
+        return counted

@@ -1,4 +1,4 @@
-"""What the processes of the service say to each other. Plain data: it travels between them by pickle.
+"""Messages between the processes of the service: plain data that travels between them by pickle.
 
 Shapes: D embedding.
 """
@@ -10,78 +10,75 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from raylens.serve.histograms import Measure, Tally
+from raylens.serve.histograms import Histogram, Measure
 
 __all__ = [
-    "Condition",
     "Description",
     "Embedded",
     "Embedder",
     "Embeddings",
     "Failed",
-    "Identity",
+    "ImageFile",
     "Item",
-    "Picture",
-    "Precision",
+    "ModelIdentity",
     "Refusal",
-    "Report",
+    "ReplicaReport",
     "Text",
     "Tokens",
     "Tower",
+    "TowerPrecision",
 ]
 
 Tower = Literal["text", "image"]
-Precision = Literal["auto", "fp32", "bf16"]
-"""What towers are asked to compute with; see `raylens.serve.replica.precision.settle`."""
 
 
 @dataclass(frozen=True)
 class Text:
-    """A text to embed."""
+    """A text that is to be embedded."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """A text as the model's own token ids, with or without start and end marks."""
+    """A text as ids of the model's own tokenizer, with or without start and end tokens."""
 
     ids: tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Picture:
-    """An image file to embed."""
+class ImageFile:
+    """An image file that is to be embedded."""
 
     file: bytes
 
 
 @dataclass(frozen=True)
 class Failed:
-    """An item that has no result. Stands at the item's place on the way in as on the way out."""
+    """An item without a result. It takes the item's position in requests to replicas and in their answers."""
 
     code: str
     message: str
 
 
-Item = Text | Tokens | Picture | Failed
+Item = Text | Tokens | ImageFile | Failed
 
 
 @dataclass(frozen=True)
 class Embedded:
-    """An item's embedding."""
+    """An item's embedding and how much of a text it covers."""
 
     vector_D: NDArray[np.float32]
-    """Of unit norm."""
+    """The embedding ``[D]``, of unit norm."""
     tokens: int = 0
-    """Of a text, marks included, after truncation; 0 for an image."""
+    """Number of tokens of a text, start and end tokens included, after truncation; 0 for an image."""
     truncated: bool = False
-    """The text was longer than the context."""
+    """Whether the text was longer than the model's context."""
 
 
 @dataclass(frozen=True)
-class Identity:
-    """The model that a replica serves. Vectors of two digests are not of one space."""
+class ModelIdentity:
+    """The model version that a replica serves. Vectors of different digests must not be compared."""
 
     name: str
     number: int
@@ -90,73 +87,73 @@ class Identity:
     context: int
     image_size: int
     logit_scale: float
-    """From cosine to logit, as the model learned it."""
+    """The factor from cosine to logit, as the model learned it."""
     tokenizer: str
-    """Hash of what turns a text into ids."""
+    """Hash of the tokenizer, which turns a text into ids."""
     preprocess: str
-    """Hash of what turns an image into pixels."""
+    """Hash of the preprocessing, which turns an image file into pixels."""
 
 
 @dataclass(frozen=True)
-class Condition:
-    """How a replica computes one tower."""
+class TowerPrecision:
+    """The precision in which a replica computes one tower."""
 
     precision: Literal["fp32", "bf16"]
     cosine: float
-    """Least cosine to fp32, of the texts or images that are tried at the start."""
+    """Least cosine to fp32 over the inputs that a replica tries when it loads the version."""
 
 
 @dataclass(frozen=True)
 class Description:
-    """What a replica serves, and how."""
+    """The version that a replica serves, and the precision of its towers."""
 
-    identity: Identity
-    towers: Mapping[Tower, Condition]
+    identity: ModelIdentity
+    towers: Mapping[Tower, TowerPrecision]
 
 
 @dataclass(frozen=True)
-class Report:
-    """What a replica has done since it last answered, and what it has to do. Goes along with an answer."""
+class ReplicaReport:
+    """A replica's pending items, and what it measured since its last answer. It travels along with an answer."""
 
     replica: str
-    """Its machine and process."""
+    """The replica's machine and process: ``host:pid``."""
     queued: Mapping[Tower, int]
-    """Items that wait or are computed."""
-    measured: Mapping[tuple[Tower, Measure], Tally]
+    """Number of items that wait or are being computed, by tower."""
+    measured: Mapping[tuple[Tower, Measure], Histogram]
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """A replica's no to a whole request. Not an exception: Ray Serve would log a trace for each, when load is high."""
+    """A replica's refusal of a whole request. It is no exception, of which Ray Serve would log a trace each time."""
 
     code: Literal["overloaded", "other_version", "not_ready"]
     message: str
     retry_after_s: float = 1.0
-    report: Report | None = None
+    report: ReplicaReport | None = None
 
 
 @dataclass(frozen=True)
 class Embeddings:
-    """Results in the order of the items, and the model they come from."""
+    """Results in the order of the items, and the model version that computed them."""
 
-    model: Identity
+    model: ModelIdentity
     results: Sequence[Embedded | Failed]
-    report: Report | None = None
+    report: ReplicaReport | None = None
 
 
 class Embedder(Protocol):
-    """What the HTTP side needs of the replicas of a tower."""
+    """The interface of a tower's replicas that the gateway calls."""
 
     async def embed(
-        self, items: Sequence[Item], wanted: str | None = None, *, bulk: bool = False
+        self, items: Sequence[Item], digest: str | None = None, *, bulk: bool = False
     ) -> Embeddings | Refusal:
-        """Embed items, each for itself, with the current version, or the one of the digest ``wanted``."""
+        """Embed items independently, with the current version or with the one of ``digest``."""
         ...
 
     async def describe(self) -> Description:
-        """What is served."""
+        """Return the version that is served and the precision of its towers."""
         ...
 
     async def probe(self) -> Refusal | None:
-        """Embed a text or an image whose vector is known; None if it comes out again."""
+        """Compute inputs whose vectors are known; return None if the vectors are the same."""
         ...

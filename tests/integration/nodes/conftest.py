@@ -18,7 +18,7 @@ from ray.cluster_utils import Cluster
 from tests.integration.nodes.monkey import NODE
 from tests.shared_ray import S3_ENVIRONMENT
 
-OURS = ("driver.py", "RayTrainWorker", "TrainController", "_Controller", "SplitCoordinator", "_Board")
+OURS = ("driver.py", "RayTrainWorker", "TrainController", "_Controller", "SplitCoordinator", "DriverChannel")
 """What a run starts and must end. Idle workers of Ray stay: they are the raylets', for whoever comes next."""
 RAYS = ("ray::", "/ray/")
 HEAD = NODE | {"num_cpus": 1, "include_dashboard": False}

@@ -11,7 +11,7 @@ from raylens.cluster import session
 from raylens.config import RunConfig, load_yaml, validated
 from raylens.messages import severity_of
 from raylens.train import train
-from raylens.train.loop.events import Checkpointed, Metrics, News, Restarting, Started, Warned
+from raylens.train.loop.events import Checkpointed, Metrics, Restarting, RunEvent, Started, Warned
 
 
 def say(event: str, step: int | None = None, text: str = "") -> None:
@@ -24,17 +24,17 @@ def said(text: str) -> None:
     say("said" if severity_of(text) == "info" else "warned", None, text)
 
 
-def tell(news: News) -> None:
-    if isinstance(news, Metrics):
-        say("step", news.record.step)
-    elif isinstance(news, Started):
-        say("started", news.start)
-    elif isinstance(news, Checkpointed):
-        say("checkpointed", news.step)
-    elif isinstance(news, Restarting):
-        say("restarting", None, news.reason)
-    elif isinstance(news, Warned):
-        say("warned", None, news.text)
+def on_event(event: RunEvent) -> None:
+    if isinstance(event, Metrics):
+        say("step", event.record.step)
+    elif isinstance(event, Started):
+        say("started", event.start)
+    elif isinstance(event, Checkpointed):
+        say("checkpointed", event.step)
+    elif isinstance(event, Restarting):
+        say("restarting", None, event.reason)
+    elif isinstance(event, Warned):
+        say("warned", None, event.text)
 
 
 def main() -> None:
@@ -42,7 +42,7 @@ def main() -> None:
     config = validated(RunConfig, load_yaml(path.read_text(), str(path)))
     with session(address):
         say("joined", None, ray.get_runtime_context().get_node_id())
-        result = train(config, say=said, tell=tell)
+        result = train(config, say=said, on_event=on_event)
     say("finished", result.steps, str(result.version))
 
 

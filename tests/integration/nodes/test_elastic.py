@@ -20,7 +20,7 @@ from raylens.data.verify import Topology, verify
 from raylens.messages import quiet
 from raylens.storage import Store, open_store
 from raylens.train import train
-from raylens.train.loop.events import Metrics, News, Started
+from raylens.train.loop.events import Metrics, RunEvent, Started
 from raylens.train.run import launch
 from raylens.train.run.prepare import prepare
 from raylens.train.runs.jsonl import read_metrics
@@ -62,17 +62,17 @@ def test_workers_come_and_go_with_the_nodes(
     monkeypatch.setattr(launch, "RESIZE_SECONDS", 2.0)
     config = config_of(tmp_path, make_shards(40), "elastic", {"min": 1, "max": 4})
     raylets.add_node(**NODE)
-    heard: queue.Queue[News] = queue.Queue()
+    heard: queue.Queue[RunEvent] = queue.Queue()
     starts: list[Started] = []
     with session(raylets.address), ThreadPoolExecutor(1) as apart:
         # Nodes can be added in the main thread alone.
-        running = apart.submit(train, config, say=quiet, tell=heard.put)
+        running = apart.submit(train, config, say=quiet, on_event=heard.put)
         extra: Any = None
         while not (running.done() and heard.empty()):
-            news = _next(heard)
-            if isinstance(news, Started):
-                starts.append(news)
-            if not isinstance(news, Metrics) or news.record.step < starts[-1].start + 15:
+            event = _next(heard)
+            if isinstance(event, Started):
+                starts.append(event)
+            if not isinstance(event, Metrics) or event.record.step < starts[-1].start + 15:
                 continue
             if len(starts) == 1 and extra is None:
                 extra = raylets.add_node(**NODE)
@@ -93,7 +93,7 @@ def test_workers_come_and_go_with_the_nodes(
     assert [word for record in records for word in record["sample_hashes"]] == list(expected)
 
 
-def _next(heard: "queue.Queue[News]") -> News | None:
+def _next(heard: "queue.Queue[RunEvent]") -> RunEvent | None:
     try:
         return heard.get(timeout=1.0)
     except queue.Empty:

@@ -22,7 +22,7 @@ import psutil
 import pytest
 import yaml
 
-from raylens.cluster.contexts import Profile, Profiles, update_profiles
+from raylens.cluster.contexts import ClusterContext, ClusterContexts, update_contexts
 from raylens.cluster.local.cluster import LocalCluster, LocalNode
 from raylens.cluster.local.commands import NodeShape
 from raylens.config import validated
@@ -187,11 +187,11 @@ def site(tmp_path_factory: pytest.TempPathFactory, s3_server: str) -> Iterator[S
         patch.setenv("ON_ALL_NODES", SECRET)
         with LocalCluster([HEAD, NODE, NODE]) as cluster:
             patch.delenv("ON_ALL_NODES")
-            patch.setenv("RAYLENS_CLUSTERS", str(folder / "clusters.yaml"))
+            patch.setenv("RAYLENS_CONTEXTS", str(folder / "contexts.yaml"))
             secret = f"AWS_SECRET_ACCESS_KEY=file:{folder / 'secret'}"
-            profile = {**cluster.profile.model_dump(), "env": {"AWS_ACCESS_KEY_ID": KEY_ID}, "secrets": [secret]}
-            known = Profiles(clusters={"three": validated(Profile, profile)})
-            update_profiles(lambda _: known.using("three"))
+            context = {**cluster.context.model_dump(), "env": {"AWS_ACCESS_KEY_ID": KEY_ID}, "secrets": [secret]}
+            known = ClusterContexts(contexts={"three": validated(ClusterContext, context)})
+            update_contexts(lambda _: known.using("three"))
             site = Site(
                 cluster, f"s3://{bucket}?endpoint_override={s3_server}&region=us-east-1", folder, dict(os.environ)
             )
@@ -329,7 +329,7 @@ def test_what_cannot_be_submitted_is_said_in_one_line(site: Site, words: list[st
 
 
 def test_a_wrong_token_is_refused(site: Site) -> None:
-    address = site.cluster.profile.address
+    address = site.cluster.context.address
     wrong = site.fails("jobs", "submit", "--cluster", address, "--", "recipes", RAY_AUTH_TOKEN="not-the-one")
     assert "refuses the token from the variable RAY_AUTH_TOKEN" in wrong
     for path in ("/api/jobs/", "/api/version", "/nodes", "/api/serve/applications/"):

@@ -22,7 +22,7 @@ from raylens.errors import ClusterError
 from raylens.messages import quiet
 from raylens.storage import Store
 from raylens.train import train
-from raylens.train.loop.events import Metrics, News, Started
+from raylens.train.loop.events import Metrics, RunEvent, Started
 from raylens.train.run.prepare import prepare
 from tests.helpers.said import Said, forbidden
 from tests.integration.nodes.conftest import HEAD, raylets_with
@@ -81,12 +81,12 @@ def test_decoding_and_training_are_on_nodes_of_their_own(
     seen: list[list[str]] = []
     said = Said()
 
-    def tell(news: News) -> None:
-        if isinstance(news, Started | Metrics):
+    def on_event(event: RunEvent) -> None:
+        if isinstance(event, Started | Metrics):
             seen.append(raylets_of("RayTrainWorker", grouped))
 
     with session(grouped.address):
-        result = train(config, say=said, tell=tell)
+        result = train(config, say=said, on_event=on_event)
         tables = list(ray_map([{"item": number} for number in range(6)], node_here))
         nodes = [node for table in tables for node in table["node"].to_pylist()]
         assert {group_of(node) for node in nodes} == {"decode"}

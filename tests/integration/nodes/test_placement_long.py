@@ -19,9 +19,9 @@ from raylens.registry import Registry
 from raylens.serve import ServiceConfig, serve_service
 from raylens.storage import Store
 from raylens.train import train
-from raylens.train.loop.events import News, Warned
+from raylens.train.loop.events import RunEvent, Warned
 from tests.helpers.said import Said, forbidden
-from tests.helpers.serving import random_bundle
+from tests.helpers.serving_app import random_bundle
 from tests.integration.nodes.autoscaled import autoscaled
 from tests.integration.nodes.conftest import HEAD, raylets_with
 from tests.integration.nodes.monkey import NODE
@@ -70,13 +70,13 @@ def test_groups_without_a_node_get_one_when_a_run_asks(
     config = smaller(config_of(tmp_path, make_shards(40), "placed", 2))
     warned: list[str] = []
 
-    def tell(news: News) -> None:
-        if isinstance(news, Warned):
-            warned.append(news.text)
+    def on_event(event: RunEvent) -> None:
+        if isinstance(event, Warned):
+            warned.append(event.text)
 
     with autoscaled(tmp_path, node_labels("head", GROUPS), types) as address, session(address):
         assert [row["Resources"].get("CPU") for row in ray.nodes()] == [None]
-        assert train(config, say=quiet, tell=tell).steps == 8
+        assert train(config, say=quiet, on_event=on_event).steps == 8
         groups = [row["Labels"]["raylens.io/group"] for row in ray.nodes() if row["Alive"]]
         assert sorted(groups) == ["decode", "head", "train"]
         with pytest.raises(ClusterError, match=r"need 3 CPUs, nodes of group train have 2"):

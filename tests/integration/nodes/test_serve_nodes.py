@@ -14,7 +14,8 @@ from raylens.config import validated
 from raylens.ports import free_port
 from raylens.registry import Registry
 from raylens.serve import RunningService, ServiceConfig, serve_service
-from tests.helpers.serving import Callers, random_bundle
+from tests.helpers.serving import Callers
+from tests.helpers.serving_app import random_bundle
 from tests.integration.nodes.monkey import NODE
 
 CALLERS = 4

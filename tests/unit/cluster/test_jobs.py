@@ -14,7 +14,7 @@ from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 from websockets.sync.server import Server, ServerConnection, serve
 
-from raylens.cluster.contexts import Profile
+from raylens.cluster.contexts import ClusterContext
 from raylens.cluster.driver_resources import Resources
 from raylens.cluster.jobs import logs
 from raylens.cluster.jobs.api import Job, Jobs
@@ -114,31 +114,31 @@ def token_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def jobs(dashboard: Dashboard, token_file: Path) -> Iterator[Jobs]:
-    with Jobs("lab", Profile(address=dashboard.address, token_file=str(token_file))) as api:
+    with Jobs("lab", ClusterContext(address=dashboard.address, token_file=str(token_file))) as api:
         yield api
 
 
-def test_the_address_is_the_profiles_whatever_ray_says(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_address_is_the_contexts_whatever_ray_says(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     assert jobs.ray_version() == "2.60.0"
 
 
 def test_nobody_answers() -> None:
-    with Jobs("lab", Profile(address="http://127.0.0.1:9")) as jobs, pytest.raises(UnansweredError) as error:
+    with Jobs("lab", ClusterContext(address="http://127.0.0.1:9")) as jobs, pytest.raises(UnansweredError) as error:
         jobs.ray_version()
     assert str(error.value).startswith("no answer from cluster 'lab' at http://127.0.0.1:9 (")
 
 
 def test_tokens_are_asked_for_and_refused(dashboard: Dashboard, token_file: Path) -> None:
     with (
-        Jobs("lab", Profile(address=dashboard.address)) as jobs,
-        pytest.raises(ClusterError, match="asks for a token: set token_file"),
+        Jobs("lab", ClusterContext(address=dashboard.address)) as jobs,
+        pytest.raises(ClusterError, match="set token_file or token_env"),
     ):
         jobs.all()
     token_file.write_text("another")
-    profile = Profile(address=dashboard.address, token_file=str(token_file))
-    with Jobs("lab", profile) as jobs, pytest.raises(ClusterError, match="refuses the token from the file") as error:
+    context = ClusterContext(address=dashboard.address, token_file=str(token_file))
+    with Jobs("lab", context) as jobs, pytest.raises(ClusterError, match="refuses the token from the file") as error:
         jobs.all()
     assert "another" not in str(error.value)
 
@@ -176,7 +176,7 @@ def test_a_job_is_started_once_and_its_code_brought_once(dashboard: Dashboard, j
     assert [asked for asked in dashboard.asked if asked.startswith("PUT")] == [f"PUT /api/packages/gcs/{CODE.name}"]
     assert [job.submission_id for job in jobs.all()] == ["other", "mine"]
     changed = SUBMISSION.model_copy(update={"command": ("train", "vit_b32")})
-    with pytest.raises(ClusterError, match=r"'mine' \(RUNNING\) of other content: command \['train', 'digits'\] then"):
+    with pytest.raises(ClusterError, match=r"'mine' \(RUNNING\) .*: command \['train', 'digits'\] then"):
         submit(jobs, "mine", changed, [CODE], {})
 
 
@@ -219,7 +219,7 @@ def test_a_retry_is_the_same_job_under_the_next_id(dashboard: Dashboard, jobs: J
     dashboard.jobs["mine-2"]["status"] = "STOPPED"
     assert retry(jobs, "mine-2").submission_id == "mine-3"
     dashboard.jobs["mine-3"]["status"] = "SUCCEEDED"
-    with pytest.raises(ClusterError, match="nothing to try again"):
+    with pytest.raises(ClusterError, match="'mine-3' has succeeded"):
         retry(jobs, "mine-3")
 
 
@@ -227,7 +227,7 @@ def test_a_retry_whose_code_is_nowhere_says_so(dashboard: Dashboard, jobs: Jobs)
     gone = Submission(command=("train", "digits"), code="raylens-0.1.0-gone.zip")
     submit(jobs, "mine", gone, [], {})
     dashboard.jobs["mine"]["status"] = "FAILED"
-    with pytest.raises(ClusterError, match="is neither on the cluster any more nor on this machine"):
+    with pytest.raises(ClusterError, match=r"raylens-0\.1\.0-gone\.zip.*'mine'"):
         retry(jobs, "mine")
 
 
@@ -235,7 +235,7 @@ def test_a_strangers_job_is_not_tried_again(dashboard: Dashboard, jobs: Jobs) ->
     dashboard.jobs["theirs"] = {"submission_id": "theirs", "status": "FAILED", "entrypoint": "python x.py"}
     with pytest.raises(ClusterError, match=r"was not submitted by raylens: 'python x\.py'"):
         retry(jobs, "theirs")
-    with pytest.raises(ClusterError, match="has no job 'none'; `raylens jobs list` has all"):
+    with pytest.raises(ClusterError, match="has no job 'none'"):
         retry(jobs, "none")
 
 
@@ -340,7 +340,7 @@ def log_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[list[int]]
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         running.append((server, thread))
-        return Jobs("lab", Profile(address=f"http://127.0.0.1:{server.socket.getsockname()[1]}"))
+        return Jobs("lab", ClusterContext(address=f"http://127.0.0.1:{server.socket.getsockname()[1]}"))
 
     yield begin
     for server, thread in running:
@@ -364,7 +364,7 @@ def test_each_line_is_written_once_through_broken_connections(
 def test_a_cluster_that_stays_silent_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logs, "POLL_SECONDS", 0.01)
     said: list[str] = []
-    with Jobs("lab", Profile(address="http://127.0.0.1:9")) as jobs:
+    with Jobs("lab", ClusterContext(address="http://127.0.0.1:9")) as jobs:
         with pytest.raises(UnansweredError):
             follow(jobs, "mine", said.append, said.append, patience=0.05)
         with pytest.raises(UnansweredError):

@@ -48,7 +48,7 @@ def test_what_is_no_niceness_is_named(value: str, monkeypatch: pytest.MonkeyPatc
 def test_a_command_refuses_it_before_ray_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(NICENESS, "low")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    monkeypatch.setenv("RAYLENS_CLUSTERS", str(tmp_path / "clusters.yaml"))
+    monkeypatch.setenv("RAYLENS_CONTEXTS", str(tmp_path / "contexts.yaml"))
     result = CliRunner().invoke(app, ["cluster", "local", "--nodes", "1", "--port", "0"])
     assert isinstance(result.exception, ConfigError)
     assert "RAYLENS_NICENESS = 'low'" in str(result.exception)

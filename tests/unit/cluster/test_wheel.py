@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from raylens.cluster.jobs.checkout import checkout, revision
-from raylens.cluster.jobs.extras import pinned
+from raylens.cluster.jobs.checkout import checkout, pinned, revision
 from raylens.cluster.jobs.package import Package, cached, file_package, keep
 from raylens.cluster.jobs.wheel import build_wheel
 from raylens.errors import ClusterError, ConfigError
@@ -157,7 +156,5 @@ def test_extras_are_pinned_as_the_checkout_pins_them() -> None:
     constraints, *requirements = found.requirements
     assert [line.partition(">")[0] for line in requirements] == ["pytorch-optimizer", "wandb"]
     assert constraints.startswith("-c ${RAY_RUNTIME_ENV_CREATE_WORKING_DIR}/constraints-")
-    with pytest.raises(
-        ConfigError, match="--extra dev: raylens has none of that name; extras: lion, mlflow, train, wandb"
-    ):
+    with pytest.raises(ConfigError, match=r"--extra dev: .*extras: lion, mlflow, wandb"):
         pinned(REPOSITORY, ["dev"])

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from raylens.config import EvaluationConfig, ObjectiveConfig
 from raylens.evaluate.metrics import Goal, Metric, cost, goal_of
 from raylens.report.numbers import finite
-from raylens.train.evaluation.metrics import Rows, pair_figures
+from raylens.train.evaluation.metrics import Rows, pair_metrics
 
 DECLARED = EvaluationConfig.model_validate(
     {"pairs": "data/pairs", "zero_shot": {"frank": "data/a", "loss": "data/b", "rank_error": "data/c"}}
@@ -25,7 +25,7 @@ def test_every_labelled_set_is_better_where_it_is_higher() -> None:
 def test_the_evaluator_yields_what_is_declared() -> None:
     unit_ND, key_N = np.eye(4, dtype=np.float32), np.arange(4)
     rows = Rows(tuple((0, at) for at in range(4)), {"image": unit_ND, "text": unit_ND, "text_key": key_N})
-    yielded = pair_figures(rows, ObjectiveConfig(), 2.0, None, 4)
+    yielded = pair_metrics(rows, ObjectiveConfig(), 2.0, None, 4)
     declared = EvaluationConfig.model_validate({"pairs": "data/pairs"}).metrics(retrieval=True)
     assert {metric.name: metric.goal for metric in yielded} == declared
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,25 +13,26 @@ import torch
 from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
-from PIL import Image
 
-from raylens.config import ModelConfig
 from raylens.errors import OverloadedError, ServingError
-from raylens.inputs import Preprocess, Tokenizer
-from raylens.models import DualEncoder
 from raylens.registry import Bundle, Encoder, Registry
+from raylens.serve.config import ServeSettings
 from raylens.serve.gateway.app import build_app
-from raylens.serve.gateway.catalogue import Catalogue, Served
-from raylens.serve.gateway.model_router import JoinedModel
-from raylens.serve.messages import Embedder, Embeddings, Item, Refusal
+from raylens.serve.messages import Embeddings, Item, Refusal
 from raylens.serve.replica.replica import EncoderReplica
-from raylens.serve.settings import ServeSettings
-from raylens.serve.tracing import Origin
-
-WORDS = ["photo", "small", "red", "cat", "an", "old", "blue", "dog", "under", "two", "trees"]
-SETTINGS = ServeSettings(
-    max_body_bytes=60_000, max_items=12, max_text_chars=300, max_pixels=10_000, capacity=20, max_batch=3
+from raylens.serve.tracing import RequestContext
+from tests.helpers.serving_app import (
+    SETTINGS,
+    WORDS,
+    call,
+    catalogue_of,
+    embed,
+    picture,
+    random_bundle,
+    refused,
+    uri,
 )
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=20),
     lambda part: (
@@ -41,87 +41,6 @@ JSON = st.recursive(
     ),
     max_leaves=8,
 )
-
-
-def random_bundle() -> Bundle:
-    tokenizer = Tokenizer.train([" ".join(WORDS)] * 3, 600)
-    image = {"size": 32, "patch": 16, "width": 32, "layers": 2, "heads": 2}
-    text = {"context": 16, "vocab": 700, "width": 32, "layers": 2, "heads": 2}
-    config = ModelConfig.model_validate({"embed_dim": 32, "image": image, "text": text})
-    preprocess = Preprocess(size=32)
-    model = DualEncoder(config, end_id=tokenizer.end_id, mean=preprocess.mean, std=preprocess.std)
-    return Bundle(config, model.state_dict(), tokenizer, preprocess)
-
-
-def picture(width: int = 40, height: int = 33, form: str = "PNG") -> bytes:
-    noise = np.random.default_rng().integers(0, 256, (height, width, 3), dtype=np.uint8)
-    sink = io.BytesIO()
-    Image.fromarray(noise).save(sink, format=form)
-    return sink.getvalue()
-
-
-def uri(file: bytes, kind: str = "png") -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(file).decode()}"
-
-
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("registry")
-    Registry(str(folder)).publish("tiny", random_bundle())
-    return folder
-
-
-@pytest.fixture(scope="module")
-def encoder(registry: Path) -> Encoder:
-    return Registry(str(registry)).load("tiny")[1]
-
-
-@pytest.fixture(scope="module")
-def replica(registry: Path) -> EncoderReplica:
-    return EncoderReplica(str(registry), "tiny@1", SETTINGS)
-
-
-def catalogue_of(backend: Embedder, settings: ServeSettings = SETTINGS) -> Catalogue:
-    """One set of replicas for both towers."""
-    return Catalogue([Served("tiny@1", JoinedModel(backend, backend, settings))])
-
-
-def call(
-    backend: Embedder,
-    method: str,
-    path: str,
-    body: Any = None,
-    content: bytes | None = None,
-    settings: ServeSettings = SETTINGS,
-    headers: dict[str, str] | None = None,
-) -> httpx.Response:
-    async def once() -> httpx.Response:
-        transport = httpx.ASGITransport(
-            app=build_app(catalogue_of(backend, settings), settings), raise_app_exceptions=False
-        )
-        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-            return await client.request(method, path, json=body, content=content, headers=headers)
-
-    return asyncio.run(once())
-
-
-def embed(backend: Embedder, **body: Any) -> Any:
-    response = call(backend, "POST", "/v1/embeddings", body)
-    assert response.status_code == 200, response.text
-    return response.json()
-
-
-def refused(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
-    """The error of a response, whose form and silence about our insides are checked."""
-    assert response.status_code == status, response.text
-    assert set(response.json()) == {"error"}
-    error: dict[str, Any] = response.json()["error"]
-    assert set(error) == {"message", "type", "param", "code"}
-    assert error["code"] == code
-    assert "Traceback" not in response.text
-    assert "/work" not in response.text
-    assert ".py" not in response.text
-    return error
 
 
 def test_mixed_items_equal_the_encoder_in_order(replica: EncoderReplica, encoder: Encoder) -> None:
@@ -351,12 +270,17 @@ class Broken(EncoderReplica):
     fault: Exception | None = None
 
     async def embed(
-        self, items: Sequence[Item], wanted: str | None = None, *, bulk: bool = False, origin: Origin | None = None
+        self,
+        items: Sequence[Item],
+        digest: str | None = None,
+        *,
+        bulk: bool = False,
+        context: RequestContext | None = None,
     ) -> Embeddings | Refusal:
         if self.fault is not None:
             raise self.fault
         await asyncio.sleep(3600)
-        return await super().embed(items, wanted, bulk=bulk, origin=origin)
+        return await super().embed(items, digest, bulk=bulk, context=context)
 
 
 @pytest.mark.parametrize(
@@ -378,5 +302,5 @@ def test_faults_of_ours_are_answered_without_details(
 
 
 def test_a_capacity_below_the_largest_request_is_refused() -> None:
-    with pytest.raises(ValueError, match="capacity 5 must be at least max_items 6"):
+    with pytest.raises(ValueError, match=r"capacity = 5.*max_items = 6"):
         ServeSettings(capacity=5, max_items=6)

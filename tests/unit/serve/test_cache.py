@@ -1,4 +1,4 @@
-"""Embeddings that are known or under way are not computed again."""
+"""The cache: embeddings that are known or being computed are not computed again."""
 
 import asyncio
 from collections import Counter
@@ -60,7 +60,7 @@ def test_any_requests_are_answered_in_order(requests: list[list[str]], entries: 
                 assert isinstance(outcome, Embedded)
                 assert outcome.vector_D[0] == outcome.tokens == len(item)
     assert cache._bytes == len(cache._kept) * SIZE <= entries * SIZE
-    assert not cache._begun
+    assert not cache._computing
     assert cache.hits + cache.misses >= sum(map(len, requests))
 
 
@@ -113,7 +113,7 @@ def test_who_waits_outlives_a_caller_that_leaves_or_fails() -> None:
 
     asyncio.run(fails())
     assert work.counts["ccc"] == 3
-    assert not cache._begun
+    assert not cache._computing
 
 
 def test_a_waiter_that_leaves_disturbs_nobody() -> None:

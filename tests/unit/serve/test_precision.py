@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from raylens.registry import Encoder
-from raylens.serve.messages import Precision, Tower
+from raylens.serve.config import Precision
+from raylens.serve.messages import Tower
 from raylens.serve.replica import precision as precision_module
-from raylens.serve.replica.precision import LEAST_COSINE, golden_of, settle
-from tests.unit.serve.test_app import random_bundle
+from raylens.serve.replica.precision import MIN_COSINE, apply_precision, golden_inputs
+from tests.helpers.serving_app import random_bundle
 
 TOWERS: tuple[Tower, ...] = ("text", "image")
 
@@ -29,7 +30,7 @@ def matrices(encoder: Encoder) -> set[torch.dtype]:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "fast", "settled"),
+    ("requested", "fast", "settled"),
     [
         ("fp32", True, "fp32"),
         ("fp32", False, "fp32"),
@@ -40,21 +41,21 @@ def matrices(encoder: Encoder) -> set[torch.dtype]:
     ],
 )
 def test_a_tower_is_rounded_where_it_is_asked_for_or_worth_it(
-    encoder: Encoder, monkeypatch: pytest.MonkeyPatch, wanted: Precision, fast: bool, settled: str
+    encoder: Encoder, monkeypatch: pytest.MonkeyPatch, requested: Precision, fast: bool, settled: str
 ) -> None:
-    monkeypatch.setattr(precision_module, "_fast_in_bf16", lambda _: fast)
-    conditions = settle(encoder, golden_of(encoder, TOWERS), wanted)
+    monkeypatch.setattr(precision_module, "_is_faster_in_bf16", lambda _: fast)
+    conditions = apply_precision(encoder, golden_inputs(encoder, TOWERS), requested)
     assert {one.precision for one in conditions.values()} == {settled}
     assert matrices(encoder) == {torch.bfloat16 if settled == "bf16" else torch.float32}
     for condition in conditions.values():
         assert (condition.cosine == 1.0) == (settled == "fp32")
-        assert LEAST_COSINE <= condition.cosine < 1 + 1e-5
+        assert MIN_COSINE <= condition.cosine < 1 + 1e-5
 
 
 def test_the_cosine_is_the_least_of_all_known_inputs(encoder: Encoder) -> None:
-    golden = golden_of(encoder, TOWERS)
+    golden = golden_inputs(encoder, TOWERS)
     before = {tower: known.vectors_BD.copy() for tower, known in golden.items()}
-    conditions = settle(encoder, golden, "bf16")
+    conditions = apply_precision(encoder, golden, "bf16")
     for tower, known in golden.items():
         now_BD = known.computed().astype(np.float64)
         cosines_B = (now_BD * before[tower].astype(np.float64)).sum(axis=1)
@@ -66,16 +67,16 @@ def test_the_cosine_is_the_least_of_all_known_inputs(encoder: Encoder) -> None:
 def test_a_tower_that_loses_its_direction_is_put_back_as_it_was(
     encoder: Encoder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(precision_module, "_fast_in_bf16", lambda _: True)
-    golden = golden_of(encoder, TOWERS)
-    rounded = settle(encoder, golden, "bf16")
+    monkeypatch.setattr(precision_module, "_is_faster_in_bf16", lambda _: True)
+    golden = golden_inputs(encoder, TOWERS)
+    rounded = apply_precision(encoder, golden, "bf16")
     for tower in TOWERS:
         encoder.restore_tower(tower)
     # Between the two towers: one may be rounded, the other not.
     least = (rounded["text"].cosine + rounded["image"].cosine) / 2
-    monkeypatch.setattr(precision_module, "LEAST_COSINE", least)
+    monkeypatch.setattr(precision_module, "MIN_COSINE", least)
     with caplog.at_level(logging.WARNING, "ray.serve"):
-        conditions = settle(encoder, golden, "auto")
+        conditions = apply_precision(encoder, golden, "auto")
     worse: Tower = "text" if rounded["text"].cosine < rounded["image"].cosine else "image"
     assert conditions[worse].precision == "fp32"
     assert conditions[worse].cosine == 1.0
@@ -85,16 +86,16 @@ def test_a_tower_that_loses_its_direction_is_put_back_as_it_was(
 
 
 def test_what_is_asked_for_is_done_however_far_it_is(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(precision_module, "LEAST_COSINE", 2.0)
-    conditions = settle(encoder, golden_of(encoder, TOWERS), "bf16")
+    monkeypatch.setattr(precision_module, "MIN_COSINE", 2.0)
+    conditions = apply_precision(encoder, golden_inputs(encoder, TOWERS), "bf16")
     assert {one.precision for one in conditions.values()} == {"bf16"}
 
 
 def test_numbers_that_are_none_are_not_good_enough(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(precision_module, "_fast_in_bf16", lambda _: True)
-    golden = golden_of(encoder, ("image",))
+    monkeypatch.setattr(precision_module, "_is_faster_in_bf16", lambda _: True)
+    golden = golden_inputs(encoder, ("image",))
     golden["image"].vectors_BD[3] = np.nan
-    assert settle(encoder, golden, "auto")["image"].precision == "fp32"
+    assert apply_precision(encoder, golden, "auto")["image"].precision == "fp32"
 
 
 @pytest.mark.parametrize(("supported", "gain", "fast"), [(True, 3.8, True), (True, 0.6, False), (False, 3.8, False)])
@@ -103,11 +104,11 @@ def test_instructions_that_bring_nothing_are_not_used(
 ) -> None:
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: supported)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    monkeypatch.setattr(precision_module, "_gain_in_bf16", lambda: gain)
-    assert precision_module._fast_in_bf16(torch.device("cpu")) is fast
+    monkeypatch.setattr(precision_module, "_bf16_speedup", lambda: gain)
+    assert precision_module._is_faster_in_bf16(torch.device("cpu")) is fast
 
 
 def test_the_gain_is_measured_and_leaves_the_generator_alone() -> None:
     before = torch.get_rng_state()
-    assert 0.05 < precision_module._gain_in_bf16() < 50
+    assert 0.05 < precision_module._bf16_speedup() < 50
     assert torch.equal(torch.get_rng_state(), before)

@@ -11,15 +11,15 @@ import torch
 
 from raylens.errors import ServingError
 from raylens.registry import Registry, Version
-from raylens.serve.gateway import readiness as readiness_module
+from raylens.serve.config import ServeSettings
+from raylens.serve.gateway import app as app_module
 from raylens.serve.gateway.app import build_app
 from raylens.serve.messages import Embeddings, Text
 from raylens.serve.replica import replica as replica_module
 from raylens.serve.replica.replica import EncoderReplica
-from raylens.serve.settings import ServeSettings
-from tests.unit.serve.test_app import SETTINGS, call, catalogue_of, random_bundle, refused
+from tests.helpers.serving_app import SETTINGS, call, catalogue_of, random_bundle, refused
 
-QUICK = SETTINGS.model_copy(update={"follow_s": 0.02, "overlap_s": 0.02})
+QUICK = SETTINGS.model_copy(update={"follow_interval_s": 0.02, "overlap_s": 0.02})
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def test_a_replica_that_comes_later_begins_where_the_alias_points_now(registry: 
 def test_an_error_of_any_kind_does_not_end_the_following(
     registry: Registry, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(replica_module, "FAILED_SECONDS", 0.02)
+    monkeypatch.setattr(replica_module, "RETRY_SECONDS", 0.02)
     registry.promote("tiny", "prod", 1)
     resolve, faults = Registry.resolve, [RuntimeError("a bug of a library"), MemoryError("no room")]
 
@@ -86,24 +86,24 @@ async def ask_all(asked: EncoderReplica, count: int) -> list[httpx.Response]:
 
 def counted(asked: EncoderReplica, monkeypatch: pytest.MonkeyPatch) -> list[None]:
     probes: list[None] = []
-    alone = asked._device.alone
+    alone = asked._device.run_in_lanes
 
     def counting(compute: Callable[[], Any]) -> Any:
         probes.append(None)
         return alone(compute)
 
-    monkeypatch.setattr(asked._device, "alone", counting)
+    monkeypatch.setattr(asked._device, "run_in_lanes", counting)
     return probes
 
 
 def test_readiness_is_asked_once_for_all_who_want_to_know(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     # Two towers, each asked by way of the text and of the image replicas, which are one here.
-    monkeypatch.setattr(readiness_module, "KEPT_S", 3600.0)
+    monkeypatch.setattr(app_module, "READINESS_TTL_S", 3600.0)
     asked = replica(registry)
     probes = counted(asked, monkeypatch)
     assert {answer.status_code for answer in asyncio.run(ask_all(asked, 100))} == {200}
     assert len(probes) == 4
-    monkeypatch.setattr(readiness_module, "KEPT_S", -1.0)
+    monkeypatch.setattr(app_module, "READINESS_TTL_S", -1.0)
     asyncio.run(ask_all(asked, 1))
     asyncio.run(ask_all(asked, 1))
     assert len(probes) == 12
@@ -143,7 +143,7 @@ def test_a_replica_that_follows_no_more_is_not_healthy(registry: Registry) -> No
 
 def test_a_caller_who_leaves_takes_no_answer_from_the_others(registry: Registry) -> None:
     async def scene() -> None:
-        asked = readiness_module.Readiness([replica(registry).probe], 60.0)
+        asked = app_module.Readiness([replica(registry).probe], 60.0)
         callers = [asyncio.create_task(asked.check()) for _ in range(3)]
         await asyncio.sleep(0)
         callers[0].cancel()

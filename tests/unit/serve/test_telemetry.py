@@ -1,4 +1,4 @@
-"""What a service tells of itself: measures of replicas at the gateway, spans in the caller's trace, ids in the log."""
+"""Metrics of replicas at the gateway, spans in the caller's trace, and request ids in the log."""
 
 import asyncio
 import itertools
@@ -18,27 +18,19 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanContext
 from prometheus_client.parser import text_string_to_metric_families
 
-from raylens.registry import Registry
 from raylens.serve.gateway import telemetry as telemetry_module
 from raylens.serve.gateway.app import build_app
-from raylens.serve.gateway.catalogue import Catalogue, Served
+from raylens.serve.gateway.catalogue import Catalogue, ServedModel
 from raylens.serve.gateway.ingress import HandleEmbedder
-from raylens.serve.gateway.model_router import JoinedModel
+from raylens.serve.gateway.model_router import ModelRouter
 from raylens.serve.gateway.telemetry import Telemetry
-from raylens.serve.histograms import BOUNDS, SECONDS, Meter, Tally
-from raylens.serve.messages import Report
+from raylens.serve.histograms import BOUNDS, SECONDS, Histogram, Meter
+from raylens.serve.messages import ReplicaReport
 from raylens.serve.replica.replica import EncoderReplica
 from raylens.serve.replica.towers import TextTower
-from tests.unit.serve.test_app import SETTINGS, picture, random_bundle, uri
+from tests.helpers.serving_app import SETTINGS, picture, uri
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-
-
-@pytest.fixture(scope="module")
-def replica(tmp_path_factory: pytest.TempPathFactory) -> EncoderReplica:
-    folder = tmp_path_factory.mktemp("registry")
-    Registry(str(folder)).publish("tiny", random_bundle())
-    return EncoderReplica(str(folder), "tiny@1", SETTINGS)
 
 
 class Elsewhere:
@@ -55,8 +47,8 @@ class Elsewhere:
 
 def send(replica: EncoderReplica, *requests: tuple[str, str, Any], **headers: str) -> list[httpx.Response]:
     handle: Any = Elsewhere(replica)
-    model = JoinedModel(HandleEmbedder(handle), HandleEmbedder(handle), SETTINGS)
-    app = build_app(Catalogue([Served("tiny@1", model)]), SETTINGS)
+    model = ModelRouter(HandleEmbedder(handle), HandleEmbedder(handle), SETTINGS)
+    app = build_app(Catalogue([ServedModel("tiny@1", model)]), SETTINGS)
 
     async def all_of_them() -> list[httpx.Response]:
         transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
@@ -67,7 +59,7 @@ def send(replica: EncoderReplica, *requests: tuple[str, str, Any], **headers: st
 
 
 def samples(text: str) -> dict[tuple[str, str], float]:
-    """By name and labels."""
+    """Return the samples by name and labels."""
     return {
         (sample.name, ",".join(f"{key}={value}" for key, value in sorted(sample.labels.items()))): sample.value
         for family in text_string_to_metric_families(text)
@@ -105,19 +97,19 @@ def test_a_measure_is_told_once(replica: EncoderReplica) -> None:
 
 def test_a_replica_that_says_no_more_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     told = Telemetry()
-    told.hear("tiny", Report("host:1", {"text": 5}, {}))
-    told.hear("tiny", Report("host:2", {"text": 7}, {}))
+    told.add_report("tiny", ReplicaReport("host:1", {"text": 5}, {}))
+    told.add_report("tiny", ReplicaReport("host:2", {"text": 7}, {}))
     assert samples(told.text().decode())["raylens_queue_items", "model=tiny,replica=host:2,tower=text"] == 7
-    monkeypatch.setattr(telemetry_module, "FORGOTTEN_S", 0.0)
+    monkeypatch.setattr(telemetry_module, "STALE_S", 0.0)
     assert not [name for name, _ in samples(told.text().decode()) if name == "raylens_queue_items"]
 
 
 @given(parts=st.lists(st.lists(st.floats(0, 100), max_size=5), min_size=1, max_size=5))
 def test_tallies_add_up(parts: list[list[float]]) -> None:
-    meter, whole = Meter(), Tally(SECONDS)
+    meter, whole = Meter(), Histogram(SECONDS)
     for values in parts:
         meter.add("queue", *values)
-        told = meter.drain().get("queue", Tally(BOUNDS["queue"]))
+        told = meter.drain().get("queue", Histogram(BOUNDS["queue"]))
         whole.merge(told)
     values = [value for part in parts for value in part]
     edges = [-1.0, *SECONDS, float("inf")]

@@ -18,14 +18,14 @@ from raylens.errors import CheckpointError, NotFoundError, StorageError
 from raylens.evaluate.metrics import Metric
 from raylens.models import DualEncoder
 from raylens.storage import open_store
-from raylens.train.checkpoint.async_save import Outcome, Saver
-from raylens.train.checkpoint.consolidate import Assembly, assembled
+from raylens.train.checkpoint.async_save import AsyncSaver, SaveOutcome
+from raylens.train.checkpoint.consolidate import Consolidator, consolidate
 from raylens.train.checkpoint.cursor import Cursor
-from raylens.train.checkpoint.fragments import WEIGHT, Fragment, copy_into, key_of, named, slice_of
-from raylens.train.checkpoint.retention import kept, prune, scores
+from raylens.train.checkpoint.fragments import WEIGHT, Fragment, copy_into, key_of, parse_key, worker_slice
+from raylens.train.checkpoint.retention import best_scores, prune, steps_to_keep
 from raylens.train.checkpoint.snapshot import Snapshot
 from raylens.train.checkpoint.store import CheckpointManifest, Checkpoints
-from raylens.train.engine.rng_state import own_state, take_own_state
+from raylens.train.engine.rng_state import local_state, restore_local_state
 
 PLAN = Plan((EvenOrder(100, "a" * 64, 1, 4, 4, 100),), seed=1)
 
@@ -63,13 +63,13 @@ def test_pieces_cut_in_one_way_fill_fragments_cut_in_another(
 
 @given(st.text("ab.:", min_size=1), st.integers(0, 10**12), st.sampled_from([WEIGHT, "exp_avg", "ema"]))
 def test_names_in_files_are_read_back(name: str, start: int, kind: str) -> None:
-    assert named(key_of(name, start, kind)) == (name, start, kind)
+    assert parse_key(key_of(name, start, kind)) == (name, start, kind)
 
 
 @given(st.integers(0, 50), st.integers(1, 9))
 def test_shares_are_a_partition(count: int, workers: int) -> None:
     whole = Fragment("x", 0, count, {WEIGHT: torch.arange(count)})
-    shares = [slice_of(whole, rank, workers) for rank in range(workers)]
+    shares = [worker_slice(whole, rank, workers) for rank in range(workers)]
     assert torch.equal(torch.cat([share.tensors[WEIGHT] for share in shares]), torch.arange(count))
     assert max(share.stop - share.start for share in shares) - min(s.stop - s.start for s in shares) <= 1
 
@@ -79,10 +79,10 @@ class Alone:
 
     rank = 0
 
-    def most(self, values: list[int]) -> list[int]:
+    def all_max(self, values: list[int]) -> list[int]:
         return values
 
-    def all_of(self, thing: object) -> list[object]:
+    def all_gather(self, thing: object) -> list[object]:
         return [thing]
 
 
@@ -108,13 +108,13 @@ class OneOfBoth:
     def __init__(self, both: Both, rank: int) -> None:
         self._both, self.rank = both, rank
 
-    def most(self, values: list[int]) -> list[int]:
+    def all_max(self, values: list[int]) -> list[int]:
         mine, other = self._both.exchange(self.rank, values)
         assert isinstance(mine, list)
         assert isinstance(other, list)
         return [max(pair) for pair in zip(mine, other, strict=True)]
 
-    def all_of(self, thing: object) -> list[object]:
+    def all_gather(self, thing: object) -> list[object]:
         return self._both.exchange(self.rank, thing)
 
 
@@ -134,7 +134,7 @@ def manifest(step: int, workers: int = 1) -> CheckpointManifest:
 
 def snapshot(rank: int = 0, workers: int = 1) -> Snapshot:
     whole = Fragment("model.w", 0, 10, {WEIGHT: torch.arange(10).float(), "exp_avg": torch.ones(10)})
-    mine = slice_of(whole, rank, workers)
+    mine = worker_slice(whole, rank, workers)
     tensors = {key_of("model.w", mine.start, kind): tensor.clone() for kind, tensor in mine.tensors.items()}
     return Snapshot(tensors, {"random:cpu": torch.full((3,), rank, dtype=torch.uint8)})
 
@@ -143,8 +143,8 @@ def loss_of(value: float) -> Metric:
     return Metric("validation_loss", value, "min")
 
 
-def save(checkpoints: Checkpoints, step: int, *metrics: Metric) -> Outcome:
-    saver = Saver(checkpoints, Alone())
+def save(checkpoints: Checkpoints, step: int, *metrics: Metric) -> SaveOutcome:
+    saver = AsyncSaver(checkpoints, Alone())
     saver.begin(snapshot(), manifest(step), lambda: metrics, lambda: None)
     outcome = saver.wait()
     assert outcome is not None
@@ -155,8 +155,8 @@ def test_two_workers_save_and_others_read(tmp_path: Path) -> None:
     checkpoints, both = Checkpoints(open_store(tmp_path)), Both()
     then: list[int] = []
 
-    def work(rank: int) -> Outcome | None:
-        saver = Saver(checkpoints, both.of(rank))
+    def work(rank: int) -> SaveOutcome | None:
+        saver = AsyncSaver(checkpoints, both.of(rank))
         saver.begin(
             snapshot(rank, 2), manifest(6, workers=2), lambda: (Metric("rank", rank, "max"),), lambda: then.append(rank)
         )
@@ -164,19 +164,19 @@ def test_two_workers_save_and_others_read(tmp_path: Path) -> None:
 
     with ThreadPoolExecutor(2) as pool:
         outcomes = list(pool.map(work, range(2)))
-    assert outcomes == [Outcome(6), Outcome(6)]
+    assert outcomes == [SaveOutcome(6), SaveOutcome(6)]
     assert then == [0]
     newest = checkpoints.newest()
     assert newest is not None
     assert newest.metric("rank") == Metric("rank", 0.0, "max")
     assert newest.metric("loss") is None
-    pieces, own = checkpoints.pieces(newest, [("model.w", 0, 10)], 1)
-    assert sum(len(tensor) for key, tensor in pieces.items() if named(key)[2] == WEIGHT) == 10
-    assert own["random:cpu"].tolist() == [1, 1, 1]
+    pieces, local = checkpoints.pieces(newest, [("model.w", 0, 10)], 1)
+    assert sum(len(tensor) for key, tensor in pieces.items() if parse_key(key)[2] == WEIGHT) == 10
+    assert local["random:cpu"].tolist() == [1, 1, 1]
     # Of what a worker does not need, nothing is read; a third worker takes up what was the first one's.
-    pieces, own = checkpoints.pieces(newest, [("model.w", 7, 9)], None)
-    assert own["random:cpu"].tolist() == [0, 0, 0]
-    assert {named(key)[1] for key in pieces} == {0, 5}
+    pieces, local = checkpoints.pieces(newest, [("model.w", 7, 9)], None)
+    assert local["random:cpu"].tolist() == [0, 0, 0]
+    assert {parse_key(key)[1] for key in pieces} == {0, 5}
 
 
 def test_nothing_exists_where_one_worker_s_upload_fails(tmp_path: Path) -> None:
@@ -186,9 +186,9 @@ def test_nothing_exists_where_one_worker_s_upload_fails(tmp_path: Path) -> None:
         def upload(self, *_: object, **__: object) -> object:  # type: ignore[override]
             raise StorageError("no space left")
 
-    def work(rank: int) -> list[Outcome | None]:
+    def work(rank: int) -> list[SaveOutcome | None]:
         mine = Full(open_store(tmp_path)) if rank else checkpoints
-        broken, whole = Saver(mine, both.of(rank)), Saver(checkpoints, both.of(rank))
+        broken, whole = AsyncSaver(mine, both.of(rank)), AsyncSaver(checkpoints, both.of(rank))
         outcomes = []
         for step, saver in ((3, broken), (4, whole)):
             saver.begin(snapshot(rank, 2), manifest(step, workers=2), tuple, lambda: None)
@@ -197,7 +197,7 @@ def test_nothing_exists_where_one_worker_s_upload_fails(tmp_path: Path) -> None:
 
     with ThreadPoolExecutor(2) as pool:
         outcomes = list(pool.map(work, range(2)))
-    assert outcomes == [[Outcome(3, "no space left"), Outcome(4)]] * 2
+    assert outcomes == [[SaveOutcome(3, "no space left"), SaveOutcome(4)]] * 2
     assert checkpoints.steps() == [4]
     assert list(checkpoints.leftovers().values()) == [3]
     assert prune(checkpoints, CheckpointConfig())[1] == ["step-00000003/try3/worker-00000.safetensors"]
@@ -247,7 +247,7 @@ def test_another_format_is_refused(tmp_path: Path) -> None:
 @given(st.dictionaries(st.integers(1, 40), st.floats(0, 1), max_size=12), st.integers(1, 4), st.integers(0, 3))
 def test_retention(scores: dict[int, float], last: int, best: int) -> None:
     config = CheckpointConfig(keep_last=last, keep_every=10, keep_best=best, best_by="validation_loss")
-    keep = kept({step: loss_of(score) for step, score in scores.items()}, config)
+    keep = steps_to_keep({step: loss_of(score) for step, score in scores.items()}, config)
     steps = sorted(scores)
     assert keep <= set(steps)
     assert set(steps[-last:]) <= keep
@@ -256,10 +256,10 @@ def test_retention(scores: dict[int, float], last: int, best: int) -> None:
     if best and scores:
         assert min(scores.values()) in {scores[step] for step in keep}
     upward = CheckpointConfig(keep_last=last, keep_best=1, best_by="zero_shot_loss")
-    top = kept({step: Metric("zero_shot_loss", score, "max") for step, score in scores.items()}, upward)
+    top = steps_to_keep({step: Metric("zero_shot_loss", score, "max") for step, score in scores.items()}, upward)
     assert not scores or max(scores.values()) in {scores[step] for step in top}
     # Where the metric was never evaluated, nothing is best.
-    assert kept(dict.fromkeys(scores), config) == set(steps[-last:]) | {s for s in steps if s % 10 == 0}
+    assert steps_to_keep(dict.fromkeys(scores), config) == set(steps[-last:]) | {s for s in steps if s % 10 == 0}
 
 
 def test_pruning_deletes_by_the_rules(tmp_path: Path) -> None:
@@ -287,7 +287,7 @@ def test_checkpoints_without_goals_are_compared_by_metrics_of_our_own_and_by_no_
         values = {"zero_shot_frank": accuracy, "frank": accuracy}
         checkpoints.publish(manifest(step).model_copy(update={"metrics": values}))
     by = CheckpointConfig(keep_last=1, keep_best=1, best_by="zero_shot_frank")
-    assert kept(scores(map(checkpoints.manifest, [2, 4]), by), by) == {2, 4}
+    assert steps_to_keep(best_scores(map(checkpoints.manifest, [2, 4]), by), by) == {2, 4}
     assert checkpoints.manifest(2).metric("zero_shot_frank") == Metric("zero_shot_frank", 0.9, "max")
     with pytest.raises(CheckpointError, match=r"checkpoint\.json of step 2 has frank = 0\.9 without a goal"):
         prune(checkpoints, CheckpointConfig(keep_last=1, keep_best=1, best_by="frank"))
@@ -298,12 +298,12 @@ def test_generators_and_statistics_go_on() -> None:
     module = torch.nn.BatchNorm1d(3)
     module(torch.randn(8, 3))
     torch.manual_seed(3)
-    saved = own_state(module, torch.device("cpu"))
+    saved = local_state(module, torch.device("cpu"))
     expected, statistics = torch.rand(4), module.running_mean
     assert statistics is not None
     statistics = statistics.clone()
     module(torch.randn(8, 3) + 5)
-    take_own_state(saved, module, torch.device("cpu"))
+    restore_local_state(saved, module, torch.device("cpu"))
     assert torch.equal(torch.rand(4), expected)
     assert module.running_mean is not None
     assert torch.equal(module.running_mean, statistics)
@@ -322,14 +322,14 @@ def test_weights_are_put_together_and_what_is_missing_is_named() -> None:
     for name, parameter in model.named_parameters():
         whole = Fragment(f"model.{name}", 0, parameter.numel(), {WEIGHT: parameter.detach().flatten()})
         for rank, part in enumerate(parts):
-            share = slice_of(whole, rank, 3)
+            share = worker_slice(whole, rank, 3)
             if share.stop > share.start:
                 part[key_of(share.name, share.start, WEIGHT)] = share.tensors[WEIGHT]
     with pytest.raises(CheckpointError, match=r"lacks .*running_mean"):
-        assembled(config, parts)
-    assembly = Assembly(config, averaged=False)
+        consolidate(config, parts)
+    assembly = Consolidator(config, averaged=False)
     for part in parts:
-        assembly.add(part, own_state(torch.nn.ModuleDict({"model": model}), torch.device("cpu")))
+        assembly.add(part, local_state(torch.nn.ModuleDict({"model": model}), torch.device("cpu")))
     weights = assembly.weights()
     assert weights.keys() == model.state_dict().keys()
     assert all(torch.equal(weights[name], tensor) for name, tensor in model.state_dict().items())

@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,8 +9,9 @@ import torch
 
 from raylens.config import RunConfig, apply_overrides, validated
 from raylens.evaluate.metrics import Metric
-from raylens.train.evaluation.eval_data import HeldSets
-from raylens.train.evaluation.eval_sets import EvaluationSets
+from raylens.inputs import Preprocess
+from raylens.train.evaluation.eval_data import EvalData
+from raylens.train.evaluation.eval_sets import EvalSets
 from raylens.train.evaluation.evaluator import Embedded, Evaluator
 from tests.unit.train.test_checkpoint import Alone
 
@@ -27,7 +27,7 @@ TREE = {
 class Control(Alone):
     workers = 1
 
-    def to_first(self, thing: object) -> list[object]:
+    def gather(self, thing: object) -> list[object]:
         return [thing]
 
 
@@ -41,8 +41,8 @@ class Slow(Evaluator):
     may = threading.Event()
     loss = 0.5
 
-    def _read(self) -> HeldSets:
-        return HeldSets(None, ())
+    def _read(self) -> EvalData:
+        return EvalData(None, ())
 
     def _metrics(self, _: list[Embedded]) -> Iterator[Metric]:
         assert self.may.wait(60)
@@ -55,9 +55,9 @@ class Slow(Evaluator):
 
 def evaluator(*changes: str, kind: type[Evaluator] = Slow) -> Any:
     config = validated(RunConfig, apply_overrides(TREE, changes))
-    job: Any = SimpleNamespace(config=config, steps=STEPS, evaluation=EvaluationSets("held", 2))
     control: Any = Control()
-    return kind(job, control)
+    tokenizer: Any = None  # there is nothing to embed
+    return kind(config, EvalSets("held", 2), tokenizer, Preprocess(size=8), control, steps=STEPS)
 
 
 @pytest.mark.parametrize("keep_best", [0, 1])
@@ -71,7 +71,7 @@ def test_every_checkpoint_that_is_compared_has_figures_of_its_own(keep_best: int
 
 def test_a_run_without_sets_is_never_evaluated() -> None:
     one = evaluator("checkpoint.keep_best=1")
-    one._sets = EvaluationSets()
+    one._sets = EvalSets()
     assert not any(one.due(step, saving=True) for step in range(1, STEPS + 1))
 
 

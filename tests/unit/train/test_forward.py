@@ -18,7 +18,7 @@ from raylens.config import (
 )
 from raylens.models import DualEncoder, Embedded
 from raylens.objectives import contrastive_loss, sigmoid_loss, triplet_loss
-from raylens.train.engine.forward import CaptionForward, PairForward, WordForward, forward_of, pair_loss
+from raylens.train.engine.forward import CaptionForward, PairForward, WordForward, build_forward, pair_loss
 from raylens.train.engine.optimizer import parameter_groups
 
 
@@ -50,7 +50,7 @@ def built(of: RunConfig) -> DualEncoder:
 def test_the_scale_is_learned_where_there_is_one(objective: dict[str, Any], module: type, learned: bool) -> None:
     of = config(**objective)
     model = built(of)
-    forward = forward_of(model, of)
+    forward = build_forward(model, of)
     assert type(forward) is module
     optimised = {id(parameter) for group in parameter_groups(forward, of.optim) for parameter in group["params"]}
     assert (id(model.logit_scale) in optimised) == learned

@@ -23,14 +23,14 @@ from raylens.data.plan import step_hashes
 from raylens.errors import CursorError, TrainingError
 from raylens.models import DualEncoder
 from raylens.objectives import contrastive_loss
-from raylens.train.engine.optimizer import optimizer_of, take_rates
+from raylens.train.engine.optimizer import build_optimizer, set_learning_rates
 from raylens.train.loop import loop, metrics
 from raylens.train.loop.batch import Batch
-from raylens.train.loop.data_wait import Waiting
+from raylens.train.loop.data_wait import DataWait
 from raylens.train.loop.loop import Hooks, run
-from raylens.train.loop.metrics import Record
-from raylens.train.loop.schedule import Moment
-from raylens.train.loop.stats import Figures, StepStats
+from raylens.train.loop.metrics import StepMetrics
+from raylens.train.loop.schedule import TrainingProgress
+from raylens.train.loop.stats import StepStats, TowerStats
 
 CONFIG = RunConfig(
     name="loop",
@@ -57,10 +57,10 @@ class TorchEngine:
     )
 
     def __post_init__(self) -> None:
-        self.optimizer = optimizer_of(self.model, CONFIG.optim)
+        self.optimizer = build_optimizer(self.model, CONFIG.optim)
 
-    def train_step(self, batch: Batch, now: Moment) -> StepStats:
-        take_rates(self.optimizer, CONFIG.optim, now)
+    def train_step(self, batch: Batch, progress: TrainingProgress) -> StepStats:
+        set_learning_rates(self.optimizer, CONFIG.optim, progress)
         image_BD, text_BD, log_scale, _ = self.model(torch.from_numpy(batch.image_BSSC), torch.from_numpy(batch.ids_BT))
         loss = contrastive_loss(image_BD, text_BD, log_scale)
         self.optimizer.zero_grad()
@@ -68,13 +68,13 @@ class TorchEngine:
         self.optimizer.step()
         return StepStats(loss.item(), log_scale.exp().item(), 0.0)
 
-    def figures(self) -> Figures:
-        return Figures()
+    def tower_stats(self) -> TowerStats:
+        return TowerStats()
 
 
 @dataclass
 class Heard:
-    records: list[Record] = field(default_factory=list)
+    records: list[StepMetrics] = field(default_factory=list)
     saved: list[int] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     stop_after: int = 0
@@ -151,26 +151,26 @@ def test_the_wait_for_the_first_batch_is_told_apart() -> None:
 
 
 def test_what_training_waits_for_is_told_and_no_part_of_its_speed(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [100.0]
+    progress = [100.0]
 
     class Clock:
-        time = monotonic = staticmethod(lambda: now[0])
+        time = monotonic = staticmethod(lambda: progress[0])
 
     for module in (loop, metrics):
         monkeypatch.setattr(module, "time", Clock)
 
     class OneSecond(TorchEngine):
-        def train_step(self, batch: Batch, now_: Moment) -> StepStats:
-            now[0] += 1.0
+        def train_step(self, batch: Batch, now_: TrainingProgress) -> StepStats:
+            progress[0] += 1.0
             return super().train_step(batch, now_)
 
     def evaluate(step: int, saving: bool) -> float:
         assert saving == (step in (10, 20))
-        now[0] += 3.0 if step == 10 else 0.0
+        progress[0] += 3.0 if step == 10 else 0.0
         return 3.0 if step == 10 else 0.0
 
     def save(step: int) -> None:
-        now[0] += 7.0
+        progress[0] += 7.0
 
     heard = Heard()
     run(
@@ -182,7 +182,7 @@ def test_what_training_waits_for_is_told_and_no_part_of_its_speed(monkeypatch: p
         start=0,
         steps=20,
     )
-    assert [(one.step, one.stood_still) for one in heard.records] == [(5, 0.0), (10, 0.0), (15, 10.0), (20, 0.0)]
+    assert [(one.step, one.paused_seconds) for one in heard.records] == [(5, 0.0), (10, 0.0), (15, 10.0), (20, 0.0)]
     assert [one.samples_per_second for one in heard.records] == pytest.approx([8.0] * 4)
 
 
@@ -212,15 +212,15 @@ def test_what_is_told_of_each_step_has_no_hole_at_a_checkpoint() -> None:
     ],
 )
 def test_the_verdict_names_the_bottleneck(made_at: float, read: float, bound: str, share: float) -> None:
-    waiting = Waiting.for_batch(asked=1.0, came=3.0, made_at=made_at) + Waiting(5.0, reading=read, decoding=1.0)
+    waiting = DataWait.for_batch(asked=1.0, came=3.0, made_at=made_at) + DataWait(5.0, reading=read, decoding=1.0)
     assert waiting.bound == bound
     assert waiting.share == pytest.approx(share)
     assert waiting.data_cores == pytest.approx((read + 1.0) / 5.0)
 
 
 def test_without_waiting_the_device_is_the_bottleneck() -> None:
-    assert (Waiting.for_batch(1.0, 1.001, 0.0) + Waiting(seconds=1.0, reading=9.0)).bound == "device"
-    assert Waiting().share == Waiting().data_cores == 0.0
+    assert (DataWait.for_batch(1.0, 1.001, 0.0) + DataWait(seconds=1.0, reading=9.0)).bound == "device"
+    assert DataWait().share == DataWait().data_cores == 0.0
 
 
 @pytest.mark.parametrize("shift", [-8, 8, 1])
@@ -255,11 +255,11 @@ class Skipping(TorchEngine):
     bad: tuple[int, ...] = ()
     step = 0
 
-    def train_step(self, batch: Batch, now: Moment) -> StepStats:
+    def train_step(self, batch: Batch, progress: TrainingProgress) -> StepStats:
         self.step += 1
         if self.step in self.bad:
             return StepStats(float("nan"), 14.0, float("inf"), skipped=True)
-        return super().train_step(batch, now)
+        return super().train_step(batch, progress)
 
 
 def test_steps_that_cannot_be_taken_are_counted() -> None:

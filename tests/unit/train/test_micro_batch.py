@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from raylens.config import ModelConfig, RunConfig, TextTransformerConfig, VisionTransformerConfig, validated
 from raylens.errors import TrainingError
 from raylens.models import DualEncoder
-from raylens.train.engine.forward import forward_of
-from raylens.train.engine.micro_batch import BACKWARD, bytes_of_pair, fitting, free_memory, largest_divisor
+from raylens.train.engine.forward import build_forward
+from raylens.train.engine.micro_batch import BACKWARD, bytes_per_pair, fitting_micro_batch, free_memory, largest_divisor
 
 CPU = torch.device("cpu")
 
@@ -42,7 +42,7 @@ def config(checkpointed: bool = False, **model: int) -> RunConfig:
 
 def measured(of: RunConfig) -> float:
     model = DualEncoder(of.model, end_id=599, mean=(0.5,) * 3, std=(0.5,) * 3)
-    return bytes_of_pair(forward_of(model, of), of, CPU)
+    return bytes_per_pair(build_forward(model, of), of, CPU)
 
 
 def test_a_pair_costs_what_its_activations_take() -> None:
@@ -61,7 +61,7 @@ def test_the_probe_leaves_no_trace() -> None:
     torch.manual_seed(3)
     expected = torch.rand(2)
     torch.manual_seed(3)
-    assert fitting(forward_of(model, of), of, CPU, sharing=1) == 64  # so small a model fits whole
+    assert fitting_micro_batch(build_forward(model, of), of, CPU, sharing=1) == 64  # so small a model fits whole
     assert torch.equal(torch.rand(2), expected)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())

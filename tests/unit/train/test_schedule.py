@@ -22,8 +22,8 @@ from raylens.config import (
 from raylens.errors import MissingExtraError
 from raylens.models import DualEncoder
 from raylens.train.engine.forward import PairForward
-from raylens.train.engine.optimizer import optimizer_of, parameter_groups, take_rates
-from raylens.train.loop.schedule import Moment, learning_rate, log_scale_at, share_of_peak
+from raylens.train.engine.optimizer import build_optimizer, parameter_groups, set_learning_rates
+from raylens.train.loop.schedule import TrainingProgress, learning_rate, log_scale_at, share_of_peak
 
 KINDS = ("cosine", "linear", "constant", "inverse_sqrt")
 SMALL = ModelConfig(
@@ -42,14 +42,14 @@ def small() -> DualEncoder:
 )  # fmt: skip
 def test_up_then_down_between_end_and_peak(kind: str, warmup: int, cooldown: int, steps: int, end: float) -> None:
     schedule = ScheduleConfig(kind=kind, warmup_steps=warmup, cooldown_steps=cooldown, end=end)
-    shares = [share_of_peak(schedule, Moment(step, steps)) for step in range(steps)]
+    shares = [share_of_peak(schedule, TrainingProgress(step, steps)) for step in range(steps)]
     assert all(0.0 <= share <= 1.0 for share in shares)
     top = min(warmup, steps // 2)
     assert shares[:top] == sorted(shares[:top])
     assert shares[top:] == sorted(shares[top:], reverse=True)
     assert shares[top] == pytest.approx(1.0) or cooldown >= steps - top
     # One step more would be there, unless the curve came below it before.
-    assert share_of_peak(schedule, Moment(steps, steps)) <= end + 1e-9 or kind == "inverse_sqrt"
+    assert share_of_peak(schedule, TrainingProgress(steps, steps)) <= end + 1e-9 or kind == "inverse_sqrt"
 
 
 def test_cosine_matches_torch() -> None:
@@ -62,14 +62,14 @@ def test_cosine_matches_torch() -> None:
     for step in range(100):
         closed = 0.03 + 0.135 * (1 + math.cos(math.pi * (step - 20) / 80))
         expected = optimizer.param_groups[0]["lr"] if step < 20 else closed
-        assert learning_rate(0.3, ours, Moment(step, 100)) == pytest.approx(expected, rel=1e-6)
+        assert learning_rate(0.3, ours, TrainingProgress(step, 100)) == pytest.approx(expected, rel=1e-6)
         optimizer.step()
         (warm if step < 20 else decay).step()
 
 
 def test_the_other_curves() -> None:
     def at(step: int, **values: object) -> float:
-        return share_of_peak(ScheduleConfig.model_validate({"warmup_steps": 10, **values}), Moment(step, 110))
+        return share_of_peak(ScheduleConfig.model_validate({"warmup_steps": 10, **values}), TrainingProgress(step, 110))
 
     assert [at(step, kind="linear") for step in (9, 10, 60, 109)] == pytest.approx([1.0, 1.0, 0.5, 0.01])
     assert at(60, kind="linear", end=0.5) == pytest.approx(0.75)
@@ -83,10 +83,10 @@ def test_the_other_curves() -> None:
 
 def test_a_scheduled_temperature_goes_from_start_to_end() -> None:
     objective = ObjectiveConfig(temperature=0.1, end_temperature=0.01, learn_scale=False)
-    scales = [math.exp(log_scale_at(objective, Moment(step, 101)) or 0.0) for step in range(101)]
+    scales = [math.exp(log_scale_at(objective, TrainingProgress(step, 101)) or 0.0) for step in range(101)]
     assert [scales[0], scales[50], scales[100]] == pytest.approx([10.0, math.sqrt(1000), 100.0])
     assert scales == sorted(scales)
-    assert log_scale_at(ObjectiveConfig(), Moment(3, 10)) is None
+    assert log_scale_at(ObjectiveConfig(), TrainingProgress(3, 10)) is None
     with pytest.raises(ValueError, match=r"scheduled or learned, not both"):
         ObjectiveConfig(end_temperature=0.01)
     with pytest.raises(ValueError, match=r"a logit scale of 200, above objective\.max_logit_scale = 100"):
@@ -116,8 +116,8 @@ def test_parts_have_rates_of_their_own(inside: bool) -> None:
     model = small()
     tree = {"name": "x", "data": {"train": "x"}, "model": SMALL.model_dump()}
     module = PairForward(model, validated(RunConfig, tree)) if inside else model
-    optimizer = optimizer_of(module, optim)
-    take_rates(optimizer, optim, Moment(5, 10))
+    optimizer = build_optimizer(module, optim)
+    set_learning_rates(optimizer, optim, TrainingProgress(5, 10))
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     found = {
         names[id(parameter)]: (group["lr"], group["weight_decay"])
@@ -131,7 +131,7 @@ def test_parts_have_rates_of_their_own(inside: bool) -> None:
 
 
 def test_lion_is_the_library_s() -> None:
-    optimizer = optimizer_of(small(), OptimConfig(kind="lion"))
+    optimizer = build_optimizer(small(), OptimConfig(kind="lion"))
     from pytorch_optimizer import Lion  # which imports transformers: a second that every worker of the tests would pay
 
     assert type(optimizer) is Lion
@@ -141,4 +141,4 @@ def test_lion_is_the_library_s() -> None:
 def test_lion_without_its_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "pytorch_optimizer", None)
     with pytest.raises(MissingExtraError, match=r"optim\.kind = 'lion'.*raylens\[lion\]"):
-        optimizer_of(small(), OptimConfig(kind="lion"))
+        build_optimizer(small(), OptimConfig(kind="lion"))

@@ -54,45 +54,45 @@ def drain(results: "SimpleQueue[Any]") -> list[dict[str, Any]]:
 
 
 def test_each_evaluation_but_the_last_is_a_result_at_once(tmp_path: Path) -> None:
-    tell, results, folder = reporter(tmp_path, sweep())
+    events, results, folder = reporter(tmp_path, sweep())
     accuracy = Metric("zero_shot_digits", 0.5, "max")
-    tell.tell(Started(0, 30, 1, 8, 1))
+    events.on_event(Started(0, 30, 1, 8, 1))
     for step in (10, 20, 20, 30):
-        tell.tell(Evaluated(step, (loss_of(1.0 * step), accuracy), 0.1))
-    tell.tell(Evaluated(25, (accuracy,), 0.1))  # the loss was no number
+        events.on_event(Evaluated(step, (loss_of(1.0 * step), accuracy), 0.1))
+    events.on_event(Evaluated(25, (accuracy,), 0.1))  # the loss was no number
     assert [(one["steps"], one["samples"], one[LOSS]) for one in drain(results)] == [(10, 1280, 10.0), (20, 2560, 20.0)]
     folder.write("evaluations.jsonl", b'{"step": 20, "validation_loss": 2.0}\n{"step": 30, "validation_loss": 3.5}\n')
-    end = tell.end(30)
+    end = events.end(30)
     assert (end["steps"], end[LOSS], end["of_steps"], end["run"]) == (30, 3.5, 30, "digits")
     folder.write("evaluations.jsonl", b'{"step": 30, "zero_shot_digits": 0.1}\n')
     with pytest.raises(TrainingError, match="validation_loss was no number at the last evaluation"):
-        tell.end(30)
+        events.end(30)
 
 
 def test_a_last_record_that_a_kill_took_is_read_from_the_last_checkpoint(tmp_path: Path) -> None:
-    tell, _, _ = reporter(tmp_path, sweep())
+    events, _, _ = reporter(tmp_path, sweep())
     run = run_with_checkpoint(tmp_path / "run", step=30)  # its metrics: a validation loss of 1
     run.write("evaluations.jsonl", b'{"step": 20, "validation_loss": 2.0}\n')
-    end = tell.end(30)
+    end = events.end(30)
     assert (end["steps"], end[LOSS], end["of_steps"], end["saved"]) == (30, 1.0, 30, 30)
 
 
 def test_where_trials_are_copied_a_result_waits_for_its_checkpoint(tmp_path: Path) -> None:
     copied = Pointer("t001", "other", 10, 1280, {"a": 1})
-    tell, results, _ = reporter(tmp_path, sweep(scheduler={"kind": "pbt"}), copied)
-    tell.tell(Started(10, 40, 1, 8, 1))
-    tell.tell(Evaluated(20, (loss_of(2.0),), 0.1))
+    events, results, _ = reporter(tmp_path, sweep(scheduler={"kind": "pbt"}), copied)
+    events.on_event(Started(10, 40, 1, 8, 1))
+    events.on_event(Evaluated(20, (loss_of(2.0),), 0.1))
     assert drain(results) == []
-    tell.tell(Checkpointed(20))
-    tell.tell(Checkpointed(30))
-    tell.tell(Evaluated(30, (loss_of(3.0),), 0.1))
+    events.on_event(Checkpointed(20))
+    events.on_event(Checkpointed(30))
+    events.on_event(Evaluated(30, (loss_of(3.0),), 0.1))
     found = drain(results)
-    assert [(one["steps"], one["saved"]) for one in found] == [(20, 20), (30, 30)]
+    assert [(row["steps"], row["saved"]) for row in found] == [(20, 20), (30, 30)]
     # A step without a checkpoint is reported when the next is heard of, with the newest that there is.
-    tell.tell(Started(10, 90, 1, 8, 1))
-    tell.tell(Evaluated(40, (loss_of(3.0),), 0.1))
+    events.on_event(Started(10, 90, 1, 8, 1))
+    events.on_event(Evaluated(40, (loss_of(3.0),), 0.1))
     assert drain(results) == []
-    tell.tell(Evaluated(50, (loss_of(3.0),), 0.1))
+    events.on_event(Evaluated(50, (loss_of(3.0),), 0.1))
     assert [(one["steps"], one["saved"]) for one in drain(results)] == [(40, 30)]
     assert found[0]["copied_of"] == "t001"
     assert (found[0]["copied_step"], found[0]["copied_samples"]) == (10, 1280)

@@ -161,6 +161,6 @@ def test_what_is_shown_of_jobs() -> None:
 
 
 def test_every_command_explains_itself() -> None:
-    for words in (["jobs", "submit"], ["clusters", "add"], ["cluster", "local"], ["serve", "deploy"]):
+    for words in (["jobs", "submit"], ["contexts", "add"], ["cluster", "local"], ["serve", "deploy"]):
         told = CliRunner().invoke(app, [*words, "--help"]).output
         assert re.search(r"Examples?:", told), words

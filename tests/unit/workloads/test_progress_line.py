@@ -2,14 +2,14 @@
 
 from dataclasses import asdict, replace
 
-from raylens.train.loop.metrics import Record
-from raylens.train.loop.stats import Figures
-from raylens.workloads.pages.progress_line import progress_line, time_left
+from raylens.train.loop.metrics import StepMetrics
+from raylens.train.loop.stats import TowerStats
+from raylens.workloads.pages.terminal import progress_line, time_left
 
-RECORD = Record(
+RECORD = StepMetrics(
     step=100, samples_seen=3_276_800, loss=4.5678, logit_scale=14.26, grad_norm=1.0, lr=1e-3,
     samples_per_second=16_384.0, substituted=0, truncated=0, skipped=0, data_wait=0.031, data_cores=1.52,
-    bound="device", first_batch_seconds=None, sample_hashes=(), **asdict(Figures()),
+    bound="device", first_batch_seconds=None, sample_hashes=(), **asdict(TowerStats()),
 )  # fmt: skip
 
 

@@ -118,7 +118,7 @@ def test_the_page_with_curves_can_be_had_at_any_time(storage: Store, tmp_path: P
     printed("show", storage.uri, "hotter", "--out", page)
     assert page.read_text(encoding="utf-8").count("<svg") >= 5
     assert "[bold]slow[/bold] data" in page.read_text(encoding="utf-8")
-    assert "there is no folder" in refused(ConfigError, "show", storage.uri, "hotter", "--out", tmp_path / "no" / "x")
+    assert "does not exist" in refused(ConfigError, "show", storage.uri, "hotter", "--out", tmp_path / "no" / "x")
 
 
 def test_the_last_events_are_enough(storage: Store) -> None:

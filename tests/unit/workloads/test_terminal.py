@@ -5,13 +5,13 @@ import io
 import pytest
 from rich.console import Console
 
-from raylens.train.loop.events import News, Restarting, Warned
+from raylens.train.loop.events import Restarting, RunEvent, Warned
 from raylens.workloads.pages.terminal import Terminal
 
 ODD = "cannot read [/data/x]: [red]no[/red] such file \\[bold] :smile:"
 
 
-def shown(news: News | str, *, colour: bool = False) -> str:
+def shown(event: RunEvent | str, *, colour: bool = False) -> str:
     terminal, sink = Terminal(), io.StringIO()
     # Whatever the environment says of colours.
     terminal.console = Console(
@@ -22,23 +22,23 @@ def shown(news: News | str, *, colour: bool = False) -> str:
         color_system="standard" if colour else None,
         no_color=not colour,
     )
-    if isinstance(news, str):
-        terminal.title(news)
-        terminal.say(news)
+    if isinstance(event, str):
+        terminal.title(event)
+        terminal.say(event)
     else:
-        terminal.tell(news)
+        terminal.on_event(event)
     return sink.getvalue()
 
 
-@pytest.mark.parametrize("news", [Restarting(ODD), Warned(ODD), ODD], ids=["restarting", "warned", "said"])
-def test_brackets_are_text(news: News | str) -> None:
-    found = shown(news)
-    assert found.count(ODD) == (2 if isinstance(news, str) else 1)
+@pytest.mark.parametrize("event", [Restarting(ODD), Warned(ODD), ODD], ids=["restarting", "warned", "said"])
+def test_brackets_are_text(event: RunEvent | str) -> None:
+    found = shown(event)
+    assert found.count(ODD) == (2 if isinstance(event, str) else 1)
     assert " s  " in found.splitlines()[-1]
 
 
 def test_what_went_wrong_is_yellow() -> None:
-    assert f"\x1b[33mworkers lost ({ODD}); going on from the newest checkpoint\x1b[0m" in shown(
+    assert f"\x1b[33mworkers lost ({ODD}); restarting from the newest checkpoint\x1b[0m" in shown(
         Restarting(ODD), colour=True
     )
     assert f"\x1b[33mwarning: {ODD}\x1b[0m" in shown(Warned(ODD), colour=True)

@@ -1,1 +1,1 @@
-"""What people run: the command line, recipes and the quickstart."""
+"""What people run: the command line, recipes, the quickstart, and the submission of jobs."""

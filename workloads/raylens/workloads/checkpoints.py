@@ -1,4 +1,4 @@
-"""What ``raylens checkpoints`` does: list, verify and prune those of a run."""
+"""The work of ``raylens checkpoints``: list, verify and prune the checkpoints of a run."""
 
 from collections.abc import Callable
 
@@ -7,7 +7,7 @@ from rich.table import Table
 from raylens.config import CheckpointConfig, apply_overrides, load_yaml, validated
 from raylens.errors import ConfigError, NotFoundError, RaylensError
 from raylens.storage import open_store
-from raylens.train.checkpoint.retention import kept, prune, scores
+from raylens.train.checkpoint.retention import best_scores, prune, steps_to_keep
 from raylens.train.checkpoint.store import Checkpoints
 
 __all__ = ["checkpoints_of", "delete_unkept", "listing", "verified"]
@@ -16,11 +16,11 @@ UNIT = 1 << 20
 
 
 def checkpoints_of(run: str) -> tuple[Checkpoints, CheckpointConfig]:
-    """The checkpoints of a run, and what its configuration says of keeping them.
+    """Open the checkpoints of a run, and read from its configuration which of them are kept.
 
     Raises:
         NotFoundError: there is no such run.
-        ConfigError: its configuration says of checkpoints what this version does not know.
+        ConfigError: this version does not know the checkpoint settings of the run.
     """
     store = open_store(run)
     try:
@@ -40,10 +40,10 @@ def checkpoints_of(run: str) -> tuple[Checkpoints, CheckpointConfig]:
 
 
 def listing(run: str) -> Table:
-    """A row a checkpoint, and one for what broken attempts left."""
+    """Return a table with a row for each checkpoint, and one for the leftovers of broken attempts."""
     checkpoints, config = checkpoints_of(run)
     manifests = [checkpoints.manifest(step) for step in checkpoints.steps()]
-    keep = kept(scores(manifests, config), config)
+    keep = steps_to_keep(best_scores(manifests, config), config)
     table = Table("step", "samples seen", "workers", "ZeRO", "MiB", "files", "kept", "evaluated")
     for one in manifests:
         values = "  ".join(f"{name} {value:.4g}" for name, value in one.metrics.items())
@@ -55,7 +55,7 @@ def listing(run: str) -> Table:
 
 
 def verified(run: str, steps: list[int], say: Callable[[str], None]) -> list[str]:
-    """Read every file of the checkpoints again (all, or those at ``steps``) and compare its hash; what is wrong."""
+    """Read every file of the checkpoints (all, or those at ``steps``), compare its hash, and return the failures."""
     checkpoints, _ = checkpoints_of(run)
     have = checkpoints.steps()
     if unknown := sorted(set(steps) - set(have)):
@@ -75,11 +75,15 @@ def verified(run: str, steps: list[int], say: Callable[[str], None]) -> list[str
 
 
 def delete_unkept(run: str, assignments: list[str], *, really: bool) -> tuple[list[int], list[str]]:
-    """Delete what the run's settings, or others in their place, do not keep; or only say what that would be."""
+    """Delete what the run's settings, changed by ``assignments``, do not keep; or only return what that would be.
+
+    Returns:
+        The steps of the deleted checkpoints, and the leftover files.
+    """
     checkpoints, config = checkpoints_of(run)
     config = validated(CheckpointConfig, apply_overrides(config.model_dump(), assignments))
     if really:
         return prune(checkpoints, config)
     steps = checkpoints.steps()
-    gone = set(steps) - kept(scores(map(checkpoints.manifest, steps), config), config)
+    gone = set(steps) - steps_to_keep(best_scores(map(checkpoints.manifest, steps), config), config)
     return sorted(gone), [path for path, step in checkpoints.leftovers().items() if steps and step <= steps[-1]]

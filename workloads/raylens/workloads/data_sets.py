@@ -1,4 +1,4 @@
-"""Looking at data sets without training: manifests from the cache, indexed first where there is none."""
+"""Data sets without training: their manifests, from the cache or indexed first, plans and samples."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
@@ -35,24 +35,24 @@ __all__ = [
     "steps_of_run",
 ]
 
-Progress = Callable[[int, int], None]
+ProgressCallback = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """Where to index, should it be needed; see `raylens.cluster.session`."""
+    """The cluster on which to index if that is needed; see `raylens.cluster.session`."""
 
     address: str | None = None
     num_cpus: int | None = None
 
 
 def manifests_for(
-    sources: Sequence[SourceConfig], cache: Store, cluster: Cluster, progress: Progress
+    sources: Sequence[SourceConfig], cache: Store, cluster: Cluster, progress: ProgressCallback
 ) -> list[Manifest]:
-    """The manifests of data sets; Ray starts only if a large one has to be made.
+    """Return the manifests of data sets; Ray starts only if a large one must be made.
 
     Raises:
-        ManifestError: no shards, or none usable.
+        ManifestError: there are no shards, or none is usable.
         StorageError: a store does not answer.
     """
     found = cached_manifests(sources, cache)
@@ -68,7 +68,7 @@ def manifests_for(
 
 
 def cached_manifests(sources: Sequence[SourceConfig], cache: Store) -> list[Manifest] | None:
-    """The manifests of data sets, if all of them are made; needs no Ray.
+    """Return the manifests of data sets if all of them exist, otherwise None; needs no Ray.
 
     Raises:
         NotFoundError, ManifestError: there are no shards.
@@ -83,15 +83,15 @@ def _cached(config: SourceConfig, cache: Store) -> Manifest | None:
     return Manifest.load(cache / fingerprint(source, shards))
 
 
-def plan_for(config: RunConfig, cluster: Cluster, progress: Progress) -> tuple[Plan, list[Manifest]]:
-    """A run's plan and manifests, as training makes them."""
+def plan_for(config: RunConfig, cluster: Cluster, progress: ProgressCallback) -> tuple[Plan, list[Manifest]]:
+    """Return a run's plan and manifests, equal to those of training."""
     cache = open_store(config.storage) / "manifests"
     manifests = manifests_for(config.data.train, cache, cluster, progress)
     return build_plan(config, manifests), manifests
 
 
 def sample_pairs(manifest: Manifest, count: int, seed: int = 0) -> list[tuple[bytes, str]]:
-    """Images and first captions of some samples from all over a data set; the same for the same seed."""
+    """Return images and first captions of samples from all over a data set; the same ones for the same seed."""
     keys = np.full(min(count, len(manifest)), seed, dtype=np.uint64)
     chosen = np.sort(permute(np.arange(len(keys)), len(manifest), keys))
     opened = open_data(manifest.home)
@@ -99,32 +99,32 @@ def sample_pairs(manifest: Manifest, count: int, seed: int = 0) -> list[tuple[by
 
 
 def compare_with_run(config: RunConfig, hashes: Sequence[str]) -> int:
-    """Compare the plan's hashes with those that a run wrote down, and return how many steps could be compared.
+    """Compare the plan's hashes with those that a run recorded, and return how many steps could be compared.
 
     Raises:
-        DataError: a step had other samples than the plan says; names the first.
+        DataError: a step had other samples than the plan says; the message names the first.
     """
-    told = dict(_told(read_metrics(run_store(config))))
-    for step, found in sorted(told.items()):
-        if step <= len(hashes) and found != hashes[step - 1]:
+    recorded = dict(_sample_hashes(read_metrics(run_store(config))))
+    for step, digest in sorted(recorded.items()):
+        if step <= len(hashes) and digest != hashes[step - 1]:
             raise DataError(
-                f"step {step} of run {config.name!r} had samples with hash {found}, the plan has {hashes[step - 1]}: "
+                f"step {step} of run {config.name!r} had samples with hash {digest}, the plan has {hashes[step - 1]}: "
                 "the run's settings or its data are not these"
             )
-    return sum(step <= len(hashes) for step in told)
+    return sum(step <= len(hashes) for step in recorded)
 
 
 def steps_of_run(config: RunConfig) -> int:
-    """The last step that the run's metrics tell of; 0 if it has not begun.
+    """Return the last step in the run's metrics; 0 if it has not begun.
 
     Raises:
         ConfigError: the run exists with other settings.
     """
     check_claim(run_store(config), config)
-    return max((step for step, _ in _told(read_metrics(run_store(config)))), default=0)
+    return max((step for step, _ in _sample_hashes(read_metrics(run_store(config)))), default=0)
 
 
-def _told(records: Iterable[dict[str, object]]) -> Iterable[tuple[int, str]]:
+def _sample_hashes(records: Iterable[dict[str, object]]) -> Iterable[tuple[int, str]]:
     for record in records:
         words = record.get("sample_hashes")
         if isinstance(words, list):
@@ -134,7 +134,7 @@ def _told(records: Iterable[dict[str, object]]) -> Iterable[tuple[int, str]]:
 
 @dataclass(frozen=True)
 class Forecast:
-    """What reading an epoch costs, from some units."""
+    """The estimated cost of reading an epoch, from a sample of blocks."""
 
     requests: int
     bytes: int
@@ -143,7 +143,7 @@ class Forecast:
 
 
 def forecast(plan: Plan, manifests: Sequence[Manifest], units: int = 24) -> Forecast:
-    """Requests and bytes of as many positions as there are samples, estimated from units spread over them."""
+    """Estimate requests and bytes of one epoch from blocks that are spread over it."""
     opened = [open_data(manifest.home) for manifest in manifests]
     last = plan.unit_of(plan.samples - 1)
     chosen = np.unique(np.linspace(0, last, min(units, last + 1)).astype(int)).tolist()

@@ -1,4 +1,4 @@
-"""Evaluating a registered model on labelled shards, with the report that people look at."""
+"""The evaluation of a registered model on labelled shards, with its report."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,12 +28,12 @@ from raylens.train.runs.jsonl import read_metrics
 __all__ = ["Evaluation", "evaluate_model"]
 
 CAPTIONS = 400
-"""Captions of the evaluated shards among which the report's images look for their nearest."""
+"""Number of captions of the evaluated shards among which the report searches those nearest to an image."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an evaluation found, and where it wrote it."""
+    """The results of an evaluation, and the location of its report."""
 
     model: str
     accuracy: float
@@ -56,17 +56,17 @@ class Evaluation:
 
 
 def evaluate_model(registry: str, reference: str, data: Store, out: Store) -> Evaluation:
-    """Zero-shot classification of labelled shards; writes report, metrics and per-example table.
+    """Classify the images of labelled shards zero-shot, and write a report, metrics and a table of all images.
 
     Args:
         registry: URI of the registry.
         reference: ``name``, ``name@3`` or ``name@alias``.
         data: shards whose samples have a ``label`` in their ``json``, and a ``classes.json`` beside them.
-        out: gets ``report.html``, ``zero_shot.json`` and ``examples.parquet``.
+        out: receives ``report.html``, ``zero_shot.json`` and ``examples.parquet``.
 
     Raises:
-        NotFoundError: no such model, or no ``classes.json``.
-        DataError: a sample without a label.
+        NotFoundError: the model or ``classes.json`` does not exist.
+        DataError: a sample has no label.
     """
     version, encoder = Registry(registry).load(reference)
     classes = _classes(data)

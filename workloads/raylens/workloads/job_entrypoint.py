@@ -1,7 +1,7 @@
-"""Where a job begins on a cluster: `python -m raylens.workloads.job_entrypoint COMMAND...` is `raylens COMMAND...`.
+"""The program with which a job begins: `python -m raylens.workloads.job_entrypoint COMMAND...`.
 
-Before it, the job's secrets are taken from the node, the files that came with it are found, and it is made sure that
-the code that runs is the code that came.
+It checks that the code that runs is the code of the job, takes the job's secrets from the node, finds the uploaded
+files, and then runs `raylens COMMAND...`.
 """
 
 import os
@@ -19,7 +19,7 @@ __all__ = ["main"]
 
 
 def main() -> None:
-    """Run the command of this job; never returns."""
+    """Run the command of this job, and exit with its status."""
     try:
         _check_code()
         provide()
@@ -31,15 +31,17 @@ def main() -> None:
 
 
 def _check_code() -> None:
-    """Two installations of raylens share one namespace: a part of each would be a version that nobody tested."""
+    """Check that no other installation of raylens is imported, with whose modules the job's would be mixed."""
     wanted = os.environ.get(WHEEL_VARIABLE)
     here = Path(__file__).resolve().parents[2]
     if wanted and here.name != wanted:
-        raise ClusterError(f"the job came with {wanted}, but {here} is first on its path: is PYTHONPATH set in --env?")
+        raise ClusterError(
+            f"the job has the wheel {wanted}, but {here} is first on its path: is PYTHONPATH set in --env?"
+        )
 
 
 def _with_files(arguments: list[str]) -> list[str]:
-    """The arguments with the places of the files that came with the job."""
+    """Return the arguments with the paths of the job's uploaded files."""
     name = os.environ.get(FILES_VARIABLE)
     if not name:
         return arguments

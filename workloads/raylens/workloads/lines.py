@@ -1,4 +1,4 @@
-"""What a command says while it works, in lines on standard error; results go to standard output."""
+"""Lines about progress on standard error, while a command works; results go to standard output."""
 
 import time
 
@@ -11,7 +11,7 @@ __all__ = ["Lines"]
 
 
 class Lines:
-    """Lines with the seconds since the start."""
+    """Prints lines that begin with the seconds since the start of the command."""
 
     def __init__(self) -> None:
         self.console = Console(stderr=True, highlight=False)

@@ -1,4 +1,4 @@
-"""From a sweep's file or recipe to a checked configuration."""
+"""The configuration of a sweep, from a file or a recipe."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,10 +16,10 @@ __all__ = ["configure_sweep"]
 
 
 def configure_sweep(source: str, assignments: Sequence[str] = ()) -> SweepConfig:
-    """A sweep recipe's name or a YAML file, with ``key=value`` assignments on top, to a checked configuration.
+    """Return the checked configuration of a sweep's recipe or YAML file, changed by ``key=value`` assignments.
 
-    A file says what is trained by ``run``, a complete configuration or part of one, or by ``recipe``, a training
-    recipe's name or file; ``changes`` has single keys of it by their dotted paths.
+    A file describes the runs by ``run``, a complete or partial configuration, or by ``recipe``, a training recipe's
+    name or file; ``changes`` sets single keys of the recipe by their dotted paths.
 
     Raises:
         ConfigError: the recipe, the file or a key is unknown, or a value is not allowed.

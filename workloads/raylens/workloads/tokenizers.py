@@ -1,4 +1,4 @@
-"""What ``raylens tokenizer`` does and prints."""
+"""The work of ``raylens tokenizer``: learning a tokenizer, and showing its tokens."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,10 +17,10 @@ __all__ = ["show_text", "train_text"]
 def train_text(
     uri: str, out: Path, vocab: int, kind: str, caption_column: str | None, address: str | None, num_cpus: int | None
 ) -> Iterator[str]:
-    """Count, learn, write; and tell how much of the corpus the merges cover.
+    """Count words, learn merges, write the tokenizer, and yield lines about how much of the corpus it covers.
 
     Raises:
-        ManifestError: there are no captions.
+        ManifestError: the data set has no captions.
     """
     source = source_config(uri, kind, None, caption_column)
     with session(address, num_cpus, say=Lines().say), shard_progress("counting") as progress:
@@ -37,7 +37,7 @@ def train_text(
 
 
 def show_text(path: Path, texts: Sequence[str], context: int) -> Iterator[str]:
-    """Ids and tokens, a line each text."""
+    """Yield a line with the IDs and tokens of each text."""
     tokenizer = Tokenizer.from_file(path)
     ids_BT, truncated_B = tokenizer(texts, context)
     for row, cut in zip(ids_BT.tolist(), truncated_B.tolist(), strict=True):

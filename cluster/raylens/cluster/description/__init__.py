@@ -1,4 +1,4 @@
-"""The description of a cluster: `ClusterSpec`, from YAML."""
+"""The description of a cluster, which is read from YAML: `ClusterSpec` and its parts."""
 
 from raylens.cluster.description.cluster import ClusterSpec, load_spec
 from raylens.cluster.description.fields import bytes_of, is_pinned

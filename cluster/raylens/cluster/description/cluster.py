@@ -1,4 +1,4 @@
-"""A cluster of Ray, described once; its manifests for Kubernetes and its file for `ray up` follow from it."""
+"""The description of a Ray cluster, from which manifests for Kubernetes and the file for `ray up` are rendered."""
 # ruff: noqa: RUF012 (pydantic copies mutable defaults)
 
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ from raylens.errors import ConfigError
 __all__ = ["ClusterSpec", "load_spec"]
 
 LONGEST_NAME = 41
-"""KubeRay takes 47 characters for a job or a service; ``-serve`` is added here."""
+"""The longest name: KubeRay allows 47 characters for a job or a service, and ``-serve`` is appended here."""
 
 
 def _cluster_name(name: str) -> str:
@@ -30,37 +30,39 @@ def _cluster_name(name: str) -> str:
 
 
 class ClusterSpec(Node):
-    """A head, and groups that decode, train and serve."""
+    """A cluster with a head, and with groups of nodes that decode, train and serve."""
 
     name: Annotated[Name, AfterValidator(_cluster_name)]
     image: Image
-    """Of every node that names no other; with raylens in it, see docker/Dockerfile."""
+    """Image of every node that names no other; it contains raylens, see docker/Dockerfile."""
     ray_version: Annotated[str, Field(pattern=r"^[0-9]+\.[0-9]+\.[0-9]+$")] = version("ray")
-    """Of the image; unset, of the raylens that renders."""
+    """Version of Ray in the image; by default that of the raylens that renders."""
     head: HeadSpec
     decode: GroupSpec | None = None
-    """CPU nodes: they read, decode and tokenise."""
+    """CPU nodes that read, decode and tokenise."""
     train: GroupSpec | None = None
-    """They hold the training workers."""
+    """Nodes that hold the training workers."""
     serve: GroupSpec | None = None
-    """They hold the replicas of the embedding API."""
+    """Nodes that hold the replicas of the embedding API."""
     idle_minutes: Minutes = 5.0
-    """Before the autoscaler takes an idle node away."""
+    """Minutes after which the autoscaler removes an idle node."""
     niceness: Niceness = 0
-    """Of Ray's workers, 15 by Ray's own default: more, where other processes of a machine or a pod go first."""
+    """Niceness of Ray's workers (Ray's own default is 15); raise it where other processes of the machine come first."""
     env: Environment = {}
-    """Of all nodes."""
+    """Environment variables of all nodes."""
     credentials: tuple[CredentialsSpec, ...] = ()
-    """Of all nodes, for the object store: Secrets of Kubernetes, by name."""
+    """Secrets of Kubernetes, by name, from which all nodes get the object store's credentials."""
     volumes: tuple[VolumeSpec, ...] = ()
-    """Of all nodes."""
+    """Volumes that all nodes mount."""
     kubernetes: KubernetesSpec = KubernetesSpec()
     launcher: LauncherSpec | None = None
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
         if not self.groups:
-            raise ValueError("no group: describe one at least of decode, train and serve; nothing runs on the head")
+            raise ValueError(
+                "no group: describe at least one of decode, train and serve; no work is placed on the head"
+            )
         for _, machine in self.machines():
             check_volumes(self.volumes_of(machine))
             self._check_variables(machine)
@@ -68,48 +70,48 @@ class ClusterSpec(Node):
 
     def _check_variables(self, machine: MachineSpec) -> None:
         seen = {**self.env, **machine.env}
-        for one in self.credentials:
-            for name in one.keys:
+        for credentials in self.credentials:
+            for name in credentials.keys:
                 if name in seen:
-                    raise ValueError(f"credentials: {name} of the Secret {one.secret!r} is given twice; keep one")
-            seen |= one.keys
+                    raise ValueError(f"credentials: {name} of the Secret {credentials.secret!r} is set twice; keep one")
+            seen |= credentials.keys
 
     @property
     def groups(self) -> dict[Group, GroupSpec]:
-        """Those that are described."""
-        found = {name: getattr(self, name) for name in GROUPS}
-        return {name: group for name, group in found.items() if group is not None}
+        """The groups that are described, by name."""
+        described = {name: getattr(self, name) for name in GROUPS}
+        return {name: group for name, group in described.items() if group is not None}
 
     @property
     def token_secret(self) -> str:
-        """The name of the Secret that has Ray's token."""
+        """The name of the Secret that holds Ray's token."""
         return self.kubernetes.token_secret or f"{self.name}-token"
 
     def machines(self) -> Iterator[tuple[str, MachineSpec]]:
-        """The head and the groups, by name."""
+        """Yield the head and the groups, with their names."""
         yield "head", self.head
         yield from self.groups.items()
 
     def image_of(self, machine: MachineSpec) -> str:
-        """Its own, or the cluster's."""
+        """Return a machine's own image, or the cluster's."""
         return machine.image or self.image
 
     def volumes_of(self, machine: MachineSpec) -> tuple[VolumeSpec, ...]:
-        """The cluster's and its own."""
+        """Return the cluster's volumes and the machine's own."""
         return (*self.volumes, *machine.volumes)
 
 
 def load_spec(file: Path) -> ClusterSpec:
-    """A cluster's description from its file.
+    """Read a cluster's description from its file.
 
     Raises:
-        ConfigError: there is no such file, it is no YAML, or it describes no cluster; the message names the field, its
-            value and what to do.
+        ConfigError: the file does not exist, is not YAML, or does not describe a cluster; the message names the field,
+            its value and the fix.
     """
     try:
         text = file.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise ConfigError(f"{file}: there is no such file; `raylens cluster init {file}` writes an example") from None
+        raise ConfigError(f"{file} does not exist; `raylens cluster init {file}` writes an example") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file} cannot be read: {error}") from None
     try:

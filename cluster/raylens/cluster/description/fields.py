@@ -1,4 +1,4 @@
-"""Values of a cluster's description that have a form of their own: names, amounts of memory, images, environments."""
+"""Types of values in a cluster's description: names, amounts of memory, images, environments."""
 
 import re
 from decimal import Decimal
@@ -33,9 +33,9 @@ __all__ = [
 UNITS = {"k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 QUANTITY = re.compile(r"([0-9]{1,19}(?:\.[0-9]{1,9})?)(k|M|G|T|Ki|Mi|Gi|Ti)")
 LARGEST = 2**63 - 1
-"""Bytes that Kubernetes counts."""
+"""The largest amount in bytes that Kubernetes can represent."""
 MOST = 2**31 - 1
-"""The largest number that Kubernetes takes for nodes, tries and seconds."""
+"""The largest number that Kubernetes accepts for nodes, retries and seconds."""
 LONGEST_ANNOTATIONS = 256 * 1024
 IMAGE = re.compile(
     r"(?:(?:[A-Za-z0-9][-A-Za-z0-9.]*|\[[0-9A-Fa-f:]+\])(?::[0-9]+)?/)?[a-z0-9]+(?:[._-]+[a-z0-9]+)*"
@@ -47,7 +47,7 @@ LABEL_PART = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?")
 ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 SECRET_FILE_KEY = re.compile(r"[-._a-zA-Z0-9]+")
 SHORT, LONG = 63, 253
-"""Characters of a DNS label and of a DNS name."""
+"""The most characters of a DNS label and of a DNS name."""
 SECRET_WORDS = (
     "SECRET",
     "TOKEN",
@@ -60,8 +60,17 @@ SECRET_WORDS = (
     "CONNECTION_STRING",
 )
 SECRET_ENDS = ("_KEY", "APIKEY", "_PASS")
-PLACES = ("_PATH", "_FILE", "_URI", "_URL", "_DIR", "_TTL", "GOOGLE_APPLICATION_CREDENTIALS", "TOKENIZERS_PARALLELISM")
-"""Ends of names that say where a secret is, or how it is used, and not what it is."""
+NOT_SECRET_ENDS = (
+    "_PATH",
+    "_FILE",
+    "_URI",
+    "_URL",
+    "_DIR",
+    "_TTL",
+    "GOOGLE_APPLICATION_CREDENTIALS",
+    "TOKENIZERS_PARALLELISM",
+)
+"""Endings of variables that say where a secret is or how it is used, rather than hold it."""
 MANAGED = frozenset(
     {
         "RAY_ADDRESS",
@@ -82,18 +91,18 @@ MANAGED = frozenset(
         "RAY_SERVE_ENABLE_HA_PROXY",
     }
 )
-"""Set by what starts Ray, or by raylens; a value of the user's own would be in its way."""
+"""Variables that raylens, Ray or KubeRay set; a value of the user's own would conflict with theirs."""
 
 
 def bytes_of(quantity: str) -> int:
-    """The bytes of an amount such as ``64Gi``."""
-    found = QUANTITY.fullmatch(quantity)
-    assert found is not None, f"{quantity!r} was validated"
-    return int(Decimal(found[1]) * UNITS[found[2]])
+    """Return the bytes of an amount such as ``64Gi``."""
+    match = QUANTITY.fullmatch(quantity)
+    assert match is not None, f"{quantity!r} was validated"
+    return int(Decimal(match[1]) * UNITS[match[2]])
 
 
 def is_pinned(image: str) -> bool:
-    """Whether an image is named by its content, so that its registry cannot put another in its place."""
+    """Return whether an image is named by its digest, so that its registry cannot replace it."""
     return "@sha256:" in image
 
 
@@ -175,7 +184,7 @@ def _fits(part: str) -> bool:
 
 
 def _environment(value: object) -> object:
-    """Looked at before anything else complains, which might repeat the value."""
+    """Check for secrets before any other validation, whose error might repeat the value."""
     if not isinstance(value, dict):
         return value
     for name, text in value.items():
@@ -198,8 +207,8 @@ def _environment_name(name: str) -> str:
 
 def _names_a_secret(name: str) -> bool:
     upper = name.upper()
-    found = upper.endswith(SECRET_ENDS) or any(word in upper for word in SECRET_WORDS)
-    return found and not upper.endswith(PLACES)
+    suspicious = upper.endswith(SECRET_ENDS) or any(word in upper for word in SECRET_WORDS)
+    return suspicious and not upper.endswith(NOT_SECRET_ENDS)
 
 
 def _secret_keys(value: dict[str, str]) -> dict[str, str]:
@@ -222,27 +231,27 @@ def _absolute(value: str) -> str:
 Positive = Annotated[int, Field(gt=0, le=MOST)]
 Count = Annotated[int, Field(ge=0, le=MOST)]
 Niceness = Annotated[int, Field(ge=0, le=LARGEST_NICENESS)]
-"""Of processes: 0 is a fair share of the processors, 19 what others leave."""
+"""A niceness of processes: 0 is a fair share of the processors, 19 only what others leave."""
 Minutes = Annotated[float, Field(gt=0, le=MOST // 60)]
-"""Kubernetes is told in seconds."""
+"""A duration in minutes, which Kubernetes gets in seconds."""
 Quantity = Annotated[str, AfterValidator(_quantity)]
 """An amount of memory or disk in bytes: ``64Gi``, ``500M``."""
 Name = Annotated[str, Field(min_length=1), AfterValidator(_name)]
-"""A name that is a DNS label."""
+"""A name in the form of a DNS label."""
 ResourceName = Annotated[str, Field(min_length=1), AfterValidator(_resource_name)]
-"""The name of something in Kubernetes that is there already: a Secret, a claim, a service account."""
+"""The name of an object that exists in Kubernetes: a Secret, a claim, a service account."""
 Image = Annotated[str, AfterValidator(_image)]
-"""A container image with a version or a digest."""
+"""The name of a container image, with a version or a digest."""
 Labels = Annotated[dict[str, str], AfterValidator(_own_labels)]
-"""Labels of the user's own."""
+"""Labels that the user chooses, outside the domains of Ray and raylens."""
 LabelKey = Annotated[str, AfterValidator(_label_key)]
-"""Of a label or a taint."""
+"""The key of a label or a taint."""
 LabelText = Annotated[str, AfterValidator(_label_text)]
 """The value of a label or a taint; it may be empty."""
 Annotations = Annotated[dict[str, str], AfterValidator(_annotations)]
-"""Of pods and accounts."""
+"""Annotations of pods and service accounts."""
 Selector = Annotated[dict[str, str], AfterValidator(_labels)]
-"""Labels of Kubernetes' nodes or pods that are looked for."""
+"""Labels by which nodes or pods of Kubernetes are selected."""
 Environment = Annotated[dict[str, str], BeforeValidator(_environment)]
 """Environment variables, none of which is a secret."""
 SecretKeys = Annotated[dict[str, str], AfterValidator(_secret_keys)]

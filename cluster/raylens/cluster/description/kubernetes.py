@@ -1,4 +1,4 @@
-"""What a cluster is on Kubernetes: where its pods run, who may reach them, and what becomes of jobs."""
+"""The Kubernetes part of a description: where pods run, who may reach them, and how long a job's cluster stays."""
 # ruff: noqa: RUF012 (pydantic copies mutable defaults)
 
 from typing import Annotated, Any, Literal, Self
@@ -26,37 +26,37 @@ KeepMinutes = Annotated[int, Field(ge=0, le=MOST // 60)]
 
 
 class PeerSpec(Node):
-    """Pods that may come in."""
+    """Pods that may connect to the cluster's pods."""
 
     namespace: Name | None = None
-    """Theirs; unset, the cluster's own."""
+    """The namespace of these pods; by default the cluster's own."""
     pods: Selector = {}
-    """Labels that they have; without any, all pods of the namespace."""
+    """Labels of these pods; without any, all pods of the namespace."""
 
 
 class NetworkSpec(Node):
-    """Who may reach the cluster's pods, besides themselves and the operator. By default nobody."""
+    """Who may connect to the cluster's pods, besides themselves and the operator. By default nobody may."""
 
     operator_namespace: Name | None = None
-    """Where KubeRay's operator runs; unset, pods with its labels in any namespace."""
+    """Namespace of KubeRay's operator; by default pods with its labels in any namespace may connect."""
     operator_pods: Selector = {"app.kubernetes.io/name": "kuberay-operator"}
     """Labels of the operator's pods, as its Helm chart gives them."""
     jobs_from: tuple[PeerSpec, ...] = ()
-    """Who may submit jobs and look at the dashboard; the token is asked for all the same."""
+    """Who may submit jobs and open the dashboard; the token is required all the same."""
     serve_from: tuple[PeerSpec, ...] = ()
     """Who may call the embedding API, e.g. an ingress controller."""
     metrics_from: tuple[PeerSpec, ...] = ()
-    """Who may read Ray's metrics, which ask for no token: Prometheus."""
+    """Who may read Ray's metrics, which require no token, e.g. Prometheus."""
 
 
 class ServiceAccountSpec(Node):
-    """The identity of the pods, by which a cloud lets them reach a bucket without any key."""
+    """The identity of the pods, with which a cloud grants them access to a bucket without a key."""
 
     name: ResourceName
     create: bool = False
-    """Whether it is rendered with the rest; otherwise it must exist."""
+    """Whether the account is rendered with the rest; otherwise it must exist."""
     annotations: Annotations = {}
-    """Of one that is created, e.g. ``eks.amazonaws.com/role-arn``, ``iam.gke.io/gcp-service-account``."""
+    """Annotations of a created account, e.g. ``eks.amazonaws.com/role-arn``, ``iam.gke.io/gcp-service-account``."""
 
     @model_validator(mode="after")
     def _annotated_if_made(self) -> Self:
@@ -66,7 +66,7 @@ class ServiceAccountSpec(Node):
 
 
 class RedisSpec(Node):
-    """A Redis in which the head keeps what it knows, so that a service outlives its head."""
+    """A Redis that stores the head's state, so that a service outlives its head."""
 
     address: Annotated[str, Field(pattern=r"^(rediss?://)?[A-Za-z0-9.-]+:[0-9]{1,5}$")]
     """``host:port``, or ``rediss://host:port`` with TLS."""
@@ -76,47 +76,47 @@ class RedisSpec(Node):
     @model_validator(mode="before")
     @classmethod
     def _no_password(cls, values: Any) -> Any:
-        """Looked at before anything else complains, which would repeat it."""
+        """Check for a password before any other validation, whose error would repeat it."""
         if isinstance(values, dict) and PASSWORD_IN_URL.search(str(values.get("address"))):
             raise ValueError("address holds a password: write host:port, and name its Secret under password_secret")
         return values
 
 
 class JobSpec(Node):
-    """What becomes of a job's cluster."""
+    """Retries, time limits and lifetime of a job's cluster."""
 
     retries: Count = 1
-    """More clusters that are tried after one that failed. raylens' commands resume from what is saved."""
+    """How many more clusters are tried after a failure; raylens' commands resume from their checkpoints."""
     start_minutes: Annotated[Positive, Field(le=MOST // 60)] = 60
-    """Until the job runs; after that, the cluster cannot be had."""
+    """Minutes within which the job must run; after that, the attempt has failed."""
     deadline_hours: Annotated[float, Field(gt=0, le=MOST // 3600)] | None = None
-    """The longest that it may take; unset, no limit."""
+    """Time limit of the job in hours; by default there is none."""
     keep_minutes: KeepMinutes = 5
-    """The cluster of a job that ended well stays so long."""
+    """Minutes that the cluster of a successful job stays."""
     keep_failed_minutes: KeepMinutes = 60
-    """The same of one that failed, to look at it. Idle nodes leave before."""
+    """Minutes that the cluster of a failed job stays for inspection; idle nodes leave earlier."""
 
 
 class KubernetesSpec(Node):
-    """Kubernetes' side of the cluster."""
+    """Everything about the cluster that only Kubernetes needs."""
 
     namespace: Name | None = None
-    """Unset, the one that kubectl uses."""
+    """Namespace of all objects; by default the one that kubectl uses."""
     cloud: Cloud = "other"
-    """Whose labels and taints spot machines and kinds of GPUs have."""
+    """The cloud, which determines the labels and taints of spot machines and of GPU types."""
     token_secret: ResourceName | None = None
-    """The Secret whose key ``auth_token`` is Ray's token; unset, ``<name>-token``. It must exist."""
+    """The Secret whose key ``auth_token`` is Ray's token; by default ``<name>-token``. It must exist."""
     pull_secrets: tuple[ResourceName, ...] = ()
-    """Secrets by which images are pulled."""
+    """Secrets with which images are pulled."""
     service_account: ServiceAccountSpec | None = None
     host_paths: bool = False
-    """Whether volumes may be folders of the machines."""
+    """Whether volumes may be folders of the host machines."""
     spot_selector: Selector = {}
     """Labels of spot machines, where ``cloud`` is ``other``."""
     spot_tolerations: tuple[TolerationSpec, ...] = ()
     """Taints of spot machines, where ``cloud`` is ``other``."""
     labels: Labels = {}
-    """Of everything that is rendered, e.g. a queue's."""
+    """Labels of everything that is rendered, e.g. the label of a queue."""
     network: NetworkSpec = NetworkSpec()
     redis: RedisSpec | None = None
     job: JobSpec = JobSpec()

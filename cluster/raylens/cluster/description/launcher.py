@@ -1,4 +1,4 @@
-"""Machines for `ray up`: a cloud's, or your own over SSH."""
+"""The machines for `ray up`: those of a cloud, or your own over SSH."""
 
 import re
 from typing import Annotated, Self
@@ -16,61 +16,61 @@ Texts = Annotated[tuple[Text, ...], Field(min_length=1)]
 
 
 class AwsSpec(Node):
-    """Machines of EC2 in a network that exists, without public addresses."""
+    """Machines of EC2 in an existing network, without public addresses."""
 
     region: Text
     zones: Texts
     machine_image: Annotated[str, Field(pattern=r"^ami-[0-9a-f]+$")]
-    """One with Docker, and the driver of its GPUs if it has any."""
+    """A machine image with Docker, and with the GPU driver if the machines have GPUs."""
     subnets: Texts
     security_groups: Texts
-    """Existing ones. Those that Ray would make let the whole internet reach SSH."""
+    """Existing security groups. Those that Ray would create open SSH to the whole internet."""
     instance_profile: Text
-    """ARN of the role by which all machines reach the bucket, and the head starts others."""
+    """ARN of the role with which all machines access the bucket, and the head starts others."""
     key_name: Text
-    """Of the key pair whose private key is ``ssh_private_key``."""
+    """Name of the key pair whose private key is ``ssh_private_key``."""
 
 
 class GcpSpec(Node):
-    """Machines of Compute Engine in a network that exists, without public addresses."""
+    """Machines of Compute Engine in an existing network, without public addresses."""
 
     project: Text
     region: Text
     zone: Text
     machine_image: Text
-    """One with Docker, and the driver of its GPUs if it has any."""
+    """A machine image with Docker, and with the GPU driver if the machines have GPUs."""
     subnetwork: Text
-    """``projects/P/regions/R/subnetworks/S``; its firewall lets its own machines talk, and you in by SSH."""
+    """``projects/P/regions/R/subnetworks/S``; its firewall must allow its machines to talk, and you to use SSH."""
     service_account: Annotated[str, Field(pattern=r"^[^@\s]+@[^@\s]+$")]
-    """By which all machines reach the bucket, and the head starts others."""
+    """Account with which all machines access the bucket, and the head starts others."""
     network_tags: tuple[Text, ...] = ()
-    """By which the firewall's rules know the machines."""
+    """Tags by which the firewall's rules select the machines."""
 
 
 class OnPremSpec(Node):
-    """Your own machines; each group names its ``hosts``."""
+    """Your own machines, for which each group names its ``hosts``."""
 
     head: Text
-    """Name or address of the head."""
+    """Host name or address of the head."""
 
 
 class LauncherSpec(Node):
-    """How `ray up` gets machines and into them."""
+    """How `ray up` obtains machines and logs in to them."""
 
     aws: AwsSpec | None = None
     gcp: GcpSpec | None = None
     on_prem: OnPremSpec | None = None
     ssh_user: Text = "ubuntu"
-    """Its number should be 1000, like that of the user in the image: it owns the file of the token."""
+    """The login user. Its ID should be 1000, as in the image, because it owns the token's file."""
     ssh_private_key: Text
-    """A file on the machine where `ray up` is called."""
+    """A key file on the machine where `ray up` is called."""
     ssh_proxy_command: Text | None = None
-    """Where machines are reached through another, e.g. ``ssh -W %h:%p bastion``."""
+    """The command that reaches machines through another one, e.g. ``ssh -W %h:%p bastion``."""
     token_file: Text = "~/.ray/auth_token"  # noqa: S105 (a place, not a token)
-    """A file on the machine where `ray up` is called, which is copied to all others; `ray get-auth-token --generate`
-    makes it."""
+    """The token's file on the machine where `ray up` is called, which is copied to all others; `ray get-auth-token
+    --generate` creates it."""
     env_file: AbsolutePath | None = None
-    """A file that every machine has, with variables such as credentials, a line each."""
+    """A file that every machine has, with one variable a line, such as credentials."""
     before_container: tuple[Text, ...] = ()
     """Commands on each machine before its container starts, such as a login at the image's registry."""
 
@@ -79,12 +79,12 @@ class LauncherSpec(Node):
     def _no_password(cls, commands: tuple[str, ...]) -> tuple[str, ...]:
         for command in commands:
             if PASSWORD.search(command):
-                raise ValueError("a password does not belong into a command: use --password-stdin with a file")
+                raise ValueError("a command must hold no password: use --password-stdin with a file")
         return commands
 
     @model_validator(mode="after")
     def _one(self) -> Self:
-        given = [name for name in ("aws", "gcp", "on_prem") if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ValueError(f"launcher has {' and '.join(given) or 'no machines'}: give one of aws, gcp, on_prem")
+        kinds = [name for name in ("aws", "gcp", "on_prem") if getattr(self, name) is not None]
+        if len(kinds) != 1:
+            raise ValueError(f"launcher has {' and '.join(kinds) or 'no machines'}: give one of aws, gcp, on_prem")
         return self

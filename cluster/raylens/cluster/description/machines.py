@@ -1,4 +1,4 @@
-"""The machines of a cluster: its head, and its groups of alike nodes."""
+"""The machines of a cluster: its head, and its groups of equal nodes."""
 # ruff: noqa: RUF012 (pydantic copies mutable defaults)
 
 from collections.abc import Iterable
@@ -28,50 +28,50 @@ __all__ = ["GroupSpec", "HeadSpec", "MachineSpec", "check_volumes"]
 
 GIB = 2**30
 SHARED_PART = 0.3
-"""Of a node's memory that is for shared memory, unless said otherwise: Ray's own default for its objects."""
+"""Default share of a node's memory that is shared memory: Ray's own default for its objects."""
 OBJECTS_PART = 0.9
-"""Of shared memory that is for Ray's objects, unless said otherwise; the rest is for NCCL and loaders."""
+"""Default share of shared memory that is for Ray's objects; the rest is for NCCL and loaders."""
 LEAST_OBJECTS = 75 * 2**20
-"""Bytes, with fewer of which Ray does not start."""
+"""The fewest bytes of an object store with which Ray starts."""
 Host = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.:_-]*$")]
 ResourceKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:/-]*$")]
 
 
 class MachineSpec(Node):
-    """One node: a pod on Kubernetes, a machine with `ray up`."""
+    """A node of the cluster: a pod on Kubernetes, a machine with `ray up`."""
 
     cpus: Positive
     memory: Quantity
     shared_memory: Quantity | None = None
-    """Part of ``memory``; unset, 30% of it."""
+    """Shared memory, a part of ``memory``; by default 30% of it."""
     object_store: Quantity | None = None
-    """For Ray's objects, part of ``shared_memory``; unset, 90% of it."""
+    """Memory for Ray's objects, a part of ``shared_memory``; by default 90% of it."""
     scratch: Quantity = "20Gi"
-    """Disk for Ray's logs and for objects that do not fit into memory."""
+    """Disk space for Ray's logs and for objects that do not fit into memory."""
     image: Image | None = None
-    """Instead of the cluster's."""
+    """Image of this node in place of the cluster's."""
     grace_s: Positive | None = None
-    """Seconds between the word that a node must go and its end; unset, enough to save or to hand work over."""
+    """Seconds between the notice that a node must stop and its end; by default enough to save or to hand over work."""
     env: Environment = {}
     labels: Labels = {}
-    """Labels of Ray's nodes, for placing work of your own."""
+    """Labels of Ray's nodes, with which you can place work of your own."""
     annotations: Annotations = {}
-    """Of pods."""
+    """Annotations of the pods of this node or group."""
     node_selector: Selector = {}
-    """Labels of the Kubernetes nodes that these pods go to."""
+    """Labels of the Kubernetes nodes on which these pods may run."""
     tolerations: tuple[TolerationSpec, ...] = ()
     volumes: tuple[VolumeSpec, ...] = ()
     priority_class: ResourceName | None = None
-    """Of pods, when Kubernetes is short of room; it must exist."""
+    """Priority class of the pods, for when Kubernetes is short of resources; it must exist."""
     instance_type: Annotated[str, Field(min_length=1)] | None = None
-    """Of the cloud's machines, for `ray up`."""
+    """The cloud's type of machine, for `ray up`."""
     price_per_hour: Annotated[float, Field(gt=0)] | None = None
-    """Of a node, in your money, for `raylens cost`."""
+    """Price of a node in your currency, for `raylens cost`."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.memory_bytes < GIB:
-            raise ValueError(f"memory = {self.memory!r}: a node of Ray needs 1Gi at least")
+            raise ValueError(f"memory = {self.memory!r}: a node of Ray needs at least 1Gi")
         if self.shared_memory_bytes >= self.memory_bytes:
             raise ValueError(
                 f"shared_memory = {self.shared_memory!r} must be less than memory = {self.memory!r}, as a part of it"
@@ -87,23 +87,23 @@ class MachineSpec(Node):
                 "object_store or shared_memory"
             )
         if bytes_of(self.scratch) < GIB:
-            raise ValueError(f"scratch = {self.scratch!r}: Ray's logs need 1Gi at least")
+            raise ValueError(f"scratch = {self.scratch!r}: Ray's logs need at least 1Gi")
         check_volumes(self.volumes)
         return self
 
     @property
     def memory_bytes(self) -> int:
-        """All of it."""
+        """The node's whole memory in bytes."""
         return bytes_of(self.memory)
 
     @property
     def shared_memory_bytes(self) -> int:
-        """The size of ``/dev/shm``."""
+        """The size of ``/dev/shm`` in bytes."""
         return bytes_of(self.shared_memory) if self.shared_memory else int(SHARED_PART * self.memory_bytes)
 
     @property
     def object_store_bytes(self) -> int:
-        """What Ray's objects may take."""
+        """The bytes that Ray's objects may take."""
         return bytes_of(self.object_store) if self.object_store else int(OBJECTS_PART * self.shared_memory_bytes)
 
 
@@ -116,35 +116,37 @@ class HeadSpec(MachineSpec):
         if not isinstance(values, dict):
             return values
         if values.get("spot"):
-            raise ValueError("spot = true: whoever loses the head loses every run and the service; leave it out")
+            raise ValueError(
+                "spot = true: without its head, the cluster loses every run and the service; leave spot out"
+            )
         if values.get("gpus"):
             raise ValueError(f"gpus = {values['gpus']}: no work is placed on the head; give them to a group")
         return {key: value for key, value in values.items() if key not in ("spot", "gpus")}
 
 
 class GroupSpec(MachineSpec):
-    """Nodes that are alike. The autoscaler keeps as many as the work asks for, within bounds."""
+    """A group of equal nodes. The autoscaler keeps as many as the work requires, within bounds."""
 
     min_nodes: Count = 0
     max_nodes: Positive = 1
     gpus: Count = 0
-    """Of a node."""
+    """Number of GPUs of a node."""
     gpu_kind: Annotated[LabelText, Field(min_length=1)] | None = None
-    """As the cloud's label of its nodes has it, e.g. ``nvidia-h100-80gb`` on GKE."""
+    """Type of the GPUs as in the cloud's label of its nodes, e.g. ``nvidia-h100-80gb`` on GKE."""
     gpu_resource: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*/([a-z0-9][a-z0-9-]*)?gpu$")] = "nvidia.com/gpu"
-    """As Kubernetes counts them."""
+    """Name of the resource as which Kubernetes counts GPUs."""
     spot: bool = False
-    """Machines that cost less and may be taken away."""
+    """Whether the nodes are spot machines, which cost less and may be taken away."""
     idle_minutes: Minutes | None = None
-    """Before an idle node goes; unset, the cluster's."""
+    """Minutes after which an idle node is removed; by default the cluster's."""
     resources: dict[ResourceKey, Positive] = {}
     """Custom resources of Ray's nodes."""
     hosts: tuple[Host, ...] = ()
-    """Names or addresses of your own machines, for `ray up` without a cloud."""
+    """Host names or addresses of your own machines, for `ray up` without a cloud."""
 
     @property
     def size(self) -> GroupSize:
-        """The most that it may become."""
+        """The largest size that the group may reach."""
         return GroupSize(self.max_nodes, self.cpus, self.gpus)
 
     @model_validator(mode="after")
@@ -161,16 +163,16 @@ class GroupSpec(MachineSpec):
 
 
 def check_volumes(volumes: Iterable[VolumeSpec]) -> None:
-    """Refuse two volumes of one name, or in one place.
+    """Refuse two volumes of one name, or at one path.
 
     Raises:
-        ValueError: there are.
+        ValueError: two volumes have the same name or path.
     """
     names, paths = set[str](), set[str]()
     for volume in volumes:
         if volume.name in names or volume.path in paths:
             raise ValueError(
-                f"volumes: {volume.name!r} at {volume.path!r} stands there twice, by its name or by its place; keep one"
+                f"volumes: two of them have the name {volume.name!r} or the path {volume.path!r}; keep one"
             )
         names.add(volume.name)
         paths.add(volume.path)

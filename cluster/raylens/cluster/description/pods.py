@@ -1,4 +1,4 @@
-"""What a node of the cluster is given: volumes, credentials, tolerated taints."""
+"""Volumes, credentials and tolerated taints of a node of the cluster."""
 # ruff: noqa: RUF012 (pydantic copies mutable defaults)
 
 from typing import Literal, Self
@@ -24,30 +24,30 @@ SOURCES = ("claim", "empty", "secret", "host")
 
 
 class VolumeSpec(Node):
-    """A folder that a node sees: a claim of Kubernetes, an empty one of its own, a Secret, or one of its machine."""
+    """A folder that a node mounts: a claim of Kubernetes, an empty folder, a Secret, or a folder of its machine."""
 
     name: Name
     path: AbsolutePath
-    """Where the node sees it."""
+    """The path at which the node mounts the volume."""
     claim: ResourceName | None = None
-    """Of a persistent volume that exists. Groups of several nodes need one that many nodes may mount."""
+    """Claim of an existing persistent volume. Groups of several nodes need one that many nodes may mount."""
     empty: Quantity | None = None
-    """The most that may lie in it; it goes with the node."""
+    """Size limit of an empty folder, which is deleted with the node."""
     secret: ResourceName | None = None
-    """A Secret of Kubernetes, a file for each key; only to read."""
+    """A Secret of Kubernetes: a read-only file for each key."""
     host: AbsolutePath | None = None
-    """A folder of the machine. On Kubernetes it needs ``kubernetes.host_paths: true``, because it is a way out of the
-    container."""
+    """A folder of the machine. On Kubernetes it needs ``kubernetes.host_paths: true``, because it weakens the
+    container's isolation."""
     read_only: bool = False
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        given = [name for name in SOURCES if getattr(self, name) is not None]
-        if len(given) != 1:
+        sources = [name for name in SOURCES if getattr(self, name) is not None]
+        if len(sources) != 1:
             raise ValueError(
-                f"volume {self.name!r} has {' and '.join(given) or 'no source'}: give one of {', '.join(SOURCES)}"
+                f"volume {self.name!r} has {' and '.join(sources) or 'no source'}: give one of {', '.join(SOURCES)}"
             )
-        if self.path in RESERVED_PATHS or any(self.path.startswith(f"{one}/") for one in RESERVED_PATHS):
+        if self.path in RESERVED_PATHS or any(self.path.startswith(f"{path}/") for path in RESERVED_PATHS):
             raise ValueError(f"volume {self.name!r}: path = {self.path!r} is Ray's own; choose another")
         if self.name in RESERVED_NAMES:
             raise ValueError(f"volume {self.name!r} is a name of raylens' own; choose another")
@@ -55,18 +55,18 @@ class VolumeSpec(Node):
 
 
 class CredentialsSpec(Node):
-    """Environment variables from a Secret of Kubernetes, which is named here and nowhere written out."""
+    """Environment variables from a Secret of Kubernetes, which is named but never written out."""
 
     secret: ResourceName
     keys: SecretKeys = {}
-    """Names of variables and the keys that have their values; without any, each key is the name of its variable."""
+    """Names of variables and the keys with their values; without any, each key is the name of its variable."""
 
 
 class TolerationSpec(Node):
-    """A taint of Kubernetes' nodes that the pods do not mind."""
+    """A taint of Kubernetes' nodes that the pods tolerate."""
 
     key: LabelKey
     value: LabelText | None = None
-    """Unset, any value."""
+    """Value of the taint; by default any."""
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
-    """Unset, any effect."""
+    """Effect of the taint; by default any."""

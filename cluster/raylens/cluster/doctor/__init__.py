@@ -1,4 +1,4 @@
-"""Preflight: what of a cluster would stand in the way of a run, and what to do about it."""
+"""Preflight: an examination of a cluster that finds what would make a run fail, and says how to fix it."""
 
 from raylens.cluster.doctor.examine import Limits, examine
 from raylens.cluster.doctor.findings import CLUSTER, Finding, Report

@@ -1,4 +1,4 @@
-"""The cluster as a whole: who may use it, what its autoscaler says, and which groups its nodes are of."""
+"""Checks of the cluster as a whole: authentication, the state of the autoscaler, and the groups of its nodes."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -11,66 +11,72 @@ __all__ = ["judge_autoscaler", "judge_groups", "judge_tokens"]
 
 
 def judge_tokens(nodes: Sequence[NodeFacts], asker: str, *, own: bool) -> Iterator[Finding]:
-    """Whether Ray asks for a token.
+    """Yield a finding on whether Ray requires a token.
 
     Args:
-        nodes: of the cluster.
+        nodes: the facts of the cluster's nodes.
         asker: RAY_AUTH_MODE of this process.
-        own: whether the cluster is this process's own.
+        own: whether this process started the cluster.
     """
     check = "token"
     if own:
-        yield Finding(check, CLUSTER, "ok", "a cluster of this command's own, with a token of its own", short="own")
+        yield Finding(check, CLUSTER, "ok", "the cluster of this command has a token of its own", short="own")
         return
     modes = {node.auth_mode or "unset" for node in nodes} | {asker or "unset"}
     if modes == {"token"}:
         yield Finding(check, CLUSTER, "ok", "RAY_AUTH_MODE=token on every node", short="token")
         return
-    found = f"RAY_AUTH_MODE is {', '.join(sorted(modes))}: whoever reaches the head's ports may run code on all nodes"
+    problem = f"RAY_AUTH_MODE is {', '.join(sorted(modes))}: whoever reaches the head's ports may run code on all nodes"
     advice = "start Ray everywhere with RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH (KubeRay: authOptions.mode: token)"
-    yield Finding(check, CLUSTER, "warning", found, advice, "none")
+    yield Finding(check, CLUSTER, "warning", problem, advice, "none")
 
 
 def judge_autoscaler(state: Mapping[str, Any]) -> Iterator[Finding]:
-    """What could not be made, and what is being made.
+    """Yield a finding on the nodes that the autoscaler could not launch, or is launching.
 
     Args:
         state: ``seen``, whether there is an autoscaler, and lists of texts: ``coming``, ``failed``, ``infeasible``; or
-            ``unknown``, why nothing is known.
+            ``unknown``, the reason why the state is unknown.
     """
     check = "autoscaler"
     if "unknown" in state:
         advice = "run this on a node of the cluster, or as a job: `raylens doctor --cluster NAME`"
-        yield Finding(check, CLUSTER, "warning", f"could not be asked: {state['unknown']}", advice, "unknown")
+        yield Finding(check, CLUSTER, "warning", f"its state is unknown: {state['unknown']}", advice, "unknown")
     elif state["failed"]:
-        advice = "see quotas, prices and the availability of these machines in the cloud"
-        yield Finding(check, CLUSTER, "warning", f"could not be made: {'; '.join(state['failed'])}", advice, "failing")
+        advice = "check quotas, prices and the availability of these machines in the cloud"
+        yield Finding(
+            check, CLUSTER, "warning", f"could not be launched: {'; '.join(state['failed'])}", advice, "failing"
+        )
     elif state["infeasible"]:
-        advice = "see which job asks for them; it waits for ever"
-        yield Finding(check, CLUSTER, "warning", f"asked for and impossible: {'; '.join(state['infeasible'])}", advice)
+        advice = "find the job that requests them; it waits for ever"
+        yield Finding(check, CLUSTER, "warning", f"requested and impossible: {'; '.join(state['infeasible'])}", advice)
     elif state["coming"]:
-        yield Finding(check, CLUSTER, "ok", f"being made: {'; '.join(state['coming'])}", short="making nodes")
+        yield Finding(check, CLUSTER, "ok", f"being launched: {'; '.join(state['coming'])}", short="launching")
     elif state["seen"]:
-        yield Finding(check, CLUSTER, "ok", "nothing is asked for beyond what there is", short="idle")
+        yield Finding(check, CLUSTER, "ok", "nothing is requested beyond the existing nodes", short="idle")
 
 
 def judge_groups(labels: Mapping[str, Mapping[str, str]]) -> Iterator[Finding]:
-    """Whether each group that the head announces has nodes, and whether all nodes are of a group; by a node's name."""
+    """Yield a finding on the nodes of each announced group, and on nodes that belong to no group.
+
+    Args:
+        labels: the labels of each node, by its name.
+    """
     check, placement = "groups", Placement.read(labels.values())
     if not placement.groups:
         return
     counts = {
-        group: sum(placement.selector(group).items() <= one.items() for one in labels.values())
+        group: sum(placement.selector(group).items() <= own.items() for own in labels.values())
         for group in placement.groups
     }
     shown = ", ".join(
         f"{group} {counts[group]}{f' of at most {size.nodes}' if size else ''}"
         for group, size in placement.groups.items()
     )
-    strangers = [name for name, one in labels.items() if GROUP_LABEL not in one]
-    if strangers:
-        advice = "label them (ray start --labels), or no training and no decoding is placed there"
-        found = f"nodes of no group: {', '.join(strangers[:5])}; {shown}"
-        yield Finding(check, CLUSTER, "warning", found, advice, shown)
+    unlabelled = [name for name, own in labels.items() if GROUP_LABEL not in own]
+    if unlabelled:
+        advice = "label them (ray start --labels); without a label, no training and no decoding is placed there"
+        problem = f"nodes of no group: {', '.join(unlabelled[:5])}; {shown}"
+        yield Finding(check, CLUSTER, "warning", problem, advice, shown)
         return
     yield Finding(check, CLUSTER, "ok", f"nodes of each group: {shown}", short=shown)

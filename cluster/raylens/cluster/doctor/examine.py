@@ -1,4 +1,4 @@
-"""The whole examination of the cluster that this process is connected to."""
+"""The examination of the cluster that this process is connected to: all checks, in their order."""
 
 import os
 import time
@@ -29,31 +29,31 @@ from raylens.storage import open_store
 __all__ = ["Limits", "examine"]
 
 ROUNDS = 8
-"""Questions for the time to each node; the quickest counts."""
+"""Number of round trips that measure each node's clock; the quickest counts."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How long and how much."""
+    """Limits of an examination: seconds, and amounts of data."""
 
     seconds: float = 120.0
-    """That a node may take to answer a question; the first has torch imported."""
+    """Seconds within which a node must answer a question; the first question imports torch."""
     megabytes: int = 64
-    """Written to the store and read from it by each node."""
+    """Megabytes that each node writes to the store and reads from it."""
     reduced_megabytes: int = 16
-    """In an all-reduce."""
+    """Megabytes of the vector that is summed in an all-reduce."""
 
 
 def examine(storage: str | None, limits: Limits, say: Callable[[str], None]) -> Report:
-    """Look at every node, and at what they do together. Ray must be initialised.
+    """Examine every node, and what the nodes do together. Ray must be initialised.
 
     Args:
-        storage: URI of a place where runs, registries or data are, to be tried from every node; None to leave that out.
-        limits: of time and size.
-        say: is told how far it is.
+        storage: URI of a folder of runs, registries or data that every node tries to use; None skips these checks.
+        limits: how long the checks may take, and how much they write.
+        say: receives lines about the progress.
 
     Raises:
-        ConfigError: the URI is of no form that raylens knows.
+        ConfigError: the URI has no form that raylens knows.
     """
     store = None if storage is None else open_store(storage)
     rows = _named_rows()
@@ -63,7 +63,7 @@ def examine(storage: str | None, limits: Limits, say: Callable[[str], None]) -> 
         findings += judge_versions(facts, probe.versions())
         findings += judge_clocks(_offsets(asked, limits, findings))
         for judge in (judge_shared_memory, judge_disk, judge_files, judge_gpus):
-            findings += [found for node in facts for found in judge(node)]
+            findings += [finding for node in facts for finding in judge(node)]
         if store is not None:
             findings += _storage(asked, store.uri, store.describe(), limits, findings)
         findings += _all_reduces(asked, rows, facts, limits, findings)
@@ -74,7 +74,7 @@ def examine(storage: str | None, limits: Limits, say: Callable[[str], None]) -> 
 
 
 def _named_rows() -> dict[str, Mapping[str, Any]]:
-    """Ray's rows of the nodes that are there, by name: the head first."""
+    """Return Ray's records of the live nodes by name, the head first."""
     rows = [row for row in ray.nodes() if row["Alive"]]
     rows.sort(key=lambda row: ("node:__internal_head__" not in row["Resources"], row["NodeManagerHostname"]))
     return {name_of(row): row for row in rows}
@@ -84,13 +84,14 @@ def _facts(
     asked: Probes, rows: Mapping[str, Mapping[str, Any]], limits: Limits, findings: list[Finding]
 ) -> list[NodeFacts]:
     program = _text(torch_facts)
-    answers = asked.ask("facts", "looking around", limits.seconds, arguments=dict.fromkeys(asked.names, (program,)))
-    told = dict(_answered(answers, findings))
-    return [NodeFacts.of(name, rows[name], answer) for name, answer in told.items()]
+    answers = asked.ask(
+        "facts", "examining the nodes", limits.seconds, arguments=dict.fromkeys(asked.names, (program,))
+    )
+    return [NodeFacts.of(name, rows[name], answer) for name, answer in _answered(answers, findings)]
 
 
 def _answered(answers: Mapping[str, Any], findings: list[Finding]) -> Iterator[tuple[str, Any]]:
-    """The answers that came; what did not come is a finding, of the node's first silence."""
+    """Yield the answers that arrived; add a finding for each node that did not answer."""
     for name, answer in answers.items():
         if not isinstance(answer, Silent):
             yield name, answer
@@ -100,18 +101,18 @@ def _answered(answers: Mapping[str, Any], findings: list[Finding]) -> Iterator[t
 
 
 def _offsets(asked: Probes, limits: Limits, findings: list[Finding]) -> dict[str, Offset]:
-    found = {}
+    offsets = {}
     for name in asked.names:
         rounds = []
         for _ in range(ROUNDS):
             sent = time.time()
-            told = dict(_answered(asked.ask("now", "", limits.seconds, arguments={name: ()}), findings))
-            if name not in told:
+            times = dict(_answered(asked.ask("now", "", limits.seconds, arguments={name: ()}), findings))
+            if name not in times:
                 break
-            rounds.append((sent, float(told[name]), time.time()))
+            rounds.append((sent, float(times[name]), time.time()))
         else:
-            found[name] = offset_of(rounds)
-    return found
+            offsets[name] = offset_of(rounds)
+    return offsets
 
 
 def _storage(asked: Probes, uri: str, shown: str, limits: Limits, findings: list[Finding]) -> list[Finding]:
@@ -121,11 +122,11 @@ def _storage(asked: Probes, uri: str, shown: str, limits: Limits, findings: list
     }
     tried = asked.ask("storage", f"trying {shown}", limits.seconds, arguments=arguments)
     answers = dict(_answered(tried, findings))
-    wrote = {name: f"{folder}/{arguments[name][2]}.txt" for name, one in answers.items() if "read" in one}
-    # Deleted by every node: a folder that is not shared is on each of them.
-    for method, given in (("sees", (uri, list(wrote.values()))), ("clean", (uri, folder))):
-        told = asked.ask(method, "comparing", limits.seconds, arguments=dict.fromkeys(wrote, given))
-        answers |= {name: answers[name] | found for name, found in _answered(told, findings)}
+    wrote = {name: f"{folder}/{arguments[name][2]}.txt" for name, answer in answers.items() if "read" in answer}
+    # Every node deletes the folder: one that is not shared exists on each of them.
+    for method, values in (("sees", (uri, list(wrote.values()))), ("clean", (uri, folder))):
+        more = asked.ask(method, "comparing", limits.seconds, arguments=dict.fromkeys(wrote, values))
+        answers |= {name: answers[name] | answer for name, answer in _answered(more, findings)}
         wrote = {name: path for name, path in wrote.items() if name in asked.names}
     return list(judge_store(answers, shown))
 
@@ -138,14 +139,14 @@ def _all_reduces(
     findings: list[Finding],
 ) -> list[Finding]:
     usable = [node for node in facts if node.name in asked.names and node.versions.get("torch")]
-    # Nodes that neither decode nor train, as the head of a cluster with groups, have torch all the same.
+    # Nodes that neither decode nor train, such as the head of a cluster with groups, have torch as well.
     gloo = [node.name for node in usable]
     nccl = [node.name for node in usable for _ in node.torch_gpus]
-    found: list[Finding] = []
+    verdicts: list[Finding] = []
     for backend, nodes in (("gloo", gloo), ("nccl", nccl)):
         if len(nodes) > 1:
-            found += _all_reduce(asked, rows, backend, nodes, limits, findings)
-    return found
+            verdicts += _all_reduce(asked, rows, backend, nodes, limits, findings)
+    return verdicts
 
 
 def _all_reduce(
@@ -168,9 +169,10 @@ def _all_reduce(
         commands[name].append([host, str(port), str(number), str(len(nodes)), backend, str(gpu), *sizes])
     program = _text(rank)
     arguments = {name: (program, lines, limits.seconds) for name, lines in commands.items()}
-    told = asked.ask("run", f"all-reduce over {backend}", 2 * limits.seconds, arguments=arguments)
-    came = dict(_answered(told, findings))
-    waiting = {name: iter(came.get(name, [])) for name in commands}
+    outputs = dict(
+        _answered(asked.ask("run", f"all-reduce over {backend}", 2 * limits.seconds, arguments=arguments), findings)
+    )
+    waiting = {name: iter(outputs.get(name, [])) for name in commands}
     answers = [next(waiting[name], {"error": "its node did not answer"}) for name in nodes]
     return list(judge_all_reduce(Ranks(backend, f"{host}:{port}", tuple(nodes)), answers))
 
@@ -178,7 +180,7 @@ def _all_reduce(
 def _autoscaler() -> dict[str, Any]:
     try:
         state = autoscaler_status().autoscaling_state
-    except ray.exceptions.RayError as error:  # through Ray's client, a node without raylens cannot be asked for it
+    except ray.exceptions.RayError as error:  # through Ray's client, a node without raylens cannot answer
         return {"unknown": last_line(str(error), repr(error))}
     coming, failed = launches(state)
     return {
@@ -186,14 +188,14 @@ def _autoscaler() -> dict[str, Any]:
         "coming": coming,
         "failed": failed,
         "infeasible": [
-            f"{one.count} x {dict(one.request.resources_bundle)}"
+            f"{request.count} x {dict(request.request.resources_bundle)}"
             for constraint in state.infeasible_cluster_resource_constraints
-            for one in constraint.resource_requests
+            for request in constraint.resource_requests
         ]
-        + [str(dict(one.resources_bundle)) for one in state.infeasible_resource_requests],
+        + [str(dict(request.resources_bundle)) for request in state.infeasible_resource_requests],
     }
 
 
 def _text(module: Any) -> str:
-    """The text of a program, which is sent to nodes that need not have it."""
+    """Return the text of a program, which is sent to nodes that may not have it."""
     return Path(module.__file__).read_text(encoding="utf-8")

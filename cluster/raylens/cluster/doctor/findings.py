@@ -1,4 +1,4 @@
-"""What the doctor found: one thing about one node, or about the cluster, and what to do about it."""
+"""Findings of the doctor: the result of a check of a node or of the cluster, with advice."""
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -8,51 +8,51 @@ __all__ = ["CLUSTER", "Finding", "Report", "Status"]
 
 Status = Literal["ok", "warning", "failed"]
 CLUSTER = "cluster"
-"""In place of a node's name: of all of them together."""
+"""The name that stands for all nodes together, in place of a node's name."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """The result of a check."""
+    """The result of a check on one node, or on the whole cluster."""
 
     check: str
     node: str
-    """Its name, or `CLUSTER`."""
+    """The name of the node, or `CLUSTER`."""
     status: Status
     found: str
-    """What was measured or seen."""
+    """What was measured or observed."""
     advice: str = ""
-    """What to do; empty where all is well."""
+    """What to do about it; empty if all is well."""
     short: str = ""
-    """For a table: a figure, or a word."""
+    """The result in a table: a number or a word."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """All findings, by node and check in the order in which they were looked at."""
+    """All findings of an examination, in the order of the checks."""
 
     nodes: tuple[str, ...]
     findings: tuple[Finding, ...]
 
     @classmethod
     def of(cls, nodes: Iterable[str], findings: Iterable[Finding]) -> "Report":
-        """From whatever holds them."""
+        """Make a report from any iterables of nodes and findings."""
         return cls(tuple(nodes), tuple(findings))
 
     @property
     def checks(self) -> tuple[str, ...]:
-        """Their names."""
-        return tuple(dict.fromkeys(one.check for one in self.findings))
+        """The names of the checks, in their order."""
+        return tuple(dict.fromkeys(finding.check for finding in self.findings))
 
     def with_status(self, status: Status) -> list[Finding]:
-        """Those that ended so."""
-        return [one for one in self.findings if one.status == status]
+        """Return the findings that have a status."""
+        return [finding for finding in self.findings if finding.status == status]
 
     def at(self, node: str, check: str) -> list[Finding]:
-        """What a check found of a node."""
-        return [one for one in self.findings if (one.node, one.check) == (node, check)]
+        """Return the findings of a check about a node."""
+        return [finding for finding in self.findings if (finding.node, finding.check) == (node, check)]
 
     def as_dict(self) -> dict[str, Any]:
-        """For programs."""
+        """Return plain values for JSON, with the number of findings of each status."""
         counts = {status: len(self.with_status(status)) for status in ("ok", "warning", "failed")}
-        return {"nodes": list(self.nodes), **counts, "findings": [asdict(one) for one in self.findings]}
+        return {"nodes": list(self.nodes), **counts, "findings": [asdict(finding) for finding in self.findings]}

@@ -1,4 +1,4 @@
-"""Whether Ray, the driver and torch see the same GPUs on a node."""
+"""The check whether Ray, the driver and torch see the same GPUs on a node."""
 
 from collections.abc import Iterator
 
@@ -11,7 +11,7 @@ CHECK = "GPUs"
 
 
 def judge_gpus(node: NodeFacts) -> Iterator[Finding]:
-    """Nothing of a node that has none anywhere."""
+    """Yield a finding about the GPUs of a node; nothing about a node without GPUs."""
     ray, driver, torch = int(node.gpus), len(node.driver_gpus), len(node.torch_gpus)
     if node.driver_error:
         advice = "reboot the node, or replace it: its driver does not answer"
@@ -19,18 +19,18 @@ def judge_gpus(node: NodeFacts) -> Iterator[Finding]:
         return
     if not ray and not driver and not torch:
         return
-    found = f"Ray shares out {ray}, nvidia-smi lists {driver}, torch can use {torch}"
+    counts = f"Ray allocates {ray}, nvidia-smi lists {driver}, torch can use {torch}"
     names = ", ".join(dict.fromkeys(node.torch_gpus or node.driver_gpus))
     if torch < ray:
-        yield Finding(CHECK, node.name, "failed", found, _why_not(node), f"{torch} of {ray}")
+        yield Finding(CHECK, node.name, "failed", counts, _why_not(node), f"{torch} of {ray}")
     elif ray < torch:
-        advice = "start Ray with --num-gpus, or without it to have it count them: the others are left idle"
-        yield Finding(CHECK, node.name, "warning", found, advice, f"{ray} of {torch}")
+        advice = "start Ray without --num-gpus, or with their number: the others stay idle"
+        yield Finding(CHECK, node.name, "warning", counts, advice, f"{ray} of {torch}")
     elif len(set(node.torch_gpus)) > 1:
-        advice = "the slowest sets the pace of all: keep machines of one kind in a group"
-        yield Finding(CHECK, node.name, "warning", f"{found}: {names}", advice, "mixed")
+        advice = "use machines of one kind in a group: the slowest GPU determines the speed of all"
+        yield Finding(CHECK, node.name, "warning", f"{counts}: {names}", advice, "mixed")
     else:
-        yield Finding(CHECK, node.name, "ok", f"{found}: {names}", short=f"{ray} x {names}")
+        yield Finding(CHECK, node.name, "ok", f"{counts}: {names}", short=f"{ray} x {names}")
 
 
 def _why_not(node: NodeFacts) -> str:
@@ -39,7 +39,7 @@ def _why_not(node: NodeFacts) -> str:
     if node.versions.get("cuda") is None:
         return f"torch {node.versions['torch']} is a build without CUDA: use an image with one that has it"
     if not node.driver_gpus:
-        return "the node has no driver in reach: request GPUs for its container (nvidia.com/gpu), or lower --num-gpus"
+        return "the node cannot access a driver: request GPUs for its container (nvidia.com/gpu), or lower --num-gpus"
     return (
         f"torch was built for CUDA {node.versions['cuda']}, the driver is {node.driver}: update the driver, or use a "
         "build for an older CUDA"

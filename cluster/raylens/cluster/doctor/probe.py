@@ -1,6 +1,6 @@
-"""What runs on every node: an actor that looks around. It is sent by value, since nodes need not have raylens.
+"""The actor that examines each node. It is sent by value, because nodes may not have raylens.
 
-So the actor uses nothing that is not sent with it but the standard library and Ray, and answers with plain values.
+Therefore the actor uses only the standard library, Ray, and what is sent with it, and answers with plain values.
 """
 
 import contextlib
@@ -24,27 +24,27 @@ __all__ = ["PACKAGES", "Probe", "versions"]
 PACKAGES = ("ray", "raylens", "torch", "deepspeed", "numpy", "pyarrow")
 SHARED_MEMORY = "/dev/shm"  # noqa: S108 (not a temporary file: where Ray keeps its objects)
 PROGRAM_SECONDS = 120.0
-"""So long may importing torch take on a cold disk."""
+"""Seconds that importing torch may take on a cold disk."""
 TOOL_SECONDS = 20.0
 SMI = ("nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader,nounits")
 
 
 def versions() -> dict[str, str | None]:
-    """Of Python and of packages; None where a package is not there."""
-    found: dict[str, str | None] = {"python": platform.python_version()}
+    """Return the versions of Python and of packages; None for a package that is not installed."""
+    installed: dict[str, str | None] = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
-            found[name] = metadata.version(name)
+            installed[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
-            found[name] = None
-    return found
+            installed[name] = None
+    return installed
 
 
 class Probe:
-    """Takes no CPU, and no memory worth speaking of: torch is only imported by programs that it starts."""
+    """An actor that reserves no CPU and needs little memory: only programs that it starts import torch."""
 
     def facts(self, torch_program: str) -> dict[str, Any]:
-        """Everything that can be seen without touching the network."""
+        """Return everything that is known without using the network."""
         return {
             "versions": versions(),
             "torch": _last_json(_run((sys.executable, "-c", torch_program), PROGRAM_SECONDS)),
@@ -59,7 +59,7 @@ class Probe:
         }
 
     def now(self) -> float:
-        """The node's clock, in seconds since 1970."""
+        """Return the node's clock, in seconds since 1970."""
         return time.time()
 
     def storage(self, uri: str, folder: str, name: str, megabytes: int, writable: bool) -> dict[str, Any]:
@@ -71,34 +71,34 @@ class Probe:
         return try_store(uri, folder, name, megabytes) if writable else read_only(uri, megabytes)
 
     def sees(self, uri: str, paths: list[str]) -> dict[str, Any]:
-        """Which of the objects that others wrote this node sees not."""
+        """Return those objects of other nodes that this node does not see."""
         from raylens.cluster.doctor.store_probe import unseen
 
         return unseen(uri, paths)
 
     def clean(self, uri: str, folder: str) -> dict[str, Any]:
-        """Delete what the nodes wrote."""
+        """Delete the folder to which the nodes wrote."""
         from raylens.cluster.doctor.store_probe import clean
 
         return clean(uri, folder)
 
     def free_port(self) -> int:
-        """Where the processes of an all-reduce may meet."""
+        """Return a free port, at which the processes of an all-reduce can meet."""
         with socket.socket() as probe:
             probe.bind(("", 0))
             return int(probe.getsockname()[1])
 
     def run(self, program: str, arguments: list[list[str]], seconds: float) -> list[dict[str, Any]]:
-        """Run a program several times at once, each with its own arguments; the JSON that each wrote last."""
+        """Run a program several times at once, with arguments for each; return the JSON that each wrote last."""
         begun = [
             subprocess.Popen(  # noqa: S603 (a program of raylens' own)
-                (sys.executable, "-c", program, *one),
+                (sys.executable, "-c", program, *words),
                 env=_environment(),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
             )
-            for one in arguments
+            for words in arguments
         ]
         end = time.monotonic() + seconds
         return [_last_json(_wait(process, end - time.monotonic())) for process in begun]
@@ -124,21 +124,21 @@ def _wait(process: "subprocess.Popen[str]", seconds: float) -> str:
 
 
 def _last_json(text: str) -> dict[str, Any]:
-    """Libraries write warnings of their own around it."""
+    """Return the last JSON object of an output, around which libraries may write warnings."""
     for line in reversed(text.splitlines()):
         with contextlib.suppress(ValueError):
-            found = json.loads(line)
-            if isinstance(found, dict):
-                return found
+            tree = json.loads(line)
+            if isinstance(tree, dict):
+                return tree
     return {"error": text.strip()[-300:] or "it said nothing"}
 
 
 def _smi() -> dict[str, Any]:
-    """GPUs as their driver lists them; no error where a machine has neither."""
+    """Return the GPUs that the driver lists; none, without an error, on a machine without a driver."""
     if shutil.which(SMI[0]) is None:
         return {"gpus": []}
     try:
-        done = subprocess.run(  # noqa: S603 (where the path leads: the driver's own tool)
+        done = subprocess.run(  # noqa: S603 (the driver's own tool, found through PATH)
             SMI, capture_output=True, text=True, timeout=TOOL_SECONDS, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -150,15 +150,15 @@ def _smi() -> dict[str, Any]:
 
 
 def _environment() -> dict[str, str]:
-    """This process's, but with the GPUs that the node has: Ray hides them from whoever reserves none."""
-    found = dict(os.environ)
-    given = _raylet_variable("CUDA_VISIBLE_DEVICES")
-    found.pop("CUDA_VISIBLE_DEVICES", None)
-    return found if given is None else found | {"CUDA_VISIBLE_DEVICES": given}
+    """Return this process's variables, but with the node's GPUs: Ray hides them from actors that reserve none."""
+    variables = dict(os.environ)
+    visible = _raylet_variable("CUDA_VISIBLE_DEVICES")
+    variables.pop("CUDA_VISIBLE_DEVICES", None)
+    return variables if visible is None else variables | {"CUDA_VISIBLE_DEVICES": visible}
 
 
 def _raylet_variable(name: str) -> str | None:
-    """Of the process that started this one."""
+    """Return a variable of the raylet, which started this process."""
     try:
         entries = Path(f"/proc/{os.getppid()}/environ").read_bytes().split(b"\0")
     except OSError:
@@ -168,7 +168,7 @@ def _raylet_variable(name: str) -> str | None:
 
 
 def _space(path: str) -> list[int] | None:
-    """Bytes in all and free; None where there is no such folder."""
+    """Return the total and free bytes of a file system; None if the folder does not exist."""
     try:
         usage = shutil.disk_usage(path)
     except OSError:
@@ -177,7 +177,7 @@ def _space(path: str) -> list[int] | None:
 
 
 def _file_system(path: str) -> str | None:
-    """The kind of what is mounted there."""
+    """Return the type of the file system that is mounted at a path; None if none is."""
     try:
         lines = Path("/proc/mounts").read_text().splitlines()
     except OSError:

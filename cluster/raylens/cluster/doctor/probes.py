@@ -1,4 +1,4 @@
-"""An actor on every node, and questions to all of them at once; who does not answer in time is named."""
+"""An actor on every node, and questions to all of them at once, with a time limit for their answers."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -22,13 +22,13 @@ BY_VALUE = (probe, ray_internals)
 
 @dataclass(frozen=True)
 class Silent:
-    """A node's answer that did not come."""
+    """Stands for the answer of a node that did not answer."""
 
     why: str
 
 
 class Probes:
-    """Those of a cluster, by the names of their nodes."""
+    """The probes of a cluster, by the names of their nodes."""
 
     def __init__(self, actors: Mapping[str, Any], say: Callable[[str], None]) -> None:
         self._actors = dict(actors)
@@ -36,45 +36,45 @@ class Probes:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the nodes that answered so far."""
+        """The names of the nodes that have answered all questions so far."""
         return tuple(self._actors)
 
     def ask(
         self, method: str, what: str, seconds: float, *, arguments: Mapping[str, tuple[Any, ...]] | None = None
     ) -> dict[str, Any]:
-        """What each node answers; `Silent` for one that does not, which is not asked again.
+        """Return the answer of each node; `Silent` for a node that does not answer, which is not asked again.
 
         Args:
-            method: of `raylens.cluster.doctor.probe.Probe`.
-            what: is done, for people who wait; empty to say nothing.
-            seconds: that the slowest may take.
-            arguments: by node; these nodes alone are asked.
+            method: the name of a method of `raylens.cluster.doctor.probe.Probe`.
+            what: describes the step in lines about the progress; empty to print none.
+            seconds: time limit for all answers.
+            arguments: the arguments for each node; only these nodes are asked.
         """
-        given = dict.fromkeys(self._actors, ()) if arguments is None else arguments
-        pending = {getattr(self._actors[name], method).remote(*given[name]): name for name in given}
-        found: dict[str, Any] = {}
+        calls = dict.fromkeys(self._actors, ()) if arguments is None else arguments
+        pending = {getattr(self._actors[name], method).remote(*calls[name]): name for name in calls}
+        answers: dict[str, Any] = {}
         end, count = time.monotonic() + seconds, len(pending)
         while pending:
             ready, _ = ray.wait(list(pending), timeout=max(0.0, end - time.monotonic()))
             if not ready:
                 break
             name = pending.pop(ready[0])
-            found[name] = _get(ready[0])
+            answers[name] = _get(ready[0])
             if what:
-                self._say(f"{what}: {len(found)} of {count} nodes")
-        found |= {name: Silent(f"no answer within {seconds:.0f} s") for name in pending.values()}
-        self._forget(found)
-        return {name: found[name] for name in given}
+                self._say(f"{what}: {len(answers)} of {count} nodes")
+        answers |= {name: Silent(f"no answer within {seconds:.0f} s") for name in pending.values()}
+        self._forget(answers)
+        return {name: answers[name] for name in calls}
 
-    def _forget(self, found: Mapping[str, Any]) -> None:
-        for name, answer in found.items():
+    def _forget(self, answers: Mapping[str, Any]) -> None:
+        for name, answer in answers.items():
             if isinstance(answer, Silent):
                 del self._actors[name]
 
 
 @contextmanager
 def probes(node_ids: Mapping[str, str], say: Callable[[str], None]) -> Iterator[Probes]:
-    """Probes on nodes, by name; they end with the block."""
+    """Start a probe on each node, given by name and ID; the probes end with the block."""
     for module in BY_VALUE:
         cloudpickle.register_pickle_by_value(module)
     try:

@@ -1,6 +1,6 @@
-"""One process of a small all-reduce, a line of JSON: `rank.py HOST PORT RANK RANKS BACKEND GPU MEGABYTES SECONDS`.
+"""One process of a small all-reduce: `rank.py HOST PORT RANK RANKS BACKEND GPU MEGABYTES SECONDS` prints JSON.
 
-Its text is sent to the nodes, which need not have raylens.
+Its text is sent to the nodes, which may not have raylens.
 """
 
 import json
@@ -17,10 +17,11 @@ REPEATS = 5
 def main(
     host: str, port: int, rank: int, ranks: int, backend: str, gpu: int, megabytes: int, seconds: float
 ) -> dict[str, Any]:
-    """Meet the others at rank 0, name those that do not come, and measure.
+    """Meet the other processes at rank 0, report those that are missing, or else measure.
 
     Returns:
-        ``missing`` ranks, or ``seconds`` of an all-reduce and its ``rate`` in gigabytes a second, as links see it.
+        The ``missing`` ranks; or the ``seconds`` of an all-reduce, its ``rate`` in gigabytes a second on each link, and
+        whether the sum was ``right``.
     """
     import torch
     import torch.distributed as dist
@@ -46,7 +47,7 @@ def main(
         _settle(torch, backend)
         took.append(time.perf_counter() - began)
     right = bool((values == ranks).all())
-    # Not before all are done: the store lives in rank 0.
+    # Nobody may leave before all are done, because the store lives in rank 0.
     dist.barrier()
     dist.destroy_process_group()
     best = min(took)
@@ -59,24 +60,24 @@ def _settle(torch: Any, backend: str) -> None:
 
 
 def _meet(store: Any, rank: int, ranks: int, seconds: float) -> list[int]:
-    """The ranks that rank 0 has not heard of when the time is over."""
+    """Return the ranks that have not connected to rank 0 when the time is over."""
     store.set(f"here/{rank}", b"1")
     if rank == 0:
         end, missing = time.monotonic() + seconds / 2, list(range(ranks))
         while missing and time.monotonic() < end:
-            missing = [one for one in missing if not store.check([f"here/{one}"])]
+            missing = [other for other in missing if not store.check([f"here/{other}"])]
             time.sleep(0.05)
         store.set("missing", json.dumps(missing))
         if missing:
             time.sleep(2.0)  # until the others have read it
     missing = json.loads(store.get("missing"))
-    return [int(one) for one in missing]
+    return [int(other) for other in missing]
 
 
 if __name__ == "__main__":
     host, port, rank, ranks, backend, gpu, megabytes, seconds = sys.argv[1:]
     try:
-        found = main(host, int(port), int(rank), int(ranks), backend, int(gpu), int(megabytes), float(seconds))
-    except Exception as error:  # noqa: BLE001 (whatever it is, is what is looked for)
-        found = {"error": f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"}
-    sys.stdout.write(json.dumps(found) + "\n")
+        result = main(host, int(port), int(rank), int(ranks), backend, int(gpu), int(megabytes), float(seconds))
+    except Exception as error:  # noqa: BLE001 (any error is a result of this examination)
+        result = {"error": f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"}
+    sys.stdout.write(json.dumps(result) + "\n")

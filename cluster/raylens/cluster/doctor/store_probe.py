@@ -1,4 +1,4 @@
-"""What a node can do with a store, by raylens' own reading and writing."""
+"""The trial of a store on a node, with raylens' own functions for reading and writing."""
 
 import os
 import time
@@ -15,26 +15,26 @@ LATER = b"raylens doctor, once more\n"
 
 
 def try_store(uri: str, folder: str, name: str, megabytes: int) -> dict[str, Any]:
-    """Each step in turn, until one fails; what was written stays until `clean`.
+    """Try each operation in turn until one fails; what was written stays until `clean`.
 
     Args:
-        uri: of the store.
-        folder: in it, that is this examination's.
-        name: of the node, for its own objects.
-        megabytes: to write and to read, for the rates.
+        uri: the URI of the store.
+        folder: the folder of this examination in the store.
+        name: the name of the node's own objects.
+        megabytes: how much is written and read to measure the rates.
 
     Returns:
-        What each step gave, ``write_rate`` and ``read_rate`` in megabytes a second among it; and of the first that
-        failed ``failed``, its name, and ``error``.
+        The result of each step, among them ``write_rate`` and ``read_rate`` in megabytes a second; if a step failed,
+        ``failed`` holds its name, and ``error`` the reason.
     """
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     data, path = os.urandom(megabytes * MEGA), f"{name}.bin"
 
     def opened() -> Store:
         return open_store(uri) / folder
 
     steps: dict[str, Callable[[], Any]] = {
-        "list": lambda: [one.path for one in opened().list()],
+        "list": lambda: [info.path for info in opened().list()],
         "write": lambda: opened().write(f"{name}.txt", name.encode()),
         "read": lambda: _same(opened().read(f"{name}.txt"), name.encode()),
         "conditional": lambda: _conditional(opened(), f"{name}.once"),
@@ -43,16 +43,16 @@ def try_store(uri: str, folder: str, name: str, megabytes: int) -> dict[str, Any
     }
     for step, do in steps.items():
         try:
-            found[step] = do()
+            results[step] = do()
         except RaylensError as error:
-            return found | {"failed": step, "error": str(error)}
-        except Exception as error:  # noqa: BLE001 (a library's own: what it is, is what is looked for)
-            return found | {"failed": step, "error": f"{type(error).__name__}: {error}"}
-    return found
+            return results | {"failed": step, "error": str(error)}
+        except Exception as error:  # noqa: BLE001 (any error of a library is a result of this examination)
+            return results | {"failed": step, "error": f"{type(error).__name__}: {error}"}
+    return results
 
 
 def clean(uri: str, folder: str) -> dict[str, Any]:
-    """Delete what the examination wrote; ``left`` says why it stays."""
+    """Delete what the examination wrote; ``left`` holds the reason if that fails."""
     try:
         open_store(uri).delete_tree(folder)
     except RaylensError as error:
@@ -61,7 +61,7 @@ def clean(uri: str, folder: str) -> dict[str, Any]:
 
 
 def unseen(uri: str, paths: list[str]) -> dict[str, Any]:
-    """Objects of the store that others wrote, and that are not there for this node."""
+    """Return the objects that other nodes wrote and that this node does not see."""
     store = open_store(uri)
     try:
         return {"unseen": [path for path in paths if not store.exists(path)]}
@@ -70,10 +70,10 @@ def unseen(uri: str, paths: list[str]) -> dict[str, Any]:
 
 
 def read_only(uri: str, megabytes: int) -> dict[str, Any]:
-    """What can be asked of a store that takes no writing: its listing, and the first object's beginning."""
+    """Try a store that is never written to: list it, and read the beginning of its first object."""
     try:
         store = open_store(uri)
-        objects = [one for one in store.list() if one.size]
+        objects = [info for info in store.list() if info.size]
         if not objects:
             return {"failed": "list", "error": f"{store.describe()} is empty"}
         size = min(objects[0].size, megabytes * MEGA)
@@ -83,10 +83,10 @@ def read_only(uri: str, megabytes: int) -> dict[str, Any]:
 
 
 def _conditional(store: Store, path: str) -> None:
-    """Write-once and compare-and-set, which checkpoints and aliases stand on; a store may ignore the condition.
+    """Check write-once and compare-and-set, which checkpoints and aliases rely on.
 
     Raises:
-        NotFoundError: it did.
+        NotFoundError: the store ignores the condition.
     """
     store.write_once(path, LATER)
     _refused(lambda: store.write_once(path, LATER), AlreadyExistsError, "If-None-Match")
@@ -100,12 +100,12 @@ def _refused(do: Callable[[], Any], wanted: type[RaylensError], header: str) -> 
         do()
     except wanted:
         return
-    raise NotFoundError(f"the store wrote over an object that it was told to keep: it does not heed {header}")
+    raise NotFoundError(f"the store overwrote an object in spite of the header {header}, which it ignores")
 
 
-def _same(came: bytes, sent: bytes) -> None:
-    if came != sent:
-        raise NotFoundError(f"{len(came)} bytes came back where {len(sent)} others were written")
+def _same(received: bytes, sent: bytes) -> None:
+    if received != sent:
+        raise NotFoundError(f"{len(received)} bytes were read that differ from the {len(sent)} that were written")
 
 
 def _rate(do: Callable[[], Any], megabytes: float) -> float:

@@ -1,6 +1,7 @@
-"""What torch sees on a machine, a line of JSON: run as a program of its own, so that nothing else is burdened with it.
+"""What torch reports about a machine, as a line of JSON.
 
-Its text is sent to the nodes, which need not have raylens.
+It is a program of its own, so that no other process has to import torch. Its text is sent to the nodes, which may not
+have raylens.
 """
 
 import json
@@ -10,10 +11,10 @@ __all__ = ["facts"]
 
 
 def facts() -> dict[str, object]:
-    """Versions, and the GPUs that torch can use.
+    """Return versions, and the names of the GPUs that torch can use.
 
     Raises:
-        ImportError: there is no torch, or it does not load.
+        ImportError: torch is not installed, or does not load.
     """
     import torch
 
@@ -25,7 +26,7 @@ def facts() -> dict[str, object]:
 
 if __name__ == "__main__":
     try:
-        found = facts()
+        result = facts()
     except (ImportError, OSError, RuntimeError) as error:
-        found = {"error": f"{type(error).__name__}: {error}"}
-    sys.stdout.write(json.dumps(found) + "\n")
+        result = {"error": f"{type(error).__name__}: {error}"}
+    sys.stdout.write(json.dumps(result) + "\n")

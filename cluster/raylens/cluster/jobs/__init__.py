@@ -1,1 +1,1 @@
-"""Jobs: what travels to a cluster, how it is submitted once, and how it is followed."""
+"""Jobs: the packages that are uploaded to a cluster, their submission, which happens once, and their logs."""

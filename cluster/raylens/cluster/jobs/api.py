@@ -1,7 +1,7 @@
-"""The Jobs API of a cluster, by HTTP: what a job is, and every complaint in one line.
+"""A client of a cluster's Jobs API over HTTP, whose errors are one line each.
 
-Not Ray's own client: that one lets RAY_ADDRESS override the address that it is given, takes its token from the
-environment of the whole process, and waits for ever where nobody answers.
+It replaces Ray's own client, which lets RAY_ADDRESS override the address it was created with, takes its token from the
+environment of the whole process, and waits for ever if nobody answers.
 """
 
 import json
@@ -13,7 +13,7 @@ from urllib.parse import quote
 import httpx
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from raylens.cluster.contexts import Profile
+from raylens.cluster.contexts import ClusterContext
 from raylens.cluster.jobs.package import Package
 from raylens.cluster.text import last_line
 from raylens.errors import ClusterError, UnansweredError
@@ -26,7 +26,7 @@ ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 
 
 class Job(BaseModel):
-    """What the cluster tells about a job. Fields that raylens does not know are left out."""
+    """A job as the cluster reports it. Fields that raylens does not know are ignored."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -37,7 +37,7 @@ class Job(BaseModel):
     message: str | None = None
     error_type: str | None = None
     start_time: int | None = None
-    """Milliseconds since 1970."""
+    """Milliseconds between 1970 and the start of the driver."""
     end_time: int | None = None
     metadata: dict[str, str] | None = None
     runtime_env: dict[str, Any] | None = None
@@ -47,27 +47,27 @@ class Job(BaseModel):
 
     @property
     def ended(self) -> bool:
-        """Whether its status is its last."""
+        """Whether the job's status is final."""
         return self.status in ENDED
 
 
 class Jobs:
-    """The API of one cluster. A context manager, which closes its connections."""
+    """The Jobs API of one cluster, as a context manager that closes its connections."""
 
-    def __init__(self, name: str, profile: Profile, transport: httpx.BaseTransport | None = None) -> None:
-        self.name, self.address = name, profile.address
-        self._token, self._token_source = profile.token(), profile.token_source
-        self.verify: bool | str = profile.ca_file or profile.verify
+    def __init__(self, name: str, context: ClusterContext, transport: httpx.BaseTransport | None = None) -> None:
+        self.name, self.address = name, context.address
+        self._token, self._token_source = context.token(), context.token_source
+        self.verify: bool | str = context.ca_file or context.verify
         try:
             self._client = httpx.Client(
-                base_url=profile.address,
+                base_url=context.address,
                 headers=self.headers,
                 verify=self.verify,
                 timeout=httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
                 transport=transport,
             )
         except OSError as error:
-            raise ClusterError(f"{self}: cannot read ca_file = {profile.ca_file!r}: {error}") from None
+            raise ClusterError(f"{self}: cannot read ca_file = {context.ca_file!r}: {error}") from None
 
     def __str__(self) -> str:
         return self.address if self.name == self.address else f"cluster {self.name!r} at {self.address}"
@@ -80,15 +80,15 @@ class Jobs:
 
     @property
     def headers(self) -> dict[str, str]:
-        """What shows that this client may ask."""
+        """The headers that authenticate this client."""
         return {} if self._token is None else {"authorization": f"Bearer {self._token}"}
 
     def ray_version(self) -> str:
-        """Of Ray on the cluster. It is what to ask first: whether anybody answers, and takes the token.
+        """Return the cluster's version of Ray. Call it first: it checks the address and the token.
 
         Raises:
             UnansweredError: nobody answers.
-            ClusterError: the token is refused, or it is no Ray that answers.
+            ClusterError: the token is refused, or what answers is not Ray.
         """
         version = self._json("GET", "/api/version").get("ray_version")
         if not isinstance(version, str):
@@ -96,29 +96,29 @@ class Jobs:
         return version
 
     def find(self, submission_id: str) -> Job | None:
-        """A job; None where the cluster has none of that id."""
+        """Return the job with an ID; None if the cluster has no such job."""
         answer = self._ask("GET", f"/api/jobs/{quote(submission_id, safe='')}")
         return None if answer.status_code == httpx.codes.NOT_FOUND else self._job(self._read(answer))
 
     def get(self, submission_id: str) -> Job:
-        """A job.
+        """Return the job with an ID.
 
         Raises:
-            ClusterError: the cluster has none of that id.
+            ClusterError: the cluster has no such job.
         """
         job = self.find(submission_id)
         if job is None:
-            raise ClusterError(f"{self} has no job {submission_id!r}; `raylens jobs list` has all")
+            raise ClusterError(f"{self} has no job {submission_id!r}; `raylens jobs list` lists them")
         return job
 
     def all(self) -> list[Job]:
-        """All that were submitted, the newest first; drivers that were started in other ways are left out."""
+        """Return all submitted jobs, the newest first; drivers that were started in other ways are left out."""
         listed = self._read(self._ask("GET", "/api/jobs/"))
-        jobs = [self._job(one) for one in listed] if isinstance(listed, list) else []
+        jobs = [self._job(tree) for tree in listed] if isinstance(listed, list) else []
         return sorted((job for job in jobs if job.submission_id), key=lambda job: job.start_time or 0, reverse=True)
 
     def submit(self, request: Mapping[str, Any]) -> bool:
-        """Start a job; whether it was this call that did, because the cluster had none of its id before."""
+        """Start a job; return False if the cluster already had a job with its ID."""
         answer = self._ask("POST", "/api/jobs/", json=dict(request))
         if answer.is_error and "already exists" in answer.text:
             return False
@@ -126,15 +126,15 @@ class Jobs:
         return True
 
     def stop(self, submission_id: str) -> None:
-        """Ask a job to stop; returns before it has."""
+        """Ask a job to stop; return before it has stopped."""
         self._read(self._ask("POST", f"/api/jobs/{quote(submission_id, safe='')}/stop"))
 
     def logs(self, submission_id: str) -> str:
-        """Everything that a job has printed."""
+        """Return everything that a job has printed."""
         return str(self._json("GET", f"/api/jobs/{quote(submission_id, safe='')}/logs").get("logs", ""))
 
     def has(self, package_name: str) -> bool:
-        """Whether the cluster holds a package; it then holds it for some minutes more."""
+        """Return whether the cluster holds a package, which it then keeps for some more minutes."""
         answer = self._ask("GET", f"/api/packages/gcs/{quote(package_name, safe='')}")
         if answer.status_code == httpx.codes.NOT_FOUND:
             return False
@@ -143,7 +143,7 @@ class Jobs:
         return True
 
     def upload(self, package: Package) -> bool:
-        """Bring a package, unless it is there; whether it was brought."""
+        """Upload a package unless the cluster has it; return whether it was uploaded."""
         if self.has(package.name):
             return False
         answer = self._ask("PUT", f"/api/packages/gcs/{quote(package.name, safe='')}", content=package.data)
@@ -152,31 +152,33 @@ class Jobs:
         return True
 
     def put(self, path: str, tree: Mapping[str, Any]) -> None:
-        """Set what the dashboard's API has at ``path``."""
+        """Write ``tree`` to ``path`` of the dashboard's API."""
         answer = self._ask("PUT", path, json=dict(tree))
         if answer.is_error:
             self._read(answer)
 
     def delete(self, path: str) -> None:
-        """End what the dashboard's API has at ``path``."""
+        """Delete ``path`` of the dashboard's API."""
         answer = self._ask("DELETE", path)
         if answer.is_error:
             self._read(answer)
 
     def read(self, path: str) -> Any:
-        """What the dashboard's API has at ``path``."""
+        """Return the JSON at ``path`` of the dashboard's API."""
         return self._read(self._ask("GET", path))
 
     @contextmanager
     def explained(self) -> Iterator[None]:
-        """Inside, what a connection fails with is said in one line."""
+        """Turn the errors of connections inside the block into errors of one line."""
         try:
             yield
         except httpx.TimeoutException:
             raise UnansweredError(f"no answer from {self}: {_REACH}") from None
         except (httpx.TransportError, OSError) as error:
             if "CERTIFICATE" in str(error).upper():
-                raise ClusterError(f"{self} proves nobody's identity: {error}; set ca_file in its profile") from None
+                raise ClusterError(
+                    f"the TLS certificate of {self} could not be verified: {error}; set ca_file in its context"
+                ) from None
             raise UnansweredError(f"no answer from {self} ({error}): {_REACH}") from None
 
     def _ask(self, method: str, path: str, **content: Any) -> httpx.Response:
@@ -190,13 +192,13 @@ class Jobs:
         return answer
 
     def refused(self, status: int) -> None:
-        """Raise if an answer's status says that the token is not the right one."""
+        """Raise an error if an answer's status says that the token is wrong."""
         if status == httpx.codes.UNAUTHORIZED:
             raise ClusterError(
-                f"{self} asks for a token: set token_file or token_env in its profile (raylens clusters add)"
+                f"{self} requires a token: set token_file or token_env in its context (raylens contexts add)"
             )
         if status == httpx.codes.FORBIDDEN:
-            raise ClusterError(f"{self} refuses the token from {self._token_source}: put the cluster's own there")
+            raise ClusterError(f"{self} refuses the token from {self._token_source}: write the cluster's token there")
 
     def _json(self, method: str, path: str) -> dict[str, Any]:
         tree = self._read(self._ask(method, path))
@@ -204,7 +206,7 @@ class Jobs:
 
     def _read(self, answer: httpx.Response) -> Any:
         if answer.is_error:
-            # What the dashboard stumbles over may be asked again: parts of it are started anew when they end.
+            # A failed question may be repeated: parts of the dashboard are restarted when they end.
             again = answer.is_server_error and answer.request.method == "GET"
             why = last_line(answer.text, "nothing more")[:500]
             raise (UnansweredError if again else ClusterError)(
@@ -220,7 +222,7 @@ class Jobs:
             return Job.model_validate(tree)
         except ValidationError as error:
             raise ClusterError(
-                f"{self} describes a job in a way that raylens does not know: {error.errors()[0]}"
+                f"{self} describes a job in a form that raylens does not know: {error.errors()[0]}"
             ) from None
 
 

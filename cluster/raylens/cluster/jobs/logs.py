@@ -1,4 +1,4 @@
-"""Following a job: each of its lines once, through broken connections and a dashboard that restarts."""
+"""Following a job's log: each line once, across broken connections and restarts of the dashboard."""
 
 import ssl
 import time
@@ -15,24 +15,24 @@ from raylens.errors import ClusterError, UnansweredError
 __all__ = ["PATIENCE_SECONDS", "follow", "wait"]
 
 PATIENCE_SECONDS = 300.0
-"""How long a cluster may be silent before that is an error: a head restarts in less."""
+"""Seconds without an answer after which following fails: a head restarts in less."""
 POLL_SECONDS = 1.0
 Write = Callable[[str], None]
 
 
 class _Once:
-    """Writes what has not been written: every connection begins with the first line of the log."""
+    """Writes only what it has not written before: every connection begins with the log's first line."""
 
     def __init__(self, write: Write) -> None:
         self._write, self._written = write, 0
         self._skip = 0
 
     def begin(self) -> None:
-        """What comes next comes from the log's beginning."""
+        """Expect the log from its beginning again."""
         self._skip = self._written
 
     def take(self, text: str) -> None:
-        """The next part of the log."""
+        """Take the next part of the log, and write what is new in it."""
         skipped = min(self._skip, len(text))
         self._skip -= skipped
         if skipped < len(text):
@@ -41,17 +41,17 @@ class _Once:
 
 
 def follow(jobs: Jobs, submission_id: str, write: Write, say: Write, patience: float = PATIENCE_SECONDS) -> Job:
-    """Write what a job prints, as it does, until it has ended.
+    """Write what a job prints while it runs, and return the job when it has ended.
 
     Args:
         jobs: the cluster's API.
-        submission_id: of the job.
-        write: gets the log, in parts, each once.
-        say: gets sentences about the job and the connection.
-        patience: seconds without an answer that are too many.
+        submission_id: the job's ID.
+        write: receives the parts of the log, each once.
+        say: receives sentences about the job and the connection.
+        patience: seconds without an answer after which following fails.
 
     Raises:
-        ClusterError: the cluster does not know the job, refuses, or was silent for too long.
+        ClusterError: the cluster has no such job, refuses the request, or was silent for too long.
     """
     once, silence = _Once(write), _Silence(say, patience)
     _until_begun(jobs, submission_id, say, silence)
@@ -59,56 +59,63 @@ def follow(jobs: Jobs, submission_id: str, write: Write, say: Write, patience: f
         try:
             once.begin()
             for part in _tail(jobs, submission_id):
-                silence.broken()
+                silence.end()
                 once.take(part)
             job = jobs.get(submission_id)
-            silence.broken()
-            # The whole log once more: the end of a stream may be missing, and a proxy may let none through.
+            silence.end()
+            # The whole log is read once more: a stream may lack its end, and a proxy may block streams altogether.
             once.begin()
             once.take(jobs.logs(submission_id))
             if job.ended:
                 return job
         except UnansweredError as error:
-            silence.still(error)
+            silence.prolong(error)
         time.sleep(POLL_SECONDS)
 
 
 def wait(
     jobs: Jobs, submission_id: str, say: Write, timeout: float | None = None, patience: float = PATIENCE_SECONDS
 ) -> Job:
-    """The job when it has ended, or, ``timeout`` seconds later, as it is then; ``say`` hears of a cluster's silence.
+    """Return the job when it has ended, or as it is after ``timeout`` seconds.
+
+    Args:
+        jobs: the cluster's API.
+        submission_id: the job's ID.
+        say: receives a sentence when the cluster does not answer.
+        timeout: seconds to wait; None waits until the job ends.
+        patience: seconds without an answer after which waiting fails.
 
     Raises:
-        ClusterError: the cluster does not know the job, refuses, or was silent for too long.
+        ClusterError: the cluster has no such job, refuses the request, or was silent for too long.
     """
     silence = _Silence(say, patience)
     end = None if timeout is None else time.monotonic() + timeout
     while True:
         try:
             job = jobs.get(submission_id)
-            silence.broken()
+            silence.end()
             if job.ended or (end is not None and time.monotonic() >= end):
                 return job
         except UnansweredError as error:
-            silence.still(error)
+            silence.prolong(error)
         time.sleep(POLL_SECONDS)
 
 
 class _Silence:
-    """How long nothing was heard of a cluster."""
+    """The time during which a cluster has not answered."""
 
     def __init__(self, say: Write, patience: float) -> None:
         self._say, self._patience = say, patience
         self._since: float | None = None
 
-    def broken(self) -> None:
-        """It answered."""
+    def end(self) -> None:
+        """Note that the cluster has answered."""
         if self._since is not None:
             self._say("the cluster answers again")
         self._since = None
 
-    def still(self, error: UnansweredError) -> None:
-        """It did not. Raises when that goes on."""
+    def prolong(self, error: UnansweredError) -> None:
+        """Note that the cluster has not answered; raise ``error`` if the silence lasts too long."""
         now = time.monotonic()
         if self._since is None:
             self._since = now
@@ -118,27 +125,27 @@ class _Silence:
 
 
 def _until_begun(jobs: Jobs, submission_id: str, say: Write, silence: _Silence) -> None:
-    """A job that waits for resources, or for its environment, has no log; what it waits for is said once."""
+    """Wait until a job has a log, which it lacks while it waits for resources; report once what it waits for."""
     said: str | None = ""
     while True:
         try:
             job = jobs.get(submission_id)
-            silence.broken()
+            silence.end()
             if job.status != "PENDING":
                 return
             if job.message and job.message != said:
                 said = job.message
                 say(f"{job.submission_id}: {said}")
         except UnansweredError as error:
-            silence.still(error)
+            silence.prolong(error)
         time.sleep(POLL_SECONDS)
 
 
 def _tail(jobs: Jobs, submission_id: str) -> Iterator[str]:
-    """The log from its beginning, until the job or the connection ends."""
+    """Yield the log from its beginning, until the job or the connection ends."""
     url = f"ws{jobs.address.removeprefix('http')}/api/jobs/{quote(submission_id, safe='')}/logs/tail"
     try:
-        # Uncompressed: the dashboard hands frames on to another process without the agreement about their compression.
+        # Uncompressed: the dashboard forwards frames to another process, which does not know how they are compressed.
         options: dict[str, Any] = {"compression": None, "max_size": None, "additional_headers": jobs.headers}
         with jobs.explained(), connect(url, ssl=_ssl(jobs), **options) as socket:
             while True:
@@ -152,7 +159,7 @@ def _tail(jobs: Jobs, submission_id: str) -> Iterator[str]:
         raise UnansweredError(f"{jobs} answers {error.response.status_code} instead of a log") from None
     except InvalidHandshake as error:
         raise ClusterError(
-            f"{jobs} does not stream logs ({error}): does a proxy before it let WebSockets pass?"
+            f"{jobs} does not stream logs ({error}): does a proxy in front of it allow WebSockets?"
         ) from None
 
 

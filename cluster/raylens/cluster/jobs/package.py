@@ -1,4 +1,4 @@
-"""Zip files that travel to a cluster, named by their content."""
+"""Zip files that are uploaded to a cluster, named by their content."""
 
 import hashlib
 import io
@@ -17,21 +17,21 @@ DATE = (2020, 2, 2, 0, 0, 0)
 
 @dataclass(frozen=True)
 class Package:
-    """Bytes, and the name under which a cluster keeps them."""
+    """A zip file's bytes, and the name under which a cluster keeps them."""
 
     name: str
     digest: str
-    """SHA-256 of the bytes."""
+    """The SHA-256 digest of the bytes."""
     data: bytes = field(repr=False)
 
     @property
     def uri(self) -> str:
-        """As Ray's runtime environments name it."""
+        """The package's URI in Ray's runtime environments."""
         return f"gcs://{self.name}"
 
 
 def file_package(files: Mapping[str, bytes]) -> Package:
-    """Files by name; the same files make the same package."""
+    """Pack files, given by name; the same files make the same package."""
     sink = io.BytesIO()
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in sorted(files):
@@ -41,14 +41,14 @@ def file_package(files: Mapping[str, bytes]) -> Package:
 
 
 def keep(package: Package) -> None:
-    """Hold on to it on this machine: a cluster forgets a package when the last job that needs it has ended."""
+    """Keep a package on this machine: a cluster deletes one when the last job that needs it has ended."""
     file = _folder() / package.name
     if not file.exists():
         replace_bytes(file, package.data)
 
 
 def cached(name: str) -> Package | None:
-    """One that was kept."""
+    """Return a package that was kept on this machine; None if there is none."""
     try:
         data = (_folder() / name).read_bytes()
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""A job as raylens submits it: what runs, with which code, how the cluster is asked for it. Nothing in it is secret."""
+"""A job as raylens submits it: its command, its code, and the request to the cluster. Nothing in it is secret."""
 
 import hashlib
 import json
@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 KEY = "raylens.submission"
-"""Of a job's metadata: the submission itself, from which the same job can be asked for again."""
+"""The key of a job's metadata that holds the submission itself, from which the job can be submitted again."""
 WHEEL_VARIABLE = "RAYLENS_WHEEL"
 FILES_VARIABLE = "RAYLENS_FILES"
 MODULE = "raylens.workloads.job_entrypoint"
@@ -37,41 +37,41 @@ RESERVED = re.compile(r"raylens\.|job_submission_id$|job_name$")
 
 
 class Submission(Node):
-    """Everything that decides what a job does."""
+    """Everything that determines what a job does."""
 
     command: tuple[str, ...]
-    """The words after ``raylens``."""
+    """The words of the command after ``raylens``."""
     code: str | None = None
-    """Name of the package with the wheel; None for the raylens of the cluster's image."""
+    """Name of the package that holds the wheel; None for the raylens of the cluster's image."""
     files: str | None = None
-    """Name of the package with the files that the command names."""
+    """Name of the package that holds the files of the command."""
     constraints: str | None = None
-    """Name of the package with the versions for ``requirements``."""
+    """Name of the package that holds the versions for ``requirements``."""
     requirements: tuple[str, ...] = ()
-    """What pip installs beside the wheel."""
+    """Requirements that pip installs in addition to the wheel."""
     env: dict[str, str] = {}  # noqa: RUF012 (pydantic copies it)
     secrets: tuple[str, ...] = ()
-    """References; see `raylens.cluster.secrets`."""
+    """References to secrets; see `raylens.cluster.secrets`."""
     resources: Resources = Resources()
     attempt: int = 1
 
     @property
     def packages(self) -> tuple[str, ...]:
-        """Names of all that has to be on the cluster first."""
+        """Names of the packages that the cluster must have first."""
         return tuple(name for name in (self.code, self.files, self.constraints) if name is not None)
 
     @property
     def fingerprint(self) -> str:
-        """Equal where the jobs are."""
+        """A hash that is equal for equal submissions."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 
     def differences(self, other: "Submission") -> list[str]:
-        """Fields in which another one is not the same, with both values."""
+        """List the fields in which another submission differs, with both values."""
         mine, theirs = self.model_dump(mode="json"), other.model_dump(mode="json")
         return [f"{name} {theirs[name]!r} then, {mine[name]!r} now" for name in mine if mine[name] != theirs[name]]
 
     def request(self, submission_id: str, metadata: Mapping[str, str]) -> dict[str, Any]:
-        """For the Jobs API."""
+        """Return the request that starts the job through the Jobs API."""
         return {
             "submission_id": submission_id,
             "entrypoint": shlex.join(["python", "-m", MODULE, *self.command]),
@@ -90,12 +90,12 @@ class Submission(Node):
         if self.requirements:
             environment["pip"] = {"packages": list(self.requirements), "pip_check": False}
         if self.constraints is not None:
-            # Where pip finds the versions: of Ray's two ways to bring files, the one whose place pip can be told.
+            # pip finds the versions here: of Ray's two kinds of uploaded folders, only this one's path is known to pip.
             environment["working_dir"] = f"gcs://{self.constraints}"
         return environment
 
     def _variables(self) -> dict[str, str]:
-        """Of all the job's processes: what was asked for, and what they know themselves by."""
+        """Return the variables of the job's processes: the submission's own, and the names of its packages."""
         own = {
             WHEEL_VARIABLE: _stem(self.code),
             FILES_VARIABLE: _stem(self.files),
@@ -105,10 +105,10 @@ class Submission(Node):
 
 
 def submitted(job: Job) -> Submission:
-    """What a job was submitted as.
+    """Return the submission of a job.
 
     Raises:
-        ClusterError: it was not submitted by raylens, or by one that wrote it down in another way.
+        ClusterError: the job was not submitted by raylens, or by a version with another form of submissions.
     """
     text = (job.metadata or {}).get(KEY)
     if text is None:
@@ -117,40 +117,42 @@ def submitted(job: Job) -> Submission:
         return Submission.model_validate_json(text)
     except ValidationError:
         raise ClusterError(
-            f"job {job.submission_id!r} was submitted by another version of raylens: submit it anew"
+            f"job {job.submission_id!r} has the submission of another raylens: submit the command again"
         ) from None
 
 
 def next_id(submission_id: str, attempt: int) -> str:
-    """The id of a job's attempt, the first of which has the plain one: ``mine``, ``mine-2``, ``mine-3``."""
-    found = ATTEMPT.fullmatch(submission_id)
-    first = found[1] if found and attempt > 2 and int(found[2]) == attempt - 1 else submission_id
+    """Return the ID of a job's next attempt: ``mine``, ``mine-2``, ``mine-3``."""
+    match = ATTEMPT.fullmatch(submission_id)
+    first = match[1] if match and attempt > 2 and int(match[2]) == attempt - 1 else submission_id
     return f"{first}-{attempt}"
 
 
 def check_id(submission_id: str) -> str:
-    """The id, if it can be one.
+    """Return an ID if it is valid.
 
     Raises:
-        ConfigError: it cannot.
+        ConfigError: the ID has characters that it may not have, or is too long.
     """
     if not ID.fullmatch(submission_id):
         raise ConfigError(
-            f"--id {submission_id!r}: an id has letters, digits, '.', '_' and '-', at most 100, and begins with one of "
-            "the first two"
+            f"--id {submission_id!r}: an ID has at most 100 letters, digits, '.', '_' and '-', and begins with a "
+            "letter or a digit"
         )
     return submission_id
 
 
 def check_metadata(metadata: Mapping[str, str]) -> None:
-    """Refuse keys that mean something else.
+    """Refuse keys of metadata that raylens or Ray use themselves.
 
     Raises:
-        ConfigError: there is one.
+        ConfigError: there is such a key.
     """
     for key in metadata:
         if RESERVED.match(key):
-            raise ConfigError(f"--metadata {key}: raylens and Ray set keys that begin like this; choose another")
+            raise ConfigError(
+                f"--metadata {key}: raylens and Ray use keys with this beginning themselves; choose another"
+            )
 
 
 def _stem(name: str | None) -> str | None:

@@ -1,4 +1,4 @@
-"""Submitting, once: the same id with the same content is the same job, however often it is asked for."""
+"""Submitting a job once: the same ID with the same content is the same job, however often it is submitted."""
 
 from collections.abc import Iterable, Mapping
 
@@ -11,22 +11,22 @@ __all__ = ["Outcome", "check_version", "retry", "submit"]
 
 
 class Outcome:
-    """What a submission came to."""
+    """The result of submitting a job."""
 
     def __init__(self, submission_id: str, *, new: bool, uploaded: tuple[str, ...] = ()) -> None:
         self.submission_id = submission_id
         self.new = new
-        """Whether there was no such job before."""
+        """Whether the job did not exist before."""
         self.uploaded = uploaded
-        """Packages that the cluster did not have."""
+        """Names of the packages that were uploaded, because the cluster lacked them."""
 
 
 def check_version(jobs: Jobs, ours: str) -> None:
-    """Ask the cluster which Ray it runs.
+    """Check that the cluster runs the minor version of Ray that raylens is made for.
 
     Raises:
         UnansweredError: nobody answers.
-        ClusterError: another minor version than ``ours``, for which raylens is not made, or the token is refused.
+        ClusterError: the minor version differs from ``ours``, or the token is refused.
     """
     theirs = jobs.ray_version()
     if theirs.split(".")[:2] != ours.split(".")[:2]:
@@ -36,11 +36,11 @@ def check_version(jobs: Jobs, ours: str) -> None:
 def submit(
     jobs: Jobs, submission_id: str, submission: Submission, packages: Iterable[Package], metadata: Mapping[str, str]
 ) -> Outcome:
-    """Bring what the cluster lacks, and start the job, unless it is there already.
+    """Upload the packages that the cluster lacks, and start the job unless it exists already.
 
     Raises:
-        ClusterError: the id is that of another job.
-        UnansweredError: nobody answers; the message says so where it is not known whether the job was started.
+        ClusterError: another job has the ID.
+        UnansweredError: nobody answers; the message says if it is unknown whether the job was started.
     """
     job = jobs.find(submission_id)
     if job is not None:
@@ -53,19 +53,19 @@ def submit(
         new = jobs.submit(submission.request(submission_id, metadata))
     except UnansweredError as error:
         raise UnansweredError(
-            f"{error} Whether the job was started is not known: the same command with --id {submission_id} follows it, "
-            "or starts it"
+            f"{error} It is unknown whether the job was started: the same command with --id {submission_id} "
+            "follows it, or starts it"
         ) from None
-    if not new:  # somebody else was faster
+    if not new:  # another process was faster
         return _same(jobs.get(submission_id), submission)
     return Outcome(submission_id, new=True, uploaded=tuple(uploaded))
 
 
 def retry(jobs: Jobs, submission_id: str) -> Outcome:
-    """Submit a job that failed or was stopped once more, under the next id; training goes on from its checkpoint.
+    """Submit a failed or stopped job again under the next ID; training continues from its checkpoint.
 
     Raises:
-        ClusterError: it runs, or has succeeded, or its code is neither on the cluster nor on this machine any more.
+        ClusterError: the job runs or has succeeded, or neither the cluster nor this machine has its code any more.
     """
     job = jobs.get(submission_id)
     if not job.ended:
@@ -73,25 +73,25 @@ def retry(jobs: Jobs, submission_id: str) -> Outcome:
             f"job {submission_id!r} is {job.status}: stop it first, or follow it with `raylens jobs logs -f`"
         )
     if job.status == "SUCCEEDED":
-        raise ClusterError(f"job {submission_id!r} has succeeded: there is nothing to try again")
+        raise ClusterError(f"job {submission_id!r} has succeeded: there is nothing to retry")
     before = submitted(job)
     again = before.model_copy(update={"attempt": before.attempt + 1})
     packages = [_again(jobs, submission_id, name) for name in again.packages]
     metadata = {key: value for key, value in (job.metadata or {}).items() if not key.startswith("job_")}
     metadata["raylens.retry_of"] = submission_id
     new_id = next_id(submission_id, again.attempt)
-    return submit(jobs, new_id, again, [one for one in packages if one is not None], metadata)
+    return submit(jobs, new_id, again, [package for package in packages if package is not None], metadata)
 
 
 def _again(jobs: Jobs, submission_id: str, name: str) -> Package | None:
-    """A package that has to be brought once more; None where the cluster still has it."""
+    """Return a package that must be uploaded again; None if the cluster still has it."""
     if jobs.has(name):
         return None
     package = cached(name)
     if package is None:
         raise ClusterError(
-            f"{name}, of which job {submission_id!r} was made, is neither on the cluster any more nor on this machine: "
-            "submit the command anew"
+            f"neither the cluster nor this machine has {name} any more, the code or files of job {submission_id!r}: "
+            "submit the command again"
         )
     return package
 
@@ -100,7 +100,7 @@ def _same(job: Job, submission: Submission) -> Outcome:
     before = submitted(job)
     if before.fingerprint != submission.fingerprint:
         raise ClusterError(
-            f"there is a job {job.submission_id!r} ({job.status}) of other content: "
+            f"there is a job {job.submission_id!r} ({job.status}) with other content: "
             f"{'; '.join(submission.differences(before))}. Choose another --id"
         )
     return Outcome(str(job.submission_id), new=False)

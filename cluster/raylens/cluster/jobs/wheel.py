@@ -1,4 +1,4 @@
-"""The wheel of a checkout, named by its content: equal sources make one package, which a cluster gets once."""
+"""The wheel of a checkout, named by its content: equal sources make one package, which is uploaded once."""
 
 import hashlib
 import os
@@ -15,27 +15,27 @@ from raylens.errors import ClusterError
 __all__ = ["Wheel", "build_wheel"]
 
 EPOCH = "1580601600"
-"""2 February 2020: the date of every file in it, so that the day of a build does not make another wheel."""
-NEEDED = "raylens/workloads/job_entrypoint.py"
-"""Where a job begins."""
+"""2 February 2020, the date of every file in a wheel, so that equal sources make equal wheels on every day."""
+ENTRYPOINT = "raylens/workloads/job_entrypoint.py"
+"""The program with which a job begins; a wheel must have it."""
 
 
 @dataclass(frozen=True)
 class Wheel:
-    """A wheel, as it travels."""
+    """A wheel's version, and the package in which it is uploaded."""
 
     version: str
     package: Package
 
 
 def build_wheel(source: Path) -> Wheel:
-    """The wheel of the sources in a folder, those that git ignores left out.
+    """Build the wheel of the sources in a folder, except for files that git ignores.
 
-    It travels as a zip file, which it is, and which Ray unpacks. What ends in .whl Ray would install by pip, with all
-    dependencies, torch among them, on each node; and it would take for known whatever has a version that is known.
+    The wheel is uploaded as a zip file, which Ray unpacks. Ray would install a file that ends in .whl with pip, with
+    all dependencies on each node, and it would not replace an installed wheel of the same version.
 
     Raises:
-        ClusterError: it does not build, is not raylens, or holds Python that does not compile.
+        ClusterError: the wheel does not build, is not raylens, or holds Python that does not compile.
     """
     with tempfile.TemporaryDirectory(prefix="raylens-wheel-") as folder:
         _run_builder(source, folder)
@@ -61,11 +61,11 @@ def _run_builder(source: Path, folder: str) -> None:
 
 
 def _check(source: Path, wheel: Path) -> None:
-    """A wheel that cannot run is said to be broken here, not by a cluster, minutes later."""
+    """Check here that a wheel can run, so that a job does not fail on the cluster minutes later."""
     with zipfile.ZipFile(wheel) as files:
         names = files.namelist()
-        if NEEDED not in names:
-            raise ClusterError(f"the wheel of {source} has no {NEEDED}: it is not raylens, or an older one")
+        if ENTRYPOINT not in names:
+            raise ClusterError(f"the wheel of {source} has no {ENTRYPOINT}: it is not raylens, or an older version")
         for name in names:
             if name.endswith(".py"):
                 _compile(source, name, files.read(name))

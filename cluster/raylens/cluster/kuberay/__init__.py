@@ -1,4 +1,4 @@
-"""Manifests for KubeRay, from a cluster's description."""
+"""Manifests for KubeRay, rendered from a cluster's description."""
 
 from raylens.cluster.kuberay.names import JOB_FILES, RESERVED_PORTS, Manifest, Serving
 from raylens.cluster.kuberay.render import KINDS, Kind, render, to_yaml

@@ -1,4 +1,4 @@
-"""How the clouds mark spot machines and kinds of GPUs, and how long they wait before they take a machine away."""
+"""The labels and taints with which clouds mark spot machines and GPU types, and their notice before a machine stops."""
 
 from dataclasses import dataclass
 
@@ -12,13 +12,13 @@ __all__ = ["affinity", "grace_seconds", "node_selector", "tolerations"]
 
 @dataclass(frozen=True)
 class _Spot:
-    """Spot machines of a cloud."""
+    """The label of a cloud's spot machines, and the notice that they get."""
 
     label: str
     value: str
     tainted: bool
     seconds: int
-    """Between the notice and the end, as the cloud documents it."""
+    """Seconds between the notice and the machine's end, from the cloud's documentation."""
 
 
 SPOT: dict[Cloud, _Spot] = {
@@ -32,13 +32,13 @@ GPU_LABELS: dict[Cloud, str] = {
     "karpenter": "karpenter.k8s.aws/instance-gpu-name",
 }
 GPU_LABEL = "nvidia.com/gpu.product"
-"""Of NVIDIA's feature discovery, which comes with its operator everywhere."""
+"""The label of NVIDIA's feature discovery, which its operator installs on any cloud."""
 GRACE_S: dict[Group | str, int] = {"head": 60, "decode": 30, "train": 120, "serve": 120}
-"""A head ends its drivers; decoding is done again elsewhere; training saves; replicas are replaced before they go."""
+"""Seconds in which a head ends its drivers, decoding is abandoned, training saves, and replicas are replaced."""
 
 
 def grace_seconds(kubernetes: KubernetesSpec, group: str, machine: MachineSpec) -> int:
-    """Between the word that a pod must go and its end; no more than a cloud gives a spot machine."""
+    """Return the seconds between a pod's notice and its end; at most those that the cloud gives a spot machine."""
     if machine.grace_s:
         return machine.grace_s
     spot = SPOT.get(kubernetes.cloud) if _is_spot(machine) else None
@@ -46,27 +46,27 @@ def grace_seconds(kubernetes: KubernetesSpec, group: str, machine: MachineSpec) 
 
 
 def node_selector(kubernetes: KubernetesSpec, group: str, machine: MachineSpec) -> dict[str, str]:
-    """Labels of the Kubernetes nodes that a pod may go to.
+    """Return the labels of the Kubernetes nodes on which a pod may run.
 
     Raises:
-        ConfigError: nothing says how spot machines are known.
+        ConfigError: the label of spot machines is unknown.
     """
-    found: dict[str, str] = {}
+    labels: dict[str, str] = {}
     if _is_spot(machine):
         spot = SPOT.get(kubernetes.cloud)
-        found |= {spot.label: spot.value} if spot else kubernetes.spot_selector
-        if not found:
+        labels |= {spot.label: spot.value} if spot else kubernetes.spot_selector
+        if not labels:
             raise ConfigError(
-                f"{group}.spot = true: say how spot machines are known, by kubernetes.cloud (gke, eks, karpenter, aks) "
-                "or by kubernetes.spot_selector"
+                f"{group}.spot = true: the label of spot machines is unknown; set kubernetes.cloud (gke, eks, "
+                "karpenter, aks) or kubernetes.spot_selector"
             )
     if isinstance(machine, GroupSpec) and machine.gpu_kind:
-        found[GPU_LABELS.get(kubernetes.cloud, GPU_LABEL)] = machine.gpu_kind
-    return found | machine.node_selector
+        labels[GPU_LABELS.get(kubernetes.cloud, GPU_LABEL)] = machine.gpu_kind
+    return labels | machine.node_selector
 
 
 def affinity(kubernetes: KubernetesSpec, machine: MachineSpec) -> dict[str, object] | None:
-    """What is not meant for spot machines stays away from them, where the cloud's label is known."""
+    """Return the rule that keeps other pods off spot machines; None if the cloud's label is unknown."""
     spot = SPOT.get(kubernetes.cloud)
     if spot is None or _is_spot(machine):
         return None
@@ -75,20 +75,20 @@ def affinity(kubernetes: KubernetesSpec, machine: MachineSpec) -> dict[str, obje
 
 
 def tolerations(kubernetes: KubernetesSpec, machine: MachineSpec) -> list[dict[str, str]]:
-    """Taints that a pod does not mind: those of GPUs and spot machines where it needs them, and its own."""
-    found: list[dict[str, str]] = []
+    """Return the taints that a pod tolerates: those of GPUs and spot machines if it needs them, and its own."""
+    tolerated: list[dict[str, str]] = []
     if isinstance(machine, GroupSpec) and machine.gpus:
-        found.append({"key": machine.gpu_resource, "operator": "Exists", "effect": "NoSchedule"})
+        tolerated.append({"key": machine.gpu_resource, "operator": "Exists", "effect": "NoSchedule"})
     spot = SPOT.get(kubernetes.cloud)
     more = machine.tolerations
     if _is_spot(machine):
         if spot is not None and spot.tainted:
-            found.append({"key": spot.label, "operator": "Equal", "value": spot.value, "effect": "NoSchedule"})
+            tolerated.append({"key": spot.label, "operator": "Equal", "value": spot.value, "effect": "NoSchedule"})
         more = (*kubernetes.spot_tolerations, *more)
-    for one in more:
-        way = {"operator": "Exists"} if one.value is None else {"operator": "Equal", "value": one.value}
-        found.append({"key": one.key, **way} | ({"effect": one.effect} if one.effect else {}))
-    return found
+    for taint in more:
+        match = {"operator": "Exists"} if taint.value is None else {"operator": "Equal", "value": taint.value}
+        tolerated.append({"key": taint.key, **match} | ({"effect": taint.effect} if taint.effect else {}))
+    return tolerated
 
 
 def _is_spot(machine: MachineSpec) -> bool:

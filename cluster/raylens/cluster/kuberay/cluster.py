@@ -1,4 +1,4 @@
-"""A cluster as KubeRay takes it: the part that RayCluster, RayJob and RayService have in common."""
+"""The specification of a cluster that RayCluster, RayJob and RayService have in common."""
 
 import math
 
@@ -15,17 +15,17 @@ AUTH: Manifest = {"mode": "token"}
 
 
 def cluster_spec(rendering: Rendering, *, redis: bool = False) -> Manifest:
-    """The ``spec`` of a RayCluster.
+    """Return the ``spec`` of a RayCluster.
 
     Args:
-        rendering: what is rendered.
-        redis: whether the head keeps what it knows in Redis, where one is named.
+        rendering: the object that is rendered.
+        redis: whether the head stores its state in Redis, if the description names one.
 
     Raises:
-        ConfigError: something is described in a way that Kubernetes cannot use.
+        ConfigError: Kubernetes cannot use a part of the description.
     """
     spec = rendering.spec
-    found: Manifest = {
+    manifest: Manifest = {
         "rayVersion": spec.ray_version,
         "authOptions": AUTH | {"secretName": spec.token_secret},
         "enableInTreeAutoscaling": True,
@@ -41,8 +41,8 @@ def cluster_spec(rendering: Rendering, *, redis: bool = False) -> Manifest:
         },
     }
     if redis and spec.kubernetes.redis:
-        found["gcsFaultToleranceOptions"] = _redis(rendering)
-    return found | {
+        manifest["gcsFaultToleranceOptions"] = _redis(rendering)
+    return manifest | {
         "headGroupSpec": _head(rendering),
         "workerGroupSpecs": [_group(rendering, name, group) for name, group in rendering.groups.items()],
     }
@@ -53,37 +53,37 @@ def _head(rendering: Rendering) -> Manifest:
     return {
         "serviceType": "ClusterIP",
         "labels": rendering.node_labels(None, head),
-        # No CPUs: Ray places no work where the cluster is coordinated and the drivers run.
+        # No CPUs, so that Ray places no work on the node that coordinates the cluster and runs the drivers.
         "rayStartParams": {"num-cpus": "0", "object-store-memory": str(head.object_store_bytes)},
         "template": pod_template(rendering, HEAD, head),
     }
 
 
 def _group(rendering: Rendering, name: Group, group: GroupSpec) -> Manifest:
-    found: Manifest = {
-        # No "replicas": they are the autoscaler's, and applying the file again would take its nodes away.
+    manifest: Manifest = {
+        # No "replicas": the autoscaler sets them, and applying the file again would remove its nodes.
         "groupName": name,
         "minReplicas": group.min_nodes,
         "maxReplicas": group.max_nodes,
         "labels": rendering.node_labels(name, group),
-        # CPUs, GPUs and memory KubeRay takes from what the container asks for.
+        # KubeRay takes CPUs, GPUs and memory from the container's requests.
         "rayStartParams": {"object-store-memory": str(group.object_store_bytes)},
     }
     if group.idle_minutes:
-        found["idleTimeoutSeconds"] = _seconds(group.idle_minutes)
+        manifest["idleTimeoutSeconds"] = _seconds(group.idle_minutes)
     if group.resources:
-        found["resources"] = {resource: str(amount) for resource, amount in group.resources.items()}
-    return found | {"template": pod_template(rendering, name, group)}
+        manifest["resources"] = {resource: str(amount) for resource, amount in group.resources.items()}
+    return manifest | {"template": pod_template(rendering, name, group)}
 
 
 def _redis(rendering: Rendering) -> Manifest:
     redis = rendering.spec.kubernetes.redis
     assert redis is not None
-    found: Manifest = {"redisAddress": redis.address}
+    manifest: Manifest = {"redisAddress": redis.address}
     if redis.password_secret:
         key = {"name": redis.password_secret, "key": redis.password_key}
-        found["redisPassword"] = {"valueFrom": {"secretKeyRef": key}}
-    return found
+        manifest["redisPassword"] = {"valueFrom": {"secretKeyRef": key}}
+    return manifest
 
 
 def _seconds(minutes: float) -> int:

@@ -1,4 +1,4 @@
-"""What stands around the pods: who may reach them, how many may be disrupted at a time, who they are."""
+"""The objects around the pods: network policies, disruption budgets, the service account, and a job's files."""
 
 from collections.abc import Iterable
 
@@ -9,34 +9,34 @@ from raylens.config.placement import GROUP_LABEL, Group
 __all__ = ["disruption_budgets", "job_files", "network_policies", "service_account"]
 
 NAMESPACE_LABEL = "kubernetes.io/metadata.name"
-"""Which Kubernetes itself gives every namespace."""
+"""The label with its name, which Kubernetes gives every namespace."""
 
 
 def network_policies(rendering: Rendering) -> list[Manifest]:
-    """Nobody reaches the pods but themselves, KubeRay's operator, and who is named.
+    """Return policies that admit only the pods themselves, KubeRay's operator, and the peers in the description.
 
-    KubeRay can make such policies as well, behind a switch that is off by default; then it refuses the cluster.
+    KubeRay can create such policies itself, but the feature is off by default, and then it refuses the cluster.
     """
     network = rendering.spec.kubernetes.network
     namespace = PeerSpec(namespace=network.operator_namespace, pods=network.operator_pods)
     operator = _peer(namespace) if network.operator_namespace else {"namespaceSelector": {}, **_pods(namespace)}
     dashboard = [operator, *map(_peer, network.jobs_from)]
-    found = [
+    policies = [
         _policy(rendering, "inside", {}, [{"podSelector": {"matchLabels": rendering.selector()}}], None),
         _policy(rendering, "dashboard", {GROUP_LABEL: HEAD}, dashboard, DASHBOARD_PORT),
     ]
     if network.serve_from and rendering.serve_port is not None:
         callers = list(map(_peer, network.serve_from))
-        found.append(_policy(rendering, "serve", {GROUP_LABEL: "serve"}, callers, rendering.serve_port))
+        policies.append(_policy(rendering, "serve", {GROUP_LABEL: "serve"}, callers, rendering.serve_port))
     if network.metrics_from:
-        found.append(_policy(rendering, "metrics", {}, list(map(_peer, network.metrics_from)), METRICS_PORT))
-    return found
+        policies.append(_policy(rendering, "metrics", {}, list(map(_peer, network.metrics_from)), METRICS_PORT))
+    return policies
 
 
 def disruption_budgets(rendering: Rendering) -> list[Manifest]:
-    """Of the head and of groups whose loss is felt; decoding is done again elsewhere.
+    """Return the budgets of the head and of groups whose loss hurts; decoding is repeated elsewhere.
 
-    For pods of a custom resource Kubernetes takes a number that must stay, and no share or number that may go.
+    For pods of a custom resource, Kubernetes accepts only the number of pods that must stay.
     """
     stays: dict[Group | str, int] = {HEAD: 1}
     for name, group in rendering.groups.items():
@@ -45,7 +45,7 @@ def disruption_budgets(rendering: Rendering) -> list[Manifest]:
 
 
 def service_account(rendering: Rendering) -> list[Manifest]:
-    """The pods' identity, where the description asks for one."""
+    """Return the service account of the pods, if the description asks to create it."""
     account = rendering.spec.kubernetes.service_account
     if account is None or not account.create:
         return []
@@ -54,7 +54,7 @@ def service_account(rendering: Rendering) -> list[Manifest]:
 
 
 def job_files(rendering: Rendering) -> list[Manifest]:
-    """The files that a job's command names."""
+    """Return the ConfigMap of the files that a job's command names, if there are any."""
     if not rendering.files:
         return []
     metadata = rendering.metadata(f"{rendering.name}-files")
@@ -62,7 +62,7 @@ def job_files(rendering: Rendering) -> list[Manifest]:
 
 
 def _least(name: Group, group: GroupSpec) -> int:
-    """Nodes of a group that must stay: of serving all but one, of training those that a run cannot do without."""
+    """Return how many nodes of a group must stay: all but one that serve, and the minimum of those that train."""
     if name == "serve":
         return max(1, group.min_nodes - 1)
     return group.min_nodes if name == "train" else 0
@@ -76,7 +76,7 @@ def _budget(rendering: Rendering, group: str, least: int) -> Manifest:
         "spec": {
             "minAvailable": least,
             "selector": {"matchLabels": rendering.selector(**{GROUP_LABEL: group})},
-            # What is broken already does not keep a machine from being drained.
+            # Pods that are broken already do not keep a machine from being drained.
             "unhealthyPodEvictionPolicy": "AlwaysAllow",
         },
     }
@@ -101,10 +101,10 @@ def _policy(
 
 
 def _peer(peer: PeerSpec) -> Manifest:
-    found = _pods(peer)
+    selector = _pods(peer)
     if peer.namespace:
-        found["namespaceSelector"] = {"matchLabels": {NAMESPACE_LABEL: peer.namespace}}
-    return found or {"podSelector": {}}
+        selector["namespaceSelector"] = {"matchLabels": {NAMESPACE_LABEL: peer.namespace}}
+    return selector or {"podSelector": {}}
 
 
 def _pods(peer: PeerSpec) -> Manifest:

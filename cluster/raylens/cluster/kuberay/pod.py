@@ -1,4 +1,4 @@
-"""The pods of a cluster."""
+"""The pods of a cluster: their template, scheduling and volumes."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from raylens.errors import ConfigError
 __all__ = ["POD_SECURITY", "pod_template", "scheduling"]
 
 USER = 1000
-"""Of the image, as in docker/Dockerfile and in Ray's own images."""
+"""The user ID of the image, as in docker/Dockerfile and in Ray's own images."""
 POD_SECURITY: Manifest = {
     "runAsNonRoot": True,
     "runAsUser": USER,
@@ -22,16 +22,16 @@ POD_SECURITY: Manifest = {
     "seccompProfile": {"type": "RuntimeDefault"},
 }
 STAYS = {"cluster-autoscaler.kubernetes.io/safe-to-evict": "false", "karpenter.sh/do-not-disrupt": "true"}
-"""Kubernetes' own autoscalers do not move such a pod to save a machine."""
+"""Annotations of pods that Kubernetes' autoscalers must not move in order to save a machine."""
 COSTLY = (HEAD, "train")
 SECRET_MODE = 0o440
 
 
 def pod_template(rendering: Rendering, group: str, machine: MachineSpec) -> Manifest:
-    """Of the head or of a group.
+    """Return the template of the head's pod, or of a group's pods.
 
     Raises:
-        ConfigError: a volume or a spot machine is described in a way that Kubernetes cannot use.
+        ConfigError: Kubernetes cannot use the description of a volume or of a spot machine.
     """
     spec = rendering.spec
     annotations = (STAYS if group in COSTLY else {}) | machine.annotations
@@ -39,7 +39,7 @@ def pod_template(rendering: Rendering, group: str, machine: MachineSpec) -> Mani
     if annotations:
         metadata["annotations"] = annotations
     pod: Manifest = {
-        # Kubernetes would put the address of every service into the environment, such as RAY_PORT of one named ray.
+        # Kubernetes would set variables with the address of every service, such as RAY_PORT for a service named ray.
         "enableServiceLinks": False,
         "securityContext": POD_SECURITY,
         "terminationGracePeriodSeconds": clouds.grace_seconds(spec.kubernetes, group, machine),
@@ -52,9 +52,9 @@ def pod_template(rendering: Rendering, group: str, machine: MachineSpec) -> Mani
 
 
 def scheduling(rendering: Rendering, group: str, machine: MachineSpec) -> Manifest:
-    """Where Kubernetes may put a pod, and from where its image comes."""
+    """Return where Kubernetes may place a pod, and with which Secrets it pulls the image."""
     kubernetes = rendering.spec.kubernetes
-    found: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "priorityClassName": machine.priority_class,
         "imagePullSecrets": [{"name": name} for name in kubernetes.pull_secrets],
         "nodeSelector": clouds.node_selector(kubernetes, group, machine),
@@ -62,18 +62,18 @@ def scheduling(rendering: Rendering, group: str, machine: MachineSpec) -> Manife
         "tolerations": clouds.tolerations(kubernetes, machine),
         "topologySpreadConstraints": _spread(rendering) if group == "serve" else None,
     }
-    return {name: value for name, value in found.items() if value}
+    return {name: value for name, value in fields.items() if value}
 
 
 def _identity(rendering: Rendering, group: str) -> Manifest:
-    """Only the autoscaler, a container of the head's pod, talks to Kubernetes; a cloud's identity needs no token."""
+    """Return the service account; only the autoscaler, a container of the head's pod, needs Kubernetes' token."""
     account = rendering.spec.kubernetes.service_account
-    found: Manifest = {"serviceAccountName": account.name} if account else {}
-    return found if group == HEAD else found | {"automountServiceAccountToken": False}
+    identity: Manifest = {"serviceAccountName": account.name} if account else {}
+    return identity if group == HEAD else identity | {"automountServiceAccountToken": False}
 
 
 def _spread(rendering: Rendering) -> list[Manifest]:
-    """One machine's or one zone's loss leaves replicas elsewhere; where there is no other, they share."""
+    """Return rules that spread replicas over machines and zones as far as there are several."""
     selector = {"matchLabels": rendering.selector(**{GROUP_LABEL: "serve"})}
     return [
         {"maxSkew": 1, "topologyKey": key, "whenUnsatisfiable": "ScheduleAnyway", "labelSelector": selector}
@@ -101,7 +101,7 @@ def _source(rendering: Rendering, group: str, volume: VolumeSpec) -> Manifest:
         return {"emptyDir": {"sizeLimit": volume.empty}}
     if not rendering.spec.kubernetes.host_paths:
         raise ConfigError(
-            f"{group}: volume {volume.name!r} is a folder of the machine, {volume.host!r}, a way out of the container: "
-            "use claim or empty, or say kubernetes.host_paths: true"
+            f"{group}: volume {volume.name!r} is a folder of the machine, {volume.host!r}, which weakens the "
+            "container's isolation: use claim or empty, or set kubernetes.host_paths: true"
         )
     return {"hostPath": {"path": volume.host, "type": "Directory"}}

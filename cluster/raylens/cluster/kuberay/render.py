@@ -1,4 +1,4 @@
-"""Manifests of a cluster, a job or a service, in the order in which they are applied."""
+"""Rendering all manifests of a cluster, a job or a service, in the order in which they are applied."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,18 +23,18 @@ KINDS: dict[Kind, tuple[str, tuple[Group, ...]]] = {
     "job": ("-job", ("decode", "train")),
     "service": ("-serve", ("serve",)),
 }
-"""For each kind of object, what its name has at its end, and the groups that it has if they are described."""
+"""For each kind of object, the suffix of its name, and the groups that it has if they are described."""
 LONGEST_NAME = 47
 LARGEST_FILES = 900_000
 OTHER_YAML = re.compile(
     r"[yYnN]|[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?0[xXoObB][0-9a-fA-F]+|[0-9]{4}(-[0-9]{1,2}){2}.*"
 )
-"""Text that kubectl reads as a switch, a number or a time where PyYAML sees text: y, 1e-3, 0o17, 2026-1-2."""
+"""Matches text that kubectl reads as a switch, a number or a time, but PyYAML as text: y, 1e-3, 0o17, 2026-1-2."""
 
 
 @dataclass(frozen=True)
 class _Literal:
-    """Text that is written as it is read, line by line."""
+    """Text that is written line by line, as a literal block."""
 
     text: str
 
@@ -48,18 +48,18 @@ def render(
     files: Mapping[str, str] | None = None,
     serving: Serving | None = None,
 ) -> list[Manifest]:
-    """All manifests of one object of KubeRay 1.7.
+    """Return all manifests of one object of KubeRay 1.7.
 
     Args:
-        spec: the description.
-        kind: a cluster that stays, a job with a cluster of its own, or a service with one.
-        name: of the object; the cluster's, with ``-job`` or ``-serve``, by default.
-        command: of a job.
-        files: by name, that the command finds in `JOB_FILES`.
-        serving: of a service.
+        spec: the description of the cluster.
+        kind: a cluster that stays, a job with its own cluster, or a service with its own cluster.
+        name: the name of the object; by default the cluster's, with ``-job`` or ``-serve``.
+        command: the command of a job.
+        files: texts by name, which the command reads in `JOB_FILES`.
+        serving: the settings of a service.
 
     Raises:
-        ConfigError: something is missing for this kind, or described in a way that Kubernetes cannot use.
+        ConfigError: something is missing for this kind, or Kubernetes cannot use a part of the description.
     """
     rendering = Rendering(spec, _object_name(spec, kind, name), _groups(spec, kind), serving, _files(files or {}))
     if kind == "job" and not command:
@@ -77,48 +77,49 @@ def render(
 
 
 def to_yaml(manifests: Iterable[Manifest]) -> str:
-    """Documents for ``kubectl apply -f``."""
+    """Return the manifests as YAML documents for ``kubectl apply -f``."""
     return "---\n".join(
-        yaml.dump(_marked(one), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120) for one in manifests
+        yaml.dump(_marked(each), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120) for each in manifests
     )
 
 
 def _object_name(spec: ClusterSpec, kind: Kind, name: str | None) -> str:
-    found = name or f"{spec.name}{KINDS[kind][0]}"
     if name is not None:
         allowed = name.replace("-", "").isalnum() and name.isascii() and name == name.lower()
         if not allowed or not name[0].isalpha() or name.endswith("-") or len(name) > LONGEST_NAME:
             raise ConfigError(
                 f"--name {name!r}: write at most {LONGEST_NAME} lower-case letters, digits and '-', a letter first"
             )
-    return found
+    return name or f"{spec.name}{KINDS[kind][0]}"
 
 
 def _files(files: Mapping[str, str]) -> Mapping[str, str]:
     size = sum(len(text.encode()) for text in files.values())
     if size > LARGEST_FILES:
-        raise ConfigError(f"the files of the command have {size:,} bytes, Kubernetes takes {LARGEST_FILES:,} together")
+        raise ConfigError(
+            f"the command's files have {size:,} bytes together, Kubernetes takes at most {LARGEST_FILES:,}"
+        )
     return files
 
 
 def _groups(spec: ClusterSpec, kind: Kind) -> dict[Group, GroupSpec]:
     wanted = KINDS[kind][1]
-    found = {group: one for group, one in spec.groups.items() if group in wanted}
-    if not found:
+    groups = {name: group for name, group in spec.groups.items() if name in wanted}
+    if not groups:
         raise ConfigError(f"a {kind} needs nodes: describe {' or '.join(wanted)} in the cluster's file")
-    return found
+    return groups
 
 
 def _marked(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _marked(one) for key, one in value.items()}
+        return {key: _marked(each) for key, each in value.items()}
     if isinstance(value, list):
-        return [_marked(one) for one in value]
+        return [_marked(each) for each in value]
     return _Literal(value) if isinstance(value, str) and "\n" in value else value
 
 
 class _Dumper(PlainDumper):
-    """With text quoted that kubectl would misread, and text of several lines as it is read."""
+    """A dumper that quotes text which kubectl would misread, and writes text of several lines as a literal block."""
 
 
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:

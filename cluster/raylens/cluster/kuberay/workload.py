@@ -1,4 +1,4 @@
-"""A job with a cluster of its own, and a service with one."""
+"""The objects of KubeRay: a cluster, a job with its own cluster, and a service with its own cluster."""
 
 import shlex
 from collections.abc import Sequence
@@ -14,46 +14,46 @@ __all__ = ["ray_cluster", "ray_job", "ray_service"]
 
 SUBMITTER_SIZE: Manifest = {"cpu": "500m", "memory": "1Gi"}
 OLD_CLUSTER_STAYS_S = 120
-"""After an upgrade, for requests that are still on their way."""
+"""Seconds that the old cluster stays after an upgrade, for requests that are still running."""
 
 
 def ray_cluster(rendering: Rendering) -> Manifest:
-    """A cluster that stays until it is deleted."""
+    """Return a cluster that stays until it is deleted."""
     return _object(rendering, "RayCluster") | {"spec": cluster_spec(rendering, redis=True)}
 
 
 def ray_job(rendering: Rendering, command: Sequence[str]) -> Manifest:
-    """A cluster that comes for one command and goes after it.
+    """Return a job whose cluster is created for one command and deleted after it.
 
     Raises:
-        ConfigError: the command cannot be said in a manifest, or the description cannot be rendered.
+        ConfigError: the command cannot be written into a manifest, or the description cannot be rendered.
     """
     job = rendering.spec.kubernetes.job
-    found: Manifest = {
+    manifest: Manifest = {
         "entrypoint": _entrypoint(command),
         "submissionMode": "K8sJobMode",
         "backoffLimit": job.retries,
         "preRunningDeadlineSeconds": 60 * job.start_minutes,
     }
     if job.deadline_hours:
-        found["activeDeadlineSeconds"] = max(1, round(3600 * job.deadline_hours))
-    found["deletionStrategy"] = {"deletionRules": _deletion_rules(job)}
-    found["submitterPodTemplate"] = _submitter(rendering)
-    return _object(rendering, "RayJob") | {"spec": found | {"rayClusterSpec": cluster_spec(rendering)}}
+        manifest["activeDeadlineSeconds"] = max(1, round(3600 * job.deadline_hours))
+    manifest["deletionStrategy"] = {"deletionRules": _deletion_rules(job)}
+    manifest["submitterPodTemplate"] = _submitter(rendering)
+    return _object(rendering, "RayJob") | {"spec": manifest | {"rayClusterSpec": cluster_spec(rendering)}}
 
 
 def ray_service(rendering: Rendering) -> Manifest:
-    """A cluster that serves. A changed image or node makes a new one beside it, which takes over when it is ready."""
+    """Return a service with its cluster; a change of image or nodes creates a second cluster, which then takes over."""
     assert rendering.serving is not None
-    found: Manifest = {
+    manifest: Manifest = {
         "serveConfigV2": rendering.serving.config,
-        # The head coordinates; what comes in goes to the nodes that compute.
+        # The head coordinates; requests go to the nodes that compute.
         "excludeHeadPodFromServeSvc": True,
         "upgradeStrategy": {"type": "NewCluster"},
         "rayClusterDeletionDelaySeconds": OLD_CLUSTER_STAYS_S,
         "rayClusterConfig": cluster_spec(rendering, redis=True),
     }
-    return _object(rendering, "RayService") | {"spec": found}
+    return _object(rendering, "RayService") | {"spec": manifest}
 
 
 def _object(rendering: Rendering, kind: str) -> Manifest:
@@ -61,18 +61,18 @@ def _object(rendering: Rendering, kind: str) -> Manifest:
 
 
 def _entrypoint(command: Sequence[str]) -> str:
-    """One line, which two shells read in turn: the submitter's, whose words Ray quotes again, and the head's."""
+    """Return the command as one line for two shells: the submitter's, whose words Ray quotes again, and the head's."""
     for word in command:
         if "$(" in word or "\n" in word:
             raise ConfigError(
-                f"the command has {word!r}, which Kubernetes and the shells on its way would change; put such a value "
-                "into a file of settings"
+                f"the command has {word!r}, which Kubernetes or a shell would change; put such a value into a "
+                "configuration file"
             )
     return shlex.join(command)
 
 
 def _deletion_rules(job: JobSpec) -> list[Manifest]:
-    """The cluster goes in any case; the record of the job stays until it is deleted."""
+    """Return rules that delete the cluster in any case; the record of the job stays until somebody deletes it."""
     ended = {"jobStatus": "SUCCEEDED"}, {"jobStatus": "FAILED"}, {"jobDeploymentStatus": "Failed"}
     minutes = job.keep_minutes, job.keep_failed_minutes, job.keep_failed_minutes
     return [
@@ -82,7 +82,7 @@ def _deletion_rules(job: JobSpec) -> list[Manifest]:
 
 
 def _submitter(rendering: Rendering) -> Manifest:
-    """The pod that hands the command to the cluster and prints its log; KubeRay adds the command and the token."""
+    """Return the pod that submits the command and prints its log; KubeRay adds the command and the token."""
     head = rendering.spec.head
     container = {
         "name": "ray-job-submitter",

@@ -1,1 +1,1 @@
-"""A cluster of several nodes on this machine."""
+"""A cluster of several real Ray nodes on this machine."""

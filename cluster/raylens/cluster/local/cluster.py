@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from raylens.cluster.contexts import Profile
+from raylens.cluster.contexts import ClusterContext
 from raylens.cluster.jobs.api import Jobs
 from raylens.cluster.local import supervisor
 from raylens.cluster.local.commands import NodeShape, environment, head_command, node_command
@@ -30,12 +30,12 @@ LOG_LINES = 3
 
 
 class LocalNode:
-    """One raylet with all its processes, kept by a small process that ends them when told to, or when we are gone."""
+    """One raylet with all its processes, under a supervisor that ends them on request, or when this process is gone."""
 
     def __init__(self, name: str, command: Sequence[str], variables: dict[str, str], log: Path) -> None:
         self.name, self.log = name, log
         with log.open("wb") as sink:
-            self._keeper = subprocess.Popen(  # noqa: S603 (our own words)
+            self._supervisor = subprocess.Popen(  # noqa: S603 (our own words)
                 [sys.executable, "-I", str(supervisor.__file__), *command],
                 stdin=subprocess.PIPE,
                 stdout=sink,
@@ -47,54 +47,54 @@ class LocalNode:
 
     @property
     def running(self) -> bool:
-        """Whether any of it is left."""
-        return self._keeper.poll() is None
+        """Whether any process of the node is left."""
+        return self._supervisor.poll() is None
 
     @property
     def pid(self) -> int:
-        """Of the process that keeps it, whose descendants all its processes are."""
-        return self._keeper.pid
+        """The ID of the supervisor, whose descendants are all processes of the node."""
+        return self._supervisor.pid
 
     def ask_to_stop(self) -> None:
-        """In order, without waiting for it."""
-        self._tell("")
+        """Ask the node to stop in an orderly way, without waiting for it."""
+        self._send("")
 
     def kill(self) -> None:
-        """All its processes at once, as if the machine had lost its power; returns when none is left."""
-        self._tell("kill\n")
+        """Kill all processes at once, as if the machine had lost power, and return when none is left."""
+        self._send("kill\n")
         self.wait()
 
     def wait(self) -> None:
-        """Until none of its processes is left."""
+        """Wait until no process of the node is left."""
         try:
-            self._keeper.wait(STOP_SECONDS)
+            self._supervisor.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
             raise ClusterError(
-                f"{self.name} does not end within {STOP_SECONDS:.0f} s: pid {self._keeper.pid}"
+                f"{self.name} does not end within {STOP_SECONDS:.0f} s: pid {self._supervisor.pid}"
             ) from None
 
-    def _tell(self, line: str) -> None:
-        assert self._keeper.stdin is not None
-        with contextlib.suppress(BrokenPipeError, ValueError):  # it has ended, or was told before
-            self._keeper.stdin.write(line)
-            self._keeper.stdin.close()
+    def _send(self, line: str) -> None:
+        assert self._supervisor.stdin is not None
+        with contextlib.suppress(BrokenPipeError, ValueError):  # it has ended, or got a line before
+            self._supervisor.stdin.write(line)
+            self._supervisor.stdin.close()
 
     def last_words(self) -> str:
-        """The end of what Ray printed, in one line."""
+        """Return the end of Ray's output, in one line."""
         lines = [line.strip() for line in self.log.read_text(encoding="utf-8", errors="replace").splitlines()]
         return " / ".join([line for line in lines if line][-LOG_LINES:])
 
 
 class LocalCluster:
-    """Nodes on this machine. Leaving its ``with`` block ends every process of it, and removes its files.
+    """Nodes on this machine. Leaving its ``with`` block ends all their processes and removes their files.
 
     Args:
-        shapes: of the nodes; the first is the head.
-        port: of the dashboard with the Jobs API, on 127.0.0.1; 0 takes a free one.
-        say: is told what `start` waits for, a node takes seconds.
+        shapes: what the nodes declare; the first is the head.
+        port: the port of the dashboard with the Jobs API, on 127.0.0.1; 0 takes a free one.
+        say: receives a line before each node is started, which takes seconds.
 
     Raises:
-        ClusterError: the port is taken, or Ray runs no cluster of several nodes on this kind of machine.
+        ClusterError: the port is taken, or Ray cannot run several nodes on this operating system.
     """
 
     def __init__(self, shapes: Sequence[NodeShape], port: int = 0, say: Callable[[str], None] = lambda _: None) -> None:
@@ -106,7 +106,7 @@ class LocalCluster:
         self.nodes: list[LocalNode] = []
         self.folder = Path(tempfile.mkdtemp(prefix="raylens-"))  # short: sockets' paths have at most 107 letters
         self.token_file = self.folder / "token"
-        self.profile = Profile(address=f"http://127.0.0.1:{self._port}", token_file=str(self.token_file))
+        self.context = ClusterContext(address=f"http://127.0.0.1:{self._port}", token_file=str(self.token_file))
         self._gcs = ""
         self._complaint = ""
 
@@ -114,7 +114,7 @@ class LocalCluster:
         """Start all nodes, and return when they are up.
 
         Raises:
-            ClusterError: a node does not start; nothing is left of the others then.
+            ClusterError: a node does not start; the others have been stopped then.
         """
         replace_private(self.token_file, secrets.token_hex(32))
         try:
@@ -124,41 +124,41 @@ class LocalCluster:
                     self.add_node(shape)
                 else:
                     self._start_head(shape)
-        except BaseException:  # an interrupt as well must leave nothing behind
+        except BaseException:  # an interrupt must leave nothing behind either
             self.stop()
             raise
 
     def add_node(self, shape: NodeShape) -> LocalNode:
-        """One more, which is up on return.
+        """Start another node, and return when it is up.
 
-        Two at a time would take the same names for their sockets, which Ray chooses by what is there.
+        Nodes are started one after the other, because Ray names their sockets by what exists.
 
         Raises:
-            ClusterError: it does not start.
+            ClusterError: the node does not start.
         """
-        before = {one["node_id"] for one in self._alive()}
-        node = self._start_node(shape)
+        before = {node["node_id"] for node in self._alive()}
+        started = self._start_node(shape)
         self._until_up(before)
-        return node
+        return started
 
     def kill(self, node: LocalNode) -> None:
-        """A node is lost, with all that runs on it."""
+        """Kill a node, with everything that runs on it."""
         node.kill()
         self.nodes.remove(node)
 
     def stop(self) -> None:
         """End all processes; a second call does nothing."""
-        # The head last: without it the others wait for it a while before they end.
-        for these in (self.nodes[1:], self.nodes[:1]):
-            for node in these:
+        # The head is stopped last: without it, the others would wait for it before they end.
+        for nodes in (self.nodes[1:], self.nodes[:1]):
+            for node in nodes:
                 node.ask_to_stop()
-            for node in these:
+            for node in nodes:
                 node.wait()
         self.nodes.clear()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def check(self) -> None:
-        """Raise if the head has ended by itself, because without it there is no cluster."""
+        """Raise an error if the head has ended by itself, because without it there is no cluster."""
         if self.nodes and not self.nodes[0].running:
             raise ClusterError(f"the head has ended: {self.nodes[0].last_words()}")
 
@@ -185,12 +185,12 @@ class LocalCluster:
         return node
 
     def _until_up(self, before: set[str]) -> dict[str, Any]:
-        """What the cluster knows of a node that was not there before, as soon as it is."""
+        """Wait for a node that is not among ``before``, and return the cluster's record of it."""
         end = time.monotonic() + START_SECONDS
         while True:
-            for one in self._alive():
-                if one["node_id"] not in before:
-                    return one
+            for row in self._alive():
+                if row["node_id"] not in before:
+                    return row
             for node in self.nodes:
                 if not node.running:
                     raise ClusterError(f"{node.name} of the local cluster does not start: {node.last_words()}")
@@ -202,16 +202,15 @@ class LocalCluster:
             time.sleep(LOOK_SECONDS)
 
     def _alive(self) -> list[dict[str, Any]]:
-        """The nodes that the cluster knows, none while it does not answer."""
+        """Return the records of the live nodes; none while the cluster does not answer."""
         try:
-            with Jobs("local", self.profile) as jobs:
+            with Jobs("local", self.context) as jobs:
                 answer = jobs.read("/api/v0/nodes?limit=1000")
-        except ClusterError as error:  # its parts begin to answer one after the other
+        except ClusterError as error:  # the dashboard's parts start one after the other
             self._complaint = str(error)
             return []
         self._complaint = ""
-        found = answer["data"]["result"]["result"]
-        return [node for node in found if node["state"] == "ALIVE"]
+        return [node for node in answer["data"]["result"]["result"] if node["state"] == "ALIVE"]
 
 
 def _check_port(port: int) -> None:

@@ -12,17 +12,17 @@ __all__ = ["NodeShape", "environment", "head_command", "node_command"]
 
 
 class NodeShape(Node):
-    """What a node declares; whether the machine has it is not looked at."""
+    """The resources that a node declares, whether or not the machine has them."""
 
     cpus: int = 2
     gpus: int = 0
     store_bytes: int = 500_000_000
-    """Of shared memory, for objects."""
+    """Bytes of shared memory for Ray's objects."""
     labels: dict[str, str] = {}  # noqa: RUF012 (pydantic copies it)
 
 
 def head_command(shape: NodeShape, temporary: Path, port: int, dashboard_port: int) -> list[str]:
-    """The first node: it also has the dashboard with the Jobs API, on loopback alone."""
+    """Return the command of the first node, which also has the dashboard with the Jobs API, on loopback alone."""
     return [
         *_ray("--head", *_shape(shape)),
         f"--port={port}",
@@ -36,31 +36,32 @@ def head_command(shape: NodeShape, temporary: Path, port: int, dashboard_port: i
 
 
 def node_command(shape: NodeShape, address: str) -> list[str]:
-    """One more node, which joins the one at ``address``."""
+    """Return the command of another node, which joins the head at ``address``."""
     return _ray(f"--address={address}", *_shape(shape))
 
 
 def environment(token_file: Path) -> dict[str, str]:
-    """Variables of the nodes, and so of all jobs: this process's own, and what makes raylens work.
+    """Return the variables of the nodes and of all jobs: those of this process, and what raylens needs.
 
-    Nothing that points at another cluster, and of the token only the file: processes show their variables.
+    Variables that name another cluster are left out, and the token is only named by its file, because processes show
+    their variables to others.
 
     Raises:
-        ConfigError: the user's own ``RAYLENS_NICENESS`` is no niceness.
+        ConfigError: ``RAYLENS_NICENESS`` is not a niceness.
     """
     unwanted = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_AUTH_TOKEN", "RAY_JOB_CONFIG_JSON_ENV_VAR", "PYTHONPATH")
     own = {
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token_file),
-        # What a run understands: it saves, and says how it is resumed. Ray would kill it 3 seconds later.
+        # A run answers SIGINT by saving a checkpoint. By default Ray would kill it 3 seconds later.
         "RAY_JOB_STOP_SIGNAL": "SIGINT",
         "RAY_JOB_STOP_WAIT_TIME_S": "30",
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         WORKER_NICENESS: worker_niceness(),
-        # There is nowhere to go for what runs here.
+        # There is no other node to which the work of a stopping node could move.
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
-        # Jobs say `python`: the one that raylens is installed in.
+        # Jobs call `python`, which must be the one in which raylens is installed.
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
     }
     inherited = {name: value for name, value in os.environ.items() if name not in unwanted}
@@ -68,7 +69,7 @@ def environment(token_file: Path) -> dict[str, str]:
 
 
 def _ray(*words: str) -> list[str]:
-    # Ports that Ray fixes, for one node on a machine, are left to the kernel.
+    # The kernel chooses ports that Ray would fix, because several nodes share the machine.
     anywhere = [f"--{name}=0" for name in ("min-worker-port", "max-worker-port", "dashboard-agent-listen-port")]
     return [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *anywhere, *words]
 

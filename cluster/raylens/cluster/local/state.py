@@ -1,4 +1,4 @@
-"""Which clusters of this machine run in the background, so that another command can stop them."""
+"""Records of the clusters that run on this machine, with which another command can stop them."""
 
 import json
 import os
@@ -14,28 +14,28 @@ __all__ = ["forget", "record", "running", "state_folder", "stop"]
 STOP_SECONDS = 120.0
 LOOK_SECONDS = 0.2
 START_FIELD = 19
-"""Of /proc/PID/stat, counted from behind the name: when the process began."""
+"""The field of /proc/PID/stat, counted after the name, with the process's start time."""
 
 
 def state_folder() -> Path:
-    """Where this is written down, with what clusters in the background print."""
+    """Return the folder with these records, and with the logs of clusters in the background."""
     home = os.environ.get("XDG_STATE_HOME")
     return (Path(home) if home else Path.home() / ".local" / "state") / "raylens" / "local"
 
 
 def record(name: str, address: str) -> None:
-    """This process runs a cluster."""
+    """Record that this process runs a cluster."""
     pid = os.getpid()
     replace_private(_file(name), json.dumps({"pid": pid, "began": _began(pid), "address": address}))
 
 
 def forget(name: str) -> None:
-    """It does no longer."""
+    """Delete the record of a cluster that has ended."""
     _file(name).unlink(missing_ok=True)
 
 
 def running(name: str) -> int | None:
-    """The process that runs a cluster; None where there is none. A number that another process has by now is none."""
+    """Return the ID of the process that runs a cluster; None if it has ended, even if its ID was used again."""
     try:
         tree = json.loads(_file(name).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -46,10 +46,10 @@ def running(name: str) -> int | None:
 
 
 def stop(name: str) -> None:
-    """End a cluster, and return when it has ended.
+    """Stop a cluster, and return when it has ended.
 
     Raises:
-        ClusterError: there is none, or it does not end.
+        ClusterError: no such cluster runs, or it does not end.
     """
     pid = running(name)
     if pid is None:
@@ -67,7 +67,7 @@ def _file(name: str) -> Path:
 
 
 def _began(pid: int) -> str | None:
-    """In ticks since the machine began; None where there is no such process, or one that only waits to be reaped."""
+    """Return a process's start in ticks since the machine's start; None if it does not exist or is a zombie."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
     except OSError:

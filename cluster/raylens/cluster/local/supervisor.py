@@ -1,8 +1,8 @@
-"""Keeps a node of a cluster on this machine: `python supervisor.py ray start --block ...`. A program of its own.
+"""A program that supervises a node of a cluster on this machine: `python supervisor.py ray start --block ...`.
 
-The node ends, with every process that it ever started, when this one is told to, when this one's standard input ends,
-because whoever started it is gone in whatever way, or when Ray's own process ends. A line ``kill`` on standard input
-ends all of it at once, like a machine that loses power.
+The node ends, with every process that it ever started, when the supervisor receives SIGTERM, when its standard input
+ends, because its parent is gone, or when Ray's own process ends. A line ``kill`` on standard input kills all of them at
+once, like a machine that loses power.
 """
 
 import contextlib
@@ -25,8 +25,8 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def main() -> int:
-    """Run the node until it ends; the status of Ray's process where that ended by itself."""
-    # Whatever a descendant leaves behind becomes a child of this process, so that it can be found and ended.
+    """Run the node until it ends; return the status of Ray's process if that ended by itself."""
+    # Orphans of descendants become children of this process, so that it can end them.
     if LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
     stop, kill = threading.Event(), threading.Event()
@@ -46,7 +46,7 @@ def main() -> int:
 
 
 def _end_with_parent() -> None:
-    """In the child, before it becomes Ray: should this process be killed, it is asked to end."""
+    """Have the child, before it becomes Ray, receive SIGTERM if this process is killed."""
     LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
 
@@ -59,7 +59,7 @@ def _listen(stop: threading.Event, kill: threading.Event) -> None:
 
 
 def _sweep() -> None:
-    """End all that is left, at once."""
+    """Kill all descendants that are left, at once."""
     end = time.monotonic() + SWEEP_SECONDS
     while time.monotonic() < end:
         for pid in _descendants(os.getpid()):
@@ -78,15 +78,15 @@ def _descendants(ancestor: int) -> list[int]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():
             with contextlib.suppress(OSError):  # it has ended meanwhile
-                # The name, in parentheses, may hold anything; behind it are state and parent.
+                # The name, in parentheses, may hold anything; the state and the parent follow it.
                 parent = (entry / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[1]
                 children.setdefault(int(parent), []).append(int(entry.name))
-    found, waiting = [], [ancestor]
+    descendants, waiting = [], [ancestor]
     while waiting:
         below = children.get(waiting.pop(), [])
-        found += below
+        descendants += below
         waiting += below
-    return found
+    return descendants
 
 
 if __name__ == "__main__":

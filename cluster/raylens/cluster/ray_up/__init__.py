@@ -1,4 +1,4 @@
-"""The file for `ray up`, from a cluster's description."""
+"""The file for `ray up`, rendered from a cluster's description."""
 
 from raylens.cluster.ray_up.render import render, to_yaml
 

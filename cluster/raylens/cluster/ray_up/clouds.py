@@ -1,4 +1,4 @@
-"""Node types of the clouds: machines without public addresses, in networks that exist."""
+"""Node types of clouds for `ray up`: machines without public addresses, in existing networks."""
 
 import math
 from typing import Any
@@ -12,23 +12,23 @@ from raylens.errors import ConfigError
 __all__ = ["aws_provider", "gcp_provider", "node_types"]
 
 IMAGE_GB = 60
-"""Of a disk, for the machine's own system and the container's image."""
+"""Gigabytes of a disk for the machine's operating system and the container's image."""
 GB = 10**9
 SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 HEAD_TYPE = "head"
 
 
 def node_types(spec: ClusterSpec) -> dict[str, Any]:
-    """The head and the groups.
+    """Return the node types of the head and of the groups.
 
     Raises:
-        ConfigError: one has no ``instance_type``, or a volume of Kubernetes.
+        ConfigError: a machine has no ``instance_type``, or has a volume of Kubernetes.
     """
     sizes = {name: group.size for name, group in spec.groups.items()}
     head = {
         "min_workers": 0,
         "max_workers": 0,
-        # No CPUs: Ray places no work where the cluster is coordinated and the drivers run.
+        # No CPUs, so that Ray places no work on the node that coordinates the cluster and runs the drivers.
         "resources": {"CPU": 0},
         "labels": node_labels("head", sizes) | spec.head.labels,
         "node_config": _machine(spec, HEAD_TYPE, spec.head),
@@ -37,7 +37,7 @@ def node_types(spec: ClusterSpec) -> dict[str, Any]:
 
 
 def aws_provider(aws: AwsSpec) -> dict[str, Any]:
-    """Nodes that are not needed are ended, not stopped: a stopped disk costs too."""
+    """Return the provider of AWS; idle nodes are terminated, because the disk of a stopped node costs money."""
     return {
         "type": "aws",
         "region": aws.region,
@@ -48,7 +48,7 @@ def aws_provider(aws: AwsSpec) -> dict[str, Any]:
 
 
 def gcp_provider(gcp: GcpSpec) -> dict[str, Any]:
-    """See `aws_provider`."""
+    """Return the provider of Google Cloud; idle nodes are deleted, as for AWS."""
     return {
         "type": "gcp",
         "region": gcp.region,
@@ -60,24 +60,24 @@ def gcp_provider(gcp: GcpSpec) -> dict[str, Any]:
 
 
 def _group(spec: ClusterSpec, name: Group, group: GroupSpec) -> dict[str, Any]:
-    sizes = {one: other.size for one, other in spec.groups.items()}
-    found: dict[str, Any] = {
+    sizes = {other: each.size for other, each in spec.groups.items()}
+    node_type: dict[str, Any] = {
         "min_workers": group.min_nodes,
         "max_workers": group.max_nodes,
         "resources": {"CPU": group.cpus} | ({"GPU": group.gpus} if group.gpus else {}) | group.resources,
         "labels": node_labels(name, sizes) | group.labels,
     }
     if group.idle_minutes:
-        found["idle_timeout_s"] = 60 * group.idle_minutes
+        node_type["idle_timeout_s"] = 60 * group.idle_minutes
     docker = {"worker_image": spec.image_of(group), "worker_run_options": machine_options(spec, name, group)}
-    return found | {"docker": docker, "node_config": _machine(spec, name, group)}
+    return node_type | {"docker": docker, "node_config": _machine(spec, name, group)}
 
 
 def _machine(spec: ClusterSpec, name: str, machine: MachineSpec) -> dict[str, Any]:
     assert spec.launcher is not None
     if machine.instance_type is None:
         raise ConfigError(
-            f"{name}.instance_type is missing: name the cloud's machine, e.g. m7i.4xlarge or n2-standard-16"
+            f"{name}.instance_type is missing: name the cloud's machine type, e.g. m7i.4xlarge or n2-standard-16"
         )
     if spec.launcher.aws:
         return _aws_machine(spec.launcher.aws, machine.instance_type, machine)
@@ -87,44 +87,44 @@ def _machine(spec: ClusterSpec, name: str, machine: MachineSpec) -> dict[str, An
 
 def _aws_machine(aws: AwsSpec, kind: str, machine: MachineSpec) -> dict[str, Any]:
     disk = {"VolumeSize": _disk_gb(machine), "VolumeType": "gp3", "Encrypted": True}
-    found: dict[str, Any] = {
+    config: dict[str, Any] = {
         "InstanceType": kind,
         "ImageId": aws.machine_image,
         "KeyName": aws.key_name,
         "SubnetIds": list(aws.subnets),
         "SecurityGroupIds": list(aws.security_groups),
         "IamInstanceProfile": {"Arn": aws.instance_profile},
-        # The machine's credentials are given to those alone who ask for them in two steps.
+        # The machine's credentials require the two-step protocol (IMDSv2).
         "MetadataOptions": {"HttpTokens": "required"},
         "BlockDeviceMappings": [{"DeviceName": "/dev/sda1", "Ebs": disk}],
     }
     if _is_spot(machine):
-        found["InstanceMarketOptions"] = {"MarketType": "spot"}
-    return found
+        config["InstanceMarketOptions"] = {"MarketType": "spot"}
+    return config
 
 
 def _gcp_machine(gcp: GcpSpec, kind: str, machine: MachineSpec) -> dict[str, Any]:
     disk = {"diskSizeGb": _disk_gb(machine), "sourceImage": gcp.machine_image}
-    found: dict[str, Any] = {
+    config: dict[str, Any] = {
         "machineType": kind,
         "disks": [{"boot": True, "autoDelete": True, "type": "PERSISTENT", "initializeParams": disk}],
-        # No accessConfigs, no public address.
+        # Without accessConfigs, machines have no public address.
         "networkInterfaces": [{"subnetwork": gcp.subnetwork}],
         "serviceAccounts": [{"email": gcp.service_account, "scopes": [SCOPE]}],
         "shieldedInstanceConfig": {"enableSecureBoot": False, "enableVtpm": True, "enableIntegrityMonitoring": True},
     }
     if gcp.network_tags:
-        found["tags"] = {"items": list(gcp.network_tags)}
+        config["tags"] = {"items": list(gcp.network_tags)}
     if _is_spot(machine):
-        found["scheduling"] = {
+        config["scheduling"] = {
             "provisioningModel": "SPOT",
             "instanceTerminationAction": "DELETE",
             "automaticRestart": False,
             "onHostMaintenance": "TERMINATE",
         }
     elif isinstance(machine, GroupSpec) and machine.gpus:
-        found["scheduling"] = {"onHostMaintenance": "TERMINATE"}  # machines with GPUs cannot be moved
-    return found
+        config["scheduling"] = {"onHostMaintenance": "TERMINATE"}  # machines with GPUs cannot be migrated
+    return config
 
 
 def _disk_gb(machine: MachineSpec) -> int:

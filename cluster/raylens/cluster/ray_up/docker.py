@@ -1,4 +1,4 @@
-"""How each machine's container is started."""
+"""The options with which `ray up` starts the container of each machine."""
 
 import shlex
 from collections.abc import Mapping
@@ -10,9 +10,9 @@ from raylens.errors import ConfigError
 __all__ = ["STORE", "TOKEN", "common_options", "machine_options", "settings"]
 
 TOKEN = "/etc/raylens/auth_token"  # noqa: S105 (a place, not a token)
-"""Where the machines have the file of the token."""
+"""The path of the token's file on the machines."""
 STORE = "RAYLENS_OBJECT_STORE_BYTES"
-"""The variable that says what Ray's objects may take on a machine; all workers are started by one command."""
+"""The variable with the bytes for Ray's objects on a machine, because one command starts all workers."""
 COMMON = {
     "RAY_AUTH_MODE": "token",
     "RAY_AUTH_TOKEN_PATH": TOKEN,
@@ -21,11 +21,11 @@ COMMON = {
     "RAY_JOB_STOP_SIGNAL": "SIGINT",
     "RAY_JOB_STOP_WAIT_TIME_S": "30",
 }
-"""What is said of them beside container.py of the manifests holds here too."""
+"""Variables of all containers; `raylens.cluster.kuberay.container` has the reasons."""
 
 
 def common_options(spec: ClusterSpec, launcher: LauncherSpec) -> list[str]:
-    """Of all containers: as few rights as they need, the way to the token, and the cluster's variables."""
+    """Return the options of all containers: the fewest privileges, the path of the token, the cluster's variables."""
     serving = {"RAY_SERVE_ENABLE_HA_PROXY": "1"} if spec.serve else {}
     values = COMMON | {WORKER_NICENESS: str(spec.niceness)} | serving | spec.env
     file = ["--env-file", launcher.env_file] if launcher.env_file else []
@@ -41,10 +41,10 @@ def common_options(spec: ClusterSpec, launcher: LauncherSpec) -> list[str]:
 
 
 def machine_options(spec: ClusterSpec, name: str, machine: MachineSpec) -> list[str]:
-    """Of the head's container, or of those of a group.
+    """Return the options of the head's container, or of a group's containers.
 
     Raises:
-        ConfigError: a volume is one of Kubernetes.
+        ConfigError: a volume is a volume of Kubernetes.
     """
     values = {STORE: str(machine.object_store_bytes)} | machine.env
     mounts = [option for volume in spec.volumes_of(machine) for option in _mount(name, volume)]
@@ -52,7 +52,7 @@ def machine_options(spec: ClusterSpec, name: str, machine: MachineSpec) -> list[
 
 
 def settings(spec: ClusterSpec, launcher: LauncherSpec, worker_image: str) -> dict[str, object]:
-    """The part of the file that says what is started where nothing else is said."""
+    """Return the ``docker`` section of the file, which holds for all nodes that do not override it."""
     return {
         "head_image": spec.image_of(spec.head),
         "worker_image": worker_image,
@@ -75,10 +75,10 @@ def _mount(name: str, volume: VolumeSpec) -> list[str]:
     if volume.empty:
         return [f"--mount=type=volume,dst={volume.path}{ending}"]
     raise ConfigError(
-        f"{name}: volume {volume.name!r} is one of Kubernetes; the machines of `ray up` have host (a folder) and empty"
+        f"{name}: volume {volume.name!r} is a volume of Kubernetes; with `ray up` use host (a folder) or empty"
     )
 
 
 def _quoted(options: list[str]) -> list[str]:
-    """A shell of the machine reads them."""
+    """Quote options for the machine's shell, which reads them."""
     return [shlex.quote(option) for option in options]

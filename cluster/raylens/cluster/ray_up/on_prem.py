@@ -1,4 +1,4 @@
-"""Your own machines: one command starts Ray on all of them, and each finds out of which group it is."""
+"""Your own machines for `ray up`: one command starts Ray on all of them, and each finds its group by its name."""
 
 import shlex
 from typing import Any
@@ -12,10 +12,10 @@ __all__ = ["head_arguments", "provider", "worker_command", "worker_image", "work
 
 
 def provider(spec: ClusterSpec) -> dict[str, Any]:
-    """All hosts of all groups.
+    """Return the provider with the hosts of all groups.
 
     Raises:
-        ConfigError: a group's hosts are not as many as its nodes, or one is named twice.
+        ConfigError: a group has not as many hosts as nodes, or a host is named twice.
     """
     assert spec.launcher is not None
     assert spec.launcher.on_prem is not None
@@ -28,51 +28,51 @@ def provider(spec: ClusterSpec) -> dict[str, Any]:
             )
         for host in group.hosts:
             if host in seen:
-                raise ConfigError(f"{name}.hosts: {host!r} has a place in the cluster already; name another machine")
+                raise ConfigError(f"{name}.hosts: {host!r} is in the cluster already; name another machine")
             seen.append(host)
     return {"type": "local", "head_ip": head, "worker_ips": seen[1:]}
 
 
 def worker_image(spec: ClusterSpec) -> str:
-    """The one that all groups have.
+    """Return the image that all groups have.
 
     Raises:
-        ConfigError: they have several.
+        ConfigError: the groups have several images.
     """
     images = {name: spec.image_of(group) for name, group in spec.groups.items()}
     if len(set(images.values())) > 1:
-        told = ", ".join(f"{name}: {image}" for name, image in images.items())
+        listed = ", ".join(f"{name}: {image}" for name, image in images.items())
         raise ConfigError(
-            f"on_prem: `ray up` starts one image on all workers, now {told}; the GPU image serves for all"
+            f"on_prem: `ray up` starts one image on all workers, but there are {listed}; use the GPU image for all"
         )
     return next(iter(images.values()))
 
 
 def worker_options(spec: ClusterSpec) -> list[str]:
-    """Of all workers' containers: the largest of what the groups ask for, as it bounds and does not reserve.
+    """Return the options of all workers' containers, with the largest shared memory of any group as their limit.
 
     Raises:
-        ConfigError: the groups have volumes of their own, or one of Kubernetes.
+        ConfigError: a group has volumes of its own, or a volume is a volume of Kubernetes.
     """
     for name, group in spec.groups.items():
         if group.volumes:
             raise ConfigError(
-                f"{name}.volumes: `ray up` starts all workers alike on your machines; name them for the whole cluster"
+                f"{name}.volumes: `ray up` starts all workers with equal volumes; describe them for the whole cluster"
             )
-    name, largest = max(spec.groups.items(), key=lambda one: one[1].shared_memory_bytes)
+    name, largest = max(spec.groups.items(), key=lambda item: item[1].shared_memory_bytes)
     return machine_options(spec, name, largest.model_copy(update={"env": {}}))
 
 
 def head_arguments(spec: ClusterSpec) -> str:
-    """Labels and resources of the head, which a cloud's machines get by another way."""
+    """Return the labels and resources of the head as arguments of `ray start`."""
     sizes = {name: group.size for name, group in spec.groups.items()}
     return shlex.join(["--num-cpus=0", _labels(node_labels("head", sizes) | spec.head.labels)])
 
 
 def worker_command(spec: ClusterSpec, start: str) -> str:
-    """``start``, with the arguments of the group that the machine is of."""
+    """Return the command ``start`` with the arguments of the machine's group."""
     cases = " ".join(f"{_hosts(group)}) {_arguments(spec, name, group)};;" for name, group in spec.groups.items())
-    unknown = "*) echo 'raylens: this machine is among the hosts of no group' >&2; exit 1;;"
+    unknown = "*) echo 'raylens: no group has this machine among its hosts' >&2; exit 1;;"
     return f'case " $(hostname -I) $(hostname) $(hostname -f) " in {cases} {unknown} esac; {start} "$@"'
 
 
@@ -81,7 +81,7 @@ def _hosts(group: GroupSpec) -> str:
 
 
 def _arguments(spec: ClusterSpec, name: Group, group: GroupSpec) -> str:
-    sizes = {one: other.size for one, other in spec.groups.items()}
+    sizes = {other: each.size for other, each in spec.groups.items()}
     arguments = [f"--num-cpus={group.cpus}", f"--num-gpus={group.gpus}"]
     arguments.append(_labels(node_labels(name, sizes) | group.labels))
     if group.resources:

@@ -1,4 +1,4 @@
-"""The file for `ray up`."""
+"""Rendering of the file for `ray up`: its tree and its text."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ __all__ = ["render", "to_yaml"]
 
 START = "ulimit -n 65536; ray start --object-manager-port=8076"
 STORE_ARGUMENT = f'--object-store-memory="${STORE}"'
-GOOGLE = "build the image with PACKAGES=google-api-python-client, by which the head asks for machines"
+GOOGLE = "build the image with PACKAGES=google-api-python-client, with which the head requests machines"
 NEEDS = f"python -c 'import googleapiclient' || {{ echo '{GOOGLE}' >&2; exit 1; }}"
 HEADER = """\
 # For `ray up`, rendered by `raylens cluster render ray-up`; change the description and render again.
@@ -26,14 +26,14 @@ HEADER = """\
 
 
 def render(spec: ClusterSpec) -> dict[str, Any]:
-    """The file's tree.
+    """Return the tree of the file's keys and values.
 
     Raises:
-        ConfigError: the description has no ``launcher``, or something that its machines cannot have.
+        ConfigError: the description has no ``launcher``, or a part that its machines cannot have.
     """
     launcher = spec.launcher
     if launcher is None:
-        raise ConfigError("launcher is missing: say by which machines (aws, gcp, on_prem) `ray up` makes the cluster")
+        raise ConfigError("launcher is missing: describe the machines of `ray up` (aws, gcp or on_prem)")
     _check_credentials(spec, launcher)
     return {
         "cluster_name": spec.name,
@@ -54,7 +54,7 @@ def render(spec: ClusterSpec) -> dict[str, Any]:
 
 
 def to_yaml(tree: dict[str, Any], spec: ClusterSpec) -> str:
-    """The file's text."""
+    """Return the text of the file, with a header that explains its use."""
     assert spec.launcher is not None
     text = yaml.dump(tree, Dumper=PlainDumper, sort_keys=False, allow_unicode=True, width=120)
     return HEADER.format(token_file=spec.launcher.token_file) + text
@@ -90,7 +90,7 @@ def _on_prem(spec: ClusterSpec, launcher: LauncherSpec) -> dict[str, Any]:
 
 
 def _head_start(arguments: str) -> str:
-    """The dashboard, through which jobs come, listens on the machine's loopback alone."""
+    """Return the head's command; the dashboard, which receives jobs, listens only on the machine's loopback."""
     command = (
         f"{START} --head --port=6379 --dashboard-host=127.0.0.1 --autoscaling-config=~/ray_bootstrap_config.yaml "
         f"{STORE_ARGUMENT} {arguments}"
@@ -99,13 +99,13 @@ def _head_start(arguments: str) -> str:
 
 
 def _auth(launcher: LauncherSpec) -> dict[str, str]:
-    found = {"ssh_user": launcher.ssh_user, "ssh_private_key": launcher.ssh_private_key}
-    return found | ({"ssh_proxy_command": launcher.ssh_proxy_command} if launcher.ssh_proxy_command else {})
+    login = {"ssh_user": launcher.ssh_user, "ssh_private_key": launcher.ssh_private_key}
+    return login | ({"ssh_proxy_command": launcher.ssh_proxy_command} if launcher.ssh_proxy_command else {})
 
 
 def _check_credentials(spec: ClusterSpec, launcher: LauncherSpec) -> None:
     if spec.credentials and launcher.on_prem and not launcher.env_file:
         raise ConfigError(
-            f"credentials: the Secret {spec.credentials[0].secret!r} is one of Kubernetes; name a file that every "
-            "machine has under launcher.env_file"
+            f"credentials: {spec.credentials[0].secret!r} is a Secret of Kubernetes; set launcher.env_file to a file "
+            "that every machine has"
         )

@@ -1,1 +1,1 @@
-"""Checkpoints: written beside training, complete or absent, readable by any number of workers."""
+"""Checkpoints: written beside training, complete or absent, and readable by any number of workers."""

@@ -1,4 +1,4 @@
-"""Whole weights from the pieces of a checkpoint: no DeepSpeed, no more memory than the weights and one file."""
+"""Whole weights from the pieces of a checkpoint, without DeepSpeed, in the memory of the weights and one file."""
 
 from collections.abc import Iterable, Mapping
 
@@ -8,21 +8,19 @@ from torch import Tensor
 from raylens.config import ModelConfig
 from raylens.errors import CheckpointError
 from raylens.models import DualEncoder, unfilled
-from raylens.train.checkpoint.fragments import WEIGHT, named
-from raylens.train.engine.ema import AVERAGE
-from raylens.train.engine.rng_state import BUFFER
+from raylens.train.checkpoint.fragments import AVERAGE, BUFFER, WEIGHT, parse_key
 
-__all__ = ["Assembly", "assembled"]
+__all__ = ["Consolidator", "consolidate"]
 
 INSIDE = "model."
-"""Of the module that a training step is, the part that is the model."""
+"""Prefix of the model within the module of a training step."""
 
 
-class Assembly:
-    """Takes pieces in any order."""
+class Consolidator:
+    """Assembles the weights of a model from pieces that are added in any order."""
 
     def __init__(self, config: ModelConfig, *, averaged: bool) -> None:
-        """Of a model; ``averaged`` takes the moving average of what learned in place of its weights."""
+        """Prepare for the weights of a model; ``averaged`` takes the moving average of those that were trained."""
         with unfilled():
             model = DualEncoder(config, end_id=0, mean=(0.5,) * 3, std=(0.5,) * 3)
         self._shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
@@ -31,14 +29,14 @@ class Assembly:
         self._buffers: dict[str, Tensor] = {}
         self._kinds = (AVERAGE, WEIGHT) if averaged else (WEIGHT,)
 
-    def add(self, pieces: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
-        """Pieces by `fragments.key_of`, and what one worker had for itself; the first one's counts."""
+    def add(self, pieces: Mapping[str, Tensor], local: Mapping[str, Tensor]) -> None:
+        """Add the pieces of a file, by `fragments.key_of`, and its worker's local state, of which the first counts."""
         for key, piece in pieces.items():
-            name, start, kind = named(key)
+            name, start, kind = parse_key(key)
             name = name.removeprefix(INSIDE)
             if kind in self._kinds and name in self._parameters:
                 self._put(name, kind, start, piece)
-        for key, tensor in own.items():
+        for key, tensor in local.items():
             name = key.removeprefix(BUFFER + INSIDE)
             if key != name and name in self._shapes:
                 self._buffers.setdefault(name, tensor)
@@ -49,10 +47,10 @@ class Assembly:
         self._found[name, kind] = whole, filled + len(piece)
 
     def weights(self) -> dict[str, Tensor]:
-        """The model's state.
+        """Return the state of the model.
 
         Raises:
-            CheckpointError: something is missing; names it.
+            CheckpointError: a parameter is missing or incomplete; names it.
         """
         return {name: self._buffers[name] if name in self._buffers else self._whole(name) for name in self._shapes}
 
@@ -66,11 +64,11 @@ class Assembly:
         raise CheckpointError(f"the checkpoint lacks {name}, or a part of it: resume from the one before it")
 
 
-def assembled(
+def consolidate(
     config: ModelConfig, parts: Iterable[Mapping[str, Tensor]], *, averaged: bool = False
 ) -> dict[str, Tensor]:
-    """Of parts that are at hand; see `Assembly`."""
-    assembly = Assembly(config, averaged=averaged)
+    """Return the weights from parts that are in memory; see `Consolidator`."""
+    assembly = Consolidator(config, averaged=averaged)
     for part in parts:
         assembly.add(part, {})
     return assembly.weights()

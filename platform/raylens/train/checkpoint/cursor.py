@@ -1,4 +1,4 @@
-"""The place in the data that a checkpoint stands at, and whether a run may go on from there."""
+"""The position in the data at which a checkpoint was saved, and whether a run can continue from it."""
 
 from typing import Self
 
@@ -10,15 +10,15 @@ from raylens.errors import CursorError
 __all__ = ["Cursor"]
 
 REMEDY = {
-    "manifests": "the shards changed; start a new run with another name, or put the old shards back",
+    "manifests": "the shards changed: start a new run with another name, or restore the old shards",
     "plan_version": "this raylens orders samples differently; resume with the version that wrote the checkpoint",
 }
 
 
 class Cursor(BaseModel):
-    """Consumed samples, and everything that decides which sample stands at a position.
+    """The number of consumed samples, and everything that decides which sample is at a position.
 
-    The number of workers is not part of it: any may go on.
+    The number of workers is not part of it: any number may continue.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -26,7 +26,7 @@ class Cursor(BaseModel):
     position: int
     global_batch: int
     manifests: tuple[str, ...]
-    """Digest of each data set."""
+    """Digest of the manifest of each data set."""
     samples: tuple[int, ...]
     epoch_sizes: tuple[int, ...]
     shares: tuple[int, ...]
@@ -37,7 +37,7 @@ class Cursor(BaseModel):
 
     @classmethod
     def at(cls, step: int, plan: Plan, global_batch: int) -> Self:
-        """The cursor after ``step`` steps."""
+        """Return the cursor after ``step`` steps."""
         return cls(
             position=step * global_batch,
             global_batch=global_batch,
@@ -51,10 +51,10 @@ class Cursor(BaseModel):
         )
 
     def check(self, current: "Cursor") -> None:
-        """Refuse to go on over other data or in another order.
+        """Refuse to continue with other data or in another order.
 
         Raises:
-            CursorError: names the field, both values and what to do.
+            CursorError: the data or its order differs; names the field, both values and the fix.
         """
         for field, now in current.model_dump(exclude={"position"}).items():
             saved = getattr(self, field)
@@ -65,6 +65,6 @@ class Cursor(BaseModel):
 
 def _short(value: object) -> str:
     if isinstance(value, tuple):
-        return _short(value[0]) if len(value) == 1 else f"[{', '.join(_short(one) for one in value)}]"
+        return _short(value[0]) if len(value) == 1 else f"[{', '.join(_short(item) for item in value)}]"
     text = str(value)
     return text if len(text) <= 16 else f"{text[:12]}..."

@@ -1,4 +1,4 @@
-"""A worker's part of a checkpoint as a file: pieces of parameters by name and place, and what is the worker's own."""
+"""A worker's part of a checkpoint as a file: pieces of parameters, and the state that belongs to the worker alone."""
 
 import hashlib
 import re
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict
 
 from raylens.errors import CheckpointError, StorageError
-from raylens.train.checkpoint.fragments import named
+from raylens.train.checkpoint.fragments import parse_key
 from raylens.train.checkpoint.snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 __all__ = ["SavedFile", "overlapping", "read_part", "sha256_of", "write_part"]
 
-OWN = "own|"
+LOCAL = "own|"
 PART = re.compile(r"worker-(\d+)\.safetensors")
 
 
 class SavedFile(BaseModel):
-    """A file of a checkpoint, relative to its folder."""
+    """A file of a checkpoint, its path relative to the checkpoint's folder."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -31,11 +31,11 @@ class SavedFile(BaseModel):
     sha256: str
     worker: int
     pieces: dict[str, tuple[int, int]]
-    """Of each parameter that it has something of, the first element and the one behind the last."""
+    """First element, and the one after the last, of each parameter of which the file has a piece."""
 
 
 def write_part(snapshot: Snapshot, folder: Path, worker: int) -> tuple[Path, dict[str, tuple[int, int]]]:
-    """Write a part into a folder.
+    """Write a worker's part into a folder; return its path, and its pieces as in `SavedFile.pieces`.
 
     Raises:
         StorageError: the disk is full, or cannot be written to.
@@ -44,34 +44,34 @@ def write_part(snapshot: Snapshot, folder: Path, worker: int) -> tuple[Path, dic
 
     path = folder / f"worker-{worker:05d}.safetensors"
     try:
-        save_file(snapshot.tensors | {OWN + name: tensor for name, tensor in snapshot.own.items()}, path)
+        save_file(snapshot.tensors | {LOCAL + name: tensor for name, tensor in snapshot.local.items()}, path)
     except Exception as error:  # noqa: BLE001 (safetensors has no class of its own for what the disk refuses)
-        raise StorageError(f"cannot write {path}: {error}; make room in the folder for temporary files") from None
+        raise StorageError(f"cannot write {path}: {error}; free space in the folder for temporary files") from None
     pieces: dict[str, tuple[int, int]] = {}
     for key, tensor in snapshot.tensors.items():
-        name, start, _ = named(key)
+        name, start, _ = parse_key(key)
         pieces[name] = (start, start + len(tensor))
     return path, pieces
 
 
 def read_part(path: Path) -> "tuple[dict[str, Tensor], dict[str, Tensor]]":
-    """Pieces of parameters, and what was the worker's own.
+    """Return the pieces of parameters in a file, and the state that belongs to its worker alone.
 
     Raises:
-        CheckpointError: it is no such file.
+        CheckpointError: the file is not part of a checkpoint.
     """
     from safetensors.torch import load_file
 
     try:
         whole = load_file(path)
     except Exception as error:  # noqa: BLE001 (likewise)
-        raise CheckpointError(f"{path.name} is no part of a checkpoint: {error}") from None
-    own = {name.removeprefix(OWN): tensor for name, tensor in whole.items() if name.startswith(OWN)}
-    return {name: tensor for name, tensor in whole.items() if not name.startswith(OWN)}, own
+        raise CheckpointError(f"{path.name} is not part of a checkpoint: {error}") from None
+    local = {name.removeprefix(LOCAL): tensor for name, tensor in whole.items() if name.startswith(LOCAL)}
+    return {name: tensor for name, tensor in whole.items() if not name.startswith(LOCAL)}, local
 
 
 def overlapping(files: Iterable[SavedFile], wanted: Iterable[tuple[str, int, int]]) -> list[SavedFile]:
-    """The files that have something of what is wanted: parameter, first element, and the one behind the last."""
+    """Return the files that overlap the ranges ``wanted``: parameter, first element, and the one after the last."""
     spans: dict[str, list[tuple[int, int]]] = {}
     for name, start, stop in wanted:
         spans.setdefault(name, []).append((start, stop))
@@ -87,6 +87,6 @@ def overlapping(files: Iterable[SavedFile], wanted: Iterable[tuple[str, int, int
 
 
 def sha256_of(path: Path) -> str:
-    """Of a file's content, in hexadecimal digits."""
+    """Return the SHA-256 of a file in hexadecimal digits."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

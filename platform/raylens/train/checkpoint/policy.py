@@ -1,4 +1,4 @@
-"""When a run saves its state, and what is said of it: in time, late, or not at all."""
+"""The policy of when a run saves its state, and of what it reports about it."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -7,47 +7,47 @@ from typing import NamedTuple, Protocol
 from raylens.config import CheckpointConfig
 from raylens.errors import StorageError
 from raylens.evaluate.metrics import Metric
-from raylens.train.checkpoint.async_save import Outcome, Saver, Together
+from raylens.train.checkpoint.async_save import AsyncSaver, Collectives, SaveOutcome
 from raylens.train.checkpoint.retention import prune
 from raylens.train.checkpoint.snapshot import Snapshot
 from raylens.train.checkpoint.store import CheckpointManifest, Checkpoints
-from raylens.train.collective.coordinator import Wishes
-from raylens.train.loop.events import Checkpointed, News, Stopping, Warned
+from raylens.train.collective.coordinator import StepDecision
+from raylens.train.loop.events import Checkpointed, RunEvent, Stopping, Warned
 
-__all__ = ["Deciding", "Saving", "State"]
+__all__ = ["CheckpointPolicy", "SaveRequest", "StepCoordinator"]
 
 PATIENCE_SECONDS = 600.0
-"""So long is the last checkpoint of a run tried again; nothing else is left to do."""
+"""Seconds for which the last checkpoint of a run is tried again; nothing else is left to do."""
 
 
-class Deciding(Together, Protocol):
-    """What workers decide in common."""
+class StepCoordinator(Collectives, Protocol):
+    """Protocol of the collective operations that the policy needs."""
 
-    def wishes(self, *, late: bool) -> Wishes:
-        """After a step. Collective."""
+    def decide(self, *, checkpoint_due: bool) -> StepDecision:
+        """Agree on what happens after a step. Collective."""
         ...
 
 
-class State(NamedTuple):
-    """What there is to save after a step."""
+class SaveRequest(NamedTuple):
+    """The state after a step, ready to be saved."""
 
     snapshot: Snapshot
     manifest: CheckpointManifest
-    """Complete but for the files and the metrics."""
+    """The manifest, complete but for the files and the metrics."""
     metrics: Callable[[], Sequence[Metric]]
-    """May be waited for, in another thread than training's."""
+    """Returns the metrics; it may block, in another thread than that of training."""
 
 
-class Saving:
-    """Of one worker. All methods are collective.
+class CheckpointPolicy:
+    """Decides when one worker saves; all methods are collective.
 
     Args:
-        config: of the run.
-        steps: of the whole run; the last one is saved in any case.
-        checkpoints: of the run.
-        control: the other workers.
-        state: copies the state after a step; training stands still for this alone. Collective.
-        tell: takes news.
+        config: the checkpoint settings of the run.
+        steps: the steps of the whole run; the state after the last one is always saved.
+        checkpoints: the checkpoints of the run.
+        coordinator: the connection to the other workers.
+        state: copies the state after a step, the only time for which training pauses. Collective.
+        on_event: receives the events of the run.
     """
 
     def __init__(
@@ -55,89 +55,91 @@ class Saving:
         config: CheckpointConfig,
         steps: int,
         checkpoints: Checkpoints,
-        control: Deciding,
-        state: Callable[[int], State],
-        tell: Callable[[News], None],
+        coordinator: StepCoordinator,
+        state: Callable[[int], SaveRequest],
+        on_event: Callable[[RunEvent], None],
     ) -> None:
-        self._config, self._steps, self._control = config, steps, control
-        self._checkpoints, self._saver = checkpoints, Saver(checkpoints, control)
-        self._state, self._tell = state, tell
+        self._config, self._steps, self._coordinator = config, steps, coordinator
+        self._checkpoints, self._saver = checkpoints, AsyncSaver(checkpoints, coordinator)
+        self._state, self._on_event = state, on_event
         self._saved_at, self._begun = time.monotonic(), 0
-        self._failing = self._uncleared = self._skipping = False
+        self._failing = self._prune_failure = self._skipping = False
         self.stopping = False
-        """Whether the run is to end here, its state saved."""
+        """Whether the run ends after this step, its state saved."""
 
     def due(self, step: int) -> bool:
-        """Whether the state after this step is to be saved."""
+        """Return whether the state after this step is to be saved."""
         if (outcome := self._saver.poll()) is not None:
             self._settled(outcome)
         config = self._config
-        late = config.every_minutes is not None and time.monotonic() - self._saved_at >= 60 * config.every_minutes
-        wishes = self._control.wishes(late=late)
+        checkpoint_due = (
+            config.every_minutes is not None and time.monotonic() - self._saved_at >= 60 * config.every_minutes
+        )
+        wishes = self._coordinator.decide(checkpoint_due=checkpoint_due)
         self.stopping = wishes.stop
-        if wishes.stop or wishes.leaving or step == self._steps:
+        if wishes.stop or wishes.node_leaving or step == self._steps:
             return True
-        due = wishes.late or (config.every_steps is not None and step % config.every_steps == 0)
+        due = wishes.checkpoint_due or (config.every_steps is not None and step % config.every_steps == 0)
         if due and self._saver.busy:
             self._skip(step)
             return False
         return due
 
     def _skip(self, step: int) -> None:
-        """Training does not wait for a store that is slower than checkpoints come; said once for a row of them."""
+        """Warn that a checkpoint is skipped because the previous one is still being uploaded; once in a row."""
         if not self._skipping:
             self._warn(
-                f"no checkpoint after step {step}: the one of step {self._begun} is still on its way to the store; "
-                "training goes on, and the next one is tried as usual. A larger checkpoint.every_steps (now "
-                f"{self._config.every_steps}) or every_minutes (now {self._config.every_minutes}) leaves it more time"
+                f"no checkpoint after step {step}: the one of step {self._begun} is still being uploaded; "
+                "training continues, and the next one is saved as usual. A larger checkpoint.every_steps (now "
+                f"{self._config.every_steps}) or every_minutes (now {self._config.every_minutes}) gives it more time"
             )
         self._skipping = True
 
     def save(self, step: int) -> None:
-        """Begin to save; at the end, or where the run is to stop, until it is saved.
+        """Begin to save; at the last step, or if the run is to stop, wait until the checkpoint exists.
 
         Raises:
-            StorageError: for a long time it could not be.
+            StorageError: the state could not be saved for a long time.
         """
-        # Still busy with another one only where this one cannot be left out: training has to wait.
+        # Another attempt is only in progress if this one must not be skipped: training waits.
         self.wait()
         self._skipping = False
         self._begin(step)
         if step == self._steps or self.stopping:
             self._insist(step)
         if self.stopping and step < self._steps:
-            self._tell(Stopping(step))
+            self._on_event(Stopping(step))
 
     def _begin(self, step: int) -> None:
         state = self._state(step)
         self._saved_at, self._begun = time.monotonic(), step
         self._saver.begin(*state, lambda: prune(self._checkpoints, self._config))
 
-    def _settled(self, outcome: Outcome) -> None:
+    def _settled(self, outcome: SaveOutcome) -> None:
         if outcome.failure:
             self._failed(outcome)
             return
         self._failing = False
-        self._tell(Checkpointed(outcome.step))
-        if outcome.uncleared and not self._uncleared:
+        self._on_event(Checkpointed(outcome.step))
+        if outcome.prune_failure and not self._prune_failure:
             self._warn(
-                f"the checkpoint at step {outcome.step} is saved, but those that are not kept could not be deleted "
-                f"({outcome.uncleared}); they take room until they can be, or raylens checkpoints prune is run"
+                f"the checkpoint at step {outcome.step} is saved, but older ones could not be deleted "
+                f"({outcome.prune_failure}); raylens checkpoints prune deletes them later"
             )
-        self._uncleared = bool(outcome.uncleared)
+        self._prune_failure = bool(outcome.prune_failure)
 
-    def _failed(self, outcome: Outcome) -> None:
+    def _failed(self, outcome: SaveOutcome) -> None:
         why = (
-            "either" if self._failing else f"({outcome.failure}); training goes on, and the next one is tried as usual"
+            "again" if self._failing else f"({outcome.failure}); training continues, and the next one is saved as usual"
         )
         self._failing = True
         self._warn(f"the checkpoint at step {outcome.step} could not be saved {why}")
 
     def _warn(self, text: str) -> None:
-        self._tell(Warned(text))
+        self._on_event(Warned(text))
 
     def wait(self) -> str:
-        """For the attempt that is under way; why it failed, or nothing."""
+        """Wait for the attempt that is in progress; return why it failed, or an empty string."""
         outcome = self._saver.wait()
         if outcome is None:
             return ""
@@ -145,14 +147,14 @@ class Saving:
         return outcome.failure
 
     def _insist(self, step: int) -> None:
-        """Until the checkpoint exists."""
+        """Try again until the checkpoint exists."""
         began, pause = time.monotonic(), 1.0
         while failure := self.wait():
             over = int(time.monotonic() - began > PATIENCE_SECONDS)
-            if self._control.most([over])[0]:
+            if self._coordinator.all_max([over])[0]:
                 raise StorageError(
                     f"the checkpoint at step {step} could not be saved for {PATIENCE_SECONDS:.0f} s: {failure}. The "
-                    "same command resumes from the newest one that could"
+                    "same command resumes from the newest complete one"
                 )
             time.sleep(pause)
             pause = min(30.0, 2 * pause)

@@ -1,4 +1,4 @@
-"""The state of training of one worker, in host memory: what a checkpoint keeps of it."""
+"""The training state of one worker in host memory, as a checkpoint keeps it."""
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -11,13 +11,13 @@ __all__ = ["Snapshot"]
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Copies: training may go on while they are written."""
+    """Copies of a worker's state; training may continue while they are written."""
 
     tensors: "dict[str, Tensor]"
     """Pieces of parameters, by `fragments.key_of`."""
-    own: "dict[str, Tensor]" = field(default_factory=dict)
-    """What only this worker has: generators, running statistics."""
+    local: "dict[str, Tensor]" = field(default_factory=dict)
+    """State that belongs to this worker alone: its generators and running statistics."""
     scaler: dict[str, float] = field(default_factory=dict)
-    """State of loss scaling, the same on all workers."""
+    """State of loss scaling, equal on all workers."""
     applied: int = 0
-    """Steps that the optimiser took, the same on all workers; skipped ones do not count."""
+    """Number of optimiser steps taken, equal on all workers; skipped steps do not count."""

@@ -1,7 +1,7 @@
-"""Checkpoints in object storage: each worker uploads its part; a manifest of hashes, written last, makes them exist.
+"""Checkpoints in object storage: each worker uploads its part; a manifest of hashes, written last, completes them.
 
-checkpoints/step-00000100/<attempt>/...     files of one attempt to save; an interrupted one leaves only this
-checkpoints/step-00000100/checkpoint.json   step, place in the data, hash of every file
+checkpoints/step-00000100/<attempt>/...     files of one attempt to save; an interrupted one leaves only these
+checkpoints/step-00000100/checkpoint.json   step, position in the data, hash of every file
 """
 
 import re
@@ -31,7 +31,7 @@ FORMAT = 2
 
 
 class CheckpointManifest(BaseModel):
-    """What a checkpoint is; without it, files are only leftovers."""
+    """The manifest of a checkpoint; without it, the files of a step are leftovers."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -42,92 +42,92 @@ class CheckpointManifest(BaseModel):
     zero_stage: int
     precision: str
     micro_batch: int
-    """Pairs that went through the towers at a time."""
+    """Number of pairs that passed through the towers at a time."""
     applied: int
-    """Steps that were not skipped."""
+    """Number of steps that were not skipped."""
     scaler: dict[str, float]
-    """State of loss scaling."""
+    """State of loss scaling in fp16."""
     cursor: Cursor
     metrics: dict[str, float] = {}
-    """Values of the evaluation before, by which the best checkpoints are kept."""
+    """Metrics of the evaluation before the checkpoint, by which the best are kept."""
     goals: dict[str, Goal] = {}
-    """Whether a higher or a lower value of each of them is better."""
+    """Goal of each metric: whether a higher or a lower value is better."""
     files: list[SavedFile] = []
 
     @property
     def size(self) -> int:
-        """Bytes of all files."""
+        """Return the bytes of all files."""
         return sum(file.size for file in self.files)
 
     def evaluated(self, metrics: Sequence[Metric]) -> Self:
-        """The same with what an evaluation found."""
+        """Return the manifest with the metrics of an evaluation."""
         values = {metric.name: metric.value for metric in metrics}
         return self.model_copy(update={"metrics": values, "goals": {metric.name: metric.goal for metric in metrics}})
 
     def metric(self, name: str) -> Metric | None:
-        """A metric of the evaluation before; None where there was no evaluation, or it had no such metric.
+        """Return a metric of the evaluation before the checkpoint, or None if it was not evaluated.
 
         Raises:
-            CheckpointError: nothing says whether a higher or a lower value of it is better.
+            CheckpointError: the goal of the metric is unknown.
         """
         if name not in self.metrics:
             return None
         goal = goal_of(name, self.goals)
         if goal is None:
             raise CheckpointError(
-                f"{MANIFEST} of step {self.step} has {name} = {self.metrics[name]:g} without a goal, so nothing says "
-                f'whether higher or lower is better: add "goals": {{"{name}": "max"}} or "min" to it, or set '
+                f"{MANIFEST} of step {self.step} has {name} = {self.metrics[name]:g} without a goal: add "
+                f'"goals": {{"{name}": "max"}} or "min" to it, or set '
                 "checkpoint.keep_best=0"
             )
         return Metric(name, self.metrics[name], goal)
 
 
 class Checkpoints:
-    """The checkpoints of a run."""
+    """The checkpoints of one run."""
 
     def __init__(self, run: Store) -> None:
         self.store = run / "checkpoints"
 
     def steps(self) -> list[int]:
-        """Steps with a complete checkpoint, ascending."""
-        found = (COMPLETE.fullmatch(info.path) for info in self.store.list())
-        return sorted(int(match.group(1)) for match in found if match)
+        """Return the steps with a complete checkpoint, ascending."""
+        matches = (COMPLETE.fullmatch(info.path) for info in self.store.list())
+        return sorted(int(match.group(1)) for match in matches if match)
 
     def newest(self) -> CheckpointManifest | None:
-        """The newest complete checkpoint, if there is one.
+        """Return the manifest of the newest complete checkpoint, or None.
 
         Raises:
-            CheckpointError: its manifest cannot be read.
+            CheckpointError: the manifest cannot be read.
         """
         steps = self.steps()
         return self.manifest(steps[-1]) if steps else None
 
     def manifest(self, step: int) -> CheckpointManifest:
-        """The manifest of a complete checkpoint.
+        """Return the manifest of a complete checkpoint.
 
         Raises:
-            CheckpointError: it cannot be read, or is of a format that this version does not know.
+            CheckpointError: the manifest cannot be read, or has a format that this version does not know.
             NotFoundError: there is no complete checkpoint at this step.
         """
         try:
-            found = CheckpointManifest.model_validate_json(self.folder(step).read(MANIFEST))
+            manifest = CheckpointManifest.model_validate_json(self.folder(step).read(MANIFEST))
         except ValidationError as error:
             raise CheckpointError(
                 f"{MANIFEST} of step {step} in {self.store.describe()} is damaged, or of another version of raylens "
                 f"({error.error_count()} fields differ): delete this step's folder to resume from the one before it"
             ) from None
-        if found.format != FORMAT:
+        if manifest.format != FORMAT:
             raise CheckpointError(
-                f"{MANIFEST} of step {step} in {self.store.describe()} has format {found.format}, this version of "
+                f"{MANIFEST} of step {step} in {self.store.describe()} has format {manifest.format}, this version of "
                 f"raylens reads {FORMAT}: use the version that wrote it"
             )
-        return found
+        return manifest
 
     def upload(self, snapshot: Snapshot, step: int, attempt: str, worker: int) -> SavedFile:
-        """Write a worker's part; nothing exists by it yet.
+        """Upload a worker's part; the checkpoint does not exist until it is published.
 
         Raises:
-            StorageError: the store, or the disk on the way to it, does not take it.
+            StorageError: the store, or the temporary folder on this machine, cannot be written to.
         """
         with tempfile.TemporaryDirectory(prefix="raylens-save-") as folder:
             source, pieces = write_part(snapshot, Path(folder), worker)
@@ -138,19 +138,19 @@ class Checkpoints:
             )
 
     def publish(self, manifest: CheckpointManifest) -> None:
-        """Make a checkpoint exist whose files are all there."""
+        """Make a checkpoint exist whose files have all been uploaded."""
         try:
             self.folder(manifest.step).write_once(MANIFEST, manifest.model_dump_json(indent=1).encode())
         except AlreadyExistsError:
-            # A restart from an older checkpoint came by this step again. The one there is complete and equal.
+            # A restart from an older checkpoint reached this step again. The existing checkpoint is complete and equal.
             self.folder(manifest.step).delete_tree(manifest.attempt)
 
     def pieces(
         self, manifest: CheckpointManifest, wanted: Sequence[tuple[str, int, int]], worker: int | None
     ) -> "tuple[dict[str, Tensor], dict[str, Tensor]]":
-        """What a worker needs of a checkpoint: pieces of parameters, and what was its own.
+        """Return the pieces of parameters that a worker needs, and the state that belongs to it alone.
 
-        With another number of workers than it was written by, all take up what was the first one's own.
+        If the number of workers has changed, each worker gets the state that belonged to the first one.
 
         Raises:
             CheckpointError: a file differs from its hash.
@@ -159,16 +159,16 @@ class Checkpoints:
         owner = worker if worker is not None and manifest.workers > worker else 0
         files = {file.path: file for file in overlapping(manifest.files, wanted)}
         files |= {file.path: file for file in manifest.files if file.worker == owner}
-        found: dict[str, Tensor] = {}
-        own: dict[str, Tensor] = {}
+        tensors: dict[str, Tensor] = {}
+        local: dict[str, Tensor] = {}
         for file, part in self.parts(manifest, list(files.values())):
-            pieces, its_own = read_part(part)
-            found |= pieces
-            own = its_own if file.worker == owner else own
-        return found, own
+            pieces, own = read_part(part)
+            tensors |= pieces
+            local = own if file.worker == owner else local
+        return tensors, local
 
     def parts(self, manifest: CheckpointManifest, files: Sequence[SavedFile]) -> Iterator[tuple[SavedFile, Path]]:
-        """Files of a checkpoint on this machine, one after the other, each checked against its hash and then gone.
+        """Yield files of a checkpoint, downloaded one after the other, verified by hash, and deleted afterwards.
 
         Raises:
             CheckpointError: a file differs from its hash.
@@ -186,22 +186,22 @@ class Checkpoints:
                 yield file, target
 
     def delete(self, step: int) -> None:
-        """Delete a checkpoint. Its manifest goes first: a part is never taken for a whole."""
+        """Delete a checkpoint, its manifest first: an incomplete checkpoint is never taken for a complete one."""
         self.folder(step).delete(MANIFEST)
         self.store.delete_tree(_name(step))
 
     def leftovers(self) -> dict[str, int]:
-        """Files that belong to no complete checkpoint, with the step of each: of attempts that were interrupted."""
+        """Return the files of interrupted attempts, which belong to no complete checkpoint, with the step of each."""
         named = set()
         for step in self.steps():
             named |= {
                 f"{_name(step)}/{path}" for path in (MANIFEST, *(file.path for file in self.manifest(step).files))
             }
-        found = ((info.path, STEP.match(info.path)) for info in self.store.list())
-        return {path: int(match.group(1)) for path, match in found if match and path not in named}
+        matches = ((info.path, STEP.match(info.path)) for info in self.store.list())
+        return {path: int(match.group(1)) for path, match in matches if match and path not in named}
 
     def folder(self, step: int) -> Store:
-        """Of a step."""
+        """Return the folder of a step's checkpoint."""
         return self.store / _name(step)
 
 

@@ -1,1 +1,1 @@
-"""What the workers of a run agree on and reduce over each other."""
+"""Communication between the workers of a run: decisions that they share, and metrics reduced over them."""

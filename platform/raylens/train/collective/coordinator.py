@@ -1,4 +1,4 @@
-"""What the workers of a run agree on from step to step: a few numbers, exchanged between their processors."""
+"""The decisions that the workers of a run share after each step, exchanged between their CPUs."""
 
 import threading
 import time
@@ -11,67 +11,67 @@ import torch.distributed as dist
 from raylens.ray_internals import is_preemption_announced
 from raylens.train.collective.signals import terminated
 
-__all__ = ["Control", "Wishes"]
+__all__ = ["Coordinator", "StepDecision"]
 
 LOOK_SECONDS = 1.0
 T = TypeVar("T")
 
 
-class Wishes(NamedTuple):
-    """What is to be done after a step, the same on all workers."""
+class StepDecision(NamedTuple):
+    """The decision about what happens after a step, equal on all workers."""
 
-    late: bool
-    """So much time is over that a checkpoint is due."""
-    leaving: bool
-    """A machine is about to be taken away, which is news: save."""
+    checkpoint_due: bool
+    """Whether enough time has passed for a checkpoint."""
+    node_leaving: bool
+    """Whether a machine is about to be removed and this was not known before: the state is saved."""
     stop: bool
-    """Save, and end."""
+    """Whether the run saves its state and ends."""
 
 
-class Control:
-    """This worker's end. Methods are collective unless they say otherwise."""
+class Coordinator:
+    """One worker's connection to the others; its methods are collective unless they say otherwise."""
 
-    def __init__(self, board: Any) -> None:
+    def __init__(self, channel: Any) -> None:
         self.rank, self.workers = dist.get_rank(), dist.get_world_size()
-        # Over the processors' network, so that a GPU is not made to wait for its queue.
+        # gloo communicates between CPUs, so that no GPU waits for its queue.
         self._group = dist.new_group(backend="gloo")
         self._stop = threading.Event()
         self._leaving = False
         if self.rank == 0:
-            threading.Thread(target=self._watch, args=(board,), name="raylens-wishes", daemon=True).start()
+            threading.Thread(target=self._watch, args=(channel,), name="raylens-stop-requests", daemon=True).start()
 
-    def most(self, values: list[int]) -> list[int]:
-        """See `saver.Together`."""
+    def all_max(self, values: list[int]) -> list[int]:
+        """Implement `Collectives.all_max`: return the largest of each number over all workers."""
         numbers = torch.tensor(values, dtype=torch.int64)
         dist.all_reduce(numbers, op=dist.ReduceOp.MAX, group=self._group)
         return [int(number) for number in numbers]
 
-    def all_of(self, thing: object) -> list[object]:
-        """See `saver.Together`."""
+    def all_gather(self, thing: object) -> list[object]:
+        """Implement `Collectives.all_gather`: return the objects of all workers by rank."""
         things: list[object] = [None] * self.workers
         dist.all_gather_object(things, thing, group=self._group)
         return things
 
-    def to_first(self, thing: T) -> list[T] | None:
-        """Everybody's thing to the first worker; None on the others. Collective."""
+    def gather(self, thing: T) -> list[T] | None:
+        """Return the objects of all workers on the first worker, and None on the others. Collective."""
         things: list[Any] | None = [None] * self.workers if self.rank == 0 else None
         dist.gather_object(thing, things, dst=0, group=self._group)
         return things
 
-    def wishes(self, *, late: bool) -> Wishes:
-        """After a step. The first worker says whether it is time for a checkpoint."""
-        leaving = is_preemption_announced() or terminated()
-        news = leaving and not self._leaving  # one checkpoint for one warning
-        self._leaving = leaving
-        found = self.most([int(late and self.rank == 0), int(news), int(self._stop.is_set())])
-        return Wishes(*map(bool, found))
+    def decide(self, *, checkpoint_due: bool) -> StepDecision:
+        """Agree on what happens after a step; the first worker decides whether a checkpoint is due. Collective."""
+        node_leaving = is_preemption_announced() or terminated()
+        is_new = node_leaving and not self._leaving  # one checkpoint for each warning
+        self._leaving = node_leaving
+        decided = self.all_max([int(checkpoint_due and self.rank == 0), int(is_new), int(self._stop.is_set())])
+        return StepDecision(*map(bool, decided))
 
-    def _watch(self, board: Any) -> None:
-        """Not collective: ask for the wish of whoever started the run."""
+    def _watch(self, channel: Any) -> None:
+        """Poll the driver for a request to stop. Not collective."""
         while not self._stop.is_set():
             try:
-                if ray.get(board.is_to_stop.remote(), timeout=30):
+                if ray.get(channel.is_to_stop.remote(), timeout=30):
                     self._stop.set()
             except ray.exceptions.RayError:
-                return  # whoever started the run is gone, and this process is about to be
+                return  # the driver is gone, and this process is about to end
             time.sleep(LOOK_SECONDS)

@@ -1,4 +1,4 @@
-"""One record for all workers from each worker's own."""
+"""Reductions over the workers of a run: of scalars, of sample numbers, and of the metrics of a window."""
 
 from dataclasses import replace
 
@@ -8,32 +8,35 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor
 
-from raylens.train.loop.metrics import Record
+from raylens.train.loop.metrics import StepMetrics
 
-__all__ = ["gathered", "mean_over_workers", "over_workers"]
+__all__ = ["all_mean", "gather_numbers", "reduce_metrics"]
 
 HALF = 32
 SHOWN = 16
 
 
-def mean_over_workers(value: Tensor) -> Tensor:
-    """The mean of a scalar. Collective."""
+def all_mean(value: Tensor) -> Tensor:
+    """Return the mean of a scalar over all workers. Collective."""
     value = value.detach().clone()
     dist.all_reduce(value)
     return value / dist.get_world_size()
 
 
-def gathered(numbers: NDArray[np.int64]) -> tuple[int, ...]:
-    """The first numbers of all workers together, a few. Collective."""
+def gather_numbers(numbers: NDArray[np.int64]) -> tuple[int, ...]:
+    """Return the first few numbers of all workers together. Collective."""
     parts: list[list[int]] = [[]] * dist.get_world_size()
     dist.all_gather_object(parts, numbers[:SHOWN].tolist())
     return tuple(number for part in parts for number in part)[:SHOWN]
 
 
-def over_workers(record: Record, device: torch.device) -> Record:
-    """Counts are added up, hashes modulo 2**64, norms averaged; of waits and memory the most counts. Collective."""
+def reduce_metrics(record: StepMetrics, device: torch.device) -> StepMetrics:
+    """Return the metrics of all workers from those of each. Collective.
+
+    Counts are summed, hashes are summed modulo 2**64, norms are averaged, and of waits and memory the largest counts.
+    """
     words = [int(text, 16) for text in record.sample_hashes]
-    # In halves: a sum of 64-bit words would overflow, and only unsigned ones may.
+    # In halves, because a sum of signed 64-bit words would overflow.
     halves = [part for word in words for part in (word >> HALF, word & (1 << HALF) - 1)]
     counts = torch.tensor([record.substituted, record.truncated, *halves], dtype=torch.int64, device=device)
     dist.all_reduce(counts)
@@ -46,7 +49,7 @@ def over_workers(record: Record, device: torch.device) -> Record:
     memory = torch.tensor([record.memory_bytes], dtype=torch.int64, device=device)
     dist.all_reduce(memory, op=dist.ReduceOp.MAX)
     waits: list[tuple[float, str, float]] = [(0.0, "", 0.0)] * dist.get_world_size()
-    dist.all_gather_object(waits, (record.data_wait, record.bound, record.stood_still))
+    dist.all_gather_object(waits, (record.data_wait, record.bound, record.paused_seconds))
     wait, bound, _ = max(waits)
     return replace(
         record,
@@ -62,13 +65,13 @@ def over_workers(record: Record, device: torch.device) -> Record:
         memory_bytes=int(memory),
         data_wait=wait,
         bound=bound,
-        stood_still=max(stood_still for _, _, stood_still in waits),
+        paused_seconds=max(paused_seconds for _, _, paused_seconds in waits),
     )
 
 
-def _summed(record: Record, device: torch.device) -> list[float]:
+def _summed(record: StepMetrics, device: torch.device) -> list[float]:
     lengths = (record.image_norm or 0.0, record.text_norm or 0.0)
-    figures = (record.data_cores, *lengths, record.tokens, *record.positive_cosines, *record.negative_cosines)
-    sums = torch.tensor(figures, dtype=torch.float64, device=device)
+    values = (record.data_cores, *lengths, record.tokens, *record.positive_cosines, *record.negative_cosines)
+    sums = torch.tensor(values, dtype=torch.float64, device=device)
     dist.all_reduce(sums)
-    return [float(one) for one in sums.tolist()]
+    return [float(total) for total in sums.tolist()]

@@ -1,4 +1,4 @@
-"""SIGTERM to a worker: it is about to be ended, so a checkpoint is worth its while."""
+"""SIGTERM in a worker, which announces the end of its process: the run saves a checkpoint."""
 
 import signal
 import threading
@@ -10,15 +10,15 @@ _terminated = threading.Event()
 
 
 def listen_for_term() -> None:
-    """From now on SIGTERM is only noted; whoever sent it ends the process by SIGKILL, as all that send it do.
+    """Record SIGTERM from now on in place of ending; whoever sends it ends the process by SIGKILL later.
 
-    Python lets the main thread alone do this, in which Ray Train does not run the training function.
+    Python allows this in the main thread alone, and Ray Train runs the training function in another.
     """
     signal.signal(signal.SIGTERM, _note)
 
 
 def terminated() -> bool:
-    """Whether the signal came."""
+    """Return whether this process has received SIGTERM."""
     return _terminated.is_set()
 
 

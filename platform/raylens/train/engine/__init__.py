@@ -1,1 +1,1 @@
-"""The engine behind a training step: forward, backward and update under DeepSpeed ZeRO."""
+"""The engine of a training step: forward pass, backward pass and update under DeepSpeed ZeRO."""

@@ -1,4 +1,4 @@
-"""DeepSpeed's configuration from a run's: what raylens decides, and more keys that a user may add."""
+"""DeepSpeed's configuration, from the settings of a run and the keys that a user adds."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +9,7 @@ __all__ = ["deepspeed_config"]
 
 
 def deepspeed_config(config: RunConfig, micro_batch: int, *, on_gpu: bool) -> dict[str, Any]:
-    """The dictionary that ``deepspeed.initialize`` takes; a user's keys never meet those that are decided here."""
+    """Return the dictionary that ``deepspeed.initialize`` takes; a user's keys never override those set here."""
     zero: dict[str, Any] = {"stage": config.zero.stage}
     if config.zero.offload_optimizer:
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": on_gpu}
@@ -17,7 +17,7 @@ def deepspeed_config(config: RunConfig, micro_batch: int, *, on_gpu: bool) -> di
         "train_batch_size": config.global_batch,
         "train_micro_batch_size_per_gpu": micro_batch,
         "gradient_accumulation_steps": config.worker_batch // micro_batch,
-        # Always given: DeepSpeed's own default clips at 1.0. At stage 0 the optimiser does it.
+        # Always set, because DeepSpeed's default clips at 1.0. At stage 0 the optimiser clips.
         "gradient_clipping": config.optim.clip_norm if config.zero.stage else 0.0,
         "zero_optimization": zero,
         "zero_force_ds_cpu_optimizer": False,

@@ -1,103 +1,85 @@
-"""One step over micro-batches, with the gradient of the whole batch.
+"""Backward passes over micro-batches that add up to the gradient of the whole batch.
 
-The contrastive loss is no sum over micro-batches: each pair is told from all others. As in GradCache (Gao et al. 2021,
-"Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup", section 3) the embeddings are computed
-without a graph, the loss is differentiated with respect to them, and a second pass takes these gradients through the
-towers, a micro-batch at a time. Shapes: b a worker's pairs.
+The contrastive loss is not a sum over micro-batches: it compares each pair with all others. As in GradCache (Gao et al.
+2021, "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup", section 3), a first pass computes the
+embeddings without a graph, the loss is differentiated with respect to them, and a second pass takes these gradients
+through the towers, one micro-batch at a time. Shapes: b pairs of a worker.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from raylens.models import Embedded
-from raylens.train.engine.forward import Losses
+from raylens.train.engine.forward import SampleLosses
+from raylens.train.engine.rng_state import RngState
 
-__all__ = ["Backward", "Micro", "over_pairs", "over_samples", "statistics_kept"]
+__all__ = ["Backward", "MicroBatch", "accumulate_backward", "frozen_running_stats", "gradcache_backward"]
 
 Backward = Callable[[Tensor, bool], None]
-"""Takes what to differentiate, and whether it is the last of the step."""
+"""Takes the scalar to differentiate, and whether it is the last of the step."""
 
 
-class Micro(NamedTuple):
-    """Some of a worker's pairs."""
+class MicroBatch(NamedTuple):
+    """Some of a worker's pairs, which pass through the towers together."""
 
     image_bSSC: Tensor
     ids_bT: Tensor
     key_b: Tensor
 
 
-@dataclass(frozen=True)
-class RandomState:
-    """Where torch's generators stand, for modules that draw from them."""
-
-    cpu: Tensor
-    device: Tensor | None
-    """Of the GPU that computes; None on a CPU."""
-
-    @classmethod
-    def now(cls, device: torch.device) -> Self:
-        return cls(torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None)
-
-    def restore(self, device: torch.device) -> None:
-        torch.set_rng_state(self.cpu)
-        if self.device is not None:
-            torch.cuda.set_rng_state(self.device, device)
-
-
-def over_pairs(
-    forward: nn.Module, micros: Sequence[Micro], loss_of: Callable[[Embedded], Tensor], backward: Backward
+def gradcache_backward(
+    forward: nn.Module, micro_batches: Sequence[MicroBatch], loss_of: Callable[[Embedded], Tensor], backward: Backward
 ) -> tuple[Tensor, Embedded]:
-    """The loss of a step and all embeddings, without graphs; its gradient goes to ``backward`` in parts.
+    """Return the loss of a step and all embeddings, without graphs; ``backward`` receives the gradient in parts.
 
     Args:
-        forward: a micro-batch to the joint space.
-        micros: all of the worker's pairs.
-        loss_of: the loss over the global batch, whose gradient is taken at the embeddings of all of the worker's pairs.
-        backward: adds up the gradients of what it is given, once for each micro-batch.
+        forward: embeds a micro-batch in the joint space.
+        micro_batches: all pairs of the worker.
+        loss_of: returns the loss over the global batch from the embeddings of all pairs of the worker.
+        backward: accumulates the gradient of a scalar; called once for each micro-batch.
     """
-    if len(micros) == 1:
-        embedded: Embedded = forward(*micros[0])
+    if len(micro_batches) == 1:
+        embedded: Embedded = forward(*micro_batches[0])
         loss = loss_of(embedded)
         backward(loss, True)
         return loss.detach(), _detached(embedded)
-    device = micros[0].image_bSSC.device
+    device = micro_batches[0].image_bSSC.device
     parts, states = [], []
-    with torch.no_grad(), statistics_kept(forward):
-        for micro in micros:
-            states.append(RandomState.now(device))
-            parts.append(forward(*micro))
+    with torch.no_grad(), frozen_running_stats(forward):
+        for micro_batch in micro_batches:
+            states.append(RngState.now(device))
+            parts.append(forward(*micro_batch))
     leaves = _leaves(parts)
     loss = loss_of(leaves)
     loss.backward()
-    after, first = RandomState.now(device), 0
-    for number, (micro, state) in enumerate(zip(micros, states, strict=True), 1):
+    after, first = RngState.now(device), 0
+    for number, (micro_batch, state) in enumerate(zip(micro_batches, states, strict=True), 1):
         state.restore(device)
-        rows, last = slice(first, first + len(micro.ids_bT)), number == len(micros)
-        backward(_surrogate(forward(*micro), leaves, rows, last=last), last)
+        rows, last = slice(first, first + len(micro_batch.ids_bT)), number == len(micro_batches)
+        backward(_surrogate(forward(*micro_batch), leaves, rows, last=last), last)
         first = rows.stop
     after.restore(device)
     return loss.detach(), _detached(leaves)
 
 
-def over_samples(forward: nn.Module, micros: Sequence[Micro], backward: Backward) -> Losses:
-    """The losses of a worker's pairs where ``forward`` gives each a loss of its own; their mean is minimised."""
-    samples = sum(len(micro.ids_bT) for micro in micros)
+def accumulate_backward(forward: nn.Module, micro_batches: Sequence[MicroBatch], backward: Backward) -> SampleLosses:
+    """Return the loss of each pair where the objective is their mean; ``backward`` receives it in parts."""
+    samples = sum(len(micro_batch.ids_bT) for micro_batch in micro_batches)
     losses = []
-    for number, micro in enumerate(micros, 1):
-        loss_b, log_scale = forward(*micro)
-        backward(loss_b.sum() / samples, number == len(micros))
+    for number, micro_batch in enumerate(micro_batches, 1):
+        loss_b, log_scale = forward(*micro_batch)
+        backward(loss_b.sum() / samples, number == len(micro_batches))
         losses.append(loss_b.detach())
-    return Losses(torch.cat(losses), log_scale.detach())
+    return SampleLosses(torch.cat(losses), log_scale.detach())
 
 
 def _leaves(parts: Sequence[Embedded]) -> Embedded:
-    """The whole batch, from which the loss takes its gradients."""
+    """Return the embeddings of the whole batch as leaves, which receive the gradients of the loss."""
     whole = _detached(
         Embedded(
             torch.cat([part.image_BD for part in parts]),
@@ -118,21 +100,24 @@ def _detached(embedded: Embedded) -> Embedded:
 
 
 def _surrogate(embedded: Embedded, leaves: Embedded, rows: slice, *, last: bool) -> Tensor:
-    """What has, at the parameters, the gradient of the loss through these rows. The scale's is added once."""
+    """Return a scalar with the same gradient at the parameters as the loss has through these rows.
+
+    The gradients of scale and bias are added once, with the last micro-batch.
+    """
     total = torch.zeros((), device=embedded.image_BD.device)
     for part, leaf in ((embedded.image_BD, leaves.image_BD), (embedded.text_BD, leaves.text_BD)):
         assert leaf.grad is not None
         total = total + (part * leaf.grad[rows]).sum()
     for value, of_value in ((embedded.log_scale, leaves.log_scale), (embedded.bias, leaves.bias)):
         if value is not None and of_value is not None and of_value.grad is not None:
-            # Each micro-batch touches the scale, so that it has a gradient in every backward pass, as ZeRO expects.
+            # Every micro-batch includes the scale, because ZeRO expects a gradient of it in every backward pass.
             total = total + value * of_value.grad * (1.0 if last else 0.0)
     return total
 
 
 @contextmanager
-def statistics_kept(module: nn.Module) -> Iterator[None]:
-    """Batch normalisation learns its running statistics in the second pass alone."""
+def frozen_running_stats(module: nn.Module) -> Iterator[None]:
+    """Keep batch normalisation from updating its running statistics, which only the second pass does."""
     norms = [norm for norm in module.modules() if isinstance(norm, _BatchNorm) and norm.track_running_stats]
     for norm in norms:
         norm.track_running_stats = False

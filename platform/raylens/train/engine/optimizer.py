@@ -1,4 +1,4 @@
-"""Which parameters decay and which learn more slowly, and the optimiser over them."""
+"""The optimiser and its parameter groups: weight decay and learning rate of each parameter."""
 
 import re
 from collections import defaultdict
@@ -10,21 +10,23 @@ from torch import nn
 from raylens.config import GroupConfig, OptimConfig, ScheduleConfig
 from raylens.extras import import_extra
 from raylens.models import DualEncoder
-from raylens.train.loop.schedule import Moment, learning_rate
+from raylens.train.loop.schedule import TrainingProgress, learning_rate
 
-__all__ = ["optimizer_of", "parameter_groups", "take_rates"]
+__all__ = ["build_optimizer", "parameter_groups", "set_learning_rates"]
 
 Group = dict[str, Any]
 BLOCK = re.compile(r"(?:transformer\.|layer)(\d+)\.")
 
 
 def parameter_groups(model: nn.Module, optim: OptimConfig) -> list[Group]:
-    """Decay on everything but gains, biases and the logit scale (Radford et al. 2021, section 2.5).
+    """Return the groups of the optimiser; gains, biases and the logit scale do not decay (Radford et al. 2021, section
+    2.5).
 
-    Each group has a ``schedule``, and an ``lr_scale`` on the peak: the factor of its part of the model, and with
-    ``layer_decay`` below 1 that factor once for every block of its tower behind it (Bao et al. 2022, section 3.1).
+    Each group has a ``schedule`` and an ``lr_scale``, a factor on the peak rate: that of its part of the model, and
+    with ``layer_decay`` below 1 also ``layer_decay`` once for every block of its tower behind it (Bao et al. 2022,
+    section 3.1).
     """
-    found: defaultdict[tuple[float, float, str], list[nn.Parameter]] = defaultdict(list)
+    members: defaultdict[tuple[float, float, str], list[nn.Parameter]] = defaultdict(list)
     schedules: dict[str, ScheduleConfig] = {}
     depths = _depths(model)
     for name, parameter in model.named_parameters():
@@ -36,10 +38,10 @@ def parameter_groups(model: nn.Module, optim: OptimConfig) -> list[Group]:
         schedule = part.schedule or optim.schedule
         key = (0.0 if spared else decay, part.lr_factor * optim.layer_decay ** depths[name], repr(schedule))
         schedules[key[2]] = schedule
-        found[key].append(parameter)
-    order = sorted(found, key=lambda key: (-key[0], -key[1], key[2]))
+        members[key].append(parameter)
+    order = sorted(members, key=lambda key: (-key[0], -key[1], key[2]))
     return [
-        {"params": found[key], "weight_decay": key[0], "lr_scale": key[1], "schedule": schedules[key[2]]}
+        {"params": members[key], "weight_decay": key[0], "lr_scale": key[1], "schedule": schedules[key[2]]}
         for key in order
     ]
 
@@ -47,12 +49,12 @@ def parameter_groups(model: nn.Module, optim: OptimConfig) -> list[Group]:
 def _part(name: str, optim: OptimConfig) -> GroupConfig:
     groups = optim.groups
     parts = {"visual": groups.image, "text": groups.text}
-    # Below the module that a training step is, the model has its name.
+    # The forward module holds the model under this name.
     return parts.get(name.removeprefix("model.").partition(".")[0], groups.logit_scale)
 
 
 def _depths(model: nn.Module) -> dict[str, int]:
-    """Of each parameter, how many blocks of its tower lie behind its own."""
+    """Return the number of blocks of its tower behind each parameter."""
     depths = {name: 0 for name, _ in model.named_parameters()}
     for module_name, module in model.named_modules():
         if isinstance(module, DualEncoder):
@@ -64,11 +66,11 @@ def _depths(model: nn.Module) -> dict[str, int]:
 
 
 def _in_tower(names: list[str], prefix: str) -> dict[str, int]:
-    blocks = {name: int(found[1]) for name in names if (found := BLOCK.match(name.removeprefix(prefix)))}
+    blocks = {name: int(match[1]) for name in names if (match := BLOCK.match(name.removeprefix(prefix)))}
     if not blocks:
         return dict.fromkeys(names, 0)
     first, last = min(blocks.values()), max(blocks.values())
-    # What stands behind the blocks learns at full speed, what stands before them more slowly than the first.
+    # Layers after the blocks learn at the full rate, those before them more slowly than the first block.
     behind = ("ln_post", "proj", "ln_final", "text_projection", "attnpool")
     return {
         name: last + 1 - blocks[name]
@@ -80,8 +82,8 @@ def _in_tower(names: list[str], prefix: str) -> dict[str, int]:
     }
 
 
-def optimizer_of(model: nn.Module, optim: OptimConfig) -> torch.optim.Optimizer:
-    """AdamW with decoupled decay (Loshchilov and Hutter 2019), or Lion.
+def build_optimizer(model: nn.Module, optim: OptimConfig) -> torch.optim.Optimizer:
+    """Return AdamW with decoupled weight decay (Loshchilov and Hutter 2019), or Lion.
 
     Raises:
         ConfigError: the library of the optimiser is not installed.
@@ -95,7 +97,7 @@ def optimizer_of(model: nn.Module, optim: OptimConfig) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=optim.peak_lr, betas=betas, eps=optim.eps)
 
 
-def take_rates(optimizer: Any, optim: OptimConfig, now: Moment) -> None:
-    """Give each group the rate that it has at a step."""
+def set_learning_rates(optimizer: Any, optim: OptimConfig, progress: TrainingProgress) -> None:
+    """Set the learning rate of each group for a step."""
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate(optim.peak_lr * group["lr_scale"], group["schedule"], now)
+        group["lr"] = learning_rate(optim.peak_lr * group["lr_scale"], group["schedule"], progress)

@@ -1,6 +1,6 @@
-"""Optimisers that do not step on a gradient that is not finite, for ZeRO 0; stages 1 to 3 have that of DeepSpeed.
+"""Optimisers that skip a step whose gradient is not finite, for ZeRO 0; DeepSpeed does so itself at stages 1 to 3.
 
-Attributes as DeepSpeed's own optimisers have them, by which its engine knows whether a step was taken.
+They have the attributes of DeepSpeed's own optimisers from which its engine learns whether a step was taken.
 """
 
 from typing import Any
@@ -8,29 +8,33 @@ from typing import Any
 import torch
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-__all__ = ["guard"]
+__all__ = ["skip_nonfinite"]
 
 
-def guard(optimizer: torch.optim.Optimizer, clip_norm: float) -> torch.optim.Optimizer:
-    """The same optimiser, whose steps clip to ``clip_norm`` (0: not at all), and are skipped where they must be."""
-    guarded: Any = optimizer
-    guarded.__class__ = _guarded(type(optimizer))
-    guarded.clip_norm, guarded.overflow = clip_norm, False
-    guarded._global_grad_norm = 0.0
+def skip_nonfinite(optimizer: torch.optim.Optimizer, clip_norm: float) -> torch.optim.Optimizer:
+    """Make an optimiser skip steps with a gradient that is not finite, and clip to ``clip_norm`` (0 does not clip).
+
+    Returns:
+        The same object, whose class has changed.
+    """
+    skipping: Any = optimizer
+    skipping.__class__ = _subclass(type(optimizer))
+    skipping.clip_norm, skipping.overflow = clip_norm, False
+    skipping._global_grad_norm = 0.0
     return optimizer
 
 
-def _guarded(kind: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
-    """A subclass with ``kind`` as its only base, because an object takes no class of another layout (Lion has one)."""
+def _subclass(kind: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
+    """Return a subclass with ``kind`` as its only base, because an object can only take a class of the same layout."""
 
-    class Guarded(kind):  # type: ignore[valid-type, misc]
+    class SkipNonfinite(kind):  # type: ignore[valid-type, misc]
         clip_norm: float
         overflow: bool
         """Whether the last step was skipped."""
         _global_grad_norm: float
 
         def step(self, closure: Any = None) -> Any:
-            """See `torch.optim.Optimizer.step`."""
+            """Take a step as `torch.optim.Optimizer.step` does, if the gradient is finite."""
             parameters = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
             norm = get_total_norm([p.grad for p in parameters])
             self._global_grad_norm = float(norm)
@@ -41,5 +45,5 @@ def _guarded(kind: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
                 clip_grads_with_norm_(parameters, self.clip_norm, norm)
             return super().step(closure)
 
-    Guarded.__name__ = f"Guarded{kind.__name__}"
-    return Guarded
+    SkipNonfinite.__name__ = f"SkipNonfinite{kind.__name__}"
+    return SkipNonfinite

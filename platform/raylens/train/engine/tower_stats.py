@@ -1,4 +1,4 @@
-"""What the towers gave in the last step: kept as it is, and looked at when a record is made.
+"""The statistics of the towers in the last step, computed only when they are logged.
 
 Shapes: b pairs, D embedding.
 """
@@ -11,16 +11,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from raylens.models import DualEncoder, Embedded
-from raylens.train.loop.stats import BINS, Figures
+from raylens.train.loop.stats import BINS, TowerStats
 
-__all__ = ["Watched"]
+__all__ = ["TowerMonitor"]
 
 MOST = 512
-"""Pairs of which cosines are counted."""
+"""Largest number of pairs whose cosines are counted."""
 
 
-class Watched:
-    """Sees every forward pass of the towers."""
+class TowerMonitor:
+    """Records the output of every forward pass of the towers."""
 
     def __init__(self, model: DualEncoder, device: torch.device) -> None:
         self._device = device
@@ -36,19 +36,19 @@ class Watched:
             self._output[name] = output.detach()
 
     def captions(self, ids_bT: NDArray[np.int32]) -> None:
-        """The worker's captions of a step."""
+        """Record the worker's captions of a step."""
         self._ids_bT = ids_bT
 
     def pairs(self, embedded: Embedded) -> None:
-        """The worker's pairs of a step, without graphs."""
+        """Record the embeddings of the worker's pairs in a step, without graphs."""
         self._embedded = embedded
 
     @torch.no_grad()
-    def figures(self) -> Figures:
-        """Of the last step."""
+    def tower_stats(self) -> TowerStats:
+        """Compute the statistics of the last step."""
         norms = {name: float(output.float().norm(dim=1).mean()) for name, output in self._output.items()}
         positive, negative = ((), ()) if self._embedded is None else _histograms(self._embedded)
-        return Figures(norms.get("image"), norms.get("text"), positive, negative, self._tokens(), self._memory())
+        return TowerStats(norms.get("image"), norms.get("text"), positive, negative, self._tokens(), self._memory())
 
     def _tokens(self) -> float:
         return 0.0 if self._ids_bT is None else float((self._ids_bT == self._end).argmax(axis=1).mean()) + 1.0
@@ -60,7 +60,7 @@ class Watched:
 
 
 def _histograms(embedded: Embedded) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Of matching and of other pairs among the first of the worker's."""
+    """Return the histograms of matching and of other pairs among the first pairs of the worker."""
     image_bD, text_bD = embedded.image_BD[:MOST].float(), embedded.text_BD[:MOST].float()
     cosine_bb = (image_bD @ text_bD.T).nan_to_num(0.0).clamp(-1.0, 1.0)
     own_bb = torch.eye(len(cosine_bb), dtype=torch.bool, device=cosine_bb.device)

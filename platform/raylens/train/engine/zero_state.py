@@ -1,6 +1,6 @@
-"""Where a DeepSpeed engine keeps master weights and optimiser state, as `Fragment`s: DeepSpeed's insides, as of 0.19.
+"""The places where a DeepSpeed engine (0.19) keeps master weights and optimiser state, presented as `Fragment`s.
 
-No import of DeepSpeed: only the attributes of its objects are known here.
+This file does not import DeepSpeed: it only knows the attributes of its objects.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ SCALER = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")
 
 
 def masters_of(engine: Any, stage: int) -> list[Tensor]:
-    """The tensors that the optimiser steps on."""
+    """Return the tensors that the optimiser updates."""
     optimizer = engine.optimizer
     if stage == 0:
         return [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -28,7 +28,7 @@ def masters_of(engine: Any, stage: int) -> list[Tensor]:
 
 
 def ensure_state(engine: Any, stage: int, kind: str, steps: int) -> None:
-    """Make the optimiser's state, which it otherwise makes at its first step, with a count of steps taken."""
+    """Create the optimiser's state, which it otherwise creates at its first step, with a number of steps taken."""
     optimizer = _inner(engine)
     for master in masters_of(engine, stage):
         state = optimizer.state[master]
@@ -43,12 +43,12 @@ def ensure_state(engine: Any, stage: int, kind: str, steps: int) -> None:
 
 
 def fragments_of(engine: Any, stage: int, kind: str) -> Iterator[Fragment]:
-    """What this worker has of each parameter that learns; a view of it, with the optimiser's state where it has any."""
+    """Yield this worker's part of each trained parameter: a view, with the optimiser's state if there is any."""
     for parameter, name in engine.param_names.items():
         if parameter.requires_grad:
-            found = _place(engine, stage, parameter)
-            if found is not None:
-                start, master, within = found
+            place = _place(engine, stage, parameter)
+            if place is not None:
+                start, master, within = place
                 state = _inner(engine).state.get(master, {})
                 tensors = {WEIGHT: master.detach().view(-1)[within]}
                 tensors |= {moment: state[moment].view(-1)[within] for moment in MOMENTS[kind] if moment in state}
@@ -56,7 +56,7 @@ def fragments_of(engine: Any, stage: int, kind: str) -> Iterator[Fragment]:
 
 
 def _place(engine: Any, stage: int, parameter: nn.Parameter) -> tuple[int, Tensor, slice] | None:
-    """First element, the tensor that the optimiser steps on, and where in it; None where another worker has all."""
+    """Return first element, optimiser's tensor and slice in it; None if another worker has the whole parameter."""
     optimizer = engine.optimizer
     if stage == 0:
         return 0, parameter, slice(0, parameter.numel())
@@ -65,7 +65,7 @@ def _place(engine: Any, stage: int, parameter: nn.Parameter) -> tuple[int, Tenso
         ds: Any = parameter
         each = ds.ds_tensor.ds_numel
         start = dist.get_rank() * each
-        count = min(each, ds.ds_numel - start)  # behind the last element there is padding
+        count = min(each, ds.ds_numel - start)  # the last element is followed by padding
         master = optimizer.fp32_partitioned_groups_flat[group]
         return None if count <= 0 else (start, master, slice(offset, offset + count))
     mapping = getattr(parameter, "_hp_mapping", None)
@@ -78,7 +78,7 @@ def _place(engine: Any, stage: int, parameter: nn.Parameter) -> tuple[int, Tenso
 
 @torch.no_grad()
 def push_weights(engine: Any, stage: int) -> None:
-    """Let the module compute with the master weights as they are now. Collective."""
+    """Copy the master weights into the module. Collective."""
     optimizer = engine.optimizer
     if stage in (1, 2):
         optimizer.update_lp_params()
@@ -88,25 +88,25 @@ def push_weights(engine: Any, stage: int) -> None:
         optimizer._reassign_or_swap_out_partitioned_parameters(group)
     gathered = optimizer.persistent_parameters
     if gathered:
-        # Small parameters are kept whole on every worker; taken apart without writing back, they are read anew.
+        # Every worker keeps small parameters whole; partitioned without writing back, they are read again.
         gathered[0].partition(gathered)
         gathered[0].all_gather(gathered)
 
 
 def after_skip(engine: Any, stage: int) -> None:
-    """What DeepSpeed leaves out when it skips a step at stage 3, without which its next one fails. Collective."""
+    """Do what DeepSpeed omits when it skips a step at stage 3, without which its next step fails. Collective."""
     gathered = engine.optimizer.persistent_parameters if stage == 3 else []
     if gathered:
         gathered[0].all_gather(gathered)
 
 
 def scaler_of(engine: Any) -> dict[str, float]:
-    """The state of loss scaling; empty where there is none."""
+    """Return the state of loss scaling; empty if there is none."""
     return {name: getattr(scaler, name) for scaler in _scalers(engine) for name in SCALER if hasattr(scaler, name)}
 
 
 def set_scaler(engine: Any, values: dict[str, float]) -> None:
-    """Go on with a state of loss scaling."""
+    """Restore the state of loss scaling."""
     for scaler in _scalers(engine):
         for name, value in values.items():
             setattr(scaler, name, value)
@@ -114,11 +114,11 @@ def set_scaler(engine: Any, values: dict[str, float]) -> None:
 
 def _scalers(engine: Any) -> list[Any]:
     optimizer = engine.optimizer
-    found = getattr(optimizer, "loss_scaler", None) or getattr(optimizer, "loss_scale_config", None)
-    return [] if found is None or isinstance(found, int | float) else [found]
+    scaler = getattr(optimizer, "loss_scaler", None) or getattr(optimizer, "loss_scale_config", None)
+    return [] if scaler is None or isinstance(scaler, int | float) else [scaler]
 
 
 def _inner(engine: Any) -> torch.optim.Optimizer:
-    """The optimiser in torch's sense, inside of what DeepSpeed puts around it."""
+    """Return the torch optimiser that DeepSpeed wraps."""
     inner: torch.optim.Optimizer = getattr(engine.optimizer, "optimizer", engine.optimizer)
     return inner

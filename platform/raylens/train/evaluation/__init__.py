@@ -1,1 +1,1 @@
-"""Evaluation in the course of a run: all workers embed their share, the first works the figures out meanwhile."""
+"""Evaluation during a run: all workers embed their share; the first computes the metrics beside training."""

@@ -1,4 +1,4 @@
-"""A worker's share of what a run is evaluated on, read once and kept in its memory.
+"""A worker's share of the evaluation data, read once and kept in memory.
 
 Shapes: n samples of the share, S image size, T tokens.
 """
@@ -17,58 +17,60 @@ from raylens.errors import DataError, InputError
 from raylens.inputs import Preprocess, Tokenizer
 from raylens.train.evaluation.eval_sets import LabelledShards
 
-__all__ = ["Held", "HeldSets", "Share", "held_labelled", "held_pairs", "held_prompts"]
+__all__ = ["EvalData", "EvalShard", "WorkerShare", "read_labelled", "read_pairs", "read_prompts"]
 
 THREADS = 2
-Place = tuple[int, int]
+RowKey = tuple[int, int]
 
 
-class Share(NamedTuple):
-    """A worker among all."""
+class WorkerShare(NamedTuple):
+    """The rank of a worker among all workers."""
 
     rank: int
     workers: int
 
 
 @dataclass(frozen=True)
-class Held:
-    """Rows that are embedded; those of all workers together are in the order of their places."""
+class EvalShard:
+    """The samples that one worker embeds; those of all workers together are ordered by their keys."""
 
-    places: tuple[Place, ...]
+    keys: tuple[RowKey, ...]
     names: tuple[str, ...] = ()
     image_nSSC: NDArray[np.uint8] | None = None
     ids_nT: NDArray[np.int32] | None = None
     labels_n: tuple[int, ...] = ()
     unreadable: tuple[tuple[str, str], ...] = ()
-    """Names and reasons; they have no row."""
+    """Names of the unreadable images, which have no row, and the reasons."""
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.keys)
 
 
 @dataclass(frozen=True)
-class HeldSets:
-    """Everything that a worker embeds in an evaluation."""
+class EvalData:
+    """All data that one worker embeds in an evaluation."""
 
-    pairs: Held | None
-    labelled: tuple[tuple[Held, Held], ...]
-    """Images and prompts."""
+    pairs: EvalShard | None
+    labelled: tuple[tuple[EvalShard, EvalShard], ...]
+    """The images and the prompts of each labelled set."""
 
     @property
     def unreadable(self) -> int:
-        """Images."""
+        """Return the number of unreadable images."""
         sets = [*(images for images, _ in self.labelled), *([self.pairs] if self.pairs else [])]
-        return sum(len(one.unreadable) for one in sets)
+        return sum(len(shard.unreadable) for shard in sets)
 
 
-def held_pairs(home: str, used: int, share: Share, preprocess: Preprocess, tokenizer: Tokenizer, context: int) -> Held:
-    """The share of ``used`` evenly spaced pairs, each with the first of its captions.
+def read_pairs(
+    uri: str, used: int, share: WorkerShare, preprocess: Preprocess, tokenizer: Tokenizer, context: int
+) -> EvalShard:
+    """Read the worker's share of ``used`` evenly spaced pairs, each with the first of its captions.
 
     Raises:
         StorageError: the store does not answer.
         ManifestError: an object is not what was indexed.
     """
-    opened = open_data(home)
+    opened = open_data(uri)
     chosen = np.arange(used, dtype=np.int64) * len(opened.manifest) // used
     mine = chosen[share.rank :: share.workers]
 
@@ -76,18 +78,18 @@ def held_pairs(home: str, used: int, share: Share, preprocess: Preprocess, token
         pairs = opened.read(request)
         return [(_Row.of((0, at), str(at), pair.image, preprocess), pair.captions[0]) for at, pair in pairs]
 
-    with ThreadPoolExecutor(THREADS, thread_name_prefix="raylens-held") as threads:
+    with ThreadPoolExecutor(THREADS, thread_name_prefix="raylens-eval-data") as threads:
         rows = list(chain.from_iterable(threads.map(read, opened.requests(mine))))
     ids_nT, _ = tokenizer([caption for row, caption in rows if row.pixels is not None], context)
-    return replace(_held([row for row, _ in rows], preprocess.size), ids_nT=ids_nT)
+    return replace(_shard_of([row for row, _ in rows], preprocess.size), ids_nT=ids_nT)
 
 
-def held_labelled(shards: LabelledShards, share: Share, preprocess: Preprocess) -> Held:
-    """The share of the images, whole shards of it.
+def read_labelled(shards: LabelledShards, share: WorkerShare, preprocess: Preprocess) -> EvalShard:
+    """Read the worker's share of the labelled images: whole shards of them.
 
     Raises:
         StorageError: the store does not answer.
-        DataError: a sample has no label, or one that is no class.
+        DataError: a sample has no label, or its label is not a class.
     """
     rows, labels, store = [], [], shards.source.store
     for at in range(share.rank, len(shards.shards), share.workers):
@@ -97,36 +99,36 @@ def held_labelled(shards: LabelledShards, share: Share, preprocess: Preprocess) 
             rows.append(_Row.of((at, number), name, sample.image or b"", preprocess))
             labels.append(_label(sample.meta.get("label"), shards, f"{store.describe()}/{name}"))
     kept = tuple(label for row, label in zip(rows, labels, strict=True) if row.pixels is not None)
-    return replace(_held(rows, preprocess.size), labels_n=kept)
+    return replace(_shard_of(rows, preprocess.size), labels_n=kept)
 
 
-def held_prompts(shards: LabelledShards, share: Share, tokenizer: Tokenizer, context: int) -> Held:
-    """The share of all prompts of all classes."""
+def read_prompts(shards: LabelledShards, share: WorkerShare, tokenizer: Tokenizer, context: int) -> EvalShard:
+    """Tokenise the worker's share of the prompts of all classes."""
     flat = [(at, prompt) for at, prompt in enumerate(chain.from_iterable(shards.classes.prompts()))]
     mine = flat[share.rank :: share.workers]
     ids_nT, _ = tokenizer([prompt for _, prompt in mine], context)
-    return Held(tuple((0, at) for at, _ in mine), ids_nT=ids_nT)
+    return EvalShard(tuple((0, at) for at, _ in mine), ids_nT=ids_nT)
 
 
 class _Row(NamedTuple):
-    place: Place
+    key: RowKey
     name: str
     pixels: NDArray[np.uint8] | None
     problem: str = ""
 
     @classmethod
-    def of(cls, place: Place, name: str, image: bytes, preprocess: Preprocess) -> Self:
+    def of(cls, key: RowKey, name: str, image: bytes, preprocess: Preprocess) -> Self:
         try:
-            return cls(place, name, preprocess(image))
+            return cls(key, name, preprocess(image))
         except InputError as error:
-            return cls(place, name, None, str(error))
+            return cls(key, name, None, str(error))
 
 
-def _held(rows: Sequence[_Row], size: int) -> Held:
+def _shard_of(rows: Sequence[_Row], size: int) -> EvalShard:
     good = [row for row in rows if row.pixels is not None]
     pixels = [row.pixels for row in good if row.pixels is not None]
-    return Held(
-        places=tuple(row.place for row in good),
+    return EvalShard(
+        keys=tuple(row.key for row in good),
         names=tuple(row.name for row in good),
         image_nSSC=np.stack(pixels) if pixels else np.zeros((0, size, size, 3), dtype=np.uint8),
         unreadable=tuple((row.name, row.problem) for row in rows if row.pixels is None),

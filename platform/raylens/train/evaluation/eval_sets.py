@@ -1,4 +1,4 @@
-"""What a run is evaluated on, found and looked at before it starts."""
+"""The evaluation sets of a run, located and checked before it starts."""
 
 from dataclasses import dataclass
 
@@ -11,12 +11,12 @@ from raylens.evaluate import CLASSES_FILE, ClassList
 from raylens.messages import Say
 from raylens.storage import ObjectInfo, Store
 
-__all__ = ["EvaluationSets", "LabelledShards", "evaluation_sets"]
+__all__ = ["EvalSets", "LabelledShards", "open_eval_sets"]
 
 
 @dataclass(frozen=True)
 class LabelledShards:
-    """A classification task; travels by pickle."""
+    """A classification task; instances are pickled."""
 
     source: Source
     shards: tuple[ObjectInfo, ...]
@@ -24,37 +24,37 @@ class LabelledShards:
 
 
 @dataclass(frozen=True)
-class EvaluationSets:
-    """Of a run; travels by pickle."""
+class EvalSets:
+    """The evaluation sets of a run; instances are pickled."""
 
-    pairs_home: str | None = None
+    pairs_uri: str | None = None
     """URI of the manifest of the pairs."""
     pairs: int = 0
-    """How many of them are used."""
+    """Number of pairs that are used."""
     labelled: tuple[tuple[str, LabelledShards], ...] = ()
-    """By name."""
+    """The labelled sets with their names."""
 
     def __bool__(self) -> bool:
-        return self.pairs_home is not None or bool(self.labelled)
+        return self.pairs_uri is not None or bool(self.labelled)
 
 
-def evaluation_sets(config: EvaluationConfig, cache: Store, say: Say) -> EvaluationSets:
+def open_eval_sets(config: EvaluationConfig, cache: Store, say: Say) -> EvalSets:
     """Index the pairs, and read the classes of the labelled sets.
 
     Raises:
-        ConfigError: the sets cannot be found or used; names the field.
+        ConfigError: a set cannot be read or used; names the field.
         ManifestError: there are no shards, or none is usable.
         DataError: the first sample of a labelled set has no label.
     """
     labelled = tuple((name, _labelled(name, source)) for name, source in config.zero_shot.items())
     if config.pairs is None:
-        return EvaluationSets(labelled=labelled)
+        return EvalSets(labelled=labelled)
     manifest = manifest_for(config.pairs, cache, ray_map)
     used = min(config.most_pairs, len(manifest))
     if used < 2:
         raise ConfigError(f"evaluation.pairs = {config.pairs.uri!r} has {used} usable samples: it needs two at least")
     say(f"evaluating every {config.every_steps} steps on {used:,} of {len(manifest):,} pairs of {config.pairs.uri}")
-    return EvaluationSets(manifest.home, used, labelled)
+    return EvalSets(manifest.home, used, labelled)
 
 
 def _labelled(name: str, config: SourceConfig) -> LabelledShards:

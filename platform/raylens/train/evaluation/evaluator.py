@@ -1,182 +1,172 @@
-"""When a run is evaluated, and what is heard of it."""
+"""The evaluations of a run: when they are due, and their results."""
 
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from threading import Thread
 
 import numpy as np
 import torch
 
-from raylens.errors import RaylensError
+from raylens.background import in_background
+from raylens.config import RunConfig
+from raylens.errors import message_of
 from raylens.evaluate.metrics import Metric
-from raylens.train.collective.coordinator import Control
+from raylens.inputs import Preprocess, Tokenizer
+from raylens.train.collective.coordinator import Coordinator
 from raylens.train.engine.forward import Forward
-from raylens.train.evaluation.embed import Embedding, embed_images, embed_pairs, embed_texts
-from raylens.train.evaluation.eval_data import HeldSets, Share, held_labelled, held_pairs, held_prompts
-from raylens.train.evaluation.metrics import Rows, pair_figures, zero_shot_figure
-from raylens.train.evaluation.pending import Finding, Working
-from raylens.train.run.worker_spec import WorkerJob
+from raylens.train.evaluation.embed import Embedder, embed_images, embed_pairs, embed_texts
+from raylens.train.evaluation.eval_data import EvalData, WorkerShare, read_labelled, read_pairs, read_prompts
+from raylens.train.evaluation.eval_sets import EvalSets
+from raylens.train.evaluation.metrics import Rows, pair_metrics, zero_shot_accuracy
+from raylens.train.evaluation.pending import EvalResult, PendingEval
 
 __all__ = ["Evaluator"]
 
 LOOK_SECONDS = 0.2
+READER = "raylens-eval-data"
 
 
 @dataclass(frozen=True)
 class Embedded:
-    """What a worker sends to the first."""
+    """The embeddings that a worker sends to the first worker."""
 
     pairs: tuple[Rows, float, float | None] | None
-    """Rows, the logarithm of the logit scale, and the bias."""
+    """The rows, the logarithm of the logit scale, and the bias."""
     labelled: list[tuple[Rows, Rows]]
-    """Images and prompts."""
+    """The rows of images and of prompts of each labelled set."""
     unreadable: int
 
 
-class _Loading:
-    """Reads what is evaluated on, in a thread, from the start of the run on."""
-
-    def __init__(self, load: Callable[[], HeldSets]) -> None:
-        self._load = load
-        self._held: HeldSets | None = None
-        self._failure = ""
-        self._begin()
-
-    def _begin(self) -> None:
-        self._thread = Thread(target=self._run, name="raylens-held", daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        try:
-            self._held, self._failure = self._load(), ""
-        except RaylensError as error:
-            self._failure = str(error)
-        except Exception as error:  # noqa: BLE001 (in a thread: it would be lost, and training goes on all the same)
-            self._failure = f"{type(error).__name__}: {error}"
-
-    @property
-    def busy(self) -> bool:
-        return self._thread.is_alive()
-
-    def wait(self) -> tuple[HeldSets | None, str]:
-        """What was read, or why it was not; what failed is begun again, for the next time."""
-        self._thread.join()
-        if not self._failure:
-            return self._held, ""
-        failure = self._failure
-        self._begin()
-        return None, failure
-
-
 class Evaluator:
-    """Of one worker."""
+    """Evaluates the model on one worker, together with the others.
 
-    def __init__(self, job: WorkerJob, control: Control) -> None:
-        self._job, self._control = job, control
-        self._sets = job.evaluation
-        self._loading = _Loading(self._read) if self._sets else None
-        self._working: Working | None = None
-        self._unheard: list[Working] = []
+    Args:
+        config: the configuration of the run.
+        sets: the evaluation sets.
+        tokenizer: the tokenizer of the run.
+        preprocess: the image preprocessing of the run.
+        coordinator: the connection to the other workers.
+        steps: the steps of the whole run.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        sets: EvalSets,
+        tokenizer: Tokenizer,
+        preprocess: Preprocess,
+        coordinator: Coordinator,
+        *,
+        steps: int,
+    ) -> None:
+        self._config, self._sets, self._steps, self._coordinator = config, sets, steps, coordinator
+        self._tokenizer, self._preprocess = tokenizer, preprocess
+        # The data is read from the start of the run on.
+        self._reading = in_background(self._read, READER) if self._sets else None
+        self._pending: PendingEval | None = None
+        self._unreported: list[PendingEval] = []
 
     def due(self, step: int, *, saving: bool) -> bool:
-        """Whether there is an evaluation after this step, which a checkpoint follows or not."""
-        config = self._job.config
+        """Return whether an evaluation is due after this step; ``saving`` tells whether a checkpoint follows."""
+        config = self._config
         if not self._sets:
             return False
-        # A checkpoint that is to be compared with others needs figures of its own.
+        # A checkpoint that is compared with others needs metrics of its own.
         compared = saving and config.checkpoint.keep_best > 0
-        return compared or step % config.evaluation.every_steps == 0 or step == self._job.steps
+        return compared or step % config.evaluation.every_steps == 0 or step == self._steps
 
     def begin(self, step: int, forward: Forward, batch: int, device: torch.device) -> float:
-        """Embed everything; the first worker then works the figures out while training goes on. Collective.
+        """Embed all evaluation data; the first worker then computes the metrics while training continues. Collective.
 
         Args:
-            step: after which.
-            forward: the module, ready for evaluation.
-            batch: samples that go through it at a time.
-            device: of the module.
+            step: the step after which the model is evaluated.
+            forward: the module, in evaluation mode.
+            batch: the number of samples that pass through it at a time.
+            device: the device of the module.
 
         Returns:
-            Seconds that it took.
+            The seconds for which training was paused.
         """
         began = time.monotonic()
-        self.wait()  # embeddings of two evaluations at a time might not fit the memory
-        assert self._loading is not None
-        # Asked again and again, because collectives have a time limit and reading has none.
-        while self._control.most([int(self._loading.busy)])[0]:
+        self.wait()  # the embeddings of two evaluations may not fit into memory
+        assert self._reading is not None
+        # Polled, because a collective has a time limit and reading has none.
+        while self._coordinator.all_max([int(not self._reading.done())])[0]:
             time.sleep(LOOK_SECONDS)
-        held, failure = self._loading.wait()
-        failures = [str(one) for one in self._control.all_of(failure) if one]
+        error = self._reading.exception()
+        failures = [str(text) for text in self._coordinator.all_gather(message_of(error) if error else "") if text]
         if failures:
+            if error is not None:  # the next evaluation tries again
+                self._reading = in_background(self._read, READER)
             seconds = time.monotonic() - began
-            self._work(step, lambda: Finding(step, (), seconds, failures[0]))
+            self._compute(step, lambda: EvalResult(step, (), seconds, failures[0]))
             return seconds
-        assert held is not None
-        embedding = Embedding(forward, batch, device, self._control.most)
-        pairs = None if held.pairs is None else embed_pairs(embedding, held.pairs)
-        labelled = [(embed_images(embedding, images), embed_texts(embedding, texts)) for images, texts in held.labelled]
-        gathered = self._control.to_first(Embedded(pairs, labelled, held.unreadable))
+        data = self._reading.result()
+        embedder = Embedder(forward, batch, device, self._coordinator.all_max)
+        pairs = None if data.pairs is None else embed_pairs(embedder, data.pairs)
+        labelled = [(embed_images(embedder, images), embed_texts(embedder, texts)) for images, texts in data.labelled]
+        gathered = self._coordinator.gather(Embedded(pairs, labelled, data.unreadable))
         seconds = time.monotonic() - began
         if gathered is not None:
-            self._work(step, lambda: self._found(step, gathered, seconds))
+            self._compute(step, lambda: self._result(step, gathered, seconds))
         return seconds
 
-    def _work(self, step: int, work: Callable[[], Finding]) -> None:
-        if self._control.rank == 0:
-            self._working = Working(step, work)
-            self._unheard.append(self._working)
+    def _compute(self, step: int, work: Callable[[], EvalResult]) -> None:
+        if self._coordinator.rank == 0:
+            self._pending = PendingEval(step, in_background(work, "raylens-eval"))
+            self._unreported.append(self._pending)
 
-    def poll(self) -> Finding | None:
-        """On the first worker, what was found, once it is; then nothing more."""
-        if not self._unheard or self._unheard[0].busy:
+    def poll(self) -> EvalResult | None:
+        """Return the next result on the first worker, once, when its metrics have been computed; otherwise None."""
+        if not self._unreported or not self._unreported[0].future.done():
             return None
-        return self._unheard.pop(0).finding()
+        return self._unreported.pop(0).result()
 
     def wait(self) -> None:
-        """Until what is under way is worked out."""
-        if self._working is not None:
-            self._working.finding()
+        """Wait until the metrics of the last evaluation have been computed."""
+        if self._pending is not None:
+            self._pending.result()
 
     def later(self, step: int) -> Callable[[], tuple[Metric, ...]]:
-        """For the first worker to ask in another thread: metrics after this step, once they are worked out, or none."""
-        working = self._working
-        return lambda: working.finding().metrics if working is not None and working.step == step else ()
+        """Return a function that waits for the metrics after this step; the first worker calls it in another thread."""
+        pending = self._pending
+        return lambda: pending.result().metrics if pending is not None and pending.step == step else ()
 
-    def _read(self) -> HeldSets:
-        job, sets, model = self._job, self._sets, self._job.config.model
-        share = Share(self._control.rank, self._control.workers)
-        tokenizer = job.tokenizer
+    def _read(self) -> EvalData:
+        sets, preprocess, tokenizer = self._sets, self._preprocess, self._tokenizer
+        context = self._config.model.text.context
+        share = WorkerShare(self._coordinator.rank, self._coordinator.workers)
         pairs = None
-        if sets.pairs_home is not None:
-            pairs = held_pairs(sets.pairs_home, sets.pairs, share, job.preprocess, tokenizer, model.text.context)
+        if sets.pairs_uri is not None:
+            pairs = read_pairs(sets.pairs_uri, sets.pairs, share, preprocess, tokenizer, context)
         labelled = tuple(
-            (held_labelled(one, share, job.preprocess), held_prompts(one, share, tokenizer, model.text.context))
-            for _, one in sets.labelled
+            (read_labelled(shards, share, preprocess), read_prompts(shards, share, tokenizer, context))
+            for _, shards in sets.labelled
         )
-        return HeldSets(pairs, labelled)
+        return EvalData(pairs, labelled)
 
-    def _found(self, step: int, parts: list[Embedded], seconds: float) -> Finding:
+    def _result(self, step: int, parts: list[Embedded], seconds: float) -> EvalResult:
         metrics, problem = list(self._metrics(parts)), ""
         broken = [metric.name for metric in metrics if not np.isfinite(metric.value)]
         unreadable = sum(part.unreadable for part in parts)
         if broken:
             problem = f"{', '.join(broken)}: not finite"
         elif unreadable:
-            problem = f"{unreadable} images cannot be read and are left out"
-        return Finding(step, tuple(metric for metric in metrics if metric.name not in broken), seconds, problem)
+            problem = f"{unreadable} images cannot be read and are not evaluated"
+        finite = tuple(metric for metric in metrics if metric.name not in broken)
+        return EvalResult(step, finite, seconds, problem)
 
     def _metrics(self, parts: list[Embedded]) -> Iterator[Metric]:
-        config = self._job.config
+        config = self._config
         if parts[0].pairs is not None:
-            rows = Rows.joined([part.pairs[0] for part in parts if part.pairs is not None])
+            rows = Rows.join([part.pairs[0] for part in parts if part.pairs is not None])
             if "loss" in rows.columns:
                 yield Metric("validation_loss", float(rows.columns["loss"].astype(np.float64).mean()), "min")
             else:
                 _, log_scale, bias = parts[0].pairs
-                yield from pair_figures(rows, config.objective, log_scale, bias, config.global_batch)
-        for at, (name, one) in enumerate(self._sets.labelled):
-            images, prompts = (Rows.joined([part.labelled[at][which] for part in parts]) for which in (0, 1))
-            accuracy = zero_shot_figure(images, prompts, one.classes)
+                yield from pair_metrics(rows, config.objective, log_scale, bias, config.global_batch)
+        for at, (name, shards) in enumerate(self._sets.labelled):
+            images, prompts = (Rows.join([part.labelled[at][which] for part in parts]) for which in (0, 1))
+            accuracy = zero_shot_accuracy(images, prompts, shards.classes)
             if accuracy is not None:
                 yield Metric(f"zero_shot_{name}", accuracy, "max")

@@ -1,7 +1,7 @@
-"""From embeddings to figures: what the first worker works out beside training.
+"""The metrics of an evaluation from its embeddings, which the first worker computes beside training.
 
-Dense formulas in fp64 on the host, and not the losses that training computes with: those set switches of torch's that
-hold for all threads. Shapes: N pairs, B a batch, n rows of a chunk, D embedding.
+Dense formulas in fp64 on the host replace the losses of training, which set switches of torch that apply to all
+threads. Shapes: N pairs, B a batch, n rows of a chunk, D embedding.
 """
 
 from collections.abc import Sequence
@@ -20,49 +20,49 @@ from raylens.evaluate import ClassList, ImageFeatures, zero_shot_from_features
 from raylens.evaluate.metrics import Metric
 from raylens.evaluate.retrieval import recalls
 from raylens.models import ZeroShotClassifier
-from raylens.train.evaluation.eval_data import Place
+from raylens.train.evaluation.eval_data import RowKey
 
-__all__ = ["Rows", "loss_figure", "pair_figures", "zero_shot_figure"]
+__all__ = ["Rows", "batch_loss", "pair_metrics", "zero_shot_accuracy"]
 
 CHUNK = 256
 
 
 @dataclass(frozen=True)
 class Rows:
-    """What a worker embedded, or everything of all workers."""
+    """The embeddings of one worker, or of all workers together."""
 
-    places: tuple[Place, ...]
+    keys: tuple[RowKey, ...]
     columns: dict[str, NDArray[np.generic]]
-    """Each of as many rows."""
+    """Columns by name, with a row for each key."""
 
     @classmethod
-    def joined(cls, parts: Sequence[Self]) -> Self:
-        """Of all workers, in the order of places, so that it does not matter who had which."""
-        places = list(chain.from_iterable(part.places for part in parts))
-        order = sorted(range(len(places)), key=places.__getitem__)
+    def join(cls, parts: Sequence[Self]) -> Self:
+        """Join the rows of all workers in the order of their keys, so that it does not matter who had which."""
+        keys = list(chain.from_iterable(part.keys for part in parts))
+        order = sorted(range(len(keys)), key=keys.__getitem__)
         columns = {name: np.concatenate([part.columns[name] for part in parts])[order] for name in parts[0].columns}
-        return cls(tuple(places[at] for at in order), columns)
+        return cls(tuple(keys[at] for at in order), columns)
 
 
-def pair_figures(
+def pair_metrics(
     rows: Rows, objective: ObjectiveConfig, log_scale: float, bias: float | None, global_batch: int
 ) -> list[Metric]:
-    """The validation loss, a mean over whole batches as far as there is one, and recalls both ways."""
-    if not len(rows.places):
+    """Return the validation loss, a mean over whole batches if there is one, and the recalls in both directions."""
+    if not len(rows.keys):
         return []
     image_ND, text_ND = (torch.from_numpy(rows.columns[name]).double() for name in ("image", "text"))
-    batch = min(global_batch, len(rows.places))
-    starts = range(0, len(rows.places) - batch + 1, batch)
+    batch = min(global_batch, len(rows.keys))
+    starts = range(0, len(rows.keys) - batch + 1, batch)
     scale = min(float(np.exp(log_scale)), objective.max_logit_scale)
-    losses = [loss_figure(image_ND[at : at + batch], text_ND[at : at + batch], objective, scale, bias) for at in starts]
+    losses = [batch_loss(image_ND[at : at + batch], text_ND[at : at + batch], objective, scale, bias) for at in starts]
     loss = Metric("validation_loss", float(np.mean(losses)), "min")
     return [loss, *recalls(image_ND.numpy(), text_ND.numpy(), rows.columns["text_key"].astype(np.int64))]
 
 
-def loss_figure(
+def batch_loss(
     image_BD: Tensor, text_BD: Tensor, objective: ObjectiveConfig, scale: float, bias: float | None
 ) -> float:
-    """The objective on a batch: softmax, sigmoid or triplet; see `raylens.objectives` for the sources."""
+    """Return the objective on a batch: softmax, sigmoid or triplet; `raylens.objectives` names the sources."""
     total, column_B = 0.0, torch.full((len(image_BD),), -torch.inf, dtype=torch.float64)
     match_B = (image_BD * text_BD).sum(dim=1)
     for start in range(0, len(image_BD), CHUNK):
@@ -87,14 +87,14 @@ def loss_figure(
     return total / len(image_BD)
 
 
-def zero_shot_figure(images: Rows, prompts: Rows, classes: ClassList) -> float | None:
-    """The accuracy; None where no image was readable."""
-    if not len(images.places):
+def zero_shot_accuracy(images: Rows, prompts: Rows, classes: ClassList) -> float | None:
+    """Return the accuracy, or None if no image was readable."""
+    if not len(images.keys):
         return None
     vectors = torch.from_numpy(prompts.columns["text"])
     classifier = ZeroShotClassifier.build(classes.prompts(), lambda _: vectors, 1.0)
     features = ImageFeatures(
-        uids=tuple(f"{shard}/{sample}" for shard, sample in images.places),
+        uids=tuple(f"{shard}/{sample}" for shard, sample in images.keys),
         labels_N=images.columns["label"].astype(np.int64),
         features_ND=images.columns["image"].astype(np.float32),
         unreadable=(),

@@ -1,48 +1,34 @@
-"""What an evaluation found, worked out in a thread beside training."""
+"""The result of an evaluation, which a thread computes while training continues."""
 
-from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
-from threading import Thread
 
+from raylens.errors import message_of
 from raylens.evaluate.metrics import Metric
 
-__all__ = ["Finding", "Working"]
+__all__ = ["EvalResult", "PendingEval"]
 
 
 @dataclass(frozen=True)
-class Finding:
-    """Of one evaluation."""
+class EvalResult:
+    """The result of one evaluation, after a step."""
 
     step: int
     metrics: tuple[Metric, ...]
     seconds: float
-    """That training stood still."""
+    """Seconds for which training was paused."""
     problem: str = ""
-    """Why metrics are missing, or on how many images they are not."""
+    """Why metrics are missing, or how many images they leave out."""
 
 
-class Working:
-    """A finding that is on its way; whoever wants it waits for it, in any thread."""
+@dataclass(frozen=True)
+class PendingEval:
+    """An evaluation whose metrics are being computed; any thread may wait for its result."""
 
-    def __init__(self, step: int, work: Callable[[], Finding]) -> None:
-        self.step = step
-        self._finding = Finding(step, (), 0.0)
-        self._work = work
-        self._thread = Thread(target=self._run, name="raylens-figures")
-        self._thread.start()
+    step: int
+    future: Future[EvalResult]
 
-    def _run(self) -> None:
-        try:
-            self._finding = self._work()
-        except Exception as error:  # noqa: BLE001 (in a thread: it would be lost, and training goes on all the same)
-            self._finding = Finding(self.step, (), 0.0, f"{type(error).__name__}: {error}")
-
-    @property
-    def busy(self) -> bool:
-        """Whether it is not there yet."""
-        return self._thread.is_alive()
-
-    def finding(self) -> Finding:
-        """Once it is there."""
-        self._thread.join()
-        return self._finding
+    def result(self) -> EvalResult:
+        """Wait for the result and return it; a failure is a result without metrics."""
+        error = self.future.exception()
+        return self.future.result() if error is None else EvalResult(self.step, (), 0.0, message_of(error))

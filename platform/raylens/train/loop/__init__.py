@@ -1,1 +1,1 @@
-"""The training loop on a worker: batches in, metrics out. It knows neither Ray nor DeepSpeed."""
+"""The training loop of a worker: it consumes batches and produces metrics, and knows neither Ray nor DeepSpeed."""

@@ -1,32 +1,32 @@
-"""How long a worker waits for data, and what for: the verdict that names the bottleneck."""
+"""The time that a worker waits for data, and its cause: the metric that names the bottleneck of a run."""
 
 from dataclasses import dataclass
 
-__all__ = ["Bound", "Waiting"]
+__all__ = ["Bound", "DataWait"]
 
 Bound = str
-"""``device``, ``storage``, ``decode`` or ``network``."""
+"""Bottleneck of a run: ``device``, ``storage``, ``decode`` or ``network``."""
 FREE_SHARE = 0.05
-"""Waiting for less than this share of the time, a worker is not held up by its data."""
+"""Data is the bottleneck only if a worker waits for it for at least this share of the time."""
 
 
 @dataclass(frozen=True)
-class Waiting:
-    """Seconds of one worker over some steps; adds up."""
+class DataWait:
+    """Seconds that one worker spent over some steps; instances can be added."""
 
     seconds: float = 0.0
-    """All of the time, waiting included."""
+    """Total time of the steps, waiting included."""
     made: float = 0.0
-    """Waiting for a batch that was not made yet."""
+    """Time spent waiting for a batch that had not been made yet."""
     sent: float = 0.0
-    """Waiting for a batch that was made, on its way here."""
+    """Time spent waiting for a batch that had been made but had not arrived."""
     reading: float = 0.0
-    """What tasks spent on reading these samples: wall time within a task."""
+    """Wall time that data tasks spent on reading these samples."""
     decoding: float = 0.0
-    """What tasks spent on decoding, cropping and tokenising them."""
+    """Wall time that data tasks spent on decoding, cropping and tokenising these samples."""
 
-    def __add__(self, other: "Waiting") -> "Waiting":
-        return Waiting(
+    def __add__(self, other: "DataWait") -> "DataWait":
+        return DataWait(
             self.seconds + other.seconds,
             self.made + other.made,
             self.sent + other.sent,
@@ -35,27 +35,27 @@ class Waiting:
         )
 
     @classmethod
-    def for_batch(cls, asked: float, came: float, made_at: float) -> "Waiting":
-        """The wait for one batch, from three readings of the clock in seconds: asked for, arrived, and made.
+    def for_batch(cls, asked: float, came: float, made_at: float) -> "DataWait":
+        """Return the wait for one batch from the times, in seconds, at which it was requested, received and made.
 
-        Clocks of two machines differ; the split between making and sending is only as good as they agree.
+        The clocks of two machines differ: the split between making and sending is only as exact as they agree.
         """
         made = min(max(made_at, asked), came)
         return cls(made=made - asked, sent=came - made)
 
     @property
     def share(self) -> float:
-        """Waiting as a share of all time."""
+        """Return the share of the total time that was spent waiting."""
         return (self.made + self.sent) / self.seconds if self.seconds > 0 else 0.0
 
     @property
     def data_cores(self) -> float:
-        """Tasks that were busy at a time, on average, to make these samples: this worker's share of data cores."""
+        """Return the average number of data tasks at a time for this worker: its share of the data cores."""
         return (self.reading + self.decoding) / self.seconds if self.seconds > 0 else 0.0
 
     @property
     def bound(self) -> Bound:
-        """What training at this speed is held up by."""
+        """Return the bottleneck at the present speed of training."""
         if self.share < FREE_SHARE:
             return "device"
         if self.sent > self.made:

@@ -1,65 +1,75 @@
-"""News of a run, as the workers tell them."""
+"""The events of a run, which its workers send to the process that started it."""
 
 from dataclasses import dataclass
 
 from raylens.evaluate.metrics import Metric
-from raylens.train.loop.metrics import Record
+from raylens.train.loop.metrics import StepMetrics
 
-__all__ = ["Checkpointed", "Evaluated", "Metrics", "News", "Preparing", "Restarting", "Started", "Stopping", "Warned"]
+__all__ = [
+    "Checkpointed",
+    "Evaluated",
+    "Metrics",
+    "Preparing",
+    "Restarting",
+    "RunEvent",
+    "Started",
+    "Stopping",
+    "Warned",
+]
 
 
 @dataclass(frozen=True)
 class Preparing:
-    """What the workers do before they can train, which takes seconds."""
+    """The workers are starting, which takes seconds."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Started:
-    """Workers are up and about to train steps ``start + 1`` to ``steps``."""
+    """The workers are up and about to train steps ``start + 1`` to ``steps``."""
 
     start: int
     steps: int
     workers: int
     micro_batch: int
-    """Pairs that go through a worker's towers at a time."""
+    """Number of pairs that pass through a worker's towers at a time."""
     micro_batches: int
-    """Of them in a step."""
+    """Number of micro-batches in a step of one worker."""
 
 
 @dataclass(frozen=True)
 class Warned:
-    """Something to look at, while training goes on."""
+    """Something needs attention, while training continues."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Metrics:
-    """A record was logged."""
+    """The metrics of some steps were logged."""
 
-    record: Record
+    record: StepMetrics
     steps: int
 
 
 @dataclass(frozen=True)
 class Checkpointed:
-    """A complete checkpoint exists."""
+    """A complete checkpoint exists for a step."""
 
     step: int
 
 
 @dataclass(frozen=True)
 class Restarting:
-    """Workers were lost; training goes on from the newest checkpoint."""
+    """Workers were lost; training continues from the newest checkpoint."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class Evaluated:
-    """The model was evaluated while training waited."""
+    """The model was evaluated, and training was paused for some seconds."""
 
     step: int
     metrics: tuple[Metric, ...]
@@ -68,9 +78,9 @@ class Evaluated:
 
 @dataclass(frozen=True)
 class Stopping:
-    """The run was asked to stop, has saved its state after this step, and ends."""
+    """The run was asked to stop; it saved its state after this step and ends."""
 
     step: int
 
 
-News = Preparing | Started | Metrics | Checkpointed | Evaluated | Restarting | Stopping | Warned
+RunEvent = Preparing | Started | Metrics | Checkpointed | Evaluated | Restarting | Stopping | Warned

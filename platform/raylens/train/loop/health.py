@@ -1,4 +1,4 @@
-"""What a run is watched for: steps that had to be skipped, and a loss that tells nothing apart."""
+"""The health checks of a run: skipped steps, and a loss that shows that nothing is learned."""
 
 import math
 
@@ -6,32 +6,32 @@ from raylens.config import RunConfig
 from raylens.errors import TrainingError
 from raylens.train.loop.stats import StepStats
 
-__all__ = ["Watch"]
+__all__ = ["StepMonitor"]
 
 STUCK_STEPS = 300
-"""So long may a loss be where it is when nothing is told apart; a warm-up of 2,000 steps leaves it well before."""
+"""Steps the loss may stay at ln(batch) before a warning; after a warm-up of 2,000 steps it has left it long before."""
 SEARCH_STEPS = 16
-"""So many more may be skipped in a row in fp16, whose loss scale is found by halving it."""
+"""Additional steps that may be skipped in a row in fp16, while its loss scale is searched by halving."""
 NEAR = 0.005
-"""How near, relative to it."""
+"""Largest relative distance from ln(batch) at which the loss counts as equal to it."""
 
 
-class Watch:
-    """Sees the figures of each step, in order."""
+class StepMonitor:
+    """Checks the statistics of each step, in order."""
 
     def __init__(self, config: RunConfig) -> None:
         self._config = config
         self.skipped = 0
-        """Steps since the workers started."""
+        """Number of skipped steps since the workers started."""
         self._skipped_in_row = self._stuck = 0
 
-    def see(self, stats: StepStats, step: int, samples: tuple[int, ...]) -> str | None:
-        """Take a step's figures; a warning where there is something to be told, once.
+    def observe(self, stats: StepStats, step: int, samples: tuple[int, ...]) -> str | None:
+        """Check the statistics of a step; return a warning, once for each problem, or None.
 
         Args:
-            stats: of the step.
-            step: its number.
-            samples: of the worker's batch.
+            stats: the statistics of the step.
+            step: the number of the step.
+            samples: the samples of the worker's batch.
 
         Raises:
             TrainingError: too many steps in a row were skipped.
@@ -46,16 +46,16 @@ class Watch:
         if self._stuck != STUCK_STEPS:
             return None
         return (
-            f"for {STUCK_STEPS} steps the loss has stayed at {alike:.3f}, which is ln(global_batch): no pair "
-            "is told from another. See whether captions fit their images (raylens data stats shows some), and whether "
-            "optim.peak_lr is too low, or so high that all embeddings became alike"
+            f"for {STUCK_STEPS} steps the loss has stayed at {alike:.3f}, which is ln(global_batch): the "
+            "model separates no pair from the others. Check whether captions fit images (raylens data stats shows "
+            "some), and whether optim.peak_lr is too low or so high that all embeddings became equal"
         )
 
     def _skip(self, stats: StepStats, step: int, samples: tuple[int, ...]) -> str | None:
         self.skipped += 1
         self._skipped_in_row += 1
-        most = self._config.optim.max_skipped + (SEARCH_STEPS if self._config.precision == "fp16" else 0)
-        if self._skipped_in_row > most:
+        allowed = self._config.optim.max_skipped + (SEARCH_STEPS if self._config.precision == "fp16" else 0)
+        if self._skipped_in_row > allowed:
             raise TrainingError(f"{self._skipped_in_row} steps in a row {_diagnosis(stats, step, samples)}")
         if self._skipped_in_row > 1:
             return None
@@ -64,15 +64,15 @@ class Watch:
 
 def _diagnosis(stats: StepStats, step: int, samples: tuple[int, ...]) -> str:
     if stats.broken:
-        where = f"embeddings are not finite for samples {_list(stats.broken)}"
+        where = f"the embeddings are not finite for samples {_list(stats.broken)}"
     elif math.isfinite(stats.loss):
-        where = f"the loss is finite, so the backward pass is where it broke; samples {_list(samples)}"
+        where = f"the loss is finite, so that the backward pass caused it; samples {_list(samples)}"
     else:
         where = f"all embeddings are finite; samples {_list(samples)}"
     return (
-        f"skipped for a loss or gradient that is not finite, the last at step {step}: loss {stats.loss:.4g}, "
-        f"logit scale {stats.logit_scale:.4g}, gradient norm {stats.grad_norm:.4g}, norm of the weights "
-        f"{stats.weight_norm:.4g}; {where} (raylens data explain CONFIG --step {step} tells their shards and keys). "
+        f"skipped because the loss or the gradient was not finite, the last at step {step}: loss {stats.loss:.4g}, "
+        f"logit scale {stats.logit_scale:.4g}, gradient norm {stats.grad_norm:.4g}, weight norm "
+        f"{stats.weight_norm:.4g}; {where} (raylens data explain CONFIG --step {step} lists their shards and keys). "
         "Lower optim.peak_lr, lengthen optim.schedule.warmup_steps, set optim.clip_norm=1, or train in fp32"
     )
 

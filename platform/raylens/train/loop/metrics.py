@@ -1,4 +1,4 @@
-"""What is written down of a run every few steps."""
+"""The metrics of a run, logged every few steps."""
 
 import math
 import time
@@ -7,15 +7,15 @@ from typing import Any
 
 from raylens.data.plan import step_hashes
 from raylens.train.loop.batch import Batch
-from raylens.train.loop.data_wait import Bound, Waiting
-from raylens.train.loop.stats import Figures, StepStats
+from raylens.train.loop.data_wait import Bound, DataWait
+from raylens.train.loop.stats import StepStats, TowerStats
 
-__all__ = ["Record", "Since"]
+__all__ = ["MetricsWindow", "StepMetrics"]
 
 
 @dataclass(frozen=True)
-class Record:
-    """One line of ``metrics.jsonl``: the state after ``step`` steps."""
+class StepMetrics:
+    """One line of ``metrics.jsonl``: the state of a run after ``step`` steps."""
 
     step: int
     samples_seen: int
@@ -24,50 +24,50 @@ class Record:
     grad_norm: float
     lr: float
     samples_per_second: float
-    """Since the previous record, over all workers, without the time of `stood_still`."""
+    """Throughput of all workers since the previous record, without `paused_seconds`."""
     substituted: int
-    """Samples since the workers started that stand in for unusable ones: of this worker, as the loop knows them."""
+    """Samples that replace unusable ones since the workers started; of this worker until the metrics are reduced."""
     truncated: int
-    """Captions since the workers started that were cut at the context; counted as `substituted` is."""
+    """Captions that were cut at the context since the workers started; counted as `substituted` is."""
     skipped: int
-    """Steps since the workers started that changed nothing, because loss or gradient were not finite."""
+    """Steps since the workers started that updated nothing, because the loss or the gradient was not finite."""
     data_wait: float
-    """Share of the time since the previous record that was spent waiting for data (not for the first batch)."""
+    """Share of the time since the previous record that was spent waiting for data, the first batch excepted."""
     data_cores: float
-    """Data tasks that were busy at a time, on average."""
+    """Average number of data tasks that worked at a time."""
     bound: Bound
-    """What held the run up: ``device``, ``storage``, ``decode`` or ``network``."""
+    """Bottleneck of the run: ``device``, ``storage``, ``decode`` or ``network``."""
     first_batch_seconds: float | None
-    """In the first record of a start, how long the first batch took to come."""
+    """Seconds until the first batch arrived; only in the first record after a start."""
     image_norm: float | None
-    """This and what follows: see `Figures`. Of this worker, as the loop knows it."""
+    """`TowerStats` explains this field and those up to `memory_bytes`; of this worker until they are reduced."""
     text_norm: float | None
     positive_cosines: tuple[int, ...]
     negative_cosines: tuple[int, ...]
     tokens: float
     memory_bytes: int
     sample_hashes: tuple[str, ...]
-    """Of each step since the previous record, a hash of its samples that does not depend on their order or on the
-    number of workers: of this worker, as the loop knows them."""
+    """A hash of the samples of each step since the previous record; it depends neither on their order nor on the number
+    of workers. Of this worker until the metrics are reduced."""
     epoch: float | None = None
-    """Samples seen, in sizes of all data sets together."""
+    """Samples seen, divided by the size of all data sets together."""
     teraflops: float | None = None
-    """That the model needed in a second, of each worker: multiplications and additions of its towers, in 1e12."""
+    """Floating-point operations of the model's towers per second on each worker, in 1e12."""
     mfu: float | None = None
-    """The same as a share of what the GPU can do in bf16; None where that is not known."""
-    stood_still: float = 0.0
-    """Seconds since the previous record that training waited for evaluations and checkpoints."""
+    """Model FLOPs utilisation: `teraflops` as a share of the GPU's peak rate in bf16; None if it is unknown."""
+    paused_seconds: float = 0.0
+    """Seconds since the previous record for which training was paused by evaluations and checkpoints."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON, which has no NaN and no infinity."""
+        """Return plain values for JSON, which has neither NaN nor infinity."""
         return {
             name: None if isinstance(value, float) and not math.isfinite(value) else value
             for name, value in asdict(self).items()
         }
 
 
-class Since:
-    """What gathers between two records of a worker."""
+class MetricsWindow:
+    """Accumulates the metrics of one worker between two records."""
 
     def __init__(self, start: int) -> None:
         self._substituted = self._truncated = 0
@@ -76,34 +76,34 @@ class Since:
 
     def _begin(self, step: int) -> None:
         self._step, self._mark = step, time.monotonic()
-        self._stood_still = 0.0
-        self._waiting = Waiting()
+        self._paused_seconds = 0.0
+        self._waiting = DataWait()
         self._hashes: list[str] = []
 
-    def add(self, batch: Batch, waiting: Waiting, *, first: bool) -> None:
-        """Take a step's batch, and how it was waited for."""
+    def add(self, batch: Batch, waiting: DataWait, *, first: bool) -> None:
+        """Add the batch of a step and the wait for it."""
         self._substituted += batch.substituted
         self._truncated += batch.truncated
         if first:
-            # It waits for everything to start, which says nothing about what comes: that time is told apart.
+            # The first batch waits for everything to start, which is not throughput: its wait is logged apart.
             self._first_batch = waiting.made + waiting.sent
             self._mark += self._first_batch
             waiting = replace(waiting, made=0.0, sent=0.0)
         self._waiting += waiting
         self._hashes.append(f"{int(step_hashes(batch.sample_B, batch.epoch_B, 1)[0]):016x}")
 
-    def stood_still(self, seconds: float) -> None:
-        """For so long, which says nothing about the speed of training."""
+    def pause(self, seconds: float) -> None:
+        """Exclude seconds from the throughput, in which training was paused."""
         self._mark += seconds
-        self._stood_still += seconds
+        self._paused_seconds += seconds
 
     def record(
-        self, step: int, global_batch: int, lr: float, stats: StepStats, figures: Figures, skipped: int
-    ) -> Record:
-        """All since the record before; then everything begins anew."""
+        self, step: int, global_batch: int, lr: float, stats: StepStats, tower_stats: TowerStats, skipped: int
+    ) -> StepMetrics:
+        """Return the metrics of the window, and begin the next window."""
         seconds = max(1e-9, time.monotonic() - self._mark)
-        waiting = self._waiting + Waiting(seconds=seconds)
-        record = Record(
+        waiting = self._waiting + DataWait(seconds=seconds)
+        record = StepMetrics(
             step=step,
             samples_seen=step * global_batch,
             lr=lr,
@@ -119,8 +119,8 @@ class Since:
             loss=stats.loss,
             logit_scale=stats.logit_scale,
             grad_norm=stats.grad_norm,
-            stood_still=self._stood_still,
-            **asdict(figures),
+            paused_seconds=self._paused_seconds,
+            **asdict(tower_stats),
         )
         self._first_batch = None
         self._begin(step)

@@ -1,32 +1,32 @@
-"""Learning rate and temperature as pure functions of the step, so that a resume needs no state."""
+"""Learning rate and temperature as pure functions of the step, so that a resumed run needs no state for them."""
 
 import math
 from typing import NamedTuple
 
 from raylens.config import ObjectiveConfig, ScheduleConfig
 
-__all__ = ["Moment", "learning_rate", "log_scale_at", "share_of_peak"]
+__all__ = ["TrainingProgress", "learning_rate", "log_scale_at", "share_of_peak"]
 
 
-class Moment(NamedTuple):
-    """How far a run is."""
+class TrainingProgress(NamedTuple):
+    """The position of a run within its schedule."""
 
     step: int
-    """About to be taken, from 0."""
+    """The step about to be taken, counted from 0."""
     steps: int
-    """Of the whole run."""
+    """Number of steps of the whole run."""
 
 
-def learning_rate(peak: float, schedule: ScheduleConfig, now: Moment) -> float:
-    """The rate of a step."""
+def learning_rate(peak: float, schedule: ScheduleConfig, now: TrainingProgress) -> float:
+    """Return the learning rate of a step."""
     return peak * share_of_peak(schedule, now)
 
 
-def share_of_peak(schedule: ScheduleConfig, now: Moment) -> float:
-    """Up in a line, along the curve, and down in a line at the end; in [0, 1].
+def share_of_peak(schedule: ScheduleConfig, now: TrainingProgress) -> float:
+    """Return the factor on the peak rate, in [0, 1]: a linear warm-up, a curve, and a linear cool-down.
 
-    Cosine to zero is the paper's (Radford et al. 2021, table 18; Loshchilov and Hutter 2017). A warm-up that does not
-    fit is cut to half of the steps, a cool-down to what the warm-up leaves.
+    Cosine to zero is the paper's schedule (Radford et al. 2021, table 18; Loshchilov and Hutter 2017). A warm-up longer
+    than half of the run is cut to half of the run, and a cool-down to what the warm-up leaves.
     """
     step, steps = now
     warmup = min(schedule.warmup_steps, steps // 2)
@@ -41,7 +41,7 @@ def share_of_peak(schedule: ScheduleConfig, now: Moment) -> float:
 
 
 def _curve(schedule: ScheduleConfig, step: int, warmup: int, steps: int) -> float:
-    """Between warm-up and cool-down, where the peak is 1."""
+    """Return the factor between warm-up and cool-down, where the peak is 1."""
     if schedule.kind == "constant":
         return 1.0
     if schedule.kind == "inverse_sqrt":
@@ -52,8 +52,8 @@ def _curve(schedule: ScheduleConfig, step: int, warmup: int, steps: int) -> floa
     return schedule.end + (1.0 - schedule.end) * left
 
 
-def log_scale_at(objective: ObjectiveConfig, now: Moment) -> float | None:
-    """The logarithm of the logit scale where it follows a schedule: half a cosine from its start to its end."""
+def log_scale_at(objective: ObjectiveConfig, now: TrainingProgress) -> float | None:
+    """Return the log of the scheduled logit scale, half a cosine from its start to its end; None if it is learned."""
     if objective.end_temperature is None:
         return None
     begin, end = math.log(objective.initial_scale), -math.log(objective.end_temperature)

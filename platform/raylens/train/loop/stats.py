@@ -1,43 +1,43 @@
-"""What a training step tells of itself."""
+"""The statistics of a training step."""
 
 from dataclasses import dataclass
 
-__all__ = ["Figures", "StepStats"]
+__all__ = ["StepStats", "TowerStats"]
 
 BINS = 40
-"""Equal ones over [-1, 1]."""
+"""Number of equal bins over [-1, 1] in a histogram of cosines."""
 
 
 @dataclass(frozen=True)
 class StepStats:
-    """Figures of one step, the same on every worker."""
+    """Statistics of one step, equal on every worker."""
 
     loss: float
-    """Over the global batch."""
+    """Loss over the global batch."""
     logit_scale: float
-    """In use, that is below its cap."""
+    """Logit scale that the loss used, after the cap."""
     grad_norm: float
-    """Of the whole gradient, before it was clipped."""
+    """Norm of the whole gradient before clipping."""
     skipped: bool = False
-    """Whether the weights were left as they were, because loss or gradient were not finite."""
+    """Whether the step left the weights unchanged, because the loss or the gradient was not finite."""
     broken: tuple[int, ...] = ()
-    """Of a skipped step, samples whose embeddings were not finite: a few."""
+    """Some samples whose embeddings were not finite, if the step was skipped."""
     weight_norm: float = 0.0
-    """Of a skipped step, the norm of all weights."""
+    """Norm of all weights, if the step was skipped."""
 
 
 @dataclass(frozen=True)
-class Figures:
-    """What is looked at now and then: of this worker's pairs of the last step, or a part of them."""
+class TowerStats:
+    """Statistics of the towers, from all or some of this worker's pairs in the last step."""
 
     image_norm: float | None = None
-    """Mean length of the image tower's output, before it is made a unit vector."""
+    """Mean norm of the image tower's output before normalisation."""
     text_norm: float | None = None
     positive_cosines: tuple[int, ...] = ()
-    """Of matching pairs: how many in each of `BINS` equal bins over [-1, 1]. Empty where nothing is contrasted."""
+    """Histogram of the cosines of matching pairs in `BINS` equal bins over [-1, 1]; empty without pairs."""
     negative_cosines: tuple[int, ...] = ()
-    """Of other pairs."""
+    """Histogram of the cosines of all other pairs."""
     tokens: float = 0.0
-    """Mean length of a caption, marks included."""
+    """Mean length of a caption in tokens, start and end included."""
     memory_bytes: int = 0
-    """The most that this worker has taken so far: of the GPU, or of the host where there is none."""
+    """Peak memory of this worker so far: of its GPU, or of the host if it has none."""

@@ -1,7 +1,7 @@
-"""The process group of a run's workers, made without torch in Ray Train's controller.
+"""The process group of a run's workers, created without torch in Ray Train's controller.
 
 Ray's own ``TorchConfig`` imports torch wherever it is unpickled: in the driver and in the controller, neither of which
-computes. Here torch is imported by the workers alone, and the functions that run there are Ray's (2.60).
+computes. Here only the workers import torch, and the functions that run there are Ray's (2.60).
 """
 
 import os
@@ -19,7 +19,7 @@ SHUTDOWN_SECONDS = 30.0
 
 
 class _Device:
-    """Around the training function: the worker's GPU is the current one."""
+    """Makes the worker's GPU the current device while the training function runs."""
 
     def __enter__(self) -> Self:
         import torch
@@ -38,28 +38,28 @@ class _Device:
 
 @dataclass
 class ProcessGroupConfig(BackendConfig):  # type: ignore[misc] # Ray is untyped here
-    """Settings of the process group: NCCL where workers have GPUs, else gloo."""
+    """Settings of the process group: NCCL if the workers have GPUs, and gloo otherwise."""
 
     timeout_s: int = 1800
-    """Seconds after which a collective operation that does not end is an error."""
+    """Seconds after which a collective operation that has not ended is an error."""
 
     @property
     def backend_cls(self) -> type["_ProcessGroup"]:
-        """The class that Ray Train calls when workers have started and before they stop."""
+        """Return the class that Ray Train calls after workers start and before they stop."""
         return _ProcessGroup
 
     @property
     def train_func_context(self) -> type[_Device]:
-        """The context in which a worker runs the training function."""
+        """Return the context in which a worker runs the training function."""
         return _Device
 
     @property
     def framework(self) -> Any:
-        """The framework that Ray Train tells its dashboard."""
+        """Return the framework that Ray Train shows on its dashboard."""
         return TrainingFramework.TORCH
 
     def to_dict(self) -> dict[str, Any]:
-        """The settings that Ray Train tells its dashboard."""
+        """Return the settings that Ray Train shows on its dashboard."""
         return {"timeout_s": self.timeout_s}
 
 
@@ -93,6 +93,6 @@ class _ProcessGroup(Backend):  # type: ignore[misc]
 
 
 def _join(*, backend: str, address: str, port: int, world_rank: int, workers: int, timeout_s: int) -> None:
-    """Run in a worker, whose variables torch and DeepSpeed read."""
+    """Join the process group, in a worker whose environment variables torch and DeepSpeed read."""
     os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = address, str(port)
     join_process_group(backend, world_rank, workers, timeout_s)

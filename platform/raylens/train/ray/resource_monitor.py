@@ -1,4 +1,4 @@
-"""What a run waits for while it waits for machines: said as a warning, each thing once until it changes."""
+"""Warnings about the resources that a run waits for, each given once until it changes."""
 
 import threading
 import time
@@ -11,31 +11,31 @@ from ray.util.placement_group import placement_group_table
 
 from raylens.capacity.asking import autoscaler_status, launches
 from raylens.config import RunConfig
-from raylens.train.loop.events import News, Restarting, Started, Warned
-from raylens.train.ray.resources import asks_of, placement_of, shortage_text, wanting
+from raylens.train.loop.events import Restarting, RunEvent, Started, Warned
+from raylens.train.ray.resources import current_shortage, placement_of, resource_requests, shortage_text
 
-__all__ = ["RoomWatch"]
+__all__ = ["ResourceMonitor"]
 
 LOOK_SECONDS = 5.0
 END_SECONDS = 30.0
 BUSY_SECONDS = 30.0
-"""So long after the start, or a restart, workers that are not there are waiting for room."""
+"""Seconds after a start or a restart, from which on missing workers count as waiting for resources."""
 
 
-class RoomWatch:
-    """Inside, looks at the cluster every few seconds, in a thread of its own.
+class ResourceMonitor:
+    """Checks the cluster every few seconds, in a thread, within a block.
 
     Args:
-        config: of the run.
-        tell: is given warnings; called in the thread.
+        config: the configuration of the run.
+        on_event: receives the warnings, in the thread.
     """
 
-    def __init__(self, config: RunConfig, tell: Callable[[News], object]) -> None:
-        self._config, self._tell = config, tell
+    def __init__(self, config: RunConfig, on_event: Callable[[RunEvent], object]) -> None:
+        self._config, self._on_event = config, on_event
         self._running, self._since = False, time.monotonic()
-        self._told = ""
+        self._warned = ""
         self._done = threading.Event()
-        self._thread = threading.Thread(target=self._look, name="raylens-room", daemon=True)
+        self._thread = threading.Thread(target=self._look, name="raylens-resources", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -45,26 +45,26 @@ class RoomWatch:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._done.set()
-        # It must ask nothing of Ray any more when the session ends.
+        # It must not call Ray any more when the session ends.
         self._thread.join(timeout=END_SECONDS)
 
-    def hear(self, news: News) -> None:
-        """News of the run, which tell whether its workers are up."""
-        if isinstance(news, Started | Restarting):
-            self._running, self._since = isinstance(news, Started), time.monotonic()
+    def on_event(self, event: RunEvent) -> None:
+        """Record from an event of the run whether its workers are up."""
+        if isinstance(event, Started | Restarting):
+            self._running, self._since = isinstance(event, Started), time.monotonic()
 
     def _look(self) -> None:
         while not self._done.wait(LOOK_SECONDS):
             try:
                 text = self._waiting_for()
             except (ray.exceptions.RayError, RuntimeError, OSError):
-                continue  # who waits for the run hears of it there
-            if text and text != self._told:
-                self._tell(Warned(text))
-            self._told = text
+                continue  # the caller of the run learns it elsewhere
+            if text and text != self._warned:
+                self._on_event(Warned(text))
+            self._warned = text
 
     def _waiting_for(self) -> str:
-        missing = wanting(self._config)
+        missing = current_shortage(self._config)
         if missing is not None:
             return f"waiting for nodes: {shortage_text(self._config, missing)}{_launches()}"
         if self._running or time.monotonic() - self._since < BUSY_SECONDS or self._is_reserved():
@@ -72,22 +72,26 @@ class RoomWatch:
         free, total = ray.available_resources(), ray.cluster_resources()
         names = [name for name in ("CPU", "GPU") if total.get(name)]
         shown = " and ".join(f"{free.get(name, 0.0):g} of {total[name]:g} {name}s" for name in names)
-        return f"waiting for room: the cluster is large enough, and other work holds it; free are {shown}"
+        return f"waiting for resources: the cluster is large enough, but other work uses it; {shown} are free"
 
     def _is_reserved(self) -> bool:
-        """Whether Ray has set room aside for as many workers: then they are starting."""
-        workers, _ = asks_of(self._config, placement_of(self._config))
+        """Return whether Ray has reserved resources for all workers, which are then starting."""
+        workers, _ = resource_requests(self._config, placement_of(self._config))
         each = {name: float(size) for name, size in workers.each.items() if size}
         for group in placement_group_table().values():
             bundles = list(group["bundles"].values())
-            if group["state"] == "CREATED" and len(bundles) >= workers.count and all(one == each for one in bundles):
+            if (
+                group["state"] == "CREATED"
+                and len(bundles) >= workers.count
+                and all(bundle == each for bundle in bundles)
+            ):
                 return True
         return False
 
 
 def _launches() -> str:
-    """What the autoscaler is about, if there is one."""
+    """Return what the autoscaler is launching and what it failed to launch; empty without an autoscaler."""
     coming, failed = launches(autoscaler_status().autoscaling_state)
-    parts = [f"being made: {', '.join(coming)}"] if coming else []
-    parts += [f"could not be made: {', '.join(failed)}"] if failed else []
+    parts = [f"launching: {', '.join(coming)}"] if coming else []
+    parts += [f"failed to launch: {', '.join(failed)}"] if failed else []
     return f" ({'; '.join(parts)})" if parts else ""

@@ -1,4 +1,4 @@
-"""Whether a cluster has room for a run, and on which of its nodes."""
+"""The resources of a run: whether a cluster can hold it, and on which of its nodes."""
 
 from collections.abc import Callable
 
@@ -8,24 +8,32 @@ from raylens.config import RunConfig
 from raylens.config.placement import GROUP_LABEL, Placement
 from raylens.errors import ClusterError
 
-__all__ = ["DATA_CPUS", "asks_of", "check_room", "nodes_are_coming", "placement_of", "shortage_text", "wanting"]
+__all__ = [
+    "DATA_CPUS",
+    "check_resources",
+    "current_shortage",
+    "nodes_are_coming",
+    "placement_of",
+    "resource_requests",
+    "shortage_text",
+]
 
 DATA_CPUS = 1
-"""CPUs that must be left for the stream; without one, training and data wait for each other for ever."""
+"""CPUs that are left for the stream of data; without any, training and data would wait for each other forever."""
 WORKER = "training worker"
 SHOWN = 4
-"""Nodes that a message lists."""
+"""Number of nodes that a message lists at most."""
 
 
 def placement_of(config: RunConfig) -> Placement:
-    """The groups of the cluster's nodes, as far as the run keeps to them."""
+    """Return the groups of the cluster's nodes, or none if the run may be placed anywhere."""
     if config.scale.placement == "anywhere":
         return Placement()
     return placement()
 
 
-def asks_of(config: RunConfig, placement: Placement) -> tuple[Ask, Ask]:
-    """What a run needs at the least: its fewest workers, and a task of the stream."""
+def resource_requests(config: RunConfig, placement: Placement) -> tuple[Ask, Ask]:
+    """Return what a run needs at least: its smallest number of workers, and one task of the stream."""
     scale = config.scale
     each = {"CPU": scale.cpus_per_worker, "GPU": scale.gpus_per_worker}
     return (
@@ -34,82 +42,84 @@ def asks_of(config: RunConfig, placement: Placement) -> tuple[Ask, Ask]:
     )
 
 
-def check_room(config: RunConfig, say: Callable[[str], None]) -> None:
-    """Say before the start what Ray would wait for for ever.
+def check_resources(config: RunConfig, say: Callable[[str], None]) -> None:
+    """Fail fast when the cluster can never hold the run.
 
     Args:
-        config: of the run.
-        say: is told where nodes are waited for.
+        config: the configuration of the run.
+        say: receives a line if the run waits for nodes.
 
     Raises:
-        ClusterError: there is not enough for the fewest workers, and will not be; names the setting and the resource.
+        ClusterError: the smallest number of workers does not fit and never will; names the setting and the resource.
     """
-    found = lasting_shortage(asks_of(config, placement_of(config)), say)
-    if found is not None:
-        raise ClusterError(f"{shortage_text(config, found)}: {_remedy(config, found)}")
+    missing = lasting_shortage(resource_requests(config, placement_of(config)), say)
+    if missing is not None:
+        raise ClusterError(f"{shortage_text(config, missing)}: {_remedy(config, missing)}")
 
 
-def wanting(config: RunConfig) -> Shortage | None:
-    """What the nodes that are there now lack for the run."""
-    return shortage(asks_of(config, placement_of(config)), live_nodes())
+def current_shortage(config: RunConfig) -> Shortage | None:
+    """Return what the present nodes lack for the run, or None."""
+    return shortage(resource_requests(config, placement_of(config)), live_nodes())
 
 
 def nodes_are_coming(config: RunConfig) -> bool:
-    """Whether the run has to wait for nodes which the cluster can still get."""
-    asks, live = asks_of(config, placement_of(config)), live_nodes()
-    if shortage(asks, live) is None:
+    """Return whether the run waits for nodes that the cluster can still add."""
+    requests, live = resource_requests(config, placement_of(config)), live_nodes()
+    if shortage(requests, live) is None:
         return False
     state = autoscaler_status().autoscaling_state
-    return bool(state.pending_instances or state.pending_instance_requests) or not shortage(asks, possible_nodes(live))
+    return bool(state.pending_instances or state.pending_instance_requests) or not shortage(
+        requests, possible_nodes(live)
+    )
 
 
-def shortage_text(config: RunConfig, found: Shortage) -> str:
-    """What is missing, and where."""
-    return f"{_need(config, found)}, {_have(found)}"
+def shortage_text(config: RunConfig, missing: Shortage) -> str:
+    """Return a message that says what is missing, and where."""
+    return f"{_need(config, missing)}, {_have(missing)}"
 
 
-def _need(config: RunConfig, found: Shortage) -> str:
-    workers = [ask for ask in found.asks if ask.what == WORKER]
+def _need(config: RunConfig, missing: Shortage) -> str:
+    workers = [ask for ask in missing.asks if ask.what == WORKER]
     if not workers:
         return f"reading data needs {DATA_CPUS} CPU"
     key, count = _key(config), config.worker_counts[0]
-    if found.resource is None:
+    if missing.resource is None:
         bundle = " and ".join(
             f"{size:g} {name}{'s' if size > 1 else ''}" for name, size in workers[0].each.items() if size
         )
-        data = f", and {DATA_CPUS} CPU to read data" if len(found.asks) > 1 else ""
+        data = f", and {DATA_CPUS} CPU to read data" if len(missing.asks) > 1 else ""
         return f"{key} = {count} need {count} x {bundle}, each on one node{data}"
-    setting = f"scale.{found.resource.lower()}s_per_worker"
-    part = f" ({DATA_CPUS} of them to read data)" if len(found.asks) > 1 and found.resource == "CPU" else ""
-    each = f"{workers[0].each[found.resource]:g}"
-    return f"{key} = {count} with {setting} = {each} need {found.wanted:g} {found.resource}s{part}"
+    setting = f"scale.{missing.resource.lower()}s_per_worker"
+    part = f" ({DATA_CPUS} of them to read data)" if len(missing.asks) > 1 and missing.resource == "CPU" else ""
+    each = f"{workers[0].each[missing.resource]:g}"
+    return f"{key} = {count} with {setting} = {each} need {missing.wanted:g} {missing.resource}s{part}"
 
 
-def _have(found: Shortage) -> str:
-    group = _group(found)
+def _have(missing: Shortage) -> str:
+    group = _group(missing)
     who = "the cluster has" if group is None else f"nodes of group {group} have"
-    if found.resource is None:
-        return f"{who} room for {found.most:g} of these"
-    each = [(node, node.resources.get(found.resource, 0.0)) for node in found.nodes]
+    if missing.resource is None:
+        return f"{who} room for {missing.most:g} of these"
+    each = [(node, node.resources.get(missing.resource, 0.0)) for node in missing.nodes]
     having = [(node, size) for node, size in each if size]
     shown = [f"{node.name}: {f'{node.count} x ' if node.count > 1 else ''}{size:g}" for node, size in having[:SHOWN]]
     more = f" and {len(having) - SHOWN} more" if len(having) > SHOWN else ""
     listed = f" ({', '.join(shown)}{more})" if len(having) > 1 else ""
-    return f"{who} {found.most:g}{listed}"
+    return f"{who} {missing.most:g}{listed}"
 
 
-def _remedy(config: RunConfig, found: Shortage) -> str:
-    group = _group(found)
-    lower = f"lower {_key(config)}, or " if any(ask.what == WORKER for ask in found.asks) else ""
+def _remedy(config: RunConfig, missing: Shortage) -> str:
+    group = _group(missing)
+    lower = f"lower {_key(config)}, or " if any(ask.what == WORKER for ask in missing.asks) else ""
     if group is not None:
         return f"{lower}give the cluster more or larger nodes of this group (max_nodes and cpus of its description)"
-    more = " (--num-cpus declares more logical CPUs on one machine)" if found.resource == "CPU" else ""
+    more = " (--num-cpus declares more logical CPUs on one machine)" if missing.resource == "CPU" else ""
     return f"{lower}use a larger cluster{more}"
 
 
-def _group(found: Shortage) -> str | None:
-    """The group of nodes that what is missing has to be on, if it is one."""
-    groups = {ask.selector.get(GROUP_LABEL) for ask in found.asks}
+def _group(missing: Shortage) -> str | None:
+    """Return the group of nodes that must have the missing resource, or None if any node may."""
+    groups = {ask.selector.get(GROUP_LABEL) for ask in missing.asks}
     return groups.pop() if len(groups) == 1 else None
 
 

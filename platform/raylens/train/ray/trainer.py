@@ -1,4 +1,4 @@
-"""Ray Train with policies of ours: which numbers of workers may be, and which failures are worth another try."""
+"""Ray's trainer, with policies of raylens for the number of workers and for failures."""
 
 import contextlib
 import os
@@ -29,7 +29,7 @@ from raylens.ray_internals import (
 from raylens.train.checkpoint.store import Checkpoints
 from raylens.train.collective.signals import listen_for_term
 from raylens.train.loop.events import Preparing, Restarting
-from raylens.train.ray.resources import DATA_CPUS, asks_of, nodes_are_coming, placement_of
+from raylens.train.ray.resources import DATA_CPUS, nodes_are_coming, placement_of, resource_requests
 from raylens.train.ray.stream_callback import StreamCallback
 
 if TYPE_CHECKING:
@@ -40,15 +40,15 @@ if TYPE_CHECKING:
 __all__ = ["Trainer", "WorkerStart", "workers_to_start"]
 
 OUTAGE_SECONDS = 1800.0
-"""So long may the store be away before a run gives up."""
+"""Seconds for which the store may be unreachable before a run gives up."""
 
 
 class Trainer(DataParallelTrainer):  # type: ignore[misc] # Ray is untyped here
     """Ray's trainer with raylens' own policies and stream of data.
 
-    On a cluster that this command started and will end, a run has fewer processes, and takes those that Ray started in
-    advance: everything in such a cluster has this process's environment, so that nothing needs a runtime environment
-    of its own; nobody else's node is taken away; and nothing that a lost driver leaves reserved outlives it.
+    On a cluster that this command started and will end, a run has fewer processes, and uses those that Ray started in
+    advance: everything in such a cluster has this process's environment, so that nothing needs a runtime environment of
+    its own; no other user's node is taken away; and nothing that a lost driver leaves reserved outlives the cluster.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Trainer(DataParallelTrainer):  # type: ignore[misc] # Ray is untyped here
         *args: Any,
         run: RunConfig,
         checkpoints: Checkpoints,
-        board: Any,
+        channel: Any,
         stream: "Callable[[], ray.data.Dataset]",
         decode_selector: dict[str, str],
         **others: Any,
@@ -64,12 +64,12 @@ class Trainer(DataParallelTrainer):  # type: ignore[misc] # Ray is untyped here
         super().__init__(*args, **others)
         self._run = run
         self._stream = StreamCallback(stream, decode_selector)
-        self._failures = PatientPolicy(run, checkpoints, board)
+        self._failures = RetryPolicy(run, checkpoints, channel)
         self.interrupts: Interrupts | None = None
 
     def _initialize_and_run_controller(self, **settings: Any) -> Any:
         if self.scaling_config.elasticity_enabled:
-            settings["scaling_policy"] = CountsPolicy(self.scaling_config, self._run)
+            settings["scaling_policy"] = DivisorScalingPolicy(self.scaling_config, self._run)
         settings["failure_policy"] = self._failures
         if not is_own_cluster():
             return super()._initialize_and_run_controller(**settings)
@@ -86,10 +86,10 @@ class Trainer(DataParallelTrainer):  # type: ignore[misc] # Ray is untyped here
         return [one for one in super()._create_default_callbacks() if not isinstance(one, unwanted)] + [self._stream]
 
     def _register_sigint_handler(self, controller: Any) -> None:
-        """Ray's own would end the run at the first Ctrl-C."""
+        """Register nothing: Ray's handler would end the run at the first Ctrl-C."""
 
         def abort() -> None:
-            # The controller ends with its workers, and cannot answer.
+            # The controller ends with its workers, and cannot respond.
             with contextlib.suppress(ray.exceptions.RayActorError):
                 ray.get(controller.abort.remote())
 
@@ -98,7 +98,7 @@ class Trainer(DataParallelTrainer):  # type: ignore[misc] # Ray is untyped here
 
 
 class _Workers(WorkerGroup):  # type: ignore[misc]
-    """Workers in processes that Ray started in advance: these have no runtime environment of their own."""
+    """Workers in processes that Ray started in advance, which have no runtime environment of their own."""
 
     @staticmethod
     def _get_worker_runtime_env(custom_runtime_env: Any) -> dict[str, Any]:
@@ -109,7 +109,7 @@ class _Controller(TrainController):  # type: ignore[misc]
     worker_group_cls = _Workers
 
     def __init__(self, **settings: Any) -> None:
-        # In a process of its own. Nobody takes this machine away with a notice, which Ray Train has another look for.
+        # In its own process. Nobody announces the removal of this machine, so that Ray Train need not watch for it.
         os.environ.setdefault(ENABLE_PREEMPTION_WATCHER_ENV_VAR, "0")
         super().__init__(**settings)
 
@@ -118,25 +118,25 @@ _starting: dict[str, int] = {}
 
 
 def workers_to_start(otherwise: int) -> int:
-    """In the controller: how many workers were decided on, or a fixed number."""
+    """Return the number of workers that the policy chose, or ``otherwise`` if it is fixed; called in the controller."""
     return _starting.get("workers", otherwise)
 
 
-class CountsPolicy(ElasticScalingPolicy):  # type: ignore[misc]
-    """As many workers as there is room for, of the numbers that share a global batch equally."""
+class DivisorScalingPolicy(ElasticScalingPolicy):  # type: ignore[misc]
+    """Chooses the largest number of workers that fits, of those that share a global batch equally."""
 
     def __init__(self, scaling_config: Any, run: RunConfig) -> None:
         super().__init__(scaling_config)
         self._counts = run.worker_counts
-        self._workers, self._data = asks_of(run, placement_of(run))
+        self._workers, self._data = resource_requests(run, placement_of(run))
 
     def _get_resize_decision(self, num_workers: int) -> Any:
-        # Policy and streams of data are in one process, the controller's; a stream is made for a number of workers.
+        # The policy and the stream share the controller's process; a stream is made for a number of workers.
         _starting["workers"] = num_workers
         return super()._get_resize_decision(num_workers)
 
     def _count_possible_workers(self, reserved_resources: Any) -> int:
-        # What Ray set aside for the run may be on any node (Ray 2.60).
+        # The resources that Ray reserved for the run may be on any node (Ray 2.60).
         own = {row["NodeID"] for row in ray.nodes() if self._workers.allows(row.get("Labels") or {})}
         room = super()._count_possible_workers({node: has for node, has in reserved_resources.items() if node in own})
         if self._data.selector:
@@ -146,26 +146,26 @@ class CountsPolicy(ElasticScalingPolicy):  # type: ignore[misc]
         return max((count for count in self._counts if count <= room and count * each <= cpus), default=0)
 
 
-class PatientPolicy(FailurePolicy):  # type: ignore[misc]
-    """Try again, unless the same would only come again, or too many tries in a row brought no new checkpoint."""
+class RetryPolicy(FailurePolicy):  # type: ignore[misc]
+    """Retries a run after a failure that may not recur, up to a number of failures without a new checkpoint."""
 
-    def __init__(self, run: RunConfig, checkpoints: Checkpoints, board: Any) -> None:
+    def __init__(self, run: RunConfig, checkpoints: Checkpoints, channel: Any) -> None:
         super().__init__(ray.train.FailureConfig())
-        self._run, self._checkpoints, self._board = run, checkpoints, board
+        self._run, self._checkpoints, self._channel = run, checkpoints, channel
         self._failures, self._step = 0, -1
         self._unreachable_since: float | None = None
 
     def make_decision(self, training_failed_error: Any) -> Any:
-        """Of what to do about an error."""
+        """Implement `FailurePolicy.make_decision`: retry or raise."""
         if _is_short_of_room(training_failed_error) and nodes_are_coming(self._run):
-            return FailureDecision.RETRY  # machines take minutes to be made; nothing has failed
+            return FailureDecision.RETRY  # machines take minutes to start; nothing has failed
         own = _own(training_failed_error)
         if own is None or isinstance(own, UnreachableError):
             again = self._worth_it(training_failed_error, own)
         else:
-            again = False  # bad input, bad settings, a diagnosis: it would only come again
+            again = False  # bad input, bad settings or a diagnosis would only recur
         if again:
-            self._board.post.remote(Restarting(_reason(own, training_failed_error)))
+            self._channel.post.remote(Restarting(_reason(own, training_failed_error)))
         return FailureDecision.RETRY if again else FailureDecision.RAISE
 
     def _worth_it(self, error: Any, own: RaylensError | None) -> bool:
@@ -175,7 +175,7 @@ class PatientPolicy(FailurePolicy):  # type: ignore[misc]
         if step > self._step:
             self._step, self._failures, self._unreachable_since = step, 0, None
         if own is not None:
-            # A store that is away for a while uses up no tries.
+            # An unreachable store does not count as a failure of the run.
             self._unreachable_since = self._unreachable_since or time.monotonic()
             return time.monotonic() - self._unreachable_since < OUTAGE_SECONDS
         self._failures += 1
@@ -193,7 +193,7 @@ def _is_short_of_room(error: Any) -> bool:
 
 
 def _own(error: Any) -> RaylensError | None:
-    """The error raised on purpose that is behind a failure; of several the one that ends the run."""
+    """Return the error of raylens behind a failure; of several, the one that ends the run."""
     errors = (error, *getattr(error, "worker_failures", {}).values())
     found = [own for one in errors if (own := own_error(one)) is not None]
     return min(found, key=lambda own: isinstance(own, UnreachableError), default=None)
@@ -214,16 +214,16 @@ def _first_line(error: object) -> str:
 
 
 class WorkerStart(WorkerGroupCallback):  # type: ignore[misc]
-    """Tells of workers that have begun to load, and has each note SIGTERM in its main thread before it trains."""
+    """Reports workers that have started, and makes each record SIGTERM in its main thread before it trains."""
 
-    def __init__(self, board: Any) -> None:
-        self._board = board
+    def __init__(self, channel: Any) -> None:
+        self._channel = channel
 
     def before_init_train_context(self, workers: list[Any]) -> dict[str, list[Any]]:
-        """See Ray Train."""
-        self._board.post.remote(Preparing(f"{len(workers)} worker processes up; loading torch and DeepSpeed"))
+        """Implement `WorkerGroupCallback.before_init_train_context`: report that the workers are up."""
+        self._channel.post.remote(Preparing(f"{len(workers)} worker processes up; loading torch and DeepSpeed"))
         return {}
 
     def after_worker_group_start(self, worker_group: Any) -> None:
-        """See Ray Train."""
+        """Implement `WorkerGroupCallback.after_worker_group_start`: listen for SIGTERM."""
         worker_group.execute(listen_for_term)

@@ -1,1 +1,1 @@
-"""One run from its start to its registered model: launch, preparation, worker and event bus."""
+"""A run from its start to its registered model: preparation, launch, worker and event bus."""

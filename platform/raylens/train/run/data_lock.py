@@ -1,4 +1,4 @@
-"""The data that a run began with: settled at its first start, and checked at every later one."""
+"""The data of a run, recorded at its first start and verified at every later one."""
 
 import json
 from collections.abc import Sequence
@@ -11,36 +11,36 @@ from raylens.errors import ManifestError, NotFoundError
 from raylens.messages import Say, warning
 from raylens.storage import Store, open_store
 
-__all__ = ["manifests_of", "pin"]
+__all__ = ["load_manifests", "lock_manifests"]
 
 NAME = "data.json"
 
 
-def manifests_of(run: Store, sources: Sequence[SourceConfig], cache: Store, say: Say) -> list[Manifest]:
-    """The manifest of each data set; for a run that began before, of the very data that it began with.
+def load_manifests(run: Store, sources: Sequence[SourceConfig], cache: Store, say: Say) -> list[Manifest]:
+    """Return the manifest of each data set, and verify that a resumed run has the data that it began with.
 
     Raises:
-        ManifestError: no shards, none usable, or a shard is not what it was when the run began; names it.
+        ManifestError: there are no shards, none is usable, or a shard has changed since the run began; names it.
     """
-    found = [_manifest(source, cache, say) for source in sources]
-    for manifest, (home, digest) in zip(found, _pinned(run), strict=False):
+    manifests = [_manifest(source, cache, say) for source in sources]
+    for manifest, (home, digest) in zip(manifests, _locked(run), strict=False):
         if manifest.digest != digest:
             raise ManifestError(
-                f"{manifest.source.asked} is not what run {run.describe()} began with: "
-                f"{_changes(Manifest.load(open_store(home)), manifest)}. Put the old shards back, or start a new run "
+                f"{manifest.source.asked} differs from the data that run {run.describe()} began with: "
+                f"{_changes(Manifest.load(open_store(home)), manifest)}. Restore the old shards, or start a new run "
                 "with another name"
             )
-    return found
+    return manifests
 
 
-def pin(run: Store, manifests: Sequence[Manifest]) -> None:
-    """Settle on the data of a run."""
-    if not _pinned(run):
+def lock_manifests(run: Store, manifests: Sequence[Manifest]) -> None:
+    """Record the data of a run at its first start."""
+    if not _locked(run):
         rows = [{"manifest": manifest.home, "digest": manifest.digest} for manifest in manifests]
         run.write(NAME, json.dumps(rows, indent=1).encode())
 
 
-def _pinned(run: Store) -> list[tuple[str, str]]:
+def _locked(run: Store) -> list[tuple[str, str]]:
     try:
         return [(str(row["manifest"]), str(row["digest"])) for row in json.loads(run.read(NAME))]
     except NotFoundError:
@@ -53,7 +53,7 @@ def _pinned(run: Store) -> list[tuple[str, str]]:
 
 def _manifest(config: SourceConfig, cache: Store, say: Say) -> Manifest:
     say(f"indexing {config.uri}")
-    manifest = manifest_for(config, cache, ray_map, _Progress(say))
+    manifest = manifest_for(config, cache, ray_map, _IndexProgress(say))
     say(
         f"{len(manifest):,} samples in {manifest.table.num_rows:,} shards ({manifest.rejected_summary()})"
         f"{f', {manifest.source.format_name}' if manifest.source.format_name != 'tar' else ''}"
@@ -63,22 +63,22 @@ def _manifest(config: SourceConfig, cache: Store, say: Say) -> Manifest:
     return manifest
 
 
-class _Progress:
-    """Says how far the index is, at every tenth."""
+class _IndexProgress:
+    """Reports the progress of indexing at every tenth."""
 
     def __init__(self, say: Say) -> None:
-        self._say, self._told = say, 0
+        self._say, self._reported = say, 0
 
     def __call__(self, done: int, shards: int) -> None:
-        if done < shards and done * 10 // shards > self._told:
-            self._told = done * 10 // shards
+        if done < shards and done * 10 // shards > self._reported:
+            self._reported = done * 10 // shards
             self._say(f"indexed {done:,} of {shards:,} shards")
 
 
 def _changes(old: Manifest | None, new: Manifest) -> str:
-    """Which shards differ, the first few by name."""
+    """Return which shards differ, the first few by name."""
     if old is None:
-        return "its shards changed, and the manifest of then is gone"
+        return "its shards changed, and the old manifest is gone"
     before, after = (_shards(manifest) for manifest in (old, new))
     differing = [f"{path} changed" for path in before if path in after and before[path] != after[path]]
     differing += [f"{path} is gone" for path in before if path not in after]

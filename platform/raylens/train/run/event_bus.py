@@ -1,40 +1,48 @@
-"""Several who hear the news of a run, none of whom can keep it from the others."""
+"""The listeners of a run's events; none of them can keep an event from the others."""
 
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Self
 
+from raylens.config import RunConfig
 from raylens.messages import Say, warning
-from raylens.train.loop.events import News, Warned
+from raylens.storage import Store
+from raylens.train.loop.events import RunEvent, Warned
+from raylens.train.run.event_log import EventLog
+from raylens.train.tracking import Trackers
 
-__all__ = ["Listeners"]
+__all__ = ["EventBus", "RunObservers"]
 
 
-class Listeners:
-    """Passes news on. Who raises is said of once, to everybody else, and is told of what comes next all the same.
+class EventBus:
+    """Forwards events to listeners. A listener that raises is reported once, and receives the following events all the
+    same.
 
     Args:
-        listeners: by the name that a warning calls them.
-        say: is given the warning as a line, too: whoever shows news may be the one who fails.
+        listeners: functions by the names that a warning uses.
+        say: receives the warning as a line as well, because the listener that shows events may be the one that fails.
     """
 
-    def __init__(self, listeners: Mapping[str, Callable[[News], None]], say: Say) -> None:
+    def __init__(self, listeners: Mapping[str, Callable[[RunEvent], None]], say: Say) -> None:
         self._listeners = dict(listeners)
         self._say = say
         self._failing: set[str] = set()
 
-    def tell(self, news: News) -> None:
-        """In the order of the listeners."""
+    def on_event(self, event: RunEvent) -> None:
+        """Forward an event to all listeners, in their order."""
         for name, listener in self._listeners.items():
-            self._pass_on(name, listener, news)
+            self._pass_on(name, listener, event)
 
-    def _pass_on(self, name: str, listener: Callable[[News], None], news: News) -> None:
+    def _pass_on(self, name: str, listener: Callable[[RunEvent], None], event: RunEvent) -> None:
         try:
-            listener(news)
-        except Exception as error:  # noqa: BLE001 (theirs, whatever it is; the thread that brings news goes on)
+            listener(event)
+        except Exception as error:  # noqa: BLE001 (whatever a listener raises, the thread of events continues)
             if name not in self._failing:
-                self._failing.add(name)  # first: what follows may come by here again
+                self._failing.add(name)  # first, because the warning comes by here again
                 self._warn(
-                    f"{name} failed at {type(news).__name__} ({type(error).__name__}: {error}); training and "
-                    "the others go on, and it is told what comes next"
+                    f"{name} failed at {type(event).__name__} ({type(error).__name__}: {error}); training "
+                    "continues, and so do the other listeners; it receives the next events"
                 )
 
     def _warn(self, text: str) -> None:
@@ -42,3 +50,34 @@ class Listeners:
         for name, listener in self._listeners.items():
             if name not in self._failing:
                 self._pass_on(name, listener, Warned(text))
+
+
+class RunObservers:
+    """The listeners of a run: its event log, its trackers, and the caller's function.
+
+    Raises:
+        ConfigError: a tracker that the configuration names cannot be used.
+    """
+
+    def __init__(self, config: RunConfig, run: Store, on_event: Callable[[RunEvent], None] | None, say: Say) -> None:
+        self._events = EventLog(run)
+        self._trackers = Trackers(config.tracking, config, run, lambda text: self.on_event(Warned(text)))
+        listeners = {"events.jsonl": self._events.on_event, "tell": on_event, "tracking": self._trackers.on_event}
+        self._listeners = EventBus(
+            {name: function for name, function in listeners.items() if function is not None}, say
+        )
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        self._stack.enter_context(self._events)
+        self._stack.enter_context(self._trackers)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    def on_event(self, event: RunEvent) -> None:
+        """Forward an event of the run; exceptions of listeners are handled as in `EventBus`."""
+        self._listeners.on_event(event)

@@ -1,21 +1,21 @@
-"""``events.jsonl`` of a run: when it started, was restarted, saved and ended, as whoever started it heard."""
+"""``events.jsonl`` of a run: when it started, restarted, saved, evaluated, warned and ended."""
 
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
 
 from raylens.storage import Store
-from raylens.train.loop.events import Checkpointed, Evaluated, Metrics, News, Restarting, Started, Stopping, Warned
-from raylens.train.runs.jsonl import EVENTS, RecordLog
+from raylens.train.loop.events import Checkpointed, Evaluated, Metrics, Restarting, RunEvent, Started, Stopping, Warned
+from raylens.train.runs.jsonl import EVENTS, JsonlWriter
 
-__all__ = ["Events"]
+__all__ = ["EventLog"]
 
 
-class Events:
-    """Writes down news."""
+class EventLog:
+    """Writes the events of a run, and how it ended."""
 
     def __init__(self, run: Store) -> None:
-        self._log = RecordLog(run, EVENTS, None, every_seconds=2.0)
+        self._log = JsonlWriter(run, EVENTS, None, every_seconds=2.0)
         self._step: int | None = None
 
     def __enter__(self) -> Self:
@@ -32,22 +32,24 @@ class Events:
             self._note("failed", self._step, str(error))
         self._log.flush()
 
-    def tell(self, news: News) -> None:
-        """News of the workers."""
-        if isinstance(news, Metrics):
-            self._step = news.record.step
-        elif isinstance(news, Started):
-            self._note("started", news.start, f"{news.workers} workers, {news.steps} steps")
-        elif isinstance(news, Checkpointed):
-            self._note("checkpointed", news.step, "")
-        elif isinstance(news, Evaluated):
-            self._note("evaluated", news.step, " ".join(f"{one.name} {one.value:.4g}" for one in news.metrics))
-        elif isinstance(news, Restarting):
-            self._note("restarting", self._step, news.reason)
-        elif isinstance(news, Stopping):
-            self._note("stopping", news.step, "")
-        elif isinstance(news, Warned):
-            self._note("warning", self._step, news.text)
+    def on_event(self, event: RunEvent) -> None:
+        """Write an event of the workers."""
+        if isinstance(event, Metrics):
+            self._step = event.record.step
+        elif isinstance(event, Started):
+            self._note("started", event.start, f"{event.workers} workers, {event.steps} steps")
+        elif isinstance(event, Checkpointed):
+            self._note("checkpointed", event.step, "")
+        elif isinstance(event, Evaluated):
+            self._note(
+                "evaluated", event.step, " ".join(f"{metric.name} {metric.value:.4g}" for metric in event.metrics)
+            )
+        elif isinstance(event, Restarting):
+            self._note("restarting", self._step, event.reason)
+        elif isinstance(event, Stopping):
+            self._note("stopping", event.step, "")
+        elif isinstance(event, Warned):
+            self._note("warning", self._step, event.text)
 
     def _note(self, event: str, step: int | None, text: str) -> None:
         self._step = step

@@ -1,4 +1,4 @@
-"""Before the workers start: what the run reads and how long it is, settled once and written down."""
+"""The preparation of a run: its data, tokenizer, length and configuration, determined and recorded once."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,84 +13,84 @@ from raylens.errors import AlreadyExistsError, ConfigError, NotFoundError
 from raylens.inputs import Preprocess, Tokenizer
 from raylens.messages import Say, warning
 from raylens.storage import Store, open_store
-from raylens.train.evaluation.eval_sets import EvaluationSets, evaluation_sets
-from raylens.train.run.data_lock import manifests_of, pin
+from raylens.train.evaluation.eval_sets import EvalSets, open_eval_sets
+from raylens.train.run.data_lock import load_manifests, lock_manifests
 
 if TYPE_CHECKING:
     from raylens.registry import Bundle
 
-__all__ = ["Prepared", "claim", "prepare", "run_store"]
+__all__ = ["PreparedRun", "claim", "prepare", "run_store"]
 
-# What may differ when a run is resumed: it does not change what is learned.
+# Settings that may differ when a run resumes, because they do not change the result.
 FREE = ("storage", "registry", "scale", "zero", "checkpoint", "evaluation", "tracking", "log_every_steps")
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """A run that is ready to start or to go on."""
+class PreparedRun:
+    """A run that is ready to start or to resume."""
 
     config: RunConfig
     store: Store
     manifests: list[Manifest]
-    """Of each data set of ``config.data.train``."""
+    """The manifest of each data set of ``config.data.train``."""
     plan: Plan
     tokenizer: Tokenizer
     preprocess: Preprocess
     steps: int
-    evaluation: EvaluationSets
+    evaluation: EvalSets
 
 
 def run_store(config: RunConfig) -> Store:
-    """The folder of a run."""
+    """Return the folder of a run."""
     return open_store(config.storage) / config.name
 
 
-def prepare(config: RunConfig, say: Say) -> Prepared:
-    """Index the shards, train the tokenizer, write the configuration; each only once for a run.
+def prepare(config: RunConfig, say: Say) -> PreparedRun:
+    """Index the shards, train the tokenizer and write the configuration, each once in the life of a run.
 
     Raises:
-        ConfigError: the run exists with other settings, the vocabulary is too small for the tokenizer, or the model
-            to begin with is of another architecture.
-        NotFoundError: there is no such model to begin with.
-        ManifestError: no shards, or none usable.
+        ConfigError: the run exists with other settings, the tokenizer has more tokens than the vocabulary, or the
+            pretrained model has another architecture.
+        NotFoundError: the pretrained model does not exist.
+        ManifestError: there are no shards, or none is usable.
         QuarantineError: too many samples cannot be used.
     """
     store = run_store(config)
     check_claim(store, config)
-    manifests = manifests_of(store, config.data.train, open_store(config.storage) / "manifests", say)
+    manifests = load_manifests(store, config.data.train, open_store(config.storage) / "manifests", say)
     for manifest in manifests:
         read, why = len(manifest) + manifest.rejected, manifest.rejected_summary()
         check_budget(manifest.rejected, read, config.data.quarantine_budget, why)
     plan = build_plan(config, manifests)
     if plan.samples < config.global_batch:
         say(warning(f"{plan.samples:,} samples for global_batch = {config.global_batch}: every batch repeats some"))
-    begun = _begun(config)
-    tokenizer = _tokenizer(store, manifests, config, begun)
-    evaluation = evaluation_sets(config.evaluation, open_store(config.storage) / "manifests", say)
-    # Only now: what cannot start must not keep its name from another try.
+    pretrained = _pretrained(config)
+    tokenizer = _tokenizer(store, manifests, config, pretrained)
+    evaluation = open_eval_sets(config.evaluation, open_store(config.storage) / "manifests", say)
+    # Only now: a run that cannot start must not block its name for another attempt.
     claim(store, config)
     store.write("tokenizer.json", tokenizer.to_json().encode())
     write_rejected(store, manifests)
-    pin(store, manifests)
-    return Prepared(
+    lock_manifests(store, manifests)
+    return PreparedRun(
         config=config,
         store=store,
         manifests=manifests,
         plan=plan,
         tokenizer=tokenizer,
-        # What its image tower was trained on is part of a model, as its tokenizer is.
-        preprocess=Preprocess(size=config.model.image.size) if begun is None else begun.preprocess,
+        # The preprocessing of a pretrained image tower is part of the model, as its tokenizer is.
+        preprocess=Preprocess(size=config.model.image.size) if pretrained is None else pretrained.preprocess,
         steps=config.length.steps(sum(order.epoch_size for order in plan.orders), config.global_batch),
         evaluation=evaluation,
     )
 
 
-def _begun(config: RunConfig) -> "Bundle | None":
+def _pretrained(config: RunConfig) -> "Bundle | None":
     if config.start_from is None:
         return None
-    from raylens.train.run.pretrained import beginning  # with torch
+    from raylens.train.run.pretrained import load_pretrained  # imports torch
 
-    return beginning(config)
+    return load_pretrained(config)
 
 
 def claim(store: Store, config: RunConfig) -> None:
@@ -102,10 +102,10 @@ def claim(store: Store, config: RunConfig) -> None:
 
 
 def check_claim(store: Store, config: RunConfig) -> None:
-    """Refuse a run that exists with other settings.
+    """Refuse to continue a run that exists with other settings.
 
     Raises:
-        ConfigError: names each setting, with both values.
+        ConfigError: a setting differs; names each, with both values.
     """
     try:
         saved = load_yaml(store.read_text("config.yaml"), f"{store.describe()}/config.yaml")
@@ -114,19 +114,21 @@ def check_claim(store: Store, config: RunConfig) -> None:
     if differing := differences(saved, config.model_dump(mode="json"), ignore=FREE):
         raise ConfigError(
             f"run {config.name!r} exists at {store.describe()} with other settings: {'; '.join(differing)}. "
-            "Use another name, delete that folder, or go back to its settings"
+            "Use another name, delete that folder, or use its settings"
         )
 
 
-def _tokenizer(store: Store, manifests: list[Manifest], config: RunConfig, begun: "Bundle | None") -> Tokenizer:
+def _tokenizer(store: Store, manifests: list[Manifest], config: RunConfig, pretrained: "Bundle | None") -> Tokenizer:
     try:
         return Tokenizer.from_json(store.read_text("tokenizer.json"))
     except NotFoundError:
-        if begun is not None:
-            return begun.tokenizer
+        if pretrained is not None:
+            return pretrained.tokenizer
         if config.tokenizer is not None:
             return _given_tokenizer(config, config.tokenizer)
-        return Tokenizer.train((text for one in manifests for text in one.captions()), config.model.text.vocab)
+        return Tokenizer.train(
+            (text for manifest in manifests for text in manifest.captions()), config.model.text.vocab
+        )
 
 
 def _given_tokenizer(config: RunConfig, path: str) -> Tokenizer:

@@ -1,4 +1,4 @@
-"""The model that a run begins with, in place of random weights."""
+"""The pretrained model from which a run starts, in place of random weights."""
 
 from raylens.config import RunConfig
 from raylens.config.differences import differences
@@ -6,15 +6,15 @@ from raylens.errors import ConfigError
 from raylens.models.positions import at_resolution
 from raylens.registry import Bundle, Registry
 
-__all__ = ["beginning"]
+__all__ = ["load_pretrained"]
 
 
-def beginning(config: RunConfig) -> Bundle:
-    """The model of ``config.start_from``, brought to the run's image size where it is the only thing that differs.
+def load_pretrained(config: RunConfig) -> Bundle:
+    """Load the model of ``config.start_from``, and resample its positions if only the image size differs.
 
     Raises:
         NotFoundError: there is no such model.
-        ConfigError: its architecture is another; names each setting, with both values.
+        ConfigError: its architecture differs; names each setting, with both values.
     """
     assert config.start_from is not None
     bundle = Registry(config.registry_uri).load(config.start_from)[1].bundle
@@ -23,7 +23,7 @@ def beginning(config: RunConfig) -> Bundle:
         model, weights = at_resolution(bundle.config, dict(bundle.weights), size)
         preprocess = bundle.preprocess.model_copy(update={"size": size})
         bundle = Bundle(model, weights, bundle.tokenizer, preprocess, bundle.lineage)
-    found = differences(bundle.config.model_dump(mode="json"), wanted.model_dump(mode="json"), "model.")
-    if found:
-        raise ConfigError(f"start_from = {config.start_from!r} is of another architecture: {'; '.join(found)}")
+    changed = differences(bundle.config.model_dump(mode="json"), wanted.model_dump(mode="json"), "model.")
+    if changed:
+        raise ConfigError(f"start_from = {config.start_from!r} has another architecture: {'; '.join(changed)}")
     return bundle

@@ -1,4 +1,4 @@
-"""From the last checkpoint to a registered encoder."""
+"""The registration of a run's newest checkpoint as an encoder."""
 
 import math
 
@@ -7,44 +7,44 @@ from torch import Tensor
 from raylens.config import RunConfig
 from raylens.errors import CheckpointError
 from raylens.registry import Bundle, Lineage, Registry, Selection, Version
-from raylens.train.checkpoint.consolidate import Assembly
+from raylens.train.checkpoint.consolidate import Consolidator
 from raylens.train.checkpoint.files import read_part
 from raylens.train.checkpoint.store import CheckpointManifest, Checkpoints
-from raylens.train.loop.schedule import Moment, log_scale_at
-from raylens.train.run.prepare import Prepared
+from raylens.train.loop.schedule import TrainingProgress, log_scale_at
+from raylens.train.run.prepare import PreparedRun
 
-__all__ = ["publish", "weights_of"]
+__all__ = ["checkpoint_weights", "publish"]
 
 
-def weights_of(
+def checkpoint_weights(
     checkpoints: Checkpoints, manifest: CheckpointManifest, config: RunConfig, steps: int
 ) -> dict[str, Tensor]:
-    """What a checkpoint's model computes with, in a run of so many steps: averaged weights if it keeps an average.
+    """Return the weights that a checkpoint's model uses, averaged if the run keeps an average.
 
     Raises:
-        CheckpointError: it is damaged.
+        CheckpointError: the checkpoint is damaged.
     """
-    assembly = Assembly(config.model, averaged=config.optim.ema_decay > 0)
+    assembly = Consolidator(config.model, averaged=config.optim.ema_decay > 0)
     for _, part in checkpoints.parts(manifest, manifest.files):
         assembly.add(*read_part(part))
     weights = assembly.weights()
-    scheduled = log_scale_at(config.objective, Moment(manifest.step - 1, steps))
+    scheduled = log_scale_at(config.objective, TrainingProgress(manifest.step - 1, steps))
     if scheduled is not None:
         weights["logit_scale"].fill_(scheduled)
-    # The parameter may have stepped a little over the cap; what was used, and so what is served, is the cap.
+    # The parameter may exceed the cap a little; training used the cap, and so does serving.
     weights["logit_scale"].clamp_(max=math.log(config.objective.max_logit_scale))
     return weights
 
 
 def publish(
-    prepared: Prepared, checkpoints: Checkpoints, *, name: str | None = None, selection: Selection | None = None
+    prepared: PreparedRun, checkpoints: Checkpoints, *, name: str | None = None, selection: Selection | None = None
 ) -> Version:
     """Register the weights of the newest checkpoint.
 
     Args:
         prepared: the run.
-        checkpoints: its own.
-        name: of the model; the run's by default.
+        checkpoints: its checkpoints.
+        name: the name of the model; that of the run by default.
         selection: how a sweep chose the run, if one did.
 
     Raises:
@@ -53,7 +53,7 @@ def publish(
     newest = checkpoints.newest()
     if newest is None:
         raise CheckpointError(f"run {prepared.config.name!r} at {prepared.store.describe()} has no checkpoint")
-    weights = weights_of(checkpoints, newest, prepared.config, prepared.steps)
+    weights = checkpoint_weights(checkpoints, newest, prepared.config, prepared.steps)
     bundle = Bundle(
         config=prepared.config.model,
         weights=weights,

@@ -1,4 +1,4 @@
-"""What each Ray Train worker runs: build the engine, resume, loop."""
+"""The training function of a Ray Train worker: it builds the engine, resumes, and runs the loop."""
 
 import math
 from dataclasses import replace
@@ -15,22 +15,22 @@ from raylens.models import DualEncoder
 from raylens.storage import open_store
 from raylens.train.checkpoint.snapshot import Snapshot
 from raylens.train.checkpoint.store import CheckpointManifest, Checkpoints
-from raylens.train.collective.coordinator import Control
-from raylens.train.engine.forward import Forward, forward_of
-from raylens.train.engine.micro_batch import fitting, largest_divisor
+from raylens.train.collective.coordinator import Coordinator
+from raylens.train.engine.forward import Forward, build_forward
+from raylens.train.engine.micro_batch import fitting_micro_batch, largest_divisor
 from raylens.train.engine.zero import ZeroEngine
 from raylens.train.loop import loop
-from raylens.train.loop.batches import batches
+from raylens.train.loop.batch import batches
 from raylens.train.loop.events import Started
 from raylens.train.run.hooks import WorkerHooks
-from raylens.train.run.pretrained import beginning
-from raylens.train.run.worker_spec import WorkerJob, check_fits
+from raylens.train.run.pretrained import load_pretrained
+from raylens.train.run.worker_spec import WorkerSpec, check_fits
 
 __all__ = ["build_model", "run_worker"]
 
 
 def build_model(config: RunConfig, tokenizer: Tokenizer, preprocess: Preprocess) -> DualEncoder:
-    """The model that a run begins with: the same weights on every worker."""
+    """Build the model that a run begins with; its weights are equal on every worker."""
     torch.manual_seed(config.seed)
     model = DualEncoder(
         config.model,
@@ -41,60 +41,60 @@ def build_model(config: RunConfig, tokenizer: Tokenizer, preprocess: Preprocess)
         bias=config.objective.bias,
     )
     if config.start_from is not None:
-        model.load_state_dict(dict(beginning(config).weights))
+        model.load_state_dict(dict(load_pretrained(config).weights))
     return model
 
 
-def run_worker(job: WorkerJob) -> None:
-    """Train from the checkpoint that the stream of data begins behind, to the last step."""
-    job = _as_many(job, ray.train.get_context().get_world_size())
-    start = int(ray.get(job.board.start.remote()))
-    checkpoints = Checkpoints(open_store(job.run_uri))
+def run_worker(spec: WorkerSpec) -> None:
+    """Train from the checkpoint at which the stream of data begins, to the last step."""
+    spec = _with_workers(spec, ray.train.get_context().get_world_size())
+    start = int(ray.get(spec.channel.start.remote()))
+    checkpoints = Checkpoints(open_store(spec.run_uri))
     newest = checkpoints.manifest(start) if start else None
-    device, control = ray.train.torch.get_device(), Control(job.board)
-    model = build_model(job.config, Tokenizer.from_json(job.tokenizer_json), job.preprocess)
-    forward = forward_of(model, job.config).to(device)
-    micro_batch = _micro_batch(job.config, forward, newest, device)
-    engine = ZeroEngine(job.config, forward, micro_batch, device)
+    device, coordinator = ray.train.torch.get_device(), Coordinator(spec.channel)
+    model = build_model(spec.config, Tokenizer.from_json(spec.tokenizer_json), spec.preprocess)
+    forward = build_forward(model, spec.config).to(device)
+    micro_batch = _micro_batch(spec.config, forward, newest, device)
+    engine = ZeroEngine(spec.config, forward, micro_batch, device)
     if newest is not None:
-        _resume(job, checkpoints, engine, newest, control)
-    hooks = WorkerHooks(job, engine, control, start)
-    if control.rank == 0:
-        micro_batches = job.config.worker_batch // micro_batch
-        job.board.post.remote(Started(start, job.steps, job.config.scale.workers, micro_batch, micro_batches))
-    data = batches(ray.train.get_dataset_shard("train"), job.config.worker_batch)
-    loop.run(job.config, engine, data, hooks.as_hooks(), rank=control.rank, start=start, steps=job.steps)
+        _resume(spec, checkpoints, engine, newest, coordinator)
+    hooks = WorkerHooks(spec, engine, coordinator, start)
+    if coordinator.rank == 0:
+        micro_batches = spec.config.worker_batch // micro_batch
+        spec.channel.post.remote(Started(start, spec.steps, spec.config.scale.workers, micro_batch, micro_batches))
+    data = batches(ray.train.get_dataset_shard("train"), spec.config.worker_batch)
+    loop.run(spec.config, engine, data, hooks.as_hooks(), rank=coordinator.rank, start=start, steps=spec.steps)
     hooks.finish()
 
 
-def _as_many(job: WorkerJob, workers: int) -> WorkerJob:
-    """The job with as many workers as there are."""
-    scale = job.config.scale.model_copy(update={"workers": workers})
-    return replace(job, config=job.config.model_copy(update={"scale": scale}))
+def _with_workers(spec: WorkerSpec, workers: int) -> WorkerSpec:
+    """Return the specification with the actual number of workers."""
+    scale = spec.config.scale.model_copy(update={"workers": workers})
+    return replace(spec, config=spec.config.model_copy(update={"scale": scale}))
 
 
 def _micro_batch(config: RunConfig, forward: Forward, newest: CheckpointManifest | None, device: torch.device) -> int:
-    """As it is set; as it was, so that a resume rounds alike; or what fits. Collective."""
+    """Return the configured micro-batch, that of the checkpoint (which rounds alike), or what fits. Collective."""
     if config.scale.micro_batch is not None and config.worker_batch % config.scale.micro_batch == 0:
         return config.scale.micro_batch
     if newest is not None and newest.workers == config.scale.workers:
         return newest.micro_batch
-    fits = fitting(forward, config, device, ray.train.get_context().get_local_world_size())
+    fits = fitting_micro_batch(forward, config, device, ray.train.get_context().get_local_world_size())
     return largest_divisor(config.worker_batch, min(fits, config.scale.micro_batch or math.inf))
 
 
 def _resume(
-    job: WorkerJob, checkpoints: Checkpoints, engine: ZeroEngine, newest: CheckpointManifest, control: Control
+    spec: WorkerSpec, checkpoints: Checkpoints, engine: ZeroEngine, newest: CheckpointManifest, coordinator: Coordinator
 ) -> None:
-    check_fits(job, newest)
-    same = newest.workers == job.config.scale.workers
+    check_fits(spec, newest)
+    same = newest.workers == spec.config.scale.workers
     try:
-        pieces, own = checkpoints.pieces(newest, engine.state.wanted(), control.rank if same else None)
+        pieces, local = checkpoints.pieces(newest, engine.state.wanted(), coordinator.rank if same else None)
         failure: RaylensError | None = None
     except RaylensError as error:
         failure = error
-    # All or none: nobody is left waiting for the others.
-    for one in control.all_of(failure):
-        if isinstance(one, RaylensError):
-            raise one
-    engine.state.restore(Snapshot(pieces, own, newest.scaler, newest.applied))
+    # All workers fail, or none: otherwise some would wait for the others.
+    for outcome in coordinator.all_gather(failure):
+        if isinstance(outcome, RaylensError):
+            raise outcome
+    engine.state.restore(Snapshot(pieces, local, newest.scaler, newest.applied))

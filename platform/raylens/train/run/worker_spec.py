@@ -1,4 +1,4 @@
-"""What a training worker is told."""
+"""The specification of a training worker, which the driver sends to it."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,14 +9,14 @@ from raylens.errors import CheckpointError
 from raylens.inputs import Preprocess, Tokenizer
 from raylens.train.checkpoint.cursor import Cursor
 from raylens.train.checkpoint.store import CheckpointManifest
-from raylens.train.evaluation.eval_sets import EvaluationSets
+from raylens.train.evaluation.eval_sets import EvalSets
 
-__all__ = ["WorkerJob", "check_fits"]
+__all__ = ["WorkerSpec", "check_fits"]
 
 
 @dataclass(frozen=True)
-class WorkerJob:
-    """Everything that a worker is told; travels by pickle."""
+class WorkerSpec:
+    """Everything that a worker needs to know; instances are pickled."""
 
     config: RunConfig
     run_uri: str
@@ -24,30 +24,30 @@ class WorkerJob:
     steps: int
     tokenizer_json: str
     preprocess: Preprocess
-    board: Any
-    evaluation: EvaluationSets
+    channel: Any
+    evaluation: EvalSets
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """Of the run."""
+        """Return the tokenizer of the run."""
         return Tokenizer.from_json(self.tokenizer_json)
 
     def cursor(self, step: int) -> Cursor:
-        """The place in the data after a step."""
+        """Return the position in the data after a step."""
         return Cursor.at(step, self.plan, self.config.global_batch)
 
 
-def check_fits(job: WorkerJob, manifest: CheckpointManifest) -> None:
-    """Refuse a checkpoint that this run cannot go on from. The number of workers and the stage of ZeRO may differ.
+def check_fits(spec: WorkerSpec, manifest: CheckpointManifest) -> None:
+    """Refuse a checkpoint from which this run cannot continue; workers and ZeRO stage may differ.
 
     Raises:
-        CursorError: it stands in other data or another order.
-        CheckpointError: it was computed in another precision.
+        CursorError: the checkpoint belongs to other data or another order.
+        CheckpointError: the checkpoint was computed in another precision.
     """
-    manifest.cursor.check(job.cursor(manifest.step))
-    if manifest.precision != job.config.precision:
+    manifest.cursor.check(spec.cursor(manifest.step))
+    if manifest.precision != spec.config.precision:
         raise CheckpointError(
             f"precision: the checkpoint at step {manifest.step} has {manifest.precision}, this run has "
-            f"{job.config.precision}: resume with --set precision={manifest.precision}, or start a new run with "
+            f"{spec.config.precision}: resume with --set precision={manifest.precision}, or start a new run with "
             "another name"
         )

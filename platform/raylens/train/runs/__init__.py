@@ -1,1 +1,1 @@
-"""Training runs as their folders tell of them, read without Ray."""
+"""Training runs as their folders describe them, read without Ray."""

@@ -1,27 +1,27 @@
-"""What the events of a run tell: how it stands, how long it took, and what happened last."""
+"""The state of a run, its duration, and its last event, derived from ``events.jsonl``."""
 
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-__all__ = ["ENDS", "UNFINISHED", "UNKNOWN", "moment_text", "news_text", "state_of", "wall_seconds", "wanted_steps"]
+__all__ = ["ENDS", "UNFINISHED", "UNKNOWN", "event_text", "state_of", "time_text", "wall_seconds", "wanted_steps"]
 
 Event = Mapping[str, Any]
 
 ENDS = ("finished", "failed", "interrupted")
 UNFINISHED = "unfinished"
-"""It is running, or ended without a word; the time of its last news says which is likelier."""
+"""State of a run that is running or was killed; the time of its last event shows which is likelier."""
 UNKNOWN = "unknown"
-"""It left no events."""
+"""State of a run without events."""
 
 STEPS = re.compile(r"(\d{1,15}) steps\b")
 
 
 def state_of(events: Sequence[Event]) -> str:
-    """One of `ENDS`, `UNFINISHED` or `UNKNOWN`.
+    """Return the state of a run: one of `ENDS`, `UNFINISHED` or `UNKNOWN`.
 
-    A run that was asked to stop ends in order, so its last event is "finished" all the same: what came before tells.
+    A run that was asked to stop also ends with "finished"; the events before it show that it was interrupted.
     """
     if not events:
         return UNKNOWN
@@ -44,16 +44,16 @@ def _was_stopped(events: Sequence[Event]) -> bool:
 
 
 def wanted_steps(events: Sequence[Event]) -> int | None:
-    """Steps that the run was to take when it was last started; None where no event tells."""
+    """Return the number of steps that the run was last started for; None if no event has it."""
     for event in reversed(events):
-        found = STEPS.search(str(event.get("text"))) if event.get("event") == "started" else None
-        if found:
-            return int(found.group(1))
+        match = STEPS.search(str(event.get("text"))) if event.get("event") == "started" else None
+        if match:
+            return int(match.group(1))
     return None
 
 
 def wall_seconds(events: Sequence[Event]) -> float | None:
-    """Seconds from start to last news, summed over the times that the run was started; None where no event tells."""
+    """Return the seconds from start to last event, summed over all starts of the run; None if no event has a time."""
     total, begin, last, restarting, known = 0.0, None, None, False, False
     for event in events:
         now = _moment(event)
@@ -61,7 +61,7 @@ def wall_seconds(events: Sequence[Event]) -> float | None:
             continue
         kind = event.get("event")
         if begin is None or last is None or (kind == "started" and not restarting):
-            # What lies between the last news of a run that died and its next start is no time of its own.
+            # The time between the last event of a run that was killed and its next start does not count.
             total += (last - begin).total_seconds() if begin and last else 0.0
             begin = now
         known = known or last is not None
@@ -73,15 +73,15 @@ def wall_seconds(events: Sequence[Event]) -> float | None:
     return max(total, 0.0) if known else None
 
 
-def news_text(event: Event) -> str:
-    """An event in a line: when, what, and why."""
+def event_text(event: Event) -> str:
+    """Return an event as one line: when, what, and why."""
     what, step, text = event.get("event"), event.get("step"), str(event.get("text") or "")
     at = f" at step {step}" if step is not None else ""
-    return f"{moment_text(event)} {what or 'event'}{at}{f': {text}' if text else ''}".strip()
+    return f"{time_text(event)} {what or 'event'}{at}{f': {text}' if text else ''}".strip()
 
 
-def moment_text(event: Event) -> str:
-    """Time of an event, UTC, to the second; as it is written where it is no time."""
+def time_text(event: Event) -> str:
+    """Return the time of an event in UTC, to the second, or the text as it is if it is not a time."""
     now = _moment(event)
     return now.strftime("%Y-%m-%d %H:%M:%S") if now else str(event.get("time") or "")
 

@@ -1,4 +1,4 @@
-"""``metrics.jsonl`` of a run and its like: a line a record, published whole, so that readers never see half a line."""
+"""``metrics.jsonl`` of a run and similar files: one record per line, published whole, so that no line is incomplete."""
 
 import json
 import threading
@@ -8,14 +8,14 @@ from typing import Any
 from raylens.errors import NotFoundError, StorageError, TrainingError
 from raylens.storage import Store
 
-__all__ = ["EVALUATIONS", "EVENTS", "METRICS", "RecordLog", "line_of", "read_metrics", "read_records"]
+__all__ = ["EVALUATIONS", "EVENTS", "METRICS", "JsonlWriter", "json_line", "read_metrics", "read_records"]
 
 METRICS, EVALUATIONS, EVENTS = "metrics.jsonl", "evaluations.jsonl", "events.jsonl"
 FLUSH_SECONDS = 60.0
 
 
 def read_metrics(run: Store) -> list[dict[str, Any]]:
-    """All training records of a run, in order of step; empty for a run that has none yet.
+    """Return all training records of a run, in order of step; empty for a run without records.
 
     Raises:
         TrainingError: a line is not a record.
@@ -24,7 +24,7 @@ def read_metrics(run: Store) -> list[dict[str, Any]]:
 
 
 def read_records(run: Store, name: str) -> list[dict[str, Any]]:
-    """All records of a file of a run; empty where there is none.
+    """Return all records of a file of a run; empty if there is no such file.
 
     Raises:
         TrainingError: a line is not a record.
@@ -43,39 +43,43 @@ def _record(line: str, where: str) -> dict[str, Any]:
         record = json.loads(line)
     except ValueError as error:
         raise TrainingError(
-            f"{where} is damaged ({error}): mend or delete the file; no training state is in it"
+            f"{where} is damaged ({error}): repair or delete the file, which holds no training state"
         ) from None
     if not isinstance(record, dict) or "step" not in record:
-        raise TrainingError(f"{where} is no record with a step: mend or delete the file; no training state is in it")
+        raise TrainingError(
+            f"{where} is not a record with a step: repair or delete the file, which holds no training state"
+        )
     return record
 
 
-class RecordLog:
-    """Collects records and publishes them every few seconds, in a thread of its own; one writer a file.
+class JsonlWriter:
+    """Collects records and publishes them every few seconds, in a thread; each file has one writer.
 
-    A store that does not answer holds nobody up: what was not written is written later.
+    A store that does not answer delays nothing: what could not be written is written later.
     """
 
     def __init__(self, run: Store, name: str, start: int | None, every_seconds: float = 10.0) -> None:
-        """Go on behind step ``start``: later steps are trained again, and told again; None keeps all."""
+        """Continue after step ``start``, whose successors are trained and written again; None keeps all records."""
         self._run, self._name, self._every = run, name, every_seconds
-        # As text, a fifth of what dictionaries take: a run of weeks has a hundred thousand records.
-        self._lines = [line_of(one) for one in read_records(run, name) if start is None or one["step"] <= start]
+        # Lines take a fifth of the memory of dictionaries, and a run of weeks has a hundred thousand records.
+        self._lines = [
+            json_line(record) for record in read_records(run, name) if start is None or record["step"] <= start
+        ]
         self._written = time.monotonic()
         self.failure = ""
-        """Why the last writing did not work; empty if it did."""
+        """Why the last attempt to write failed; empty if it succeeded."""
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
     def add(self, record: dict[str, Any]) -> None:
-        """Take a record; publish if the last time is long ago."""
-        self._lines.append(line_of(record))
-        # All of it is written each time, so more seldom where it is much.
+        """Add a record, and publish if the last time is long enough ago."""
+        self._lines.append(json_line(record))
+        # The whole file is written each time, so that a larger one is written less often.
         if time.monotonic() - self._written >= self._every * (1 + len(self._lines) // 1000):
             self.publish()
 
     def publish(self) -> None:
-        """Begin to write everything; nothing happens while the time before is still being written."""
+        """Start to write everything, unless the previous attempt is still in progress."""
         if self._thread is not None and self._thread.is_alive():
             return
         self._written = time.monotonic()
@@ -83,7 +87,7 @@ class RecordLog:
         self._thread.start()
 
     def flush(self) -> str:
-        """Write everything now; why it did not work, or nothing."""
+        """Write everything now, and return why it failed, or an empty string."""
         if self._thread is not None:
             self._thread.join(timeout=FLUSH_SECONDS)
         self._write(self._text())
@@ -101,6 +105,6 @@ class RecordLog:
                 self.failure = str(error)
 
 
-def line_of(record: dict[str, Any]) -> bytes:
-    """A record as it stands in a file."""
+def json_line(record: dict[str, Any]) -> bytes:
+    """Return a record as a line of a file."""
     return json.dumps(record, allow_nan=False).encode() + b"\n"

@@ -10,7 +10,7 @@ from raylens.report.charts import histogram_chart
 from raylens.report.numbers import count_text, duration_text, finite, memory_text, number_text
 from raylens.report.page import Panel, legend_of, records_panel, render_page
 from raylens.storage import Store
-from raylens.train.runs.events import moment_text, wall_seconds, wanted_steps
+from raylens.train.runs.events import time_text, wall_seconds, wanted_steps
 from raylens.train.runs.run_dir import RunFiles
 from raylens.train.runs.scores import best_row
 from raylens.train.runs.settings import changes, flat
@@ -153,7 +153,7 @@ def _evaluations(run: RunFiles) -> list[dict[str, Any]]:
 def _event(event: Mapping[str, Any]) -> dict[str, str]:
     step = event.get("step")
     return {
-        "time": moment_text(event),
+        "time": time_text(event),
         "event": str(event.get("event") or ""),
         "step": f"{step:,}" if isinstance(step, int) else "",
         "text": str(event.get("text") or ""),

@@ -1,4 +1,4 @@
-"""The folder of a training run, read: its settings, records, evaluations, events and checkpoints."""
+"""The folder of a training run: its settings, metrics, evaluations, events and checkpoints."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from raylens.evaluate.metrics import Goal, goal_of
 from raylens.report.numbers import finite
 from raylens.storage import Store
 from raylens.train.checkpoint.store import Checkpoints
-from raylens.train.runs.events import news_text, state_of, wanted_steps
+from raylens.train.runs.events import event_text, state_of, wanted_steps
 from raylens.train.runs.jsonl import EVALUATIONS, EVENTS, METRICS, read_metrics, read_records
 
 __all__ = ["CONFIG", "Row", "RunFiles", "RunSummary", "by_step"]
@@ -23,56 +23,56 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class RunSummary:
-    """A run in a line of a list."""
+    """A run in one line of a list."""
 
     name: str
     state: str
-    """One of `raylens.train.runs.events`, or `raylens.train.runs.listing.UNREADABLE`."""
+    """State of the run: one of `raylens.train.runs.events`, or `raylens.train.runs.listing.UNREADABLE`."""
     step: int | None = None
     steps: int | None = None
-    """Wanted, as far as its events tell."""
+    """Number of steps that the run was started for, as far as its events show."""
     loss: float | None = None
     pairs_per_second: float | None = None
     checkpoint: int | None = None
-    """Step of the newest complete one."""
-    news: str = ""
-    """The last event."""
+    """Step of the newest complete checkpoint."""
+    last_event: str = ""
+    """The last event, with its time."""
 
 
 @dataclass(frozen=True)
 class RunFiles:
-    """What a run has written; whatever it did not write is empty."""
+    """The files that a run has written; whatever it did not write is empty."""
 
     name: str
     place: str
-    """Its folder, for people."""
+    """The folder of the run, as people write it."""
     config: Row
-    """As it was written: another version of raylens may have other keys."""
+    """The configuration as it was written; another version of raylens may have other keys."""
     records: Sequence[Row] = ()
-    """In order of step; of two of one step the later, because a resumed run repeats steps."""
+    """Metrics in order of step, the later of two with one step, because a resumed run repeats steps."""
     evaluations: Sequence[Row] = ()
-    """Likewise."""
+    """Evaluations, ordered as the records are."""
     events: Sequence[Row] = ()
-    """As they came."""
+    """Events in the order in which they were written."""
     checkpoints: Sequence[int] = ()
     """Steps with a complete checkpoint, ascending."""
 
     @classmethod
     def read(cls, store: Store) -> Self:
-        """Everything in the folder of a run.
+        """Read the folder of a run.
 
         Raises:
             NotFoundError: there is no run.
             ConfigError: its configuration is not YAML.
             TrainingError: a line of its records is damaged.
         """
-        config = _config(store)  # first: without it, this is no run
+        config = _config(store)  # first, because a folder without it is not a run
         records = by_step(read_metrics(store), store, METRICS)
         return cls.of(store, config, records, Checkpoints(store).steps())
 
     @classmethod
     def of(cls, store: Store, config: Row, records: Sequence[Row], checkpoints: Sequence[int]) -> Self:
-        """The folder of a run, of which some was read already."""
+        """Read the remaining files of a run, of which some have been read."""
         place = store.describe()
         return cls(
             name=PurePosixPath(place).name or PurePosixPath(store.uri).name,
@@ -86,40 +86,40 @@ class RunFiles:
 
     @property
     def state(self) -> str:
-        """See `raylens.train.runs.events.state_of`."""
+        """Return the state of the run; see `raylens.train.runs.events.state_of`."""
         return state_of(self.events)
 
     @property
     def last_step(self) -> int | None:
-        """Of the last record, or of the newest checkpoint where that is later."""
+        """Return the step of the last record, or of the newest checkpoint if it is later."""
         return max([*(record["step"] for record in self.records[-1:]), *self.checkpoints[-1:]], default=None)
 
     @property
     def global_batch(self) -> int | None:
-        """Pairs of a step, if the configuration says so."""
+        """Return the pairs of a step, or None if the configuration does not have them."""
         batch = self.config.get("global_batch")
         return batch if isinstance(batch, int) and finite(batch) is not None and batch > 0 else None
 
     @property
     def metrics(self) -> list[str]:
-        """Names of what was evaluated, sorted."""
+        """Return the names of the evaluated metrics, sorted."""
         known = {key for row in self.evaluations for key, value in row.items() if finite(value) is not None}
         return sorted(known - {"step", "samples_seen", "seconds"})
 
     def goal(self, metric: str) -> Goal | None:
-        """Whether a higher or a lower metric is better, as its newest evaluation says; None where nothing says it."""
+        """Return the goal of a metric from its newest evaluation, or None if it is unknown."""
         newest: Row = next((row for row in reversed(self.evaluations) if metric in row), {})
         return goal_of(metric, newest.get("goals"))
 
     def samples_at(self, row: Row) -> float | None:
-        """Samples seen at a record or an evaluation; None where neither it nor the configuration tells."""
+        """Return the samples seen at a record or an evaluation, or None if they are unknown."""
         seen = finite(row.get("samples_seen"))
         if seen is None and self.global_batch is not None:
             seen = finite(row["step"] * self.global_batch)
         return seen
 
     def total(self, key: str) -> float | None:
-        """A count that begins anew whenever the workers start, summed over their starts; None if nobody counted."""
+        """Return a count that restarts with the workers, summed over their starts; None if no record has it."""
         whole, last, known = 0.0, 0.0, False
         for record in self.records:
             count = finite(record.get(key))
@@ -130,7 +130,7 @@ class RunFiles:
         return whole + last if known else None
 
     def summary(self) -> RunSummary:
-        """The run in a line."""
+        """Return the run as one line of a list."""
         last = self.records[-1] if self.records else {}
         return RunSummary(
             name=self.name,
@@ -140,7 +140,7 @@ class RunFiles:
             loss=finite(last.get("loss")),
             pairs_per_second=finite(last.get("samples_per_second")),
             checkpoint=self.checkpoints[-1] if self.checkpoints else None,
-            news=news_text(self.events[-1]) if self.events else "",
+            last_event=event_text(self.events[-1]) if self.events else "",
         )
 
 
@@ -149,24 +149,25 @@ def _config(store: Store) -> Row:
         text = store.read_text(CONFIG)
     except NotFoundError:
         raise NotFoundError(
-            f"{store.describe()} is no training run, it has no {CONFIG}: `raylens runs list STORAGE` shows all runs"
+            f"{store.describe()} is not a training run, because it has no {CONFIG}: `raylens runs list "
+            "STORAGE` shows all runs"
         ) from None
     return load_yaml(text, f"{store.describe()}/{CONFIG}")
 
 
 def by_step(rows: Sequence[Row], store: Store, name: str) -> list[Row]:
-    """In order of step; of two of one step the later.
+    """Return the rows in order of step, the later of two with one step.
 
     Raises:
-        TrainingError: a step is no whole number.
+        TrainingError: a step is not an integer.
     """
-    found: dict[int, Row] = {}
+    latest: dict[int, Row] = {}
     for row in rows:
         step = row.get("step")
         if not isinstance(step, int) or isinstance(step, bool):
             raise TrainingError(
-                f"{store.describe()}/{name} has a line whose step is {step!r}, no whole number: mend or delete the "
-                "file; no training state is in it"
+                f"{store.describe()}/{name} has a line whose step is {step!r}, not an integer: repair or delete the "
+                "file, which holds no training state"
             )
-        found[step] = row
-    return [found[step] for step in sorted(found)]
+        latest[step] = row
+    return [latest[step] for step in sorted(latest)]

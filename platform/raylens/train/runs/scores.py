@@ -10,7 +10,7 @@ __all__ = ["best_row", "last_row"]
 
 
 def best_row(rows: Sequence[Mapping[str, Any]], metric: str, goal: Goal | None) -> Mapping[str, Any] | None:
-    """The first of the rows with the best value of a metric; None where none has a value, or no goal is known."""
+    """Return the first row with the best value of a metric, or None without a value or a goal."""
     if goal is None:
         return None
     known = [(cost(value, goal), row) for row in rows if (value := finite(row.get(metric))) is not None]
@@ -18,5 +18,5 @@ def best_row(rows: Sequence[Mapping[str, Any]], metric: str, goal: Goal | None) 
 
 
 def last_row(rows: Sequence[Mapping[str, Any]], metric: str) -> Mapping[str, Any] | None:
-    """The last of the rows that has a value of a metric; None where none has."""
+    """Return the last row with a value of a metric, or None."""
     return next((row for row in reversed(rows) if finite(row.get(metric)) is not None), None)

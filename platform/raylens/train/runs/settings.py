@@ -1,4 +1,4 @@
-"""The settings of runs as flat keys and text: those that were changed, and those in which runs differ."""
+"""The settings of runs as dotted keys and text: which were changed, and in which runs differ."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,34 +14,34 @@ __all__ = ["Change", "changes", "differing", "flat"]
 
 @dataclass(frozen=True)
 class Change:
-    """A setting that is not at its default."""
+    """A setting that differs from its default."""
 
     key: str
-    """As ``--set`` takes it, e.g. ``optim.peak_lr``."""
+    """The key as ``--set`` takes it, e.g. ``optim.peak_lr``."""
     value: str
     default: str | None
-    """None for a setting that has none."""
+    """The default as text; None for a setting without one."""
 
 
 def changes(config: Mapping[str, Any]) -> list[Change]:
-    """What a run was given that `RunConfig` would not have had by itself, in the order of the configuration.
+    """Return the settings of a run that differ from the defaults of `RunConfig`, in the order of the configuration.
 
     Raises:
-        ConfigError: this version of raylens does not know the configuration, or would refuse it.
+        ConfigError: this version of raylens does not know the configuration, or refuses it.
     """
     return list(_changes(validated(RunConfig, config), None, ""))
 
 
 def differing(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[str | None]]:
-    """The settings that are not equal in all configurations, with the value in each; None where it has none."""
+    """Return the settings that differ between configurations, with the value in each, or None where it is absent."""
     flats = [flat(config) for config in configs]
-    keys = list(dict.fromkeys(key for one in flats for key in one))
-    rows = {key: [one.get(key) for one in flats] for key in keys}
+    keys = list(dict.fromkeys(key for settings in flats for key in settings))
+    rows = {key: [settings.get(key) for settings in flats] for key in keys}
     return {key: values for key, values in rows.items() if len(set(values)) > 1}
 
 
 def flat(tree: object, prefix: str = "") -> dict[str, str]:
-    """A configuration with one key for each value: ``{"optim": {"peak_lr": 1}}`` is ``{"optim.peak_lr": "1"}``."""
+    """Return a configuration with dotted keys: ``{"optim": {"peak_lr": 1}}`` becomes ``{"optim.peak_lr": "1"}``."""
     children: list[tuple[str, object]] = []
     if isinstance(tree, Mapping):
         children = [(str(key), value) for key, value in tree.items()]
@@ -49,14 +49,14 @@ def flat(tree: object, prefix: str = "") -> dict[str, str]:
         children = [(str(number), value) for number, value in enumerate(tree)]
     if not children:
         return {prefix: _text(tree)} if prefix else {}
-    found: dict[str, str] = {}
+    leaves: dict[str, str] = {}
     for key, value in children:
-        found |= flat(value, f"{prefix}.{key}" if prefix else key)
-    return found
+        leaves |= flat(value, f"{prefix}.{key}" if prefix else key)
+    return leaves
 
 
 def _changes(node: Node, base: Node | None, prefix: str) -> Iterator[Change]:
-    """Against ``base``, or where there is none against what the class of ``node`` has by itself."""
+    """Yield the changes against ``base``, or against the defaults of the class of ``node`` if there is none."""
     for name, field in type(node).model_fields.items():
         value = getattr(node, name)
         default = getattr(base, name) if base is not None else field.get_default(call_default_factory=True)
@@ -64,7 +64,7 @@ def _changes(node: Node, base: Node | None, prefix: str) -> Iterator[Change]:
         if isinstance(value, Node):
             same = default if isinstance(default, Node) and type(default) is type(value) else None
             if same is None and isinstance(default, Node) and hasattr(value, "kind"):
-                # Of another kind than the default: the rest is compared with what this kind has by itself.
+                # The kind differs from the default's: the rest is compared with the defaults of this kind.
                 yield Change(f"{key}.kind", _text(value.kind), _text(getattr(default, "kind", None)))
             yield from _changes(value, same, f"{key}.")
         elif default is PydanticUndefined:

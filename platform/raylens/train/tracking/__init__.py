@@ -1,4 +1,4 @@
-"""Tools that follow a run besides its own folder: TensorBoard, MLflow, W&B, Prometheus."""
+"""Trackers, which record a run outside its folder: TensorBoard, MLflow, W&B and Prometheus."""
 
 from raylens.train.tracking.trackers import Trackers
 

@@ -1,6 +1,6 @@
-"""One event file of TensorBoard, written in whole records by whoever calls.
+"""An event file of TensorBoard, written synchronously in whole records.
 
-tensorboardX's own writer is not used: its thread dies of a full disk, and adding to its queue then waits for ever.
+tensorboardX's own writer is not used: a full disk ends its thread, and adding to its queue then blocks forever.
 """
 
 import errno
@@ -21,20 +21,20 @@ VERSION = "brain.Event:2"
 
 
 class EventFile:
-    """A new file in a folder, which is made where it is missing.
+    """A new file in a folder, which is created if it is missing.
 
     Raises:
-        OSError: the file cannot be written. It keeps whole records only, and can be tried again.
+        OSError: the file cannot be written. It then holds whole records only, and writing can be tried again.
     """
 
     def __init__(self, folder: Path, purge_step: int | None = None) -> None:
-        """With ``purge_step``, what earlier files have of this step and later ones is not shown any more."""
+        """Create the file; ``purge_step`` hides what earlier files have for this step and later ones."""
         folder.mkdir(parents=True, exist_ok=True)
         now = time.time_ns()
-        # Read in the order of their names; the second alone, as is usual, would be no name of its own.
+        # Readers take files in the order of their names; a name with seconds alone, as is usual, might not be unique.
         self.path = folder / f"events.out.tfevents.{now // 10**9:010d}.{socket.gethostname()}.{now}"
         self.size = 0
-        """Bytes."""
+        """Size of the file in bytes."""
         events = [Event(wall_time=time.time(), file_version=VERSION)]
         if purge_step is not None:
             session = SessionLog(status=SessionLog.START)
@@ -42,11 +42,11 @@ class EventFile:
         try:
             self._append(b"".join(map(_framed, events)))
         except OSError:
-            self.path.unlink(missing_ok=True)  # a full disk would gather an empty file for each try
+            self.path.unlink(missing_ok=True)  # otherwise a full disk would collect an empty file for each attempt
             raise
 
     def add(self, point: Point) -> None:
-        """Append all figures of a step as one record."""
+        """Append all values of a step as one record."""
         values = [Summary.Value(tag=tag, simple_value=value) for tag, value in point.scalars.items()]
         values += [Summary.Value(tag=tag, histo=_histogram(counts)) for tag, counts in point.histograms.items()]
         self._append(_framed(Event(wall_time=time.time(), step=point.step, summary=Summary(value=values))))
@@ -55,9 +55,9 @@ class EventFile:
         with self.path.open("ab", buffering=0) as stream:
             try:
                 if stream.write(data) != len(data):
-                    raise OSError(errno.ENOSPC, "no room for a whole record", str(self.path))
+                    raise OSError(errno.ENOSPC, "not enough space for a whole record", str(self.path))
             except OSError:
-                stream.truncate(self.size)  # readers stop for good at half a record
+                stream.truncate(self.size)  # readers stop forever at an incomplete record
                 raise
         self.size += len(data)
 
@@ -69,7 +69,7 @@ def _framed(event: Event) -> bytes:
 
 
 def _histogram(counts: tuple[float, ...]) -> HistogramProto:
-    """From the first bin with a count to the last; sums as if all values were in the middles of their bins."""
+    """Return the histogram from the first non-empty bin to the last; sums take values to be in the middle of bins."""
     width = 2.0 / len(counts)
     held = [place for place, count in enumerate(counts) if count]
     places = range(held[0], held[-1] + 1)

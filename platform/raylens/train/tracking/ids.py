@@ -1,4 +1,4 @@
-"""``tracking.json`` of a run: as which runs of other tools it goes on when it resumes."""
+"""``tracking.json`` of a run: the runs of other tools that it continues when it resumes."""
 
 import json
 import threading
@@ -7,16 +7,16 @@ from typing import Any
 from raylens.errors import NotFoundError, StorageError
 from raylens.storage import Store
 
-__all__ = ["Ids"]
+__all__ = ["TrackingIds"]
 
 FILE = "tracking.json"
 
 
-class Ids:
-    """An id a tool, each valid for one place in it (a server and experiment, a project)."""
+class TrackingIds:
+    """The id of the run in each tool, valid for one place there (a server and an experiment, or a project)."""
 
     def __init__(self, run: Store) -> None:
-        """Read them.
+        """Read the ids of a run.
 
         Raises:
             StorageError: the file cannot be read or is damaged.
@@ -26,25 +26,25 @@ class Ids:
         self._saved = self._known = _read(run)
 
     def get(self, tool: str, place: str) -> str | None:
-        """The id of this run in a place; None if it was never there."""
+        """Return the id of this run in a place of a tool, or None if it has none there."""
         entry = self._known.get(tool, {})
         return entry["id"] if entry.get("place") == place else None
 
     def put(self, tool: str, place: str, run_id: str) -> None:
-        """Remember an id; one in another place is forgotten.
+        """Record an id; an id in another place of the tool is forgotten.
 
         Raises:
-            StorageError: it is known, but not written; `save` tries again.
+            StorageError: the id is recorded, but could not be written; `save` tries again.
         """
         with self._lock:
             self._known = {**self._known, tool: {"place": place, "id": run_id}}
         self.save()
 
     def save(self) -> None:
-        """Write what is not written yet.
+        """Write the ids that have not been written.
 
         Raises:
-            StorageError: the store does not take it.
+            StorageError: the store cannot be written to.
         """
         with self._lock:
             if self._known != self._saved:
@@ -60,7 +60,7 @@ def _read(run: Store) -> dict[str, dict[str, str]]:
     except ValueError as error:
         raise _damaged(run, str(error)) from None
     if not isinstance(tree, dict) or not all(_is_entry(entry) for entry in tree.values()):
-        raise _damaged(run, "not places and ids")
+        raise _damaged(run, "it has no places and ids")
     return tree
 
 
@@ -69,4 +69,4 @@ def _is_entry(entry: Any) -> bool:
 
 
 def _damaged(run: Store, why: str) -> StorageError:
-    return StorageError(f"{run.describe()}/{FILE} is damaged ({why}): delete it; other tools then begin new runs")
+    return StorageError(f"{run.describe()}/{FILE} is damaged ({why}): delete it, and other tools will begin new runs")

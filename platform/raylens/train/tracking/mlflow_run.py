@@ -1,4 +1,4 @@
-"""A run of MLflow that follows a run of raylens."""
+"""A run of MLflow that records a run of raylens."""
 
 import re
 import time
@@ -9,7 +9,7 @@ from raylens.config.tracking import MlflowConfig
 from raylens.evaluate.metrics import Goal
 from raylens.extras import import_extra
 from raylens.storage import Store
-from raylens.train.tracking.ids import Ids
+from raylens.train.tracking.ids import TrackingIds
 from raylens.train.tracking.parameters import flat
 from raylens.train.tracking.sink import Outcome, Point
 
@@ -22,16 +22,16 @@ STATUS = {"finished": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
 
 
 class MlflowRun:
-    """Made or found again when the first figures come, so that a server that is down stops nothing."""
+    """Created or continued when the first values come, so that an unreachable server does not delay training."""
 
     name = "mlflow"
     every_seconds = 30.0
 
-    def __init__(self, config: MlflowConfig, run: RunConfig, store: Store, ids: Ids) -> None:
-        """Load the package.
+    def __init__(self, config: MlflowConfig, run: RunConfig, store: Store, ids: TrackingIds) -> None:
+        """Import the package mlflow.
 
         Raises:
-            ConfigError: it is not installed.
+            ConfigError: the package is not installed.
         """
         self._mlflow = import_extra("mlflow", "mlflow", "tracking.mlflow")
         self._config, self._run, self._store, self._ids = config, run, store, ids
@@ -43,13 +43,13 @@ class MlflowRun:
         """Keys of the metrics whose goals MLflow has."""
 
     def begin(self, start: int) -> None:
-        """Nothing: steps that are taken again are told again, and MLflow keeps both."""
+        """Do nothing: repeated steps are sent again, and MLflow keeps both."""
 
     def add(self, point: Point) -> None:
-        """Send the figures of a step.
+        """Send the values of a step.
 
         Raises:
-            MlflowException: the server does not take them, or is not there.
+            MlflowException: the server refuses them, or is unreachable.
             StorageError: the id of a new run could not be written.
         """
         run_id = self._opened()
@@ -61,18 +61,18 @@ class MlflowRun:
             self._client.log_batch(run_id, metrics=metrics[first : first + METRICS_AT_ONCE], synchronous=True)
 
     def flush(self) -> None:
-        """Write the run's id, if that did not work before.
+        """Write the id of the run, if an earlier attempt failed.
 
         Raises:
-            StorageError: it does not work now.
+            StorageError: the id could not be written.
         """
         self._ids.save()
 
     def close(self, outcome: Outcome) -> None:
-        """Say how the run ended.
+        """Set how the run ended.
 
         Raises:
-            MlflowException: the server does not hear it.
+            MlflowException: the server refuses it, or is unreachable.
         """
         self._ids.save()
         if self._id is not None:
@@ -89,7 +89,7 @@ class MlflowRun:
         return self._id
 
     def _found(self) -> str | None:
-        """The run that this one was followed by before; None if there is none any more."""
+        """Return the run of MLflow that recorded this run before, or None if it no longer exists."""
         known = self._ids.get(self.name, self._place)
         if known is None:
             return None
@@ -106,12 +106,12 @@ class MlflowRun:
         place = experiment.experiment_id if experiment else self._client.create_experiment(self._config.experiment)
         tags = {"raylens.storage": self._store.uri}
         run_id = str(self._client.create_run(place, run_name=self._run.name, tags=tags).info.run_id)
-        self._id = run_id  # before it is written: if that fails, the next record must not make another
+        self._id = run_id  # before it is written: if that fails, the next record must not create another run
         self._ids.put(self.name, self._place, run_id)
         return run_id
 
     def _tell_parameters(self, run_id: str) -> None:
-        """Those that it does not have: a run may resume with other machines, and MLflow never changes a parameter."""
+        """Send the parameters that MLflow does not have: a resumed run may have others, and MLflow changes none."""
         have, entity = self._client.get_run(run_id).data.params, self._mlflow.entities.Param
         settings = {_key(key): value[:VALUE_LENGTH] for key, value in flat(self._run).items()}
         new = [entity(key, value) for key, value in settings.items() if key not in have]

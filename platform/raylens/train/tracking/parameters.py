@@ -1,4 +1,4 @@
-"""The settings of a run as other tools keep them."""
+"""The settings of a run in the form in which trackers keep them."""
 
 import json
 from collections.abc import Iterator
@@ -10,12 +10,12 @@ __all__ = ["flat", "tree"]
 
 
 def tree(run: RunConfig) -> dict[str, Any]:
-    """Plain values, without what says where the run is tracked."""
+    """Return the settings as plain values, without those of tracking."""
     return {key: value for key, value in run.model_dump(mode="json").items() if key != "tracking"}
 
 
 def flat(run: RunConfig) -> dict[str, str]:
-    """Dotted keys, as ``--set`` has them, and texts; what is not text is JSON."""
+    """Return the settings with dotted keys, as ``--set`` takes them; values that are not text are JSON."""
     return dict(_leaves("", tree(run)))
 
 

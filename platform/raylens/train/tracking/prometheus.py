@@ -1,4 +1,4 @@
-"""Gauges that Ray exports for Prometheus, on the metrics port of the node where the run was started."""
+"""Gauges that Ray exports to Prometheus, on the metrics port of the node where the run was started."""
 
 import functools
 import re
@@ -15,7 +15,7 @@ PREFIX = "raylens_train_"
 
 
 class Prometheus:
-    """Sets a gauge a figure, tagged with the run's name; does nothing where Ray is not initialised."""
+    """Sets one gauge for each value, tagged with the run's name; does nothing while Ray is not initialised."""
 
     name = "prometheus"
     every_seconds = 3600.0  # nothing to flush: Ray collects gauges itself
@@ -24,10 +24,10 @@ class Prometheus:
         self._tags = {"run": run}
 
     def begin(self, start: int) -> None:
-        """Nothing: a gauge has the newest value only."""
+        """Do nothing: a gauge only has its newest value."""
 
     def add(self, point: Point) -> None:
-        """Set all gauges of a step, that of the step among them."""
+        """Set all gauges of a step, including that of the step itself."""
         if not ray.is_initialized():
             return
         cluster = ray.get_runtime_context().gcs_address
@@ -35,18 +35,18 @@ class Prometheus:
             _gauge(cluster, key).set(value, tags=self._tags)
 
     def flush(self) -> None:
-        """Nothing: Ray collects gauges itself."""
+        """Do nothing: Ray collects the gauges itself."""
 
     def close(self, outcome: Outcome) -> None:
-        """Nothing: Ray forgets the gauges when this process ends."""
+        """Do nothing: Ray forgets the gauges when this process ends."""
 
 
 @functools.cache
 def _gauge(cluster: str, key: str) -> Any:  # noqa: ARG001
-    """The gauge of a figure in a cluster, kept until this process ends.
+    """Return the gauge of a value in a cluster, which is kept until this process ends.
 
-    Ray collects gauges every ten seconds, and forgets one that is freed: the last figures of a run would be seen by
-    nobody, or for seconds.
+    Ray collects gauges every ten seconds and forgets one that is freed: without this, the last values of a run would be
+    visible for seconds, or never.
     """
     name = PREFIX + re.sub(r"\W", "_", key, flags=re.ASCII)
     return Gauge(name, f"{key} of a training run", tag_keys=("run",))

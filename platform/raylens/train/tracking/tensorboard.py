@@ -15,11 +15,11 @@ __all__ = ["FOLDER", "TensorBoard"]
 
 FOLDER = "tensorboard"
 LARGEST_FILE = 4 << 20
-"""Bytes. In a bucket a file is written as a whole each time, so a new one is begun when there is more."""
+"""Bytes of a file after which a new one is begun, because a bucket is sent whole files each time."""
 
 
 class TensorBoard:
-    """Writes where a local store lies; for a bucket, into a temporary folder whose files are sent now and then."""
+    """Writes into a local store directly; for a bucket, into a temporary folder that is uploaded regularly."""
 
     name = "tensorboard"
 
@@ -31,17 +31,17 @@ class TensorBoard:
         self._file: EventFile | None = None
         self._purge_step: int | None = None
         self._sent: dict[Path, int] = {}
-        """Bytes of each file that the store is known to have; files that it has for good are not among them."""
+        """Bytes of each file that the store has; files that it has completely are not included."""
 
     def begin(self, start: int) -> None:
-        """Steps after this one replace those that were written before."""
+        """Replace what was written before for the steps after this one."""
         self._file, self._purge_step = None, start + 1
 
     def add(self, point: Point) -> None:
         """Append to the newest file, or begin one.
 
         Raises:
-            OSError: the disk is full, or the like.
+            OSError: the file cannot be written, for example because the disk is full.
         """
         if self._file is None or self._file.size > LARGEST_FILE:
             from raylens.train.tracking.event_file import EventFile  # its library imports torch
@@ -52,11 +52,11 @@ class TensorBoard:
         self._file.add(point)
 
     def flush(self) -> None:
-        """Send what a bucket does not have yet, the oldest first: readers never go back to an older file.
+        """Upload what a bucket does not have yet, the oldest first: readers never return to an older file.
 
         Raises:
             OSError: a file of the temporary folder is gone.
-            StorageError: the bucket does not take it.
+            StorageError: the bucket cannot be written to.
         """
         if self._local is not None:
             return
@@ -70,7 +70,7 @@ class TensorBoard:
                 path.unlink()
 
     def close(self, outcome: Outcome) -> None:
-        """See `flush`; how the run ended is not said."""
+        """Upload as `flush` does; TensorBoard has no state of a run."""
         del outcome
         try:
             self.flush()

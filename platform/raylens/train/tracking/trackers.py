@@ -1,4 +1,4 @@
-"""The tools that follow a run, told together."""
+"""All trackers of a run, behind one interface."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -8,76 +8,77 @@ from typing import Self
 from raylens.config import RunConfig
 from raylens.config.tracking import TrackingConfig
 from raylens.storage import Store
-from raylens.train.loop.events import News, Started
-from raylens.train.tracking.ids import Ids
+from raylens.train.loop.events import RunEvent, Started
+from raylens.train.tracking.ids import TrackingIds
 from raylens.train.tracking.mlflow_run import MlflowRun
 from raylens.train.tracking.prometheus import Prometheus
 from raylens.train.tracking.sink import Outcome, Sink, point_of
-from raylens.train.tracking.sink_thread import Lane
+from raylens.train.tracking.sink_thread import SinkThread
 from raylens.train.tracking.tensorboard import TensorBoard
 from raylens.train.tracking.wandb_run import WandbRun
 
 __all__ = ["Trackers"]
 
 END_SECONDS = 60.0
-"""How long all tools together are waited for at the end of a run."""
+"""Seconds for which all trackers together are waited for at the end of a run."""
 
 
 class Trackers:
-    """Passes news on to all tools that a configuration names, each in a thread of its own.
+    """Forwards events to all trackers that a configuration names, each in a thread of its own.
 
-    None of them stops a run: what does not work is warned of once a tool, and the next record is tried again.
+    No tracker stops a run: a failure is reported once for each tracker, and the next record is sent all the same.
     """
 
     def __init__(self, config: TrackingConfig, run: RunConfig, store: Store, warn: Callable[[str], None]) -> None:
-        """Nothing is written, and nobody called, before the block is entered.
+        """Create the trackers; nothing is written or sent before the block is entered.
 
         Args:
-            config: which tools.
-            run: its name and settings are told to tools that keep them.
-            store: the run's folder.
-            warn: is given one line, in the thread that calls `tell` or leaves the block.
+            config: which trackers the run has.
+            run: its name and settings, for trackers that keep them.
+            store: the folder of the run.
+            warn: receives one line, in the thread that calls `on_event` or leaves the block.
 
         Raises:
             ConfigError: a package is not installed, or W&B is to be online and nobody is logged in.
             StorageError: ``tracking.json`` of the run cannot be read.
         """
-        self._lanes = [Lane(sink) for sink in _sinks(config, run, store)]
+        self._threads = [SinkThread(sink) for sink in _sinks(config, run, store)]
         self._warn = warn
         self._warned: set[str] = set()
 
     def __enter__(self) -> Self:
-        for lane in self._lanes:
-            lane.start()
+        for thread in self._threads:
+            thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         outcome = _outcome(error)
-        for lane in self._lanes:
-            lane.close(outcome)
+        for thread in self._threads:
+            thread.close(outcome)
         deadline = time.monotonic() + END_SECONDS
-        for lane in self._lanes:
-            lane.join(max(0.0, deadline - time.monotonic()))
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
         self._report()
 
-    def tell(self, news: News) -> None:
-        """Pass on what is new; returns at once."""
-        point = point_of(news)
-        for lane in self._lanes:
-            if isinstance(news, Started):
-                lane.begin(news.start)
+    def on_event(self, event: RunEvent) -> None:
+        """Forward an event, and return at once."""
+        point = point_of(event)
+        for thread in self._threads:
+            if isinstance(event, Started):
+                thread.begin(event.start)
             elif point is not None:
-                lane.add(point)
+                thread.add(point)
         self._report()
 
     def _report(self) -> None:
-        for lane in self._lanes:
-            if lane.failure and lane.name not in self._warned:
-                self._warned.add(lane.name)  # first: whoever is warned may tell us of it as news
+        for thread in self._threads:
+            if thread.failure and thread.name not in self._warned:
+                self._warned.add(thread.name)  # first, because the warning may come back here as an event
                 self._warn(
-                    f"{lane.name} misses some of this run ({lane.failure}); training goes on, and tries it again"
+                    f"{thread.name} lacks a part of this run ({thread.failure}); training continues, and "
+                    "the next records are sent"
                 )
 
 
@@ -88,7 +89,7 @@ def _sinks(config: TrackingConfig, run: RunConfig, store: Store) -> Iterator[Sin
         yield Prometheus(run.name)
     if config.mlflow is None and config.wandb is None:
         return
-    ids = Ids(store)
+    ids = TrackingIds(store)
     if config.mlflow is not None:
         yield MlflowRun(config.mlflow, run, store, ids)
     if config.wandb is not None:

@@ -1,4 +1,4 @@
-"""Errors of a whole request, in OpenAI's form: ``{"error": {"message", "type", "param", "code"}}``."""
+"""Errors of a whole request, in OpenAI's schema: ``{"error": {"message", "type", "param", "code"}}``."""
 
 import logging
 import math
@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect
 from raylens.errors import OverloadedError, RaylensError, ServingError, UnavailableError
 from raylens.serve.api.requests import InputItem
 
-__all__ = ["RefusedError", "add_handlers", "complaint", "error_response"]
+__all__ = ["RefusedError", "add_handlers", "error_response", "to_refused_error"]
 
 logger = logging.getLogger("ray.serve")
 
@@ -22,12 +22,12 @@ ROUTES = (
     "POST /v1/embeddings, POST /v1/similarity, POST /v1/classify, GET /v1/models, GET /healthz, GET /readyz, "
     "GET /metrics, GET /docs"
 )
-SHOWN = 60
-"""Characters of a refused value that its message repeats."""
+SHOWN_CHARS = 60
+"""Number of characters of a refused value that its message repeats."""
 
 
 class RefusedError(ServingError):
-    """A request that is answered with an error status. Made and handled in one process."""
+    """A request is refused with an error status. It is raised and handled in one process, so it need not pickle."""
 
     def __init__(
         self,
@@ -45,8 +45,8 @@ class RefusedError(ServingError):
         self.retry_after_s = retry_after_s
 
 
-def complaint(error: ValidationError, body: type[BaseModel]) -> RefusedError:
-    """The first thing that is wrong with a body, in a sentence."""
+def to_refused_error(error: ValidationError, body: type[BaseModel]) -> RefusedError:
+    """Convert a failed validation of a body to an error that explains the first mistake."""
     first = error.errors(include_url=False)[0]
     path = ".".join(str(part) for part in first["loc"])
     kind, message = first["type"], first["msg"].removeprefix("Value error, ")
@@ -58,19 +58,19 @@ def complaint(error: ValidationError, body: type[BaseModel]) -> RefusedError:
     if kind == "missing":
         return RefusedError(f"{path!r} is missing", code="missing_key", param=path)
     value = repr(first["input"])
-    shown = value if len(value) <= SHOWN else value[:SHOWN] + "..."
+    shown = value if len(value) <= SHOWN_CHARS else value[:SHOWN_CHARS] + "..."
     return RefusedError(f"{path or 'body'} = {shown}: {message}", code="invalid_value", param=path or None)
 
 
 def add_handlers(app: FastAPI) -> None:
-    """Answer every exception in the error form."""
+    """Have the application answer every exception in OpenAI's error schema."""
 
     @app.exception_handler(RefusedError)
     async def refused(_: Request, error: RefusedError) -> JSONResponse:
         return error_response(error.status, str(error), error.code, error.param, retry_after_s=error.retry_after_s)
 
     @app.exception_handler(HTTPException)
-    async def no_route(request: Request, error: HTTPException) -> JSONResponse:
+    async def http_error(request: Request, error: HTTPException) -> JSONResponse:
         message = f"{request.method} {request.url.path}: {error.detail}; there are {ROUTES}"
         return error_response(error.status_code, message, HTTPStatus(error.status_code).name.lower())
 
@@ -83,18 +83,18 @@ def add_handlers(app: FastAPI) -> None:
         return error_response(503, str(error), "unavailable", retry_after_s=5)
 
     @app.exception_handler(TimeoutError)
-    async def late(_request: Request, _error: TimeoutError) -> JSONResponse:
+    async def timed_out(_request: Request, _error: TimeoutError) -> JSONResponse:
         return error_response(504, "the request took longer than the server allows: send fewer items", "timeout")
 
     @app.exception_handler(ClientDisconnect)
-    async def gone(_request: Request, _error: ClientDisconnect) -> JSONResponse:
+    async def disconnected(_request: Request, _error: ClientDisconnect) -> JSONResponse:
         return error_response(400, "the connection ended before the body did", "incomplete_body")
 
-    # By name as well, because what is registered for Exception is raised again behind the answer.
+    # Named beside Exception, because Starlette raises an exception again that only the handler for Exception takes.
     @app.exception_handler(RayError)
     @app.exception_handler(RaylensError)
     @app.exception_handler(Exception)
-    async def broken(request: Request, error: Exception) -> JSONResponse:
+    async def failed(request: Request, error: Exception) -> JSONResponse:
         identifier = getattr(request.state, "request_id", "unknown")
         logger.error("request %s failed", identifier, exc_info=error)
         return error_response(
@@ -105,7 +105,7 @@ def add_handlers(app: FastAPI) -> None:
 def error_response(
     status: int, message: str, code: str, param: str | None = None, *, retry_after_s: float | None = None
 ) -> JSONResponse:
-    """An error in OpenAI's form; ``Retry-After`` is in whole seconds."""
+    """Return an error response in OpenAI's schema; ``Retry-After`` is in whole seconds."""
     kind = "invalid_request_error" if status < 500 else "server_error"
     headers = {} if retry_after_s is None else {"retry-after": str(max(1, math.ceil(retry_after_s)))}
     if status == HTTPStatus.UNAUTHORIZED:

@@ -1,4 +1,4 @@
-"""What the API says of itself at ``/openapi.json`` and ``/docs``."""
+"""The OpenAPI description of the service, for ``/openapi.json`` and ``/docs``."""
 
 from typing import Any
 
@@ -35,35 +35,35 @@ ERROR = {
 }
 FORM = {
     "type": "object",
-    "description": "Files are images, fields are texts, in the order of the form; the other fields are options.",
+    "description": "Files are images and `text` fields are texts, in the order of the form; other fields are options.",
     "properties": {
         "image": {"type": "array", "items": {"type": "string", "format": "binary"}, "minItems": 1},
         "text": {"type": "array", "items": {"type": "string"}, "minItems": 1},
         "model": {"type": "string"},
         "encoding_format": {"enum": ["float", "base64"]},
         "dimensions": {"type": "integer", "minimum": 1},
-        "embedding_types": {"type": "string", "description": "With commas between them, as `int8,binary`."},
+        "embedding_types": {"type": "string", "description": "Types separated by commas, such as `int8,binary`."},
         "priority": {"enum": ["interactive", "bulk"]},
     },
     "anyOf": [{"required": ["image"]}, {"required": ["text"]}],
     "additionalProperties": False,
 }
 REFUSALS = {
-    400: "the body is not what the route takes",
+    400: "the body does not fit the route",
     401: "no valid API key",
     404: "no such model",
     408: "the body arrived too slowly",
     413: "the body is too large",
-    429: "over the caller's rate; `Retry-After` says when to come back",
-    503: "overloaded or not ready; `Retry-After` says when to come back",
-    504: "took too long",
+    429: "the caller exceeded its rate limit; `Retry-After` says when to try again",
+    503: "the service is overloaded or not ready; `Retry-After` says when to try again",
+    504: "the request took too long",
 }
 ROUTES: dict[str, tuple[str, str, type[BaseModel] | None, type[BaseModel] | None, dict[str, Any]]] = {
     "embeddings": (
         "Embed texts and images",
         (
-            "In OpenAI's schema, with images beside texts. An item that fails has `error` in its place, alone. Also "
-            "takes `image/*` as it is, with options in the query, and `multipart/form-data`."
+            "OpenAI's schema, with images beside texts. An item that fails has an `error`; others are not affected. "
+            "The route also takes an `image/*` body, with options in the query, and `multipart/form-data`."
         ),
         EmbeddingRequest,
         EmbeddingResponse,
@@ -75,7 +75,7 @@ ROUTES: dict[str, tuple[str, str, type[BaseModel] | None, type[BaseModel] | None
     ),
     "similarity": (
         "Compare queries with documents",
-        "Cosines of each query, text or image, to each document, or the best of them in order.",
+        "Returns the cosine of each query to each document, or the best documents of each query in order.",
         SimilarityRequest,
         SimilarityResponse,
         {
@@ -88,20 +88,35 @@ ROUTES: dict[str, tuple[str, str, type[BaseModel] | None, type[BaseModel] | None
     ),
     "classify": (
         "Classify images by the names of classes",
-        "Zero-shot: each class's prompts are embedded and averaged, with the scale that the model learned.",
+        (
+            "Zero-shot classification: the prompts of each class are embedded and averaged; the softmax uses the logit "
+            "scale that the model learned."
+        ),
         ClassifyRequest,
         ClassifyResponse,
         {"two classes": {"images": [PIXEL], "classes": ["cat", "dog"], "templates": ["a photo of a {}."]}},
     ),
-    "models": ("What is served", "Versions, hashes, sizes and precision.", None, ModelList, {}),
-    "healthz": ("Is the process alive?", "Needs no key.", None, None, {}),
-    "readyz": ("Do the models embed?", "Computes inputs whose vectors are known. Needs no key.", None, None, {}),
-    "metrics": ("Counters for Prometheus", "Of the gateway that answers.", None, None, {}),
+    "models": (
+        "List the models",
+        "Returns versions, hashes, sizes and precision of the models that are served.",
+        None,
+        ModelList,
+        {},
+    ),
+    "healthz": ("Check that the process is alive", "Needs no API key.", None, None, {}),
+    "readyz": (
+        "Check that the models embed",
+        "Computes inputs whose vectors are known. Needs no API key.",
+        None,
+        None,
+        {},
+    ),
+    "metrics": ("Metrics for Prometheus", "Returns the metrics of the gateway that answers.", None, None, {}),
 }
 
 
 def describe(route: str) -> dict[str, Any]:
-    """Arguments of FastAPI's decorator for a route."""
+    """Return the arguments of FastAPI's decorator for a route."""
     summary, description, body, answer, examples = ROUTES[route]
     refusals = REFUSALS if body else {401: REFUSALS[401], 503: REFUSALS[503], 504: REFUSALS[504]}
     responses: dict[int | str, dict[str, Any]] = {
@@ -112,7 +127,10 @@ def describe(route: str) -> dict[str, Any]:
     if body is not None:
         schema = {"$ref": f"#/components/schemas/{body.__name__}"}
         content: dict[str, Any] = {
-            "application/json": {"schema": schema, "examples": {name: {"value": one} for name, one in examples.items()}}
+            "application/json": {
+                "schema": schema,
+                "examples": {name: {"value": example} for name, example in examples.items()},
+            }
         }
         if body is EmbeddingRequest:
             content["image/*"] = {"schema": {"type": "string", "format": "binary"}}
@@ -124,7 +142,7 @@ def describe(route: str) -> dict[str, Any]:
 
 
 def describe_app(app: FastAPI, *, keyed: bool) -> None:
-    """Make the application's description: FastAPI would not see the bodies, which it does not read."""
+    """Add the bodies of requests to the application's description: FastAPI does not read them, so it knows none."""
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:

@@ -1,4 +1,4 @@
-"""Bodies of requests: OpenAI's embeddings schema with images beside texts, similarity, and zero-shot classification."""
+"""Request schemas: OpenAI's embeddings with images beside texts, similarity, and zero-shot classification."""
 
 from typing import Annotated, Any, Literal, Self
 
@@ -21,27 +21,27 @@ NonEmpty = Field(min_length=1)
 
 
 class Body(BaseModel):
-    """A request's body, or a part of one: unknown keys are refused, never dropped."""
+    """The body of a request, or a part of it: unknown keys are refused, never dropped."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class InputItem(Body):
-    """One thing to embed: ``{"text": ...}``, ``{"image": "data:image/png;base64,..."}`` or ``{"tokens": [...]}``."""
+    """One item to embed: ``{"text": ...}``, ``{"image": "data:image/png;base64,..."}`` or ``{"tokens": [...]}``."""
 
     text: str | None = None
     image: str | None = None
-    """A data URI, or where the service fetches, a URL."""
+    """A data URI, or a URL where the service fetches images."""
     tokens: (
         Annotated[
             tuple[int, ...], NonEmpty, BeforeValidator(lambda value: _tuple(value), json_schema_input_type=list[int])
         ]
         | None
     ) = None
-    """Ids of the model's own tokenizer."""
+    """Token ids of the model's own tokenizer."""
 
     @model_validator(mode="after")
-    def _one(self) -> Self:
+    def _has_one_modality(self) -> Self:
         if sum(value is not None for value in (self.text, self.image, self.tokens)) != 1:
             raise ValueError("give one of 'text', 'image' and 'tokens'")
         return self
@@ -58,11 +58,11 @@ def _as_item(value: Any, modality: str) -> Any:
 
 
 def _is_ids(value: list[Any]) -> bool:
-    return bool(value) and all(isinstance(one, int) and not isinstance(one, bool) for one in value)
+    return bool(value) and all(isinstance(number, int) and not isinstance(number, bool) for number in value)
 
 
 def _as_items(value: Any, modality: str = "text") -> Any:
-    """OpenAI's forms, a string, a list of strings, token ids and lists of them, as a list of items."""
+    """Convert OpenAI's input forms (a string, strings, token ids, lists of token ids) to a list of items."""
     if isinstance(value, str):
         return [{modality: value}]
     if not isinstance(value, list):
@@ -83,7 +83,7 @@ Items = Annotated[
 
 
 class EmbeddingRequest(Body):
-    """``POST /v1/embeddings``."""
+    """The body of ``POST /v1/embeddings``."""
 
     input: Items = Field(
         description="A string, token ids, or a list of strings, lists of token ids, and objects `{text}`, `{image}`, "
@@ -91,19 +91,19 @@ class EmbeddingRequest(Body):
         examples=[["a photo of a cat", {"image": "data:image/png;base64,iVBORw0KGgo..."}]],
     )
     model: str | None = None
-    """Name, or name@version; left out, it is the first that is served."""
+    """``name`` or ``name@version``; without it, the first model that is served."""
     modality: Literal["text", "image"] = "text"
-    """What strings are; images are data URIs."""
+    """What the strings of ``input`` are; images are data URIs."""
     encoding_format: EncodingFormat = "float"
-    """``base64`` is the little-endian bytes."""
+    """``base64`` encodes the little-endian bytes of the values."""
     dimensions: Annotated[int, Field(ge=1)] | None = None
-    """Keep the first components and bring the vector to unit norm again."""
+    """Keep this many leading components and normalise the vector again."""
     embedding_types: Annotated[list[EmbeddingType], NonEmpty] | None = None
-    """Give ``embeddings`` of these types in place of ``embedding``."""
+    """Return ``embeddings`` of these types in place of ``embedding``."""
     priority: Priority = "interactive"
-    """``bulk`` waits while anything else does."""
+    """``bulk`` lets interactive requests go first."""
     user: str | None = None
-    """As OpenAI's; not used."""
+    """Accepted for compatibility with OpenAI, and not used."""
 
     @model_validator(mode="before")
     @classmethod
@@ -114,24 +114,24 @@ class EmbeddingRequest(Body):
 
 
 class SimilarityRequest(Body):
-    """``POST /v1/similarity``."""
+    """The body of ``POST /v1/similarity``."""
 
     queries: Items
     documents: Items
-    """Texts or images, as the queries."""
+    """Texts or images, in the same forms as the queries."""
     top_k: Annotated[int, Field(ge=1)] | None = None
-    """Give the best documents of each query alone, best first."""
+    """Return only this many best documents of each query, best first."""
     model: str | None = None
     priority: Priority = "interactive"
 
 
 class ClassifyRequest(Body):
-    """``POST /v1/classify``."""
+    """The body of ``POST /v1/classify``."""
 
     images: Annotated[list[str], NonEmpty]
-    """Data URIs."""
+    """Data URIs, or URLs where the service fetches images."""
     classes: Annotated[list[str], NonEmpty]
     templates: Annotated[list[str], NonEmpty] | None = None
-    """Prompts with ``{}`` where the class name goes; their embeddings are averaged."""
+    """Prompts with ``{}`` in place of the class name; their embeddings are averaged."""
     model: str | None = None
     priority: Priority = "interactive"

@@ -1,4 +1,4 @@
-"""Bodies of answers."""
+"""Response schemas of the HTTP API."""
 
 from typing import Literal
 
@@ -19,12 +19,12 @@ __all__ = [
     "SimilarityResponse",
     "TowerInfo",
     "Usage",
-    "json_of",
+    "to_json",
 ]
 
 
 class ItemError(BaseModel):
-    """Why one item has no result."""
+    """The reason why one item has no result."""
 
     code: str
     message: str
@@ -40,102 +40,102 @@ class EmbeddingObject(BaseModel):
     index: int
     embedding: Values | None = None
     embeddings: dict[EmbeddingType, Values] | None = None
-    """Where the request names ``embedding_types``."""
+    """Embeddings by type, where the request has ``embedding_types``."""
     truncated: Literal[True] | None = None
-    """Present where a text was longer than the model's context."""
+    """Present if the text was longer than the model's context."""
     error: ItemError | None = None
 
 
 class Usage(BaseModel):
-    """Tokens of the request's texts, start and end tokens included."""
+    """The number of tokens of the request's texts, start and end tokens included."""
 
     prompt_tokens: int
     total_tokens: int
 
 
-class Answer(BaseModel):
-    """What every answer names: the model, and the space that its vectors are of."""
+class ListResponse(BaseModel):
+    """The part that all responses with a list share: the model and the space of its vectors."""
 
     object: Literal["list"] = "list"
     model: str
     version: int
     space: str
-    """Vectors may be compared if their spaces are equal: the digest of the model's files."""
+    """Digest of the model's files: vectors may be compared if their spaces are equal."""
 
     @property
     def entries(self) -> list[BaseModel]:
-        """Of the list, of which each kind of answer has its own."""
+        """The entries of the list, whose type depends on the kind of response."""
         return list(getattr(self, "data", ()))
 
 
-def json_of(answer: Answer) -> bytes:
-    """The body of an answer as JSON.
+def to_json(response: ListResponse) -> bytes:
+    """Encode a response as JSON.
 
-    Its list is written entry by entry: in a thread, the event loop has its turn between two of them, where pydantic
-    would hold Python's lock from the first number of a large answer to the last.
+    The list is encoded entry by entry, so that in a thread the event loop has its turn between two entries; pydantic
+    would hold the interpreter's lock from the first number of a large response to the last.
     """
-    entries = ",".join(entry.model_dump_json(exclude_none=True) for entry in answer.entries)
-    shell = answer.model_copy(update={"data": []}).model_dump_json(exclude_none=True)
-    # Not in a string of the answer: there the quotes would be escaped.
+    entries = ",".join(entry.model_dump_json(exclude_none=True) for entry in response.entries)
+    shell = response.model_copy(update={"data": []}).model_dump_json(exclude_none=True)
+    # This never matches within a string of the response, where the quotes would be escaped.
     return shell.replace('"data":[]', f'"data":[{entries}]', 1).encode()
 
 
-class EmbeddingResponse(Answer):
-    """Answer of ``POST /v1/embeddings``."""
+class EmbeddingResponse(ListResponse):
+    """The response of ``POST /v1/embeddings``."""
 
     data: list[EmbeddingObject]
     usage: Usage
 
 
 class SimilarityObject(BaseModel):
-    """One query's cosines to the documents, or its error."""
+    """The cosines of one query to the documents, or its error."""
 
     object: Literal["similarity"] = "similarity"
     index: int
     scores: list[float | None] | None = None
-    """In the order of the documents, or of ``documents``; null for a document that has an error."""
+    """Cosines in the order of the request's documents, or of ``documents``; null for a document with an error."""
     documents: list[int] | None = None
     """Indices of the best documents, best first, where the request has ``top_k``."""
     error: ItemError | None = None
 
 
-class SimilarityResponse(Answer):
-    """Answer of ``POST /v1/similarity``."""
+class SimilarityResponse(ListResponse):
+    """The response of ``POST /v1/similarity``."""
 
     data: list[SimilarityObject]
     document_errors: dict[int, ItemError]
-    """By the index of the document."""
+    """Errors of documents, by the index of the document."""
     usage: Usage
 
 
 class ClassificationObject(BaseModel):
-    """One image's classification, or its error."""
+    """The classification of one image, or its error."""
 
     object: Literal["classification"] = "classification"
     index: int
     label: str | None = None
     probabilities: list[float] | None = None
-    """In the order of the request's classes."""
+    """Probabilities in the order of the request's classes."""
     error: ItemError | None = None
 
 
-class ClassifyResponse(Answer):
-    """Answer of ``POST /v1/classify``."""
+class ClassifyResponse(ListResponse):
+    """The response of ``POST /v1/classify``."""
 
     data: list[ClassificationObject]
     classes: list[str]
 
 
 class TowerInfo(BaseModel):
-    """How a tower computes."""
+    """The precision in which a tower computes."""
 
     precision: Literal["fp32", "bf16"]
     cosine_to_fp32: float
-    """The least over the inputs that a replica tries when it starts."""
+    """The least cosine over the inputs that a replica tries when it loads the version."""
 
 
 class Limits(BaseModel):
-    """What one request may ask for."""
+    """The limits of one request, by which clients split long lists."""
 
     max_items: int
     max_body_bytes: int
@@ -152,19 +152,19 @@ class ModelInfo(BaseModel):
     digest: str
     dimension: int
     context: int
-    """Tokens, start and end tokens included."""
+    """Context length in tokens, start and end tokens included."""
     image_size: int
     tokenizer: str
-    """Hash."""
+    """Hash of the tokenizer, which turns texts into ids."""
     preprocessing: str
-    """Hash."""
+    """Hash of the preprocessing, which turns image files into pixels."""
     normalised: Literal[True] = True
     towers: dict[str, TowerInfo]
     limits: Limits
 
 
 class ModelList(BaseModel):
-    """Answer of ``GET /v1/models``."""
+    """The response of ``GET /v1/models``."""
 
     object: Literal["list"] = "list"
     data: list[ModelInfo]

@@ -1,4 +1,4 @@
-"""Clients of the embedding API: one that waits, one for asyncio.
+"""Clients of the embedding API: a synchronous one, and one for asyncio.
 
 Shapes: n items, C classes, D embedding.
 """
@@ -27,9 +27,9 @@ from raylens.serve.client.codec import (
     classify_bodies,
     embed_bodies,
     inputs,
-    pause,
+    parse_response,
     probabilities,
-    read,
+    retry_delay,
     vectors,
 )
 
@@ -37,15 +37,16 @@ __all__ = ["AsyncEmbeddingClient", "EmbeddingClient"]
 
 
 class EmbeddingClient:
-    """Calls a service at ``url``. Every method raises `ServingError` with the server's message, or why none came.
+    """A client of the service at ``url``. Every method raises `ServingError` with the server's message, or the reason
+    why no answer came.
 
     Args:
-        url: of the service.
-        key: an API key, where it wants one.
-        model: which of its models; the first, if None.
-        timeout_s: of one attempt.
-        retries: further attempts at a request that the service had no room for, or that did not reach it; their pauses
-            follow the service's ``Retry-After``.
+        url: URL of the service.
+        key: an API key, where the service asks for one.
+        model: the model to use; the first that is served, if None.
+        timeout_s: longest time of one attempt.
+        retries: further attempts at a request that an overloaded service refused, or that did not reach it; the delays
+            between them follow the service's ``Retry-After``.
     """
 
     def __init__(
@@ -53,41 +54,41 @@ class EmbeddingClient:
     ) -> None:
         self._url, self._model, self._retries = url.rstrip("/"), model, retries
         self._http = httpx.Client(base_url=self._url, timeout=timeout_s, headers=_headers(key))
-        self._known: Limits | None = None
+        self._service_limits: Limits | None = None
 
     def embed(self, items: Sequence[Item], *, dimensions: int | None = None, bulk: bool = False) -> Vectors:
-        """Texts, and image files as bytes, to unit vectors ``[n, D]``, in order.
+        """Embed texts, and image files as bytes, to unit vectors ``[n, D]``, in order.
 
         Args:
-            items: as many as you like; they go out in requests within the service's limits.
-            dimensions: keep the first components, brought to unit norm again.
-            bulk: let others go first.
+            items: any number; they are sent in requests within the service's limits.
+            dimensions: keep this many leading components and normalise again.
+            bulk: let interactive requests of others go first.
         """
         options = _options(self._model, dimensions=dimensions, bulk=bulk)
         bodies = embed_bodies(items, options, self._limits(len(items)))
-        found = vectors(self._post("/v1/embeddings", body, EmbeddingResponse) for body in bodies)
-        return found if len(found) else _none(self.models(), self._model, dimensions)
+        embeddings = vectors(self._post("/v1/embeddings", body, EmbeddingResponse) for body in bodies)
+        return embeddings if len(embeddings) else _no_vectors(self.models(), self._model, dimensions)
 
     def classify(
         self, images: Sequence[bytes], classes: Sequence[str], templates: Sequence[str] | None = None
     ) -> Vectors:
-        """Image files to zero-shot probabilities ``[n, C]``."""
+        """Classify image files; return their zero-shot probabilities ``[n, C]``."""
         options = _options(self._model) | _classes(classes, templates)
         bodies = classify_bodies(images, options, self._limits(len(images)))
         answers = (self._post("/v1/classify", body, ClassifyResponse) for body in bodies)
         return probabilities(answers, len(classes))
 
     def similarity(self, queries: Sequence[Item], documents: Sequence[Item]) -> Vectors:
-        """Cosines of texts and image files to others, ``[n, m]``; NaN where an item failed."""
+        """Return the cosines ``[n, m]`` of queries to documents, texts or image files; NaN where an item failed."""
         body = _pairs(queries, documents) | _options(self._model)
         return _cosines(self._post("/v1/similarity", body, SimilarityResponse), len(documents))
 
     def models(self) -> list[ModelInfo]:
-        """What is served."""
-        return read(self._send("GET", "/v1/models"), ModelList).data
+        """Return the models that the service offers."""
+        return parse_response(self._send("GET", "/v1/models"), ModelList).data
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close the connections to the service."""
         self._http.close()
 
     def __enter__(self) -> Self:
@@ -99,13 +100,13 @@ class EmbeddingClient:
         self.close()
 
     def _limits(self, items: int) -> Limits | None:
-        """Of the service's requests, asked for once; one item needs none."""
-        if self._known is None and items > 1:
-            self._known = self.models()[0].limits
-        return self._known
+        """Return the limits of a request, asked for once; a single item needs none."""
+        if self._service_limits is None and items > 1:
+            self._service_limits = self.models()[0].limits
+        return self._service_limits
 
     def _post(self, path: str, body: dict[str, Any], kind: type[Any]) -> Any:
-        return read(self._send("POST", path, body), kind)
+        return parse_response(self._send("POST", path, body), kind)
 
     def _send(self, method: str, path: str, body: dict[str, Any] | None = None) -> httpx.Response:
         for attempt in range(self._retries + 1):
@@ -114,7 +115,7 @@ class EmbeddingClient:
                 response = self._http.request(method, path, json=body)
             except httpx.HTTPError as failed:
                 error = failed
-            seconds = pause(attempt, response)
+            seconds = retry_delay(attempt, response)
             if response is not None and (seconds is None or attempt == self._retries):
                 return response
             if attempt == self._retries:
@@ -124,11 +125,11 @@ class EmbeddingClient:
 
 
 class AsyncEmbeddingClient:
-    """`EmbeddingClient` for asyncio; the requests of a long list go out at the same time.
+    """An `EmbeddingClient` for asyncio, which sends the requests of a long list at the same time.
 
     Args:
-        url, key, model, timeout_s, retries: as there.
-        at_once: requests under way at a time.
+        url, key, model, timeout_s, retries: the same as for `EmbeddingClient`.
+        max_concurrency: number of requests that are under way at a time.
     """
 
     def __init__(
@@ -139,40 +140,42 @@ class AsyncEmbeddingClient:
         model: str | None = None,
         timeout_s: float = 120.0,
         retries: int = 4,
-        at_once: int = 8,
+        max_concurrency: int = 8,
     ) -> None:
         self._url, self._model, self._retries = url.rstrip("/"), model, retries
         self._http = httpx.AsyncClient(base_url=self._url, timeout=timeout_s, headers=_headers(key))
-        self._known: Limits | None = None
-        self._places = asyncio.Semaphore(at_once)
+        self._service_limits: Limits | None = None
+        self._slots = asyncio.Semaphore(max_concurrency)
 
     async def embed(self, items: Sequence[Item], *, dimensions: int | None = None, bulk: bool = False) -> Vectors:
-        """See `EmbeddingClient.embed`."""
+        """Embed texts and image files; see `EmbeddingClient.embed`."""
         options = _options(self._model, dimensions=dimensions, bulk=bulk)
         bodies = embed_bodies(items, options, await self._limits(len(items)))
-        found = vectors(await asyncio.gather(*(self._post("/v1/embeddings", one, EmbeddingResponse) for one in bodies)))
-        return found if len(found) else _none(await self.models(), self._model, dimensions)
+        embeddings = vectors(
+            await asyncio.gather(*(self._post("/v1/embeddings", body, EmbeddingResponse) for body in bodies))
+        )
+        return embeddings if len(embeddings) else _no_vectors(await self.models(), self._model, dimensions)
 
     async def classify(
         self, images: Sequence[bytes], classes: Sequence[str], templates: Sequence[str] | None = None
     ) -> Vectors:
-        """See `EmbeddingClient.classify`."""
+        """Classify image files; see `EmbeddingClient.classify`."""
         options = _options(self._model) | _classes(classes, templates)
         bodies = classify_bodies(images, options, await self._limits(len(images)))
-        answers = await asyncio.gather(*(self._post("/v1/classify", one, ClassifyResponse) for one in bodies))
+        answers = await asyncio.gather(*(self._post("/v1/classify", body, ClassifyResponse) for body in bodies))
         return probabilities(answers, len(classes))
 
     async def similarity(self, queries: Sequence[Item], documents: Sequence[Item]) -> Vectors:
-        """See `EmbeddingClient.similarity`."""
+        """Return cosines of queries to documents; see `EmbeddingClient.similarity`."""
         body = _pairs(queries, documents) | _options(self._model)
         return _cosines(await self._post("/v1/similarity", body, SimilarityResponse), len(documents))
 
     async def models(self) -> list[ModelInfo]:
-        """What is served."""
-        return read(await self._send("GET", "/v1/models"), ModelList).data
+        """Return the models that the service offers."""
+        return parse_response(await self._send("GET", "/v1/models"), ModelList).data
 
     async def close(self) -> None:
-        """Close the connections."""
+        """Close the connections to the service."""
         await self._http.aclose()
 
     async def __aenter__(self) -> Self:
@@ -184,22 +187,22 @@ class AsyncEmbeddingClient:
         await self.close()
 
     async def _limits(self, items: int) -> Limits | None:
-        if self._known is None and items > 1:
-            self._known = (await self.models())[0].limits
-        return self._known
+        if self._service_limits is None and items > 1:
+            self._service_limits = (await self.models())[0].limits
+        return self._service_limits
 
     async def _post(self, path: str, body: dict[str, Any], kind: type[Any]) -> Any:
-        return read(await self._send("POST", path, body), kind)
+        return parse_response(await self._send("POST", path, body), kind)
 
     async def _send(self, method: str, path: str, body: dict[str, Any] | None = None) -> httpx.Response:
         for attempt in range(self._retries + 1):
             response, error = None, None
             try:
-                async with self._places:
+                async with self._slots:
                     response = await self._http.request(method, path, json=body)
             except httpx.HTTPError as failed:
                 error = failed
-            seconds = pause(attempt, response)
+            seconds = retry_delay(attempt, response)
             if response is not None and (seconds is None or attempt == self._retries):
                 return response
             if attempt == self._retries:
@@ -226,13 +229,13 @@ def _pairs(queries: Sequence[Item], documents: Sequence[Item]) -> dict[str, Any]
 
 
 def _cosines(answer: SimilarityResponse, documents: int) -> Vectors:
-    rows = [one.scores or [None] * documents for one in answer.data]
+    rows = [query.scores or [None] * documents for query in answer.data]
     return np.array([[np.nan if score is None else score for score in row] for row in rows], dtype=np.float32)
 
 
-def _none(models: Sequence[ModelInfo], model: str | None, dimensions: int | None) -> Vectors:
+def _no_vectors(models: Sequence[ModelInfo], model: str | None, dimensions: int | None) -> Vectors:
     name = model.partition("@")[0] if model else models[0].id
-    width = next((one.dimension for one in models if one.id == name), models[0].dimension)
+    width = next((info.dimension for info in models if info.id == name), models[0].dimension)
     return np.zeros((0, min(width, dimensions or width)), dtype=np.float32)
 
 

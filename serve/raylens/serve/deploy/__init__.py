@@ -1,1 +1,1 @@
-"""How a service starts on Ray Serve, is watched, and stops."""
+"""Deploying a service on Ray Serve: checks, start, autoscaling and stop."""

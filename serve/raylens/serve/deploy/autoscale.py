@@ -1,4 +1,7 @@
-"""How many replicas a tower wants: by the items in their queues, because a request may have one or two thousand."""
+"""Autoscaling by pending items instead of requests, because a request may have one or two thousand items.
+
+Ray Serve's controller imports this module, and with it nothing else of raylens.
+"""
 
 import math
 from typing import Any
@@ -9,9 +12,9 @@ __all__ = ["replicas_for_items"]
 
 
 def replicas_for_items(ctx: AutoscalingContext) -> tuple[int, dict[str, Any]]:
-    """Ray Serve's policy function: as many as bring the items of each to the target, within the bounds.
+    """Implement Ray Serve's policy: return the number of replicas that brings the items of each to the target.
 
-    The items are what `EncoderReplica.record_autoscaling_stats` reports, averaged over the look-back period; the
+    `EncoderReplica.record_autoscaling_stats` reports the items, which Ray Serve averages over the look-back period; the
     target is the deployment's ``target_ongoing_requests``. Ray Serve itself applies bounds and delays.
     """
     items = sum((ctx.aggregated_metrics or {}).get("items", {}).values())

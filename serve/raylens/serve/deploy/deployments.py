@@ -8,50 +8,49 @@ from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 from ray.serve.schema import LoggingConfig
 
 from raylens.registry import Version
-from raylens.serve.config import ModelConfig, ServiceConfig, TowerConfig
-from raylens.serve.deploy.environment import options
+from raylens.serve.config import ModelConfig, ServeSettings, ServiceConfig, TowerConfig
+from raylens.serve.deploy.environment import actor_options
 from raylens.serve.messages import Tower
-from raylens.serve.settings import ServeSettings
 
-__all__ = ["LOGGING", "application"]
+__all__ = ["LOGGING", "build_application"]
 
 LOGGING = LoggingConfig(log_level="INFO", enable_access_log=False)
 GATEWAY = "raylens.serve.gateway.ingress.Ingress"
 REPLICA = "raylens.serve.replica.replica.EncoderReplica"
-"""By name: their processes import them, and with them torch; who only deploys them need not."""
+"""Classes by name: only the processes that run them import them, and with them torch."""
 POLICY = "raylens.serve.deploy.autoscale:replicas_for_items"
 SURGE_PERCENT = 25
-"""Of a deployment's replicas, and one at least."""
+"""Percentage of a deployment's replicas, and at least one, that an update in place starts in addition."""
 
 
-def application(
+def build_application(
     config: ServiceConfig,
     registry: str,
     versions: Sequence[Version],
     selector: Mapping[str, str] | None = None,
     inherited: Mapping[str, str] | None = None,
 ) -> serve.Application:
-    """All of them, bound to each other.
+    """Return the application: all deployments, bound to each other.
 
     Args:
-        config: the service.
-        registry: its registry's URI, made absolute.
-        versions: which version each model begins with.
-        selector: labels of the nodes that they are on; any node by default.
-        inherited: variables that Ray was started with, see `raylens.serve.deploy.environment.options`.
+        config: the settings of the service.
+        registry: URI of the registry, made absolute.
+        versions: the version that each model begins with.
+        selector: labels of the nodes that may run them; any node by default.
+        inherited: variables that Ray was started with; see `raylens.serve.deploy.environment.actor_options`.
     """
-    actor = options(config, inherited or {})
+    actor = actor_options(config, inherited or {})
     if selector:
         actor["label_selector"] = dict(selector)
     handles = [
-        _tower(config, one, tower, registry, version, actor)
-        for one, version in zip(config.models, versions, strict=True)
+        _tower(config, model, tower, registry, version, actor)
+        for model, version in zip(config.models, versions, strict=True)
         for tower in ("text", "image")
     ]
     references = [
-        one.model if one.alias else str(version) for one, version in zip(config.models, versions, strict=True)
+        model.model if model.alias else str(version) for model, version in zip(config.models, versions, strict=True)
     ]
-    # It waits more than it computes, so it reserves nothing, like Ray Serve's own proxy.
+    # A gateway waits more than it computes, so it reserves nothing, like Ray Serve's own proxy.
     gateway = serve.deployment(name="Gateway", **_common(config.limits))(GATEWAY).options(
         num_replicas=config.gateways,
         ray_actor_options={"num_cpus": 0, **actor},
@@ -104,9 +103,9 @@ def _common(limits: ServeSettings) -> dict[str, Any]:
         "backpressure_config": {"retry_after_s": 1},
         "graceful_shutdown_timeout_s": limits.drain_timeout_s,
         "graceful_shutdown_wait_loop_s": 0.5,
-        # A new one is there before an old one goes, when a service is deployed again in place.
+        # When a service is updated in place, a new replica is up before an old one stops.
         "max_surge_percent": SURGE_PERCENT,
-        # Once more, for a store that did not answer; a damaged bundle does not mend.
+        # One retry helps against a store that did not answer; a damaged bundle stays damaged.
         "max_constructor_retry_count": 2,
         "logging_config": LOGGING,
     }

@@ -1,4 +1,4 @@
-"""A service for a cluster that Ray Serve's own tools run: the builder that they call, and the file that names it."""
+"""Ray Serve's declarative config of a service: the file for its own tools, and the builder that the file names."""
 
 from typing import Any
 
@@ -9,31 +9,31 @@ from raylens.capacity import placement
 from raylens.config import validated
 from raylens.registry import Registry
 from raylens.serve.config import ServiceConfig
-from raylens.serve.deploy.deployments import application
+from raylens.serve.deploy.deployments import build_application
 from raylens.serve.deploy.environment import environment
 
-__all__ = ["build", "declaration"]
+__all__ = ["build", "serve_config_yaml"]
 
 
 def build(arguments: dict[str, Any]) -> serve.Application:
-    """The application of a service's settings; Ray Serve calls it on the cluster with the file's ``args``.
+    """Return the application of a service's settings; Ray Serve calls this on the cluster with the file's ``args``.
 
     Raises:
-        ConfigError: they are no settings of a service.
+        ConfigError: the arguments are no settings of a service.
         NotFoundError: the registry has no such model.
     """
     config = validated(ServiceConfig, arguments)
     models = Registry(config.registry)
-    versions = [models.resolve(one.model) for one in config.models]
-    return application(config, models.store.uri, versions, placement().selector("serve"))
+    versions = [models.resolve(model.model) for model in config.models]
+    return build_application(config, models.store.uri, versions, placement().selector("serve"))
 
 
-def declaration(config: ServiceConfig) -> str:
-    """The file for ``serve deploy``, and for a RayService of KubeRay under ``serveConfigV2``.
+def serve_config_yaml(config: ServiceConfig) -> str:
+    """Return the YAML file for ``serve deploy``, or for a RayService of KubeRay under ``serveConfigV2``.
 
-    Paths are made absolute: the file is run elsewhere, where they must lead to the same things.
+    Paths are made absolute, because processes with another working folder read them.
     """
-    config = config.with_absolute_places()
+    config = config.with_absolute_paths()
     tree = {
         "proxy_location": "EveryNode",
         "http_options": {

@@ -1,4 +1,4 @@
-"""Watching a service come up, from outside."""
+"""Waiting until a service is ready, and reporting how its start proceeds."""
 
 import re
 import time
@@ -14,55 +14,55 @@ from raylens.errors import ServingError
 __all__ = ["base_url", "wait_until_ready"]
 
 POLL_S = 0.1
-MOST_CHARS = 1000
+MAX_CHARS = 1000
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 EXCEPTION = re.compile(r"^[A-Za-z_][\w.]*(?:Error|Exception): ", re.MULTILINE)
 
 
 def base_url(host: str, port: int) -> str:
-    """Where this machine reaches what listens on ``host``."""
+    """Return the URL at which this machine reaches a service that listens on ``host``."""
     reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 (compared, not listened on)
     return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
 
 
-def wait_until_ready(url: str, app: str, timeout_s: float, tell: Callable[[str], None] = lambda _: None) -> None:
-    """Until ``/readyz`` says so over real HTTP; ``tell`` hears which replicas are up and which are waited for.
+def wait_until_ready(url: str, app: str, timeout_s: float, on_progress: Callable[[str], None] = lambda _: None) -> None:
+    """Wait until ``/readyz`` answers 200; report to ``on_progress`` which deployments are up.
 
     Raises:
-        ServingError: a deployment failed, with its own error; or the time is up, with the last that was heard.
+        ServingError: a deployment failed, with its own error; or the time is up, with the last known reason.
     """
-    deadline, told = time.monotonic() + timeout_s, ""
+    deadline, reported = time.monotonic() + timeout_s, ""
     while True:
         status = serve.status().applications[app]
-        if (now := _progress(status.deployments)) != told:
-            tell(now)
-            told = now
+        if (now := _progress(status.deployments)) != reported:
+            on_progress(now)
+            reported = now
         messages = [deployment.message for deployment in status.deployments.values() if deployment.message]
         if status.status == ApplicationStatus.DEPLOY_FAILED:
-            raise ServingError(f"a replica failed to start: {_own_words(messages or [status.message])}")
-        heard = _readiness(url) if status.status == ApplicationStatus.RUNNING else "; ".join(messages)
-        if heard is None:
+            raise ServingError(f"a replica failed to start: {_last_exception(messages or [status.message])}")
+        reason = _readiness(url) if status.status == ApplicationStatus.RUNNING else "; ".join(messages)
+        if reason is None:
             return
         if time.monotonic() > deadline:
             raise ServingError(
-                f"the service was not ready after {timeout_s:g} s ({heard or status.status.value}): raise "
+                f"the service was not ready after {timeout_s:g} s ({reason or status.status.value}): raise "
                 "startup_timeout_s if the weights take long to read"
             )
         time.sleep(POLL_S)
 
 
 def _progress(deployments: Mapping[str, Any]) -> str:
-    """Which deployments have a replica that runs, and what the others are doing."""
+    """Return a line that says which deployments have a running replica, and which are starting."""
     states = {name: deployment.replica_states for name, deployment in deployments.items()}
     up = [name for name, counts in states.items() if counts.get("RUNNING")]
-    rest = [name for name in states if name not in up]
+    starting = [name for name in states if name not in up]
     parts = [f"up: {', '.join(up)}"] if up else []
-    parts += [f"starting and loading: {', '.join(rest)}"] if rest else ["asking whether all of them embed"]
+    parts += [f"starting and loading: {', '.join(starting)}"] if starting else ["checking that all of them embed"]
     return "; ".join(parts)
 
 
 def _readiness(url: str) -> str | None:
-    """None if the service is ready, else what it says."""
+    """Return None if the service is ready, else its answer."""
     try:
         answer = httpx.get(f"{url}/readyz", timeout=30)
     except httpx.HTTPError as error:
@@ -70,8 +70,8 @@ def _readiness(url: str) -> str | None:
     return None if answer.status_code == httpx.codes.OK else answer.text
 
 
-def _own_words(messages: Sequence[str]) -> str:
-    """The last exception of Ray Serve's report, which is a trace of traces, without the traces."""
+def _last_exception(messages: Sequence[str]) -> str:
+    """Return the last exception of Ray Serve's report, which nests several traces, without the traces."""
     text = ANSI.sub("", "\n".join(messages)).strip()
     raised = list(EXCEPTION.finditer(text))
-    return text[raised[-1].start() :].removeprefix("raylens.errors.") if raised else text[-MOST_CHARS:]
+    return text[raised[-1].start() :].removeprefix("raylens.errors.") if raised else text[-MAX_CHARS:]

@@ -1,42 +1,42 @@
-"""The models that a service has, by the names that requests call them."""
+"""The models of a service, and which of them a request names."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from raylens.serve.api.errors import RefusedError
-from raylens.serve.gateway.model_router import JoinedModel
-from raylens.serve.messages import Identity
+from raylens.serve.gateway.model_router import ModelRouter
+from raylens.serve.messages import ModelIdentity
 
-__all__ = ["Catalogue", "Served"]
+__all__ = ["Catalogue", "ServedModel"]
 
 
 @dataclass(frozen=True)
-class Served:
-    """A model and the reference that it is served under."""
+class ServedModel:
+    """A model and the registry reference that it is served under."""
 
     reference: str
-    """``name@3`` or ``name@alias``."""
-    model: JoinedModel
+    """The reference: ``name@3`` or ``name@alias``."""
+    model: ModelRouter
 
     @property
     def name(self) -> str:
-        """Without version or alias."""
+        """The model's name without version or alias."""
         return self.reference.partition("@")[0]
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """The model that a request means."""
+class ModelChoice:
+    """The model that a request names, and perhaps its version."""
 
-    served: Served
+    served: ServedModel
     number: int | None
-    """The only version that will do."""
+    """The version that the request requires; None accepts any."""
 
-    def check(self, identity: Identity) -> None:
-        """Is it the version that the request names?
+    def check_version(self, identity: ModelIdentity) -> None:
+        """Check that the version that answered is the one that the request requires.
 
         Raises:
-            RefusedError: another one is served.
+            RefusedError: another version is served (status 404).
         """
         if self.number is not None and identity.number != self.number:
             raise RefusedError(
@@ -48,29 +48,29 @@ class Chosen:
 
 
 class Catalogue:
-    """All of them; the first is what a request without ``model`` means."""
+    """All models of a service; a request without ``model`` goes to the first."""
 
-    def __init__(self, served: Sequence[Served]) -> None:
+    def __init__(self, served: Sequence[ServedModel]) -> None:
         self.served = tuple(served)
 
-    def choose(self, model: str | None) -> Chosen:
-        """By name, by the reference that it is served under, or by ``name@number``.
+    def choose(self, model: str | None) -> ModelChoice:
+        """Return the model of a request, by its name, its reference, or ``name@number``.
 
         Raises:
-            RefusedError: there is none.
+            RefusedError: no such model is served (status 404).
         """
         if model is None:
-            return Chosen(self.served[0], None)
-        for one in self.served:
-            if model in (one.reference, one.name):
-                return Chosen(one, None)
+            return ModelChoice(self.served[0], None)
+        for served in self.served:
+            if model in (served.reference, served.name):
+                return ModelChoice(served, None)
         name, _, number = model.partition("@")
-        for one in self.served:
-            if name == one.name and number.isdecimal() and len(number) < 10:
-                return Chosen(one, int(number))
-        there = ", ".join(repr(one.name) for one in self.served)
+        for served in self.served:
+            if name == served.name and number.isdecimal() and len(number) < 10:
+                return ModelChoice(served, int(number))
+        names = ", ".join(repr(served.name) for served in self.served)
         raise RefusedError(
-            f"model {model[:100]!r} is not served here; there is {there}",
+            f"model {model[:100]!r} is not served here; the models are {names}",
             status=404,
             code="model_not_found",
             param="model",

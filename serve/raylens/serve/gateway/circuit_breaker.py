@@ -1,4 +1,4 @@
-"""Replicas that have no room are not asked again at once: their processors are for what they have accepted."""
+"""A circuit breaker: overloaded replicas are not called again at once, so that they compute what they accepted."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -6,62 +6,61 @@ from dataclasses import dataclass, replace
 
 from raylens.serve.messages import Description, Embedder, Embeddings, Item, Refusal
 
-__all__ = ["Breather"]
+__all__ = ["CircuitBreaker"]
 
-SHARE = 0.1
-"""Of the work that a replica has in line when it refuses: so much of it is done before it is asked again."""
-LONGEST_S = 0.5
+PAUSE_FRACTION = 0.1
+"""Fraction of a refusing replica's queue that is computed before the replica is called again."""
+MAX_PAUSE_S = 0.5
 
 
 @dataclass(frozen=True)
-class _Closed:
+class _Open:
     until: float
     items: int
-    """Requests of fewer may still fit."""
+    """Size of the refused request; smaller ones may still fit."""
     refusal: Refusal
 
 
-class Breather:
-    """An `Embedder` in front of replicas, for one gateway.
+class CircuitBreaker:
+    """An `Embedder` of one gateway in front of replicas, which answers for them while they are overloaded.
 
-    To carry a request to a replica and its refusal back costs more than to embed a text. Under a load of three times
-    what a service can take, refusals alone halved what it answered; now one in several finds out, for all.
-
-    The pause is a small part of what the replica has in line, so that the line never runs dry: what can be computed is.
+    Carrying a request to a replica and its refusal back costs more than embedding a text: at three times the capacity
+    of a service, refusals alone halved its throughput. After a refusal, requests of the same size or larger are refused
+    here for a pause, which is a small part of the replica's queue, so that the queue never runs empty.
 
     Args:
-        replicas: what is asked.
-        clock: seconds, monotonic.
+        replicas: the replicas behind it.
+        clock: a monotonic clock in seconds.
     """
 
     def __init__(self, replicas: Embedder, clock: Callable[[], float] = time.monotonic) -> None:
         self._replicas, self._clock = replicas, clock
-        self._closed: dict[bool, _Closed] = {}
-        """For urgent work, and for bulk."""
+        self._open: dict[bool, _Open] = {}
+        """The open circuits, by whether the work is bulk."""
 
     async def embed(
-        self, items: Sequence[Item], wanted: str | None = None, *, bulk: bool = False
+        self, items: Sequence[Item], digest: str | None = None, *, bulk: bool = False
     ) -> Embeddings | Refusal:
-        """See `Embedder`."""
-        closed = self._closed.get(bulk)
-        if closed is not None and self._clock() < closed.until and len(items) >= closed.items:
-            return closed.refusal
-        answer = await self._replicas.embed(items, wanted, bulk=bulk)
+        """Implement `Embedder.embed`: refuse at once while the circuit is open, else call a replica."""
+        circuit = self._open.get(bulk)
+        if circuit is not None and self._clock() < circuit.until and len(items) >= circuit.items:
+            return circuit.refusal
+        answer = await self._replicas.embed(items, digest, bulk=bulk)
         if isinstance(answer, Refusal) and answer.code == "overloaded":
-            self._close(len(items), answer, bulk)
+            self._trip(len(items), answer, bulk)
         return answer
 
-    def _close(self, items: int, refusal: Refusal, bulk: bool) -> None:
-        pause = min(SHARE * refusal.retry_after_s, LONGEST_S)
-        # The report has been heard with the answer that brought it.
-        closed = _Closed(self._clock() + pause, items, replace(refusal, report=None))
-        for kind in (True,) if bulk else (True, False):  # what is not urgent is not let in before what is
-            self._closed[kind] = closed
+    def _trip(self, items: int, refusal: Refusal, bulk: bool) -> None:
+        pause = min(PAUSE_FRACTION * refusal.retry_after_s, MAX_PAUSE_S)
+        # Without the report, which would be counted twice.
+        circuit = _Open(self._clock() + pause, items, replace(refusal, report=None))
+        for kind in (True,) if bulk else (True, False):  # bulk work is not let in before interactive work
+            self._open[kind] = circuit
 
     async def describe(self) -> Description:
-        """See `Embedder`."""
+        """Implement `Embedder.describe`: call a replica."""
         return await self._replicas.describe()
 
     async def probe(self) -> Refusal | None:
-        """See `Embedder`."""
+        """Implement `Embedder.probe`: call a replica."""
         return await self._replicas.probe()

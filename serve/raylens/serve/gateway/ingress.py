@@ -1,4 +1,4 @@
-"""The ingress deployment: the API, over handles to the replicas."""
+"""The ingress deployment of Ray Serve: the API over handles to the replicas."""
 
 import asyncio
 from collections.abc import Sequence
@@ -12,70 +12,71 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
 from raylens.errors import OverloadedError, UnavailableError
+from raylens.serve.config import SecurityConfig, ServeSettings
 from raylens.serve.gateway.app import build_app
-from raylens.serve.gateway.catalogue import Catalogue, Served
-from raylens.serve.gateway.circuit_breaker import Breather
-from raylens.serve.gateway.model_router import JoinedModel
+from raylens.serve.gateway.catalogue import Catalogue, ServedModel
+from raylens.serve.gateway.circuit_breaker import CircuitBreaker
+from raylens.serve.gateway.model_router import ModelRouter
 from raylens.serve.messages import Description, Embeddings, Item, Refusal
-from raylens.serve.security import SecurityConfig
-from raylens.serve.settings import ServeSettings
-from raylens.serve.tracing import origin
+from raylens.serve.tracing import request_context
 
 __all__ = ["Gateway", "HandleEmbedder", "Ingress"]
 
 
 class HandleEmbedder:
-    """The `Embedder` of a Ray Serve handle."""
+    """An `Embedder` that calls replicas through a Ray Serve handle."""
 
     def __init__(self, handle: DeploymentHandle) -> None:
         self._handle = handle
 
     async def embed(
-        self, items: Sequence[Item], wanted: str | None = None, *, bulk: bool = False
+        self, items: Sequence[Item], digest: str | None = None, *, bulk: bool = False
     ) -> Embeddings | Refusal:
-        """See `Embedder`."""
-        answer: Embeddings | Refusal = await self._ask("embed", items, wanted, bulk=bulk, origin=origin())
+        """Implement `Embedder.embed`: call a replica, within this request's trace."""
+        answer: Embeddings | Refusal = await self._ask("embed", items, digest, bulk=bulk, context=request_context())
         return answer
 
     async def describe(self) -> Description:
-        """See `Embedder`."""
+        """Implement `Embedder.describe`: call a replica."""
         description: Description = await self._ask("describe")
         return description
 
     async def probe(self) -> Refusal | None:
-        """See `Embedder`."""
+        """Implement `Embedder.probe`: call a replica."""
         refusal: Refusal | None = await self._ask("probe")
         return refusal
 
-    async def _ask(self, method: str, *arguments: Any, **named: Any) -> Any:
-        """Asked once more where the replica was lost on the way: to embed twice does no harm."""
+    async def _ask(self, method: str, *arguments: Any, **options: Any) -> Any:
+        """Call a replica, and another one if it was lost on the way: embedding twice does no harm."""
         try:
-            return await _answer(getattr(self._handle, method).remote(*arguments, **named))
+            return await _answer(getattr(self._handle, method).remote(*arguments, **options))
         except UnavailableError:
-            return await _answer(getattr(self._handle, method).remote(*arguments, **named))
+            return await _answer(getattr(self._handle, method).remote(*arguments, **options))
 
 
 async def _answer(response: Any) -> Any:
-    """The value of a call to a replica, Ray Serve's refusals in our words."""
+    """Return the value of a call to a replica; translate Ray Serve's errors."""
     try:
         return await response
     except BackPressureError:
-        raise OverloadedError("all replicas are busy and their queues full; try again in a moment") from None
+        raise OverloadedError("all replicas are busy and their queues are full; try again in a moment") from None
     except (RayActorError, DeploymentUnavailableError, AioRpcError):
-        # AioRpcError: of a connection that broke while the answer was on its way. Ray Serve translates UNAVAILABLE
-        # alone, and what a dying process leaves behind may be CANCELLED or INTERNAL as well.
-        raise UnavailableError("the replica that had this request is gone; send it again") from None
+        # AioRpcError: the connection broke during the answer. Ray Serve translates only UNAVAILABLE, but a
+        # dying process may cause CANCELLED or INTERNAL as well.
+        raise UnavailableError("the replica that had this request was lost; send it again") from None
     except asyncio.CancelledError:
         response.cancel()
         raise
 
 
 class Gateway:
-    """Holds no model; Ray Serve asks it for the ASGI application when the process has started.
+    """The gateway, which holds no model; Ray Serve asks it for the ASGI application when its process has started.
 
     Args:
-        references: under which each model is served.
-        handles: for each model those of its text and its image replicas, one after the other.
+        references: the references of the models.
+        settings: limits of requests.
+        security: keys, rates and origins.
+        handles: for each model the handle of its text replicas, then that of its image replicas.
     """
 
     def __init__(
@@ -85,18 +86,18 @@ class Gateway:
         security: SecurityConfig,
         *handles: DeploymentHandle,
     ) -> None:
-        embedders = [Breather(HandleEmbedder(handle)) for handle in handles]
+        embedders = [CircuitBreaker(HandleEmbedder(handle)) for handle in handles]
         pairs = zip(embedders[::2], embedders[1::2], strict=True)
         self._catalogue = Catalogue(
             [
-                Served(reference, JoinedModel(text, image, settings))
+                ServedModel(reference, ModelRouter(text, image, settings))
                 for reference, (text, image) in zip(references, pairs, strict=True)
             ]
         )
         self._settings, self._security = settings, security
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        return build_app(self._catalogue, self._settings, self._security, answers_with_id=False)
+        return build_app(self._catalogue, self._settings, self._security, adds_request_id=False)
 
 
 Ingress = serve.ingress()(Gateway)

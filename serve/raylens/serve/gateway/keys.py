@@ -1,4 +1,4 @@
-"""API keys: only their hashes are at rest, and a changed file counts within seconds."""
+"""API keys, of which only hashes are stored; a changed file of keys takes effect within seconds."""
 
 import asyncio
 import hashlib
@@ -30,11 +30,11 @@ class Key(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,100}$")]
-    """Whose it is; for logs and metrics."""
+    """The owner of the key, for logs and metrics."""
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    """Of the key. Keys have 256 random bits, so that a fast hash is enough: there is nothing to guess."""
+    """Hash of the key. A fast hash is enough, because keys have 256 random bits and cannot be guessed."""
     items_per_second: Annotated[float, Field(gt=0)] | None = None
-    """In place of the service's own limit."""
+    """Rate limit of this key, in place of the service's own."""
     expires: AwareDatetime | None = None
 
 
@@ -45,17 +45,17 @@ class _File(BaseModel):
 
 @dataclass(frozen=True)
 class Caller:
-    """Who sends a request."""
+    """The sender of a request, and its own rate limit."""
 
     name: str
     items_per_second: float | None = None
 
 
 def new_key(name: str) -> tuple[str, Key]:
-    """A key for somebody, shown once, and its entry for the file.
+    """Make a key, which is shown once, and its entry for the file of keys.
 
     Raises:
-        ConfigError: the name is not of letters, digits, dots, dashes and underscores.
+        ConfigError: the name has other characters than letters, digits, dots, dashes and underscores.
     """
     key = PREFIX + secrets.token_urlsafe(32)
     try:
@@ -67,8 +67,8 @@ def new_key(name: str) -> tuple[str, Key]:
 class KeyRing:
     """The keys of a file ``{"keys": [...]}``, a path or a URI of an object store.
 
-    The file is read again every few seconds, so that keys come and go without a restart. One that cannot be read
-    or parsed changes nothing: the keys before stay, and the log says so.
+    The file is read again every few seconds, so that keys come and go without a restart. A file that cannot
+    be read or parsed changes nothing: the previous keys stay, and the log says so.
 
     Raises:
         ConfigError: the file cannot be read, or is no file of keys.
@@ -81,25 +81,25 @@ class KeyRing:
         self._reading = False
 
     async def caller(self, authorization: str) -> Caller | None:
-        """Who has this ``Authorization`` header; None if nobody does."""
+        """Return the caller who sent this ``Authorization`` header; None if its key is unknown or expired."""
         if time.monotonic() - self._read_at > RELOAD_SECONDS and not self._reading:
             await self._reload()
         token = re.fullmatch(r"Bearer +(\S{1,512})", authorization.strip(), re.IGNORECASE)
-        asked = _hash(token.group(1) if token else "")
-        found: Key | None = None
-        for key in self._keys:  # all of them, whichever fits: the time taken says nothing
-            if hmac.compare_digest(key.sha256, asked):
-                found = key
-        if found is None or token is None or (found.expires is not None and found.expires <= datetime.now(UTC)):
+        sent_hash = _hash(token.group(1) if token else "")
+        match: Key | None = None
+        for key in self._keys:  # all keys are compared, so that the time reveals nothing
+            if hmac.compare_digest(key.sha256, sent_hash):
+                match = key
+        if match is None or token is None or (match.expires is not None and match.expires <= datetime.now(UTC)):
             return None
-        return Caller(found.name, found.items_per_second)
+        return Caller(match.name, match.items_per_second)
 
     async def _reload(self) -> None:
         self._reading = True
         try:
             self._keys = await asyncio.to_thread(_read, self._uri)
         except ConfigError as error:
-            logger.warning("the keys stay as they were: %s", error)
+            logger.warning("the previous keys stay in use: %s", error)
         finally:
             self._reading = False
             self._read_at = time.monotonic()
@@ -116,11 +116,11 @@ def _read(uri: str) -> tuple[Key, ...]:
         raise ConfigError(f"security.keys = {uri!r} cannot be read: {error}") from None
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(map(str, first["loc"])) or "file"
-        raise ConfigError(f"security.keys = {uri!r}: {place}: {first['msg']}") from None
+        field = ".".join(map(str, first["loc"])) or "file"
+        raise ConfigError(f"security.keys = {uri!r}: {field}: {first['msg']}") from None
     names = [key.name for key in keys]
     if len({key.sha256 for key in keys}) < len(keys):
-        raise ConfigError(f"security.keys = {uri!r}: one key stands there twice; names: {', '.join(names)}")
+        raise ConfigError(f"security.keys = {uri!r}: one key is listed twice; names: {', '.join(names)}")
     return keys
 
 

@@ -1,19 +1,19 @@
-"""Rate limits: a bucket of items for each caller."""
+"""Rate limits with a token bucket for each caller."""
 
 import time
 from collections.abc import Callable
 
-__all__ = ["Buckets"]
+__all__ = ["TokenBuckets"]
 
 BURST_SECONDS = 10.0
-"""What an idle caller has saved up, in seconds of its rate."""
+"""Size of a bucket, in seconds of its caller's rate."""
 
 
-class Buckets:
-    """Token buckets that may be overdrawn: a request larger than the burst is served, and paid for afterwards.
+class TokenBuckets:
+    """Token buckets that may be overdrawn: a request larger than the bucket is served, and the caller waits afterwards.
 
     Args:
-        now: a clock in seconds.
+        now: a monotonic clock in seconds.
     """
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
@@ -21,7 +21,7 @@ class Buckets:
         self._levels: dict[str, tuple[float, float]] = {}
 
     def take(self, name: str, items: int, per_second: float | None) -> float:
-        """Take items for a caller: 0 if it may have them, else the seconds until it may ask again."""
+        """Take items from a caller's bucket; return 0, or the seconds until the caller may try again."""
         if per_second is None:
             return 0.0
         now = self._now()

@@ -1,23 +1,24 @@
-"""What a gateway has counted, and what replicas have told it, in Prometheus' text form."""
+"""The metrics of a gateway and those that replicas reported to it, in Prometheus' text format."""
 
 import time
 from collections.abc import Iterator
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, generate_latest
+from prometheus_client import Histogram as RequestHistogram
 from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from raylens.serve.histograms import BOUNDS, SECONDS, Measure, Tally
-from raylens.serve.messages import Report, Tower
+from raylens.serve.histograms import BOUNDS, SECONDS, Histogram, Measure
+from raylens.serve.messages import ReplicaReport, Tower
 
 __all__ = ["Telemetry"]
 
-FORGOTTEN_S = 60.0
-"""After which the queue of a replica that says no more is not shown."""
+STALE_S = 60.0
+"""Time after which the queue of a silent replica is no longer exported."""
 
 
 class Telemetry:
-    """Of one gateway process, in a registry of its own: several may live in one process, as in tests."""
+    """The metrics of one gateway, in a registry of their own, because tests have several gateways in one process."""
 
     content_type = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -26,7 +27,7 @@ class Telemetry:
         self.requests = Counter(
             "raylens_requests", "Requests that were answered.", ["route", "status", "caller"], registry=self._registry
         )
-        self.seconds = Histogram(
+        self.seconds = RequestHistogram(
             "raylens_request_seconds", "From the first byte of a request to the last of its answer.", ["route"],
             buckets=SECONDS, registry=self._registry,
         )  # fmt: skip
@@ -37,31 +38,31 @@ class Telemetry:
         self._replicas = _Replicas()
         self._registry.register(self._replicas)
 
-    def hear(self, model: str, report: Report) -> None:
-        """Take what a replica of a model has told."""
-        self._replicas.hear(model, report)
+    def add_report(self, model: str, report: ReplicaReport) -> None:
+        """Add the report of a replica of a model."""
+        self._replicas.add_report(model, report)
 
     def text(self) -> bytes:
-        """All of them."""
+        """Return all metrics in the text format."""
         return generate_latest(self._registry)
 
 
 class _Replicas(Collector):
-    """Each replica tells each value once, to whichever gateway asks it: their sum over all gateways is the truth."""
+    """The metrics of replicas. A replica reports each value once, to one of the gateways, so gateways are summed up."""
 
     def __init__(self) -> None:
-        self._tallies: dict[tuple[str, Tower, Measure], Tally] = {}
+        self._histograms: dict[tuple[str, Tower, Measure], Histogram] = {}
         self._queued: dict[tuple[str, Tower, str], tuple[int, float]] = {}
 
-    def hear(self, model: str, report: Report) -> None:
+    def add_report(self, model: str, report: ReplicaReport) -> None:
         now = time.monotonic()
         for tower, queued in report.queued.items():
             self._queued[model, tower, report.replica] = (queued, now)
-        for (tower, measure), tally in report.measured.items():
-            self._tallies.setdefault((model, tower, measure), Tally(BOUNDS[measure])).merge(tally)
+        for (tower, measure), histogram in report.measured.items():
+            self._histograms.setdefault((model, tower, measure), Histogram(BOUNDS[measure])).merge(histogram)
 
     def collect(self) -> Iterator[Metric]:
-        """See `prometheus_client`."""
+        """Implement `Collector.collect`: yield stages, batches and queues."""
         stages = HistogramMetricFamily(
             "raylens_stage_seconds",
             "prepare: until an image is decoded, or the texts of a request tokenised. queue: until an item is in a "
@@ -69,25 +70,25 @@ class _Replicas(Collector):
             labels=["model", "tower", "stage"],
         )
         batches = HistogramMetricFamily("raylens_batch_items", "Items of a batch.", labels=["model", "tower"])
-        for (model, tower, measure), tally in self._tallies.items():
+        for (model, tower, measure), histogram in self._histograms.items():
             if measure == "batch":
-                batches.add_metric([model, tower], _buckets(tally), tally.total)
+                batches.add_metric([model, tower], _buckets(histogram), histogram.total)
             else:
-                stages.add_metric([model, tower, measure], _buckets(tally), tally.total)
+                stages.add_metric([model, tower, measure], _buckets(histogram), histogram.total)
         queues = GaugeMetricFamily(
             "raylens_queue_items", "Items that wait or are computed, when a replica last answered.",
             labels=["model", "tower", "replica"],
         )  # fmt: skip
-        alive = time.monotonic() - FORGOTTEN_S
-        self._queued = {key: seen for key, seen in self._queued.items() if seen[1] > alive}
+        alive = time.monotonic() - STALE_S
+        self._queued = {key: reported for key, reported in self._queued.items() if reported[1] > alive}
         for labels, (queued, _) in self._queued.items():
             queues.add_metric(labels, queued)
         yield from (stages, batches, queues)
 
 
-def _buckets(tally: Tally) -> list[tuple[str, float]]:
-    told, below = [], 0
-    for bound, count in zip((*tally.bounds, float("inf")), tally.counts, strict=True):
+def _buckets(histogram: Histogram) -> list[tuple[str, float]]:
+    cumulative, below = [], 0
+    for bound, count in zip((*histogram.bounds, float("inf")), histogram.counts, strict=True):
         below += count
-        told.append(("+Inf" if bound == float("inf") else f"{bound:g}", float(below)))
-    return told
+        cumulative.append(("+Inf" if bound == float("inf") else f"{bound:g}", float(below)))
+    return cumulative

@@ -1,4 +1,4 @@
-"""Embeddings that are known already, and those that are being computed: nothing is computed twice at a time."""
+"""A cache of embeddings that also shares those being computed: equal items are never computed twice at a time."""
 
 import asyncio
 from collections import OrderedDict
@@ -12,16 +12,16 @@ __all__ = ["EmbeddingCache"]
 ItemT = TypeVar("ItemT")
 Outcome = Embedded | Failed
 OVERHEAD = 300
-"""Bytes of an entry beside its vector: key, array header, dictionary."""
+"""Bytes of an entry beside its vector: its key, the array's header and its share of the dictionary."""
 
 
 class EmbeddingCache(Generic[ItemT]):
-    """The least recently used embeddings leave when there are too many; of one version of one tower.
+    """An LRU cache of the embeddings of one version of one tower.
 
     Args:
-        compute: items to outcomes, in order.
-        key: an item's content; equal keys have equal embeddings.
-        max_bytes: of the vectors that are kept; 0 keeps none, and still computes an item once for all that wait for it.
+        compute: turns items into outcomes, in order.
+        key: returns a key of an item's content; items with equal keys have equal embeddings.
+        max_bytes: size of the cache; with 0, nothing is kept; an item is still computed once for all that wait.
     """
 
     def __init__(
@@ -35,53 +35,56 @@ class EmbeddingCache(Generic[ItemT]):
         self._max_bytes = max_bytes
         self._bytes = 0
         self._kept: OrderedDict[bytes, Embedded] = OrderedDict()
-        self._begun: dict[bytes, asyncio.Future[Outcome | None]] = {}
+        self._computing: dict[bytes, asyncio.Future[Outcome | None]] = {}
         self.hits = 0
         self.misses = 0
 
     async def embed(self, items: Sequence[ItemT]) -> list[Outcome]:
-        """Outcomes in the order of the items.
+        """Return outcomes in the order of the items.
 
-        Raises what ``compute`` raises; who waits for an item whose first caller failed or left computes it anew.
+        It raises what ``compute`` raises. If the call that computes an item fails or is cancelled, the others that wait
+        for the item compute it anew.
         """
         keys = [self._key(item) for item in items]
-        found: dict[int, Outcome] = {}
+        outcomes: dict[int, Outcome] = {}
         awaited: dict[int, asyncio.Future[Outcome | None]] = {}
-        mine: list[int] = []
-        for place, key in enumerate(keys):
+        missing: list[int] = []
+        for index, key in enumerate(keys):
             if key in self._kept:
                 self._kept.move_to_end(key)
-                found[place] = self._kept[key]
-            elif key in self._begun:
-                awaited[place] = self._begun[key]
+                outcomes[index] = self._kept[key]
+            elif key in self._computing:
+                awaited[index] = self._computing[key]
             else:
-                self._begun[key] = asyncio.get_running_loop().create_future()
-                mine.append(place)
-        self.hits += len(items) - len(mine)
-        self.misses += len(mine)
-        if mine:
-            outcomes = await self._lead([items[place] for place in mine], [keys[place] for place in mine])
-            found |= zip(mine, outcomes, strict=True)
-        gone = []
-        for place, future in awaited.items():
-            outcome = await asyncio.shield(future)  # its owner is another request: leaving must not cancel it
+                self._computing[key] = asyncio.get_running_loop().create_future()
+                missing.append(index)
+        self.hits += len(items) - len(missing)
+        self.misses += len(missing)
+        if missing:
+            computed = await self._compute_missing(
+                [items[index] for index in missing], [keys[index] for index in missing]
+            )
+            outcomes |= zip(missing, computed, strict=True)
+        abandoned = []
+        for index, future in awaited.items():
+            outcome = await asyncio.shield(future)  # another request owns it: cancelling this one must not cancel it
             if outcome is None:
-                gone.append(place)
+                abandoned.append(index)
             else:
-                found[place] = outcome
-        if gone:
-            found |= zip(gone, await self.embed([items[place] for place in gone]), strict=True)
-        return [found[place] for place in range(len(items))]
+                outcomes[index] = outcome
+        if abandoned:
+            outcomes |= zip(abandoned, await self.embed([items[index] for index in abandoned]), strict=True)
+        return [outcomes[index] for index in range(len(items))]
 
-    async def _lead(self, items: Sequence[ItemT], keys: Sequence[bytes]) -> Sequence[Outcome]:
-        futures = [self._begun[key] for key in keys]
+    async def _compute_missing(self, items: Sequence[ItemT], keys: Sequence[bytes]) -> Sequence[Outcome]:
+        futures = [self._computing[key] for key in keys]
         outcomes: Sequence[Outcome | None] = [None] * len(items)
         try:
             computed = await self._compute(items)
             outcomes = computed
         finally:
             for key, future, outcome in zip(keys, futures, outcomes, strict=True):
-                del self._begun[key]
+                del self._computing[key]
                 if not future.done():
                     future.set_result(outcome)
                 if isinstance(outcome, Embedded):

@@ -1,4 +1,4 @@
-"""One device: lanes that never rest while anything waits for them."""
+"""A device whose lanes, the threads that compute, are never idle while items wait."""
 
 import asyncio
 import itertools
@@ -17,19 +17,19 @@ ResultT = TypeVar("ResultT")
 
 
 class Queue(Protocol):
-    """Work that waits for a device."""
+    """A queue of items that waits for a device."""
 
     def oldest(self) -> int | None:
-        """The ticket of the item that has waited longest, or None."""
+        """Return the ticket of the item that has waited longest, or None."""
         ...
 
     @property
     def waiting(self) -> int:
-        """Items in line."""
+        """Number of items in the queue."""
         ...
 
     def take(self, share: int) -> Sequence[Any]:
-        """Remove the next batch, at most one part in ``share`` of what waits; called only where something does."""
+        """Remove and return the next batch, at most 1/``share`` of what waits; something does."""
         ...
 
     def run(self, batch: Sequence[Any]) -> Any:
@@ -46,18 +46,18 @@ class Queue(Protocol):
 
 
 class Device:
-    """Lends its lanes to the queue whose oldest item has waited longest.
+    """A device that gives a free lane to the queue whose oldest item has waited longest.
 
-    A batch is formed only at the moment when a lane is free: sealed earlier, it would miss all that arrives while it
-    stands in line, and fragments would queue behind each other. All methods belong to the event loop.
+    A batch is formed only when a lane is free: formed earlier, it would miss the items that arrive while it waits, and
+    small batches would queue behind each other. All methods must be called in the event loop.
 
-    A lane is a thread that computes a batch on one core: cores that each have a batch of their own need not wait for
-    each other after every layer, which they do where something else wants a core as well. What comes alone has all
-    cores, in the first lane. The others never have more than theirs: OpenMP's threads stop waiting actively as soon as
-    a process has more of them than cores, and are slower by a tenth from then on.
+    A lane is a thread that computes a batch on one core: cores with batches of their own need not wait for each other
+    after every layer, which costs time where other processes use the cores too. A lone batch gets all cores, in the
+    first lane. The other lanes always have one core: OpenMP's threads stop waiting actively as soon as a process has
+    more of them than cores, and are slower by a tenth from then on.
 
     Args:
-        lanes: cores; one for a GPU, which is at its best with one batch at a time.
+        lanes: number of lanes: one for each core, and one for a GPU, which is fastest with one batch at a time.
     """
 
     def __init__(self, lanes: int = 1) -> None:
@@ -65,33 +65,33 @@ class Device:
         self._queues: list[Queue] = []
         self._tickets = itertools.count()
         self._running: list[dict[asyncio.Future[Any], int]] = [{} for _ in self._lanes]
-        """Of each lane: what it computes or has in line, and on how many cores."""
+        """What each lane computes or has queued, and the number of cores for it."""
         self.closed = False
 
     @property
     def lanes(self) -> int:
-        """Batches that are computed at the same time."""
+        """Number of batches that are computed at the same time."""
         return len(self._lanes)
 
     @property
     def busy(self) -> bool:
-        """Every lane computes."""
+        """Whether every lane is computing."""
         return all(self._running)
 
     def attach(self, queue: Queue) -> None:
-        """Serve one more queue."""
+        """Serve another queue from now on."""
         self._queues.append(queue)
 
     def detach(self, queue: Queue) -> None:
-        """Serve it no more; nothing may wait in it."""
+        """Stop serving a queue, in which nothing may wait."""
         self._queues.remove(queue)
 
     def ticket(self) -> int:
-        """The place of a new item in the order of arrival over all queues."""
+        """Return the number of a new item in the order of arrival over all queues."""
         return next(self._tickets)
 
     def wake(self) -> None:
-        """Start a batch in each free lane while anything waits."""
+        """Start batches in the free lanes, as long as items wait."""
         while not (self.busy or self.closed):
             waiting = [(oldest, queue) for queue in self._queues if (oldest := queue.oldest()) is not None]
             if not waiting:
@@ -111,16 +111,16 @@ class Device:
     def _submit(self, lane: int, cores: int, compute: Callable[[], ResultT]) -> "asyncio.Future[ResultT]":
         done = asyncio.get_running_loop().run_in_executor(self._lanes[lane], _on_cores, cores, compute)
         self._running[lane][done] = cores
-        # The first of its callbacks, before the answers, so that the device does not wait for them.
-        done.add_done_callback(lambda done: self._leave(lane, done))
+        # This is the first callback, before the answers are delivered, so that the device does not wait for them.
+        done.add_done_callback(lambda done: self._release_lane(lane, done))
         return done
 
-    def _leave(self, lane: int, done: "asyncio.Future[Any]") -> None:
+    def _release_lane(self, lane: int, done: "asyncio.Future[Any]") -> None:
         del self._running[lane][done]
         self.wake()
 
-    async def alone(self, compute: Callable[[], ResultT]) -> list[ResultT]:
-        """Compute something once in every lane, behind what it computes; no batch is given to the lane meanwhile.
+    async def run_in_lanes(self, compute: Callable[[], ResultT]) -> list[ResultT]:
+        """Compute something once in every lane, after its current batch; the lanes get no batch before it is done.
 
         Raises:
             ServingError: the device is closed.
@@ -128,11 +128,11 @@ class Device:
         if self.closed:
             raise ServingError("the replica is shutting down: send the request again")
         done = [self._submit(lane, 1, compute) for lane in range(self.lanes)]
-        await asyncio.wait(done)  # which leaves them alone if the caller goes: a lane is free when its thread is
-        return [one.result() for one in done]
+        await asyncio.wait(done)  # does not cancel them with the caller: a lane is free when its thread is
+        return [future.result() for future in done]
 
     async def close(self) -> None:
-        """Finish the batches that are computed, answer what waits with an error, and end the threads."""
+        """Finish the current batches, answer waiting items with an error, and end the threads."""
         self.closed = True
         for queue in self._queues:
             queue.abandon(ServingError("the replica is shutting down: send the request again"))
@@ -143,5 +143,5 @@ class Device:
 
 
 def _on_cores(cores: int, compute: Callable[[], ResultT]) -> ResultT:
-    torch.set_num_threads(cores)  # of this thread alone
+    torch.set_num_threads(cores)  # applies to this thread alone
     return compute()

@@ -1,4 +1,4 @@
-"""One version of a model in memory: its towers, their queues on the device, and the inputs that prove them sound."""
+"""One version of a model in memory: its towers, their queues on the device, and the golden inputs that check them."""
 
 import asyncio
 import logging
@@ -8,36 +8,31 @@ from functools import partial
 
 from raylens.errors import ServingError
 from raylens.registry import Encoder, Version
+from raylens.serve.config import Precision, ServeSettings
 from raylens.serve.histograms import Meter
-from raylens.serve.messages import (
-    Description,
-    Embedded,
-    Failed,
-    Identity,
-    Item,
-    Picture,
-    Precision,
-    Text,
-    Tokens,
-    Tower,
-)
+from raylens.serve.messages import Description, Embedded, Failed, ImageFile, Item, ModelIdentity, Text, Tokens, Tower
 from raylens.serve.replica.device import Device
-from raylens.serve.replica.precision import LEAST_COSINE, Golden, golden_of, settle
+from raylens.serve.replica.precision import MIN_COSINE, GoldenInputs, apply_precision, golden_inputs
 from raylens.serve.replica.towers import ImageTower, TextTower
-from raylens.serve.settings import ServeSettings
 
-__all__ = ["Loaded"]
+__all__ = ["LoadedModel"]
 
 logger = logging.getLogger("ray.serve")
 
 NO_TEXTS = Failed("unsupported_input", "this model predicts captions and embeds no texts: send images")
-ABSENT = Failed("internal_error", "this replica does not hold the tower for the item")
+ABSENT = Failed("internal_error", "this replica does not hold the tower that embeds the item")
 
 
-class Loaded:
-    """A version that is ready to embed: verified, rounded where that is allowed, and warm.
+class LoadedModel:
+    """A version that is ready to embed: verified, rounded to bf16 where that is allowed, and warmed up.
 
-    Building takes seconds and is safe in any thread; afterwards all methods belong to the event loop.
+    Building it takes seconds and is safe in any thread; afterwards all methods must be called in the event loop.
+
+    Args:
+        version: the version in the registry.
+        encoder: its encoder, loaded.
+        towers: the towers to hold.
+        precision: see `raylens.serve.replica.precision.apply_precision`.
 
     Raises:
         ServingError: the towers do not give unit vectors.
@@ -52,10 +47,10 @@ class Loaded:
     ) -> None:
         self.identity = _identity(version, encoder)
         self._embeds_texts = encoder.embeds_texts
-        held: tuple[Tower, ...] = tuple(tower for tower in towers if tower != "text" or encoder.embeds_texts)
-        self._golden: dict[Tower, Golden] = golden_of(encoder, held)
-        self.conditions = settle(encoder, self._golden, precision)
-        encoder.keep_only(held)
+        kept_towers: tuple[Tower, ...] = tuple(tower for tower in towers if tower != "text" or encoder.embeds_texts)
+        self._golden: dict[Tower, GoldenInputs] = golden_inputs(encoder, kept_towers)
+        self.precisions = apply_precision(encoder, self._golden, precision)
+        encoder.keep_only(kept_towers)
         encoder.pack()
         self._encoder = encoder
         self._texts: TextTower | None = None
@@ -66,8 +61,8 @@ class Loaded:
 
     def attach(
         self, device: Device, pool: ThreadPoolExecutor, settings: ServeSettings, meters: Mapping[Tower, Meter]
-    ) -> "Loaded":
-        """Line the towers up for a device."""
+    ) -> "LoadedModel":
+        """Attach the towers to a device; return the model itself."""
         self._device = device
         if "text" in self._golden:
             self._texts = TextTower(self._encoder, device, pool, settings, meters["text"])
@@ -76,71 +71,71 @@ class Loaded:
         return self
 
     def detach(self) -> None:
-        """Leave the device; nothing may be in line."""
+        """Detach the towers from the device; nothing may be queued."""
         for tower in (self._texts, self._images):
             if tower is not None:
                 self._device.detach(tower.batcher)
 
     @property
     def description(self) -> Description:
-        """What is served, and how."""
-        return Description(self.identity, self.conditions)
+        """The version, and the precision of its towers."""
+        return Description(self.identity, self.precisions)
 
     @property
-    def held(self) -> dict[Tower, int]:
-        """Items that wait or are computed."""
+    def pending(self) -> dict[Tower, int]:
+        """Number of items that wait or are being computed, by tower."""
         towers: dict[Tower, TextTower | ImageTower | None] = {"text": self._texts, "image": self._images}
-        return {name: tower.batcher.held for name, tower in towers.items() if tower is not None}
+        return {name: tower.batcher.pending for name, tower in towers.items() if tower is not None}
 
     @property
     def expected_wait_s(self) -> float:
-        """Until an item that comes now would be computed."""
+        """Seconds until an item that arrives now would be computed, in the slower tower."""
         towers = [tower.batcher.expected_wait_s for tower in (self._texts, self._images) if tower is not None]
         return max(towers, default=0.0)
 
     @property
     def busy(self) -> bool:
-        """Some request is on its way through the towers."""
+        """Whether a request is on its way through the towers."""
         return self._users > 0
 
     async def embed(self, items: Sequence[Item], *, bulk: bool = False) -> list[Embedded | Failed]:
-        """Embed items, each for itself: what is wrong with one leaves the others alone.
+        """Embed items independently: an item that fails does not affect the others.
 
         Raises:
-            OverloadedError: there is no room for them.
+            OverloadedError: a tower has not enough capacity for them.
         """
-        words = [item for item in items if isinstance(item, Text | Tokens)]
-        pictures = [item for item in items if isinstance(item, Picture)]
+        texts = [item for item in items if isinstance(item, Text | Tokens)]
+        images = [item for item in items if isinstance(item, ImageFile)]
         self._users += 1
         try:
-            of_words, of_pictures = await asyncio.gather(
-                self._texts.embed(words, bulk=bulk) if words and self._texts else self._without(len(words)),
-                self._images.embed(pictures, bulk=bulk) if pictures and self._images else _absent(len(pictures)),
+            text_outcomes, image_outcomes = await asyncio.gather(
+                self._texts.embed(texts, bulk=bulk) if texts and self._texts else self._without_texts(len(texts)),
+                self._images.embed(images, bulk=bulk) if images and self._images else _absent(len(images)),
             )
         finally:
             self._users -= 1
-        from_words, from_pictures = iter(of_words), iter(of_pictures)
+        text_results, image_results = iter(text_outcomes), iter(image_outcomes)
         return [
-            item if isinstance(item, Failed) else next(from_pictures if isinstance(item, Picture) else from_words)
+            item if isinstance(item, Failed) else next(image_results if isinstance(item, ImageFile) else text_results)
             for item in items
         ]
 
-    async def _without(self, count: int) -> list[Embedded | Failed]:
+    async def _without_texts(self, count: int) -> list[Embedded | Failed]:
         return [ABSENT if self._embeds_texts else NO_TEXTS] * count
 
     async def probe(self) -> None:
-        """Compute the inputs whose vectors are known, in every lane's turn.
+        """Compute an input whose vector is known, in every lane.
 
         Raises:
-            ServingError: other vectors came out.
+            ServingError: a tower gives another vector.
         """
         for tower, golden in self._golden.items():
-            # One input: on a slow device the questions must not become the load.
-            for cosine in await self._device.alone(partial(golden.cosine, 1)):
+            # One input only: on a slow device the probes must not become the load.
+            for cosine in await self._device.run_in_lanes(partial(golden.cosine, 1)):
                 self._check(tower, cosine)
 
     def _check(self, tower: Tower, cosine: float) -> None:
-        if not cosine > min(LEAST_COSINE, self.conditions[tower].cosine) - 1e-3:  # so put, it refuses NaN as well
+        if not cosine > min(MIN_COSINE, self.precisions[tower].cosine) - 1e-3:  # in this form, it refuses NaN as well
             raise ServingError(
                 f"the {tower} tower of {self.identity.name}@{self.identity.number} is unusable: known inputs have "
                 f"cosine {cosine:.4f} to their vectors"
@@ -151,8 +146,8 @@ async def _absent(count: int) -> list[Embedded | Failed]:
     return [ABSENT] * count
 
 
-def _identity(version: Version, encoder: Encoder) -> Identity:
-    return Identity(
+def _identity(version: Version, encoder: Encoder) -> ModelIdentity:
+    return ModelIdentity(
         name=version.name,
         number=version.number,
         digest=version.digest,

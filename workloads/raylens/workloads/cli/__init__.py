@@ -1,4 +1,4 @@
-"""The ``raylens`` command."""
+"""The ``raylens`` command: its root and a module for each group of commands."""
 
 from raylens.workloads.cli.app import app, main
 

@@ -1,13 +1,14 @@
-"""The root of the command line: its commands, and errors as one line with a non-zero exit."""
+"""The root of the command line: it collects the commands, and reports errors in one line with a non-zero status."""
 
 import os
 import sys
 import traceback
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
+from typer.core import TyperGroup
 
 from raylens.errors import ConfigError, RaylensError
 from raylens.workloads.cli import (
@@ -33,11 +34,25 @@ from raylens.workloads.cli.options import BAD_INPUT, FAILED, INTERRUPTED, Ended
 __all__ = ["app", "main", "report"]
 
 DEBUG = "RAYLENS_DEBUG"
+RENAMED = {"budget": "estimate", "clusters": "contexts"}
+"""Former names of commands and their present ones, which the error about an unknown command suggests."""
+
+
+class _Root(TyperGroup):
+    """The group of all commands, whose error about an unknown command suggests the present name of a renamed one."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        present = RENAMED.get(args[0]) if args else None
+        if present in self.commands and args[0] not in self.commands:
+            ctx.fail(f"No such command {args[0]!r}. Did you mean {present!r}?")
+        return super().resolve_command(ctx, args)
+
 
 app = typer.Typer(
     name="raylens",
+    cls=_Root,
     help="Train CLIP-style image-text encoders on Ray, evaluate them, and serve them as embedding replicas.",
-    epilog="Start with `raylens quickstart`. A traceback instead of one-line errors: RAYLENS_DEBUG=1.",
+    epilog="Start with `raylens quickstart`. RAYLENS_DEBUG=1 prints a traceback with each error.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="markdown",
@@ -52,7 +67,7 @@ app.add_typer(runs.app, name="runs")
 app.add_typer(checkpoints.app, name="checkpoints")
 app.add_typer(data.app, name="data")
 app.add_typer(jobs.app, name="jobs")
-app.add_typer(contexts.app, name="clusters")
+app.add_typer(contexts.app, name="contexts")
 app.add_typer(cluster.app, name="cluster")
 app.add_typer(tokenizer.app, name="tokenizer")
 
@@ -84,7 +99,7 @@ def main() -> None:
 
 
 def report(error: RaylensError) -> None:
-    """Print an error in one line; behind its traceback, where that is asked for."""
+    """Print an error in one line, after its traceback if RAYLENS_DEBUG is set."""
     if os.environ.get(DEBUG):
         traceback.print_exc()
     Console(stderr=True, highlight=False).print(f"[bold red]error:[/bold red] {escape(str(error))}", soft_wrap=True)

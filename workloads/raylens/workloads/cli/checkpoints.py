@@ -1,4 +1,4 @@
-"""``raylens checkpoints``: the saved states of a run."""
+"""The commands ``raylens checkpoints``, about the saved states of a run."""
 
 from typing import Annotated
 
@@ -7,22 +7,24 @@ from rich.console import Console
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Checkpoints of a run: list, verify, prune.", no_args_is_help=True)
+app = typer.Typer(help="List, verify and prune the checkpoints of a run.", no_args_is_help=True)
 
 Run = Annotated[str, typer.Argument(help="URI of the run's folder, e.g. runs/digits or s3://bucket/runs/digits.")]
 
 
 @app.command("list")
 def list_checkpoints(run: Run) -> None:
-    """List the complete checkpoints of a run, and whether its settings keep them."""
+    """List the complete checkpoints of a run, and say which ones its settings keep."""
     from raylens.workloads.checkpoints import listing
 
     Console().print(listing(run))
 
 
 @app.command()
-def verify(run: Run, step: Annotated[list[int] | None, typer.Option(help="Only this one; repeatable.")] = None) -> None:
-    """Read every file again and compare it with the hash that it was saved with; exit 1 if one differs.
+def verify(
+    run: Run, step: Annotated[list[int] | None, typer.Option(help="Verify only this step. Repeatable.")] = None
+) -> None:
+    """Read every file of the checkpoints and compare it with its saved hash; exit with status 1 if one differs.
 
     Example:
 
@@ -42,13 +44,13 @@ def prune(
     run: Run,
     changes: Annotated[
         list[str] | None,
-        typer.Option("--set", help="Another rule than the run's: keep_last=1, keep_every=1000, keep_best=2."),
+        typer.Option("--set", help="Use another rule than the run's: keep_last=1, keep_every=1000, keep_best=2."),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be deleted.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only report what would be deleted.")] = False,
 ) -> None:
-    """Delete checkpoints that the rules do not keep, and files of attempts that were interrupted.
+    """Delete checkpoints that the rules do not keep, and files of interrupted attempts to save.
 
-    A run that is training does so itself. Do not prune it by other rules at the same time.
+    A run does this itself while it trains. Do not prune it with other rules at the same time.
 
     Example:
 

@@ -1,4 +1,4 @@
-"""``raylens cluster``: describe a cluster once, render what makes it; or have one on this machine."""
+"""The commands ``raylens cluster``: describe a cluster once, render its files, or run one on this machine."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,24 +22,24 @@ __all__ = ["app"]
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Describe a cluster once, and render what makes it: manifests of KubeRay, or the file of `ray up`. "
-    "`raylens cluster local` is one on this machine.",
-    epilog="`raylens cluster init cluster.yaml` writes a description to begin with.",
+    help="Describe a cluster once, and render manifests for KubeRay or the file for `ray up` from the description. "
+    "`raylens cluster local` runs a cluster on this machine.",
+    epilog="Begin with the example that `raylens cluster init cluster.yaml` writes.",
 )
-rendering = typer.Typer(no_args_is_help=True, help="Write what makes a described cluster.")
+rendering = typer.Typer(no_args_is_help=True, help="Render the files that create a described cluster.")
 app.add_typer(rendering, name="render")
 cluster_local.add_to(app)
 
-Description = Annotated[Path, typer.Argument(metavar="CLUSTER.yaml", help="The cluster's description.")]
+Description = Annotated[Path, typer.Argument(metavar="CLUSTER.yaml", help="File of the cluster's description.")]
 
 
 @app.command("init")
 def init(
-    file: Annotated[Path, typer.Argument(metavar="CLUSTER.yaml", help="The file to write; never overwritten.")] = Path(
-        "cluster.yaml"
-    ),
+    file: Annotated[
+        Path, typer.Argument(metavar="CLUSTER.yaml", help="The file to write; an existing one is not overwritten.")
+    ] = Path("cluster.yaml"),
 ) -> None:
-    """Write a description to begin with, which explains itself.
+    """Write an example of a description, in which comments explain every key.
 
     Example:
 
@@ -54,13 +54,13 @@ def init(
             with file.open("x", encoding="utf-8") as sink:
                 sink.write(example)
         except FileExistsError:
-            raise ConfigError(f"{file} exists, and is not overwritten: name another file, or remove it") from None
+            raise ConfigError(f"{file} exists and is not overwritten: name another file, or remove it") from None
     typer.echo(f"{file}: edit it, then `raylens cluster check {file}`", err=True)
 
 
 @app.command("check")
 def check(file: Description) -> None:
-    """Check a description, and show its groups, its images, and what it is complete for.
+    """Check a description, show its groups and images, and say whether it suffices for KubeRay and `ray up`.
 
     Example:
 
@@ -78,27 +78,29 @@ def kuberay(
     file: Description,
     command: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[-- COMMAND...]", help="Of a job: any command of raylens, after --."),
+        typer.Argument(metavar="[-- COMMAND...]", help="The command of a job, after --: any command of raylens."),
     ] = None,
     kind: Annotated[
         str | None,
         typer.Option(
             metavar="cluster|job|service",
-            help="What to render; by default what the rest says, and with --out the cluster too.",
+            help="What to render. By default the other options decide, and --out adds the cluster.",
         ),
     ] = None,
     name: Annotated[
-        str | None, typer.Option(help="Of the object; the cluster's by default, with -job or -serve at its end.")
+        str | None, typer.Option(help="Name of the object; by default the cluster's, with -job or -serve.")
     ] = None,
     serve_config: Annotated[
-        Path | None, typer.Option(help="Settings of the service, as `raylens serve --config` takes them.")
+        Path | None, typer.Option(help="Configuration of the service, as for `raylens serve --config`.")
     ] = None,
-    open_to_all: Annotated[bool, typer.Option("--open", help="Serve without API keys.")] = False,
-    out: Annotated[Path | None, typer.Option(help="A folder for the files; without it, standard output.")] = None,
+    open_to_all: Annotated[bool, typer.Option("--open", help="Serve everybody, without API keys.")] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the files; by default they go to standard output.")
+    ] = None,
 ) -> None:
     """Write manifests for KubeRay 1.7: the object, its network policies, disruption budgets and service account.
 
-    Secrets are named and never written. What is applied twice changes nothing; look first with
+    Manifests name Secrets but hold none. Applying a file twice changes nothing; check it first with
     `kubectl apply --dry-run=server -f FILE`.
 
     Examples:
@@ -113,25 +115,25 @@ def kuberay(
     """
     from raylens.cluster.description import load_spec
     from raylens.cluster.kuberay import render, to_yaml
-    from raylens.workloads.submit.service_config import service_for
+    from raylens.workloads.submit.kuberay_service import kuberay_service
 
     spec = load_spec(file)
     kinds = _kinds(kind, bool(command), serve_config, everything=out is not None)
     if name is not None and len(kinds) > 1:
-        raise ConfigError(f"--name {name} names one object: say which by --kind {' or '.join(kinds)}")
+        raise ConfigError(f"--name {name} names one object: choose it by --kind {' or '.join(kinds)}")
     if open_to_all and "service" not in kinds:
-        raise ConfigError("--open says who may call a service: name its settings by --serve-config, or leave it out")
+        raise ConfigError("--open is for a service: name its configuration with --serve-config, or leave --open out")
     words, files = _job(root_command(context), spec, command) if "job" in kinds and command else ([], {})
     rendered: dict[Kind, list[Manifest]] = {}
-    for one in kinds:
+    for each in kinds:
         serving = (
-            service_for(spec, serve_config, open_to_all=open_to_all) if one == "service" and serve_config else None
+            kuberay_service(spec, serve_config, open_to_all=open_to_all) if each == "service" and serve_config else None
         )
-        rendered[one] = render(spec, one, name=name, command=words, files=files, serving=serving)
+        rendered[each] = render(spec, each, name=name, command=words, files=files, serving=serving)
     if out is None:
-        typer.echo(to_yaml(manifest for found in rendered.values() for manifest in found), nl=False)
+        typer.echo(to_yaml(manifest for manifests in rendered.values() for manifest in manifests), nl=False)
         return
-    texts = {f"{one}.yaml": to_yaml(found) for one, found in rendered.items()}
+    texts = {f"{each}.yaml": to_yaml(manifests) for each, manifests in rendered.items()}
     read = [file, *([serve_config] if serve_config else []), *map(Path, command or [])]
     with _writing("--out", out):
         _spare([out / name for name in texts], read)
@@ -141,9 +143,9 @@ def kuberay(
 @rendering.command("ray-up")
 def ray_up(
     file: Description,
-    out: Annotated[Path | None, typer.Option(help="Write the file here; to standard output without it.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The file to write; by default it goes to standard output.")] = None,
 ) -> None:
-    """Write the file for `ray up`, of machines of AWS, Google Cloud, or your own: see `launcher` in the description.
+    """Write the file for `ray up`, for machines of AWS, Google Cloud, or your own (`launcher` in the description).
 
     Example:
 
@@ -167,29 +169,29 @@ def ray_up(
 
 
 def _kinds(kind: str | None, command: bool, serve_config: Path | None, *, everything: bool) -> list["Kind"]:
-    """What was asked for, by its kind or by what only it has; with a folder the cluster as well."""
+    """Return the kinds to render: the named one, or those whose options are set; with a folder also the cluster."""
     from raylens.cluster.kuberay import KINDS
 
-    given = {"cluster": everything, "job": command, "service": serve_config is not None}
+    requested = {"cluster": everything, "job": command, "service": serve_config is not None}
     if kind is None:
-        found = [one for one in KINDS if given[one]] or ["cluster"]
-        if len(found) > 1 and not everything:
+        kinds = [each for each in KINDS if requested[each]] or ["cluster"]
+        if len(kinds) > 1 and not everything:
             raise ConfigError(
-                "a command and --serve-config: say --kind job or --kind service, or --out FOLDER for both"
+                "a command and --serve-config: choose --kind job or --kind service, or --out FOLDER for both"
             )
-        return found
+        return kinds
     if kind not in KINDS:
         raise ConfigError(f"--kind {kind}: it must be one of {', '.join(KINDS)}")
     for other, thing in (("job", "a command"), ("service", "--serve-config")):
-        if given[other] and kind != other:
+        if requested[other] and kind != other:
             raise ConfigError(f"--kind {kind}: {thing} is for --kind {other}; leave it out")
-    return [one for one in KINDS if one == kind]
+    return [each for each in KINDS if each == kind]
 
 
 def _job(root: TyperGroup, spec: "ClusterSpec", command: list[str]) -> tuple[list[str], dict[str, str]]:
-    """The command of a job, with or without ``raylens`` before it, and the files that it names.
+    """Return the command of a job, which may begin with ``raylens``, and the files that it names.
 
-    It is checked as if it were run, and for secrets of this machine.
+    The command is checked as if it were run, and searched for secrets of this machine.
     """
     from raylens.cluster.kuberay import JOB_FILES
     from raylens.cluster.secret_scan import check_text
@@ -215,12 +217,12 @@ def _writing(option: str, place: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ConfigError(f"{option} {place}: cannot be written: {error.strerror}; name another place") from None
+        raise ConfigError(f"{option} {place} cannot be written: {error.strerror}; name another path") from None
 
 
 def _spare(written: Iterable[Path], read: Sequence[Path]) -> None:
-    """Refuse to write over what was read: `raylens cluster init` calls its file as the manifest is called."""
+    """Refuse to overwrite what was read: the manifest has the same default name as `raylens cluster init`'s file."""
     for place in written:
         for source in read:
             if place.exists() and source.exists() and place.samefile(source):
-                raise ConfigError(f"--out would overwrite {source}, which it is rendered from: name another place")
+                raise ConfigError(f"--out would overwrite {source}, from which it is rendered: name another path")

@@ -1,4 +1,4 @@
-"""``raylens cluster local``."""
+"""The command ``raylens cluster local``, which runs a cluster of several nodes on this machine."""
 
 import contextlib
 import subprocess
@@ -22,25 +22,29 @@ DETACHED = "from raylens.workloads.cli import main; main()"
 
 
 def add_to(app: typer.Typer) -> None:
-    """Register the command."""
+    """Register the command ``local`` with its group."""
     app.command("local")(local)
 
 
 def local(
-    nodes: Annotated[int, typer.Option(min=1, help="Nodes, the head among them.")] = 3,
-    decode: Annotated[int, typer.Option(min=0, help="Nodes that decode alone, beside a head that only leads.")] = 0,
-    train: Annotated[int, typer.Option(min=0, help="Nodes that train alone.")] = 0,
-    serve: Annotated[int, typer.Option(min=0, help="Nodes that serve alone.")] = 0,
+    nodes: Annotated[int, typer.Option(min=1, help="Number of nodes, including the head.")] = 3,
+    decode: Annotated[int, typer.Option(min=0, help="Nodes that only decode; the head then takes no work.")] = 0,
+    train: Annotated[int, typer.Option(min=0, help="Nodes that only train.")] = 0,
+    serve: Annotated[int, typer.Option(min=0, help="Nodes that only serve.")] = 0,
     cpus: Annotated[int, typer.Option(min=1, help="Logical CPUs of each node.")] = 2,
-    gpus: Annotated[int, typer.Option(min=0, help="GPUs that each node declares; of groups, the training ones.")] = 0,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Of dashboard and Jobs API; 0 takes a free one.")] = 8265,
-    name: Annotated[str, typer.Option(help="Of the profile by which jobs reach it.")] = "local",
-    detach: Annotated[bool, typer.Option("--detach", help="Leave it running in the background.")] = False,
-    stop: Annotated[bool, typer.Option("--stop", help="Stop the one in the background.")] = False,
+    gpus: Annotated[
+        int, typer.Option(min=0, help="GPUs that each node declares; with groups, each training node.")
+    ] = 0,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port of the dashboard and Jobs API; 0 takes a free one.")
+    ] = 8265,
+    name: Annotated[str, typer.Option(help="Name of the context with which jobs reach the cluster.")] = "local",
+    detach: Annotated[bool, typer.Option("--detach", help="Leave the cluster running in the background.")] = False,
+    stop: Annotated[bool, typer.Option("--stop", help="Stop the cluster in the background.")] = False,
 ) -> None:
     """Run a real cluster of several nodes on this machine, until Ctrl-C.
 
-    It asks for a token, which its profile knows. Whatever ends this command ends all of the cluster.
+    The cluster requires a token, which its context names. It ends with this command, however that ends.
 
     Examples:
 
@@ -68,7 +72,7 @@ def local(
 
 
 def _shapes(nodes: int, groups: "dict[Group, int]", cpus: int, gpus: int) -> "list[NodeShape]":
-    """The head and the others; where there are groups, the head has no CPUs, so that nothing of a run is on it."""
+    """Return the shapes of the head and the other nodes; with groups, the head has no CPUs and takes no work."""
     from raylens.cluster.local.commands import NodeShape
     from raylens.cluster.session import store_bytes
     from raylens.config.placement import GroupSize, node_labels
@@ -89,54 +93,54 @@ def _shapes(nodes: int, groups: "dict[Group, int]", cpus: int, gpus: int) -> "li
 
 
 def _run(name: str, shapes: "list[NodeShape]", port: int) -> None:
-    from raylens.cluster.contexts import update_profiles
+    from raylens.cluster.contexts import update_contexts
     from raylens.cluster.local import state
     from raylens.cluster.local.cluster import LocalCluster
     from raylens.interrupts import sigterm_interrupts
     from raylens.workloads.pages.terminal import Terminal
 
-    _check_profile(name)
+    _check_context(name)
     with Terminal() as terminal, sigterm_interrupts(), contextlib.suppress(KeyboardInterrupt):
         cluster = LocalCluster(shapes, port, terminal.say)
         terminal.title(f"cluster {name}: {len(shapes)} nodes on this machine")
         with cluster:
-            update_profiles(lambda profiles: profiles.replaced(name, cluster.profile))
-            state.record(name, cluster.profile.address)
+            update_contexts(lambda contexts: contexts.replaced(name, cluster.context))
+            state.record(name, cluster.context.address)
             try:
-                terminal.say(f"ready: {cluster.profile.address}, profile {name!r}, logs in {cluster.folder}")
+                terminal.say(f"ready: {cluster.context.address}, context {name!r}, logs in {cluster.folder}")
                 terminal.say(f"submit with `raylens jobs submit --cluster {name} -- ...`; stop with Ctrl-C")
                 while True:
                     time.sleep(LOOK_SECONDS)
                     cluster.check()
             finally:
-                _forget_profile(name, cluster.profile.address)
+                _forget_context(name, cluster.context.address)
                 terminal.say("stopping")
-    # Last: who waits for the cluster to be gone looks at this.
+    # The record is deleted last, because `--stop` waits until it is gone.
     state.forget(name)
     typer.echo("stopped", err=True)
 
 
-def _check_profile(name: str) -> None:
-    """A profile of somebody else's cluster is not written over."""
-    from raylens.cluster.contexts import read_profiles
+def _check_context(name: str) -> None:
+    """Refuse to overwrite the context of a cluster elsewhere."""
+    from raylens.cluster.contexts import read_contexts
 
-    profile = read_profiles().clusters.get(name)
-    if profile is not None and not profile.address.startswith("http://127.0.0.1:"):
-        raise ConfigError(f"--name {name}: there is a profile of that name, for {profile.address}; choose another")
+    context = read_contexts().contexts.get(name)
+    if context is not None and not context.address.startswith("http://127.0.0.1:"):
+        raise ConfigError(f"--name {name}: a context of that name exists, for {context.address}; choose another name")
 
 
-def _forget_profile(name: str, address: str) -> None:
-    from raylens.cluster.contexts import Profiles, update_profiles
+def _forget_context(name: str, address: str) -> None:
+    from raylens.cluster.contexts import ClusterContexts, update_contexts
 
-    def without(profiles: Profiles) -> Profiles:
-        profile = profiles.clusters.get(name)
-        return profiles.without(name) if profile is not None and profile.address == address else profiles
+    def without(contexts: ClusterContexts) -> ClusterContexts:
+        context = contexts.contexts.get(name)
+        return contexts.without(name) if context is not None and context.address == address else contexts
 
-    update_profiles(without)
+    update_contexts(without)
 
 
 def _in_background(name: str) -> None:
-    """The same command without --detach, in a session of its own; returns when its cluster is up."""
+    """Start the same command without --detach in a session of its own; return when its cluster is up."""
     from raylens.cluster.local import state
 
     folder = state.state_folder()
@@ -162,4 +166,4 @@ def _in_background(name: str) -> None:
         process.terminate()
         process.wait()
         raise
-    typer.echo(f"running: profile {name!r}, log {log}; `raylens cluster local --stop` ends it", err=True)
+    typer.echo(f"running: context {name!r}, log {log}; `raylens cluster local --stop` ends it", err=True)

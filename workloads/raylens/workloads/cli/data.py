@@ -1,4 +1,4 @@
-"""``raylens data``: data sets, their manifests, and what a run will see of them."""
+"""The commands ``raylens data``, about data sets, their manifests, and the batches that a run will see."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from raylens.workloads.cli.options import Address, NumCpus, Set
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Index, look at, check and pack image-text data sets.", no_args_is_help=True)
+app = typer.Typer(help="Index, inspect, verify and pack image-text data sets.", no_args_is_help=True)
 
 Uri = Annotated[
     str,
@@ -21,13 +21,13 @@ Uri = Annotated[
 ]
 Manifests = Annotated[
     str,
-    typer.Option(help="URI of the folder that keeps manifests; a run looks in the folder manifests of its storage."),
+    typer.Option(help="URI of the folder with manifests; a run uses the folder manifests of its storage."),
 ]
 Kind = Annotated[
-    str, typer.Option("--format", help="tar, parquet, table or folder; by default found by the objects' names.")
+    str, typer.Option("--format", help="tar, parquet, table or folder; by default the objects' names decide.")
 ]
-ImageColumn = Annotated[str | None, typer.Option(help="Column of the image in Parquet and tables; else a usual name.")]
-CaptionColumn = Annotated[str | None, typer.Option(help="Column of the caption; else a usual name.")]
+ImageColumn = Annotated[str | None, typer.Option(help="Column of the image; by default a usual name.")]
+CaptionColumn = Annotated[str | None, typer.Option(help="Column of the caption; by default a usual name.")]
 Source = Annotated[str, typer.Argument(metavar="RECIPE|FILE.yaml", help="A recipe's name, or a configuration file.")]
 
 
@@ -41,9 +41,9 @@ def index(
     address: Address = None,
     num_cpus: NumCpus = None,
 ) -> None:
-    """Read every shard once and write the manifest: places, sizes, hashes, and what cannot be used.
+    """Read every shard once and write the manifest: locations, sizes and hashes of samples, and which are unusable.
 
-    Training does this by itself. An interrupted index goes on where it was; nothing is indexed twice.
+    Training does this by itself. An interrupted index continues where it stopped; nothing is indexed twice.
 
     Examples:
 
@@ -66,9 +66,7 @@ def index(
 @app.command()
 def stats(
     uri: Uri,
-    sheet: Annotated[Path, typer.Option(help="Where to save a contact sheet of 64 samples.")] = Path(
-        "contact-sheet.png"
-    ),
+    sheet: Annotated[Path, typer.Option(help="File for a contact sheet of 64 samples.")] = Path("contact-sheet.png"),
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON instead.")] = False,
     manifests: Manifests = "runs/manifests",
     kind: Kind = "auto",
@@ -77,7 +75,7 @@ def stats(
     address: Address = None,
     num_cpus: NumCpus = None,
 ) -> None:
-    """Counts, sizes, caption lengths, duplicates, histograms; and a contact sheet (PNG) to look at.
+    """Show counts, sizes, caption lengths, duplicates and histograms, and save a contact sheet (PNG).
 
     Example:
 
@@ -124,13 +122,13 @@ def verify(
         typer.Option(
             min=0.0,
             max=1e6,
-            help="How far to look, in epochs; by default one, and as far as --workers or the run go.",
+            help="Epochs to verify; by default one, or as many as --workers and the run reach.",
         ),
     ] = None,
     address: Address = None,
     num_cpus: NumCpus = None,
 ) -> None:
-    """Prove from the plan alone that all topologies see the same batches and that each epoch is covered exactly.
+    """Prove from the plan that all topologies see the same batches and that each epoch is covered exactly once.
 
     No image is read. If the run has begun, its metrics are compared with the plan step by step.
 
@@ -148,16 +146,16 @@ def verify(
 @app.command()
 def explain(
     source: Source,
-    step: Annotated[int, typer.Option(min=1, max=2**40, help="The step, from 1, as in metrics.jsonl.")],
+    step: Annotated[int, typer.Option(min=1, max=2**40, help="The step, counted from 1 as in metrics.jsonl.")],
     rank: Annotated[
-        int | None, typer.Option(min=0, help="One worker's part of the batch; all of it if not given.")
+        int | None, typer.Option(min=0, help="Show one worker's part of the batch; by default all of it.")
     ] = None,
     changes: Set = None,
-    as_json: Annotated[bool, typer.Option("--json", help="A JSON object a sample, a line each.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object a line for each sample.")] = False,
     address: Address = None,
     num_cpus: NumCpus = None,
 ) -> None:
-    """List what stands in a batch: data set, shard, key, epoch, crop in pixels, caption. No image is read.
+    """List the samples of a batch: data set, shard, key, epoch, crop in pixels, caption. No image is read.
 
     Example:
 
@@ -175,7 +173,7 @@ def explain(
 def pack(
     uri: Uri,
     out: Annotated[str, typer.Argument(metavar="OUT", help="URI of an empty folder for the shards.")],
-    per_shard: Annotated[int, typer.Option(min=1, help="Samples of a shard.")] = 1000,
+    per_shard: Annotated[int, typer.Option(min=1, help="Number of samples in a shard.")] = 1000,
     shorter_edge: Annotated[
         int | None, typer.Option(min=16, help="Scale larger images down to this many pixels, as JPEG.")
     ] = None,
@@ -188,7 +186,7 @@ def pack(
 ) -> None:
     """Write webdataset shards from an image folder, a CSV, TSV or JSONL, Parquet, or other shards.
 
-    Samples that cannot be used are left out and counted. The same command again goes on where it was interrupted.
+    Unusable samples are left out and counted. The same command again continues where it was interrupted.
 
     Examples:
 

@@ -1,4 +1,4 @@
-"""``raylens doctor``: what of a cluster would stand in the way of a run."""
+"""The command ``raylens doctor``, which examines a cluster before a run."""
 
 from typing import Annotated
 
@@ -11,7 +11,7 @@ __all__ = ["add_to"]
 
 
 def add_to(app: typer.Typer) -> None:
-    """Register the command."""
+    """Register the command ``doctor`` with the root."""
     app.command("doctor")(doctor)
 
 
@@ -22,27 +22,29 @@ def doctor(
         typer.Option(
             envvar="RAY_ADDRESS",
             metavar="NAME|ADDRESS",
-            help="A profile or http://HOST:8265 (it runs there as a job), or a Ray address (auto, ray://host:10001). "
-            "Without it, this machine alone.",
+            help="A context or http://HOST:8265 (the command runs there as a job), or a Ray address (auto, "
+            "ray://host:10001). By default, only this machine is examined.",
         ),
     ] = None,
     storage: Annotated[
-        str | None, typer.Option(metavar="URI", help="A folder, s3:// or gs:// that every node is to try.")
+        str | None, typer.Option(metavar="URI", help="A folder, s3:// or gs:// URI that every node tries to use.")
     ] = None,
-    megabytes: Annotated[int, typer.Option(min=1, help="That each node writes to the storage and reads.")] = 64,
-    seconds: Annotated[float, typer.Option(min=1, help="That a node may take to answer a question.")] = 120,
+    megabytes: Annotated[
+        int, typer.Option(min=1, help="Megabytes that each node writes to the storage and reads.")
+    ] = 64,
+    seconds: Annotated[float, typer.Option(min=1, help="Seconds within which a node must answer a question.")] = 120,
     num_cpus: NumCpus = None,
     as_json: AsJson = False,
 ) -> None:
-    """Examine every node of a cluster before a run does, and say what to do about what is wrong.
+    """Examine every node of a cluster before a run, and say how to fix what is wrong.
 
-    On each node: versions of Python, Ray, torch, DeepSpeed, NCCL and the driver; reading, writing and conditional
-    writing of the storage, and how fast; the clock; shared memory, disk and open files; GPUs as Ray, the driver and
-    torch see them. Then all nodes together: a small all-reduce. A node that does not answer is named, and the others
-    are reported.
+    The checks of each node cover versions of Python, Ray, torch, DeepSpeed, NCCL and the driver; reading, writing and
+    conditional writing of the storage, and their speed; the clock; shared memory, disk and open files; and GPUs as
+    Ray, the driver and torch see them. Then all nodes run a small all-reduce together. A node that does not answer is
+    named, and the others are reported.
 
-    It takes no CPUs of the cluster. What it writes to the storage is a folder of its own, which it deletes. The exit
-    status is 1 if anything failed.
+    The command takes no CPUs of the cluster. It writes to a folder of its own in the storage, and deletes it. The exit
+    status is 1 if a check failed.
 
     Examples:
 
@@ -68,18 +70,18 @@ def doctor(
 
 
 def _is_submitted(cluster: str) -> bool:
-    """Whether it is reached through the Jobs API, and not by Ray itself.
+    """Return whether a cluster is reached through the Jobs API rather than by Ray itself.
 
     Raises:
-        ConfigError: it is neither an address nor a known name.
+        ConfigError: the text is neither an address nor the name of a context.
     """
-    from raylens.cluster.contexts import read_profiles
+    from raylens.cluster.contexts import read_contexts
 
     if cluster.startswith(("http://", "https://")):
         return True
     if cluster == "auto" or ":" in cluster:
         return False
-    read_profiles().get(cluster)
+    read_contexts().get(cluster)
     return True
 
 

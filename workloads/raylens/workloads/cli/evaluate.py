@@ -1,4 +1,4 @@
-"""``raylens evaluate``."""
+"""The command ``raylens evaluate``, which measures a registered model's zero-shot accuracy."""
 
 from typing import Annotated
 
@@ -10,7 +10,7 @@ __all__ = ["add_to"]
 
 
 def add_to(app: typer.Typer) -> None:
-    """Register the command."""
+    """Register the command ``evaluate`` with the root."""
     app.command("evaluate")(evaluate)
 
 
@@ -18,9 +18,9 @@ def evaluate(
     model: Annotated[str, typer.Argument(metavar="MODEL[@VERSION|@ALIAS]", help="A registered model.")],
     data: Annotated[str, typer.Option(help="URI of labelled shards with a classes.json beside them.")],
     registry: Registry = "registry",
-    out: Annotated[str, typer.Option(help="URI of the folder that gets report.html and the figures.")] = "evaluation",
+    out: Annotated[str, typer.Option(help="URI of the folder for report.html and the results.")] = "evaluation",
 ) -> None:
-    """Zero-shot accuracy of a registered model, with an exact interval and an HTML report.
+    """Measure the zero-shot accuracy of a registered model, with an exact interval and an HTML report.
 
     Example:
 

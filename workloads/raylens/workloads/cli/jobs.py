@@ -1,4 +1,4 @@
-"""``raylens jobs``: commands that run on a cluster."""
+"""The commands ``raylens jobs``, which run other commands on a cluster."""
 
 import sys
 from collections.abc import Iterator
@@ -18,56 +18,68 @@ if TYPE_CHECKING:
 __all__ = ["app"]
 
 TIMED_OUT = 124
-"""As of the command `timeout`."""
+"""The exit status after a timeout, as of the command `timeout`."""
 
 app = typer.Typer(
     no_args_is_help=True,
     help="Run raylens commands on a Ray cluster: `raylens jobs submit -- train digits --set storage=s3://...`.",
-    epilog="Clusters have names: `raylens clusters add --help`. One on this machine: `raylens cluster local`.",
+    epilog="`raylens contexts add` names a cluster, and `raylens cluster local` starts one on this machine.",
 )
-Id = Annotated[str, typer.Argument(metavar="ID", help="Of the job.")]
-Follow = Annotated[bool, typer.Option("--follow/--no-follow", help="Print what the job prints, and end like it.")]
+Id = Annotated[str, typer.Argument(metavar="ID", help="Job ID.")]
+Follow = Annotated[
+    bool, typer.Option("--follow/--no-follow", help="Print the job's log until it ends, and exit with its status.")
+]
 
 
 @app.command("submit")
 def submit(
     context: typer.Context,
-    command: Annotated[list[str], typer.Argument(metavar="-- COMMAND...", help="A raylens command, without raylens.")],
+    command: Annotated[
+        list[str], typer.Argument(metavar="-- COMMAND...", help="A command of raylens, without the word raylens.")
+    ],
     cluster: ClusterName = None,
-    submission_id: Annotated[str | None, typer.Option("--id", help="The job's; a new one unless given.")] = None,
+    submission_id: Annotated[str | None, typer.Option("--id", help="Job ID; by default a new one.")] = None,
     follow: Follow = True,
-    code: Annotated[str | None, typer.Option(help="wheel: this checkout's code. image: the cluster's own.")] = None,
-    source: Annotated[Path | None, typer.Option(help="The checkout, if not the one of this raylens.")] = None,
+    code: Annotated[str | None, typer.Option(help="wheel runs your checkout's code, image the cluster's own.")] = None,
+    source: Annotated[
+        Path | None, typer.Option(help="Folder of the checkout; by default that of this raylens.")
+    ] = None,
     extras: Annotated[
-        list[str] | None, typer.Option("--extra", help="Extra of raylens to install. Repeatable.")
+        list[str] | None, typer.Option("--extra", help="Extra of raylens that the job installs. Repeatable.")
     ] = None,
     secrets: Annotated[
         list[str] | None,
         typer.Option(
             "--secret",
             metavar="NAME[=env:OTHER|=file:/PATH|=path:/PATH]",
-            help="A variable whose value the nodes have: never given here. Repeatable.",
+            help="A secret variable, whose value only the nodes have. Repeatable.",
         ),
     ] = None,
     env: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=VALUE", help="A variable that is not secret. Repeatable.")
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="Environment variable of the job, not a secret. Repeatable."),
     ] = None,
-    metadata: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="To find it by. Repeatable.")] = None,
+    metadata: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Metadata of the job. Repeatable.")
+    ] = None,
     cpus: Annotated[
-        float | None, typer.Option(min=0, help="Reserved by the driver; without any, the head has it.")
+        float | None, typer.Option(min=0, help="CPUs that the driver reserves; without any, it runs on the head.")
     ] = None,
-    gpus: Annotated[float | None, typer.Option(min=0, help="Reserved by the driver.")] = None,
-    memory: Annotated[str | None, typer.Option(metavar="BYTES", help="Reserved by the driver, e.g. 2G.")] = None,
+    gpus: Annotated[float | None, typer.Option(min=0, help="GPUs that the driver reserves.")] = None,
+    memory: Annotated[
+        str | None, typer.Option(metavar="BYTES", help="Memory that the driver reserves, e.g. 2G.")
+    ] = None,
     resource: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=AMOUNT", help="Reserved by the driver. Repeatable.")
+        list[str] | None,
+        typer.Option(metavar="NAME=AMOUNT", help="Custom resource that the driver reserves. Repeatable."),
     ] = None,
 ) -> None:
-    """Run a raylens command on a cluster, follow it, and end with its exit status.
+    """Run a raylens command on a cluster, follow it, and exit with its status.
 
-    The command is checked here first. Its YAML files and this checkout's code travel with it; data and results are in
-    object storage, or on a volume that all nodes have. Ctrl-C leaves the job running.
+    The command is checked here first. Its YAML files and your checkout's code are uploaded with it; data and results
+    are in object storage, or on a volume that all nodes have. Ctrl-C leaves the job running.
 
-    The same --id with the same content again follows the job that is there; it is never started twice.
+    The same --id with the same content follows the existing job; a job is never started twice.
 
     Examples:
 
@@ -77,27 +89,27 @@ def submit(
 
         raylens jobs submit --secret AWS_SECRET_ACCESS_KEY=file:/etc/aws/key -- sweep mine.yaml
     """
-    from raylens.cluster.contexts import profile_of
+    from raylens.cluster.contexts import context_of
     from raylens.cluster.jobs.api import Jobs
     from raylens.workloads.submit.command import job_command
-    from raylens.workloads.submit.jobs import Order, submit_order
+    from raylens.workloads.submit.jobs import JobRequest, submit_request
     from raylens.workloads.submit.options import pairs, resources_of, secrets_of
 
-    name, profile = profile_of(cluster)
-    variables = {**profile.env, **pairs(env, "--env")}
-    order = Order(
+    name, target = context_of(cluster)
+    variables = {**target.env, **pairs(env, "--env")}
+    request = JobRequest(
         command=job_command(root_command(context), command, variables),
         submission_id=submission_id,
-        code=code or profile.code,
+        code=code or target.code,
         source=source,
-        extras=extras or (profile.extras if (code or profile.code) == "wheel" else ()),
+        extras=extras or (target.extras if (code or target.code) == "wheel" else ()),
         env=variables,
-        secrets=secrets_of(secrets, profile.secrets),
-        resources=resources_of(cpus, gpus, memory, resource, profile.resources),
+        secrets=secrets_of(secrets, target.secrets),
+        resources=resources_of(cpus, gpus, memory, resource, target.resources),
         metadata=pairs(metadata, "--metadata"),
     )
-    with Jobs(name, profile) as jobs:
-        outcome = submit_order(jobs, order, _say)
+    with Jobs(name, target) as jobs:
+        outcome = submit_request(jobs, request, _say)
         if follow:
             _follow(jobs, outcome.submission_id)
         else:
@@ -106,7 +118,7 @@ def submit(
 
 @app.command("list")
 def list_jobs(cluster: ClusterName = None, as_json: AsJson = False) -> None:
-    """List the jobs of a cluster, the newest first. A cluster forgets them when its head ends."""
+    """List the jobs of a cluster, the newest first. Their records end with the cluster's head."""
     from raylens.workloads.submit.jobs import list_page
 
     with _of(cluster) as jobs:
@@ -115,7 +127,7 @@ def list_jobs(cluster: ClusterName = None, as_json: AsJson = False) -> None:
 
 @app.command("show")
 def show(submission_id: Id, cluster: ClusterName = None, as_json: AsJson = False) -> None:
-    """Show a job: its status and why, where its driver is, what it runs, of whom, from which revision."""
+    """Show a job: its status and the reason, its driver's node, its command, user and revision."""
     from raylens.workloads.submit.jobs import show_page
 
     with _of(cluster) as jobs:
@@ -126,16 +138,18 @@ def show(submission_id: Id, cluster: ClusterName = None, as_json: AsJson = False
 def logs(
     submission_id: Id,
     cluster: ClusterName = None,
-    follow: Annotated[bool, typer.Option("-f", "--follow", help="Until the job has ended; end like it.")] = False,
+    follow: Annotated[
+        bool, typer.Option("-f", "--follow", help="Follow the log until the job ends, and exit with its status.")
+    ] = False,
 ) -> None:
-    """Print what a job has printed.
+    """Print the log of a job.
 
     Example:
 
         raylens jobs logs -f train-vit_b32-1a2b3c4d
     """
     with _of(cluster) as jobs:
-        jobs.get(submission_id)  # a cluster that was never there is not waited for
+        jobs.get(submission_id)  # fails at once if the cluster never answered
         if follow:
             _follow(jobs, submission_id)
         else:
@@ -144,7 +158,7 @@ def logs(
 
 @app.command("stop")
 def stop(submission_id: Id, cluster: ClusterName = None) -> None:
-    """Stop a job, and return when it has stopped. A run saves first, and goes on from there with `jobs retry`."""
+    """Stop a job, and return when it has stopped. A run saves a checkpoint first; `jobs retry` continues from it."""
     from raylens.cluster.jobs.logs import wait
 
     with _of(cluster) as jobs:
@@ -157,9 +171,9 @@ def stop(submission_id: Id, cluster: ClusterName = None) -> None:
 
 @app.command("retry")
 def retry(submission_id: Id, cluster: ClusterName = None, follow: Follow = True) -> None:
-    """Submit a job that failed or was stopped once more, as ID-2, ID-3 and so on: same code, same command.
+    """Submit a failed or stopped job again as ID-2, ID-3 and so on, with the same code and command.
 
-    A run goes on from its newest checkpoint, a sweep where it was.
+    A run continues from its newest checkpoint, a sweep from its last state.
     """
     from raylens.cluster.jobs.submit import retry as again
 
@@ -176,13 +190,13 @@ def retry(submission_id: Id, cluster: ClusterName = None, follow: Follow = True)
 def wait_for(
     submission_id: Id,
     cluster: ClusterName = None,
-    timeout: Annotated[float | None, typer.Option(min=0, help="Seconds; then end with status 124.")] = None,
+    timeout: Annotated[float | None, typer.Option(min=0, help="Seconds after which to exit with status 124.")] = None,
 ) -> None:
-    """Wait until a job has ended, and end with its exit status."""
+    """Wait until a job has ended, and exit with its status."""
     from raylens.cluster.jobs.logs import wait
 
     with _of(cluster) as jobs, _leaving(submission_id):
-        jobs.get(submission_id)  # a cluster that was never there is not waited for
+        jobs.get(submission_id)  # fails at once if the cluster never answered
         job = wait(jobs, submission_id, _say, timeout)
     if not job.ended:
         _say(f"{submission_id} is {job.status} after {timeout:g} s")
@@ -192,10 +206,10 @@ def wait_for(
 
 @contextmanager
 def _of(cluster: str | None) -> "Iterator[Jobs]":
-    from raylens.cluster.contexts import profile_of
+    from raylens.cluster.contexts import context_of
     from raylens.cluster.jobs.api import Jobs
 
-    with Jobs(*profile_of(cluster)) as jobs:
+    with Jobs(*context_of(cluster)) as jobs:
         yield jobs
 
 
@@ -209,27 +223,27 @@ def _follow(jobs: "Jobs", submission_id: str) -> None:
 
 @contextmanager
 def _leaving(submission_id: str) -> Iterator[None]:
-    """Ctrl-C leaves the job as it is."""
+    """Answer Ctrl-C inside the block by leaving the job as it is."""
     try:
         yield
     except KeyboardInterrupt:
         _say(
-            f"\n{submission_id} goes on. Follow it: raylens jobs logs -f {submission_id}; "
+            f"\n{submission_id} continues to run. Follow it: raylens jobs logs -f {submission_id}; "
             f"stop it: raylens jobs stop {submission_id}"
         )
         raise Ended(INTERRUPTED) from None
 
 
 def _end_like(job: "Job") -> None:
-    """Return if it succeeded; else end with its status, and say why."""
+    """Return if the job succeeded; otherwise exit with its status and report the reason."""
     if job.status == "SUCCEEDED":
         _say(f"{job.submission_id} succeeded")
         return
     if job.status == "STOPPED":
-        _say(f"{job.submission_id} was stopped; raylens jobs retry {job.submission_id} goes on with it")
+        _say(f"{job.submission_id} was stopped; raylens jobs retry {job.submission_id} continues it")
         raise Ended(INTERRUPTED)
     if job.driver_exit_code:
-        # What it has to say about that stands in its log, and the log on the screen, or behind `jobs logs`.
+        # The job's log has the reason, and it is on the screen or behind `jobs logs`.
         _say(f"{job.submission_id} failed with exit status {job.driver_exit_code}; its log says why")
         raise Ended(job.driver_exit_code if job.driver_exit_code > 0 else FAILED)
     raise ClusterError(f"{job.submission_id} failed: {' '.join((job.message or 'no reason given').split())[:1000]}")

@@ -1,4 +1,4 @@
-"""``raylens models``: what is in the registry."""
+"""The commands ``raylens models``, about the models of the registry."""
 
 import json
 from pathlib import Path
@@ -12,14 +12,12 @@ from raylens.workloads.cli.options import Registry
 
 __all__ = ["app"]
 
-app = typer.Typer(
-    help="Registered models: list, show, promote, import, export, interpolate, profile.", no_args_is_help=True
-)
+app = typer.Typer(help="List, show, promote, import, export, interpolate and profile models.", no_args_is_help=True)
 
 
 @app.command("list")
 def list_models(registry: Registry = "registry") -> None:
-    """List all models, versions and aliases."""
+    """List all registered models with their versions and aliases."""
     from raylens.registry import Registry as Models
 
     models = Models(registry)
@@ -69,8 +67,8 @@ def show_model(
 
 @app.command()
 def promote(
-    target: Annotated[str, typer.Argument(metavar="MODEL@ALIAS", help="E.g. digits@prod.")],
-    version: Annotated[int, typer.Argument(help="The version number that the alias shall point to.")],
+    target: Annotated[str, typer.Argument(metavar="MODEL@ALIAS", help="The alias to move, e.g. digits@prod.")],
+    version: Annotated[int, typer.Argument(help="The version number to which the alias will point.")],
     registry: Registry = "registry",
 ) -> None:
     """Point an alias at a version, atomically: `raylens models promote digits@prod 2`."""
@@ -88,18 +86,20 @@ def import_model(
     source: Annotated[
         Path,
         typer.Argument(
-            help="A folder with open_clip_config.json or of CLIPModel; or a file: .pt (state dict, TorchScript), "
-            ".bin, .safetensors."
+            help="A folder with open_clip_config.json or a saved CLIPModel; or a file: .pt (state dict, TorchScript), "
+            ".bin or .safetensors."
         ),
     ],
     name: Annotated[str, typer.Argument(help="The model's name in the registry.")],
     registry: Registry = "registry",
     tokenizer: Annotated[
         Path | None,
-        typer.Option(help="bpe_simple_vocab_16e6.txt.gz, tokenizer.json, or a folder; else the checkpoint's own."),
+        typer.Option(
+            help="bpe_simple_vocab_16e6.txt.gz, tokenizer.json, or a folder; by default the checkpoint's own."
+        ),
     ] = None,
     activation: Annotated[
-        str | None, typer.Option(help="quick_gelu or gelu, for a file of weights that does not say.")
+        str | None, typer.Option(help="quick_gelu or gelu, for a file of weights that does not name it.")
     ] = None,
     image_size: Annotated[
         int | None, typer.Option(min=1, help="Interpolate a vision transformer's positions to this many pixels.")
@@ -107,7 +107,7 @@ def import_model(
 ) -> None:
     """Register a checkpoint of OpenAI's CLIP, OpenCLIP or Hugging Face, with the same embeddings.
 
-    Nothing in the file is run: pickles are read as tensors only, TorchScript archives without their code.
+    No code of the file is executed: pickles are read as tensors only, TorchScript archives without their code.
 
     Examples:
 
@@ -115,7 +115,7 @@ def import_model(
 
         raylens models import laion2b_s34b_b79k/ laion --registry s3://bucket/registry
     """
-    from raylens.workloads.interop import import_text
+    from raylens.workloads.models import import_text
 
     for line in import_text(source, name, registry, tokenizer, activation, image_size):
         typer.echo(line)
@@ -123,42 +123,44 @@ def import_model(
 
 @app.command("export")
 def export_model(
-    model: Annotated[str, typer.Argument(metavar="MODEL[@VERSION|@ALIAS]", help="E.g. digits@prod.")],
-    target: Annotated[Path, typer.Argument(help="A folder that does not exist yet; a file for openai.")],
-    form: Annotated[str, typer.Option("--format", help="openclip, hf or openai.")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL[@VERSION|@ALIAS]", help="A registered model, e.g. digits@prod.")
+    ],
+    target: Annotated[Path, typer.Argument(help="A new folder; for the format openai a file.")],
+    form: Annotated[str, typer.Option("--format", help="The format to write: openclip, hf or openai.")],
     registry: Registry = "registry",
 ) -> None:
-    """Write a model as other programs read it; importing that again gives the same weights, bit for bit.
+    """Write a model in a format of other programs; importing it again gives the same weights, bit for bit.
 
     Example:
 
         raylens models export b32 b32-hf/ --format hf
     """
-    from raylens.workloads.interop import export_text
+    from raylens.workloads.models import export_text
 
     typer.echo(export_text(model, target, form, registry))
 
 
 @app.command("interpolate")
 def interpolate_models(
-    base: Annotated[str, typer.Argument(metavar="BASE", help="What fine-tuning began with, e.g. b32@1.")],
-    tuned: Annotated[str, typer.Argument(metavar="TUNED", help="What it became, e.g. birds@latest.")],
-    name: Annotated[str, typer.Argument(help="The name of the models in between in the registry.")],
+    base: Annotated[str, typer.Argument(metavar="BASE", help="The model that was fine-tuned, e.g. b32@1.")],
+    tuned: Annotated[str, typer.Argument(metavar="TUNED", help="The fine-tuned model, e.g. birds@latest.")],
+    name: Annotated[str, typer.Argument(help="The name of the interpolated models in the registry.")],
     alpha: Annotated[
-        list[float] | None, typer.Option(help="Share of TUNED: 0 is BASE, 1 is TUNED. May be given several times.")
+        list[float] | None, typer.Option(help="Share of TUNED: 0 is BASE, 1 is TUNED; 0.5 by default. Repeatable.")
     ] = None,
     registry: Registry = "registry",
 ) -> None:
-    """Register models between a model and what it was fine-tuned to (WiSE-FT); half of each by default.
+    """Register models whose weights lie between a model and its fine-tuned version (WiSE-FT).
 
-    Fine-tuning often costs accuracy on images unlike those that it saw. Models in between win much of it back, and lose
-    little where it was won: try some, and evaluate each.
+    Fine-tuning often costs accuracy on images unlike those it was trained on. Interpolated models recover much of that
+    accuracy and lose little of what fine-tuning gained: try several, and evaluate each.
 
     Example:
 
         raylens models interpolate b32@1 birds@latest birds-wise --alpha 0.25 --alpha 0.5 --alpha 0.75
     """
-    from raylens.workloads.interpolation import interpolation_text
+    from raylens.workloads.models import interpolation_text
 
     for line in interpolation_text(base, tuned, alpha or [0.5], name, registry):
         typer.echo(line)
@@ -167,12 +169,12 @@ def interpolate_models(
 @app.command()
 def profile(
     name: Annotated[str, typer.Argument(metavar="RECIPE|FILE.yaml", help="A recipe's name, or a configuration file.")],
-    batch: Annotated[int, typer.Option(min=1, help="Images and texts in a measured step.")] = 16,
-    tokens: Annotated[int, typer.Option(min=2, help="Tokens of each text, marks included.")] = 16,
+    batch: Annotated[int, typer.Option(min=1, help="Number of images and texts in a measured step.")] = 16,
+    tokens: Annotated[int, typer.Option(min=2, help="Tokens of each text, with start and end.")] = 16,
     measure: Annotated[bool, typer.Option(help="Build the model and time steps on this machine.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON instead.")] = False,
 ) -> None:
-    """Parameters, forward GFLOPs by tower, memory of a sample, and throughput measured on this machine.
+    """Show parameters and forward GFLOPs of each tower, memory of a sample, and throughput on this machine.
 
     Examples:
 

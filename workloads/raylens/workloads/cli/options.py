@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
-"""Exit statuses of all commands."""
+"""Exit statuses of all commands for invalid input, failures, and interrupts."""
 
 Set = Annotated[
     list[str] | None,
@@ -34,16 +34,19 @@ Set = Annotated[
 Address = Annotated[
     str | None,
     typer.Option(
-        envvar="RAY_ADDRESS", help="A running Ray cluster (auto, ray://host:10001). Without it, one on this machine."
+        envvar="RAY_ADDRESS",
+        help="Address of a running Ray cluster (auto, ray://host:10001). By default, Ray is started on this machine.",
     ),
 ]
 ClusterName = Annotated[
     str | None,
-    typer.Option("--cluster", envvar="RAYLENS_CLUSTER", metavar="NAME|ADDRESS", help="A profile, or http://HOST:8265."),
+    typer.Option("--cluster", envvar="RAYLENS_CLUSTER", metavar="NAME|ADDRESS", help="A context, or http://HOST:8265."),
 ]
 NumCpus = Annotated[
     int | None,
-    typer.Option(min=1, help="Logical CPUs of the cluster on this machine; its cores, at least 4, by default."),
+    typer.Option(
+        min=1, help="Logical CPUs of the Ray that is started on this machine; by default its cores, at least 4."
+    ),
 ]
 Registry = Annotated[
     str,
@@ -52,19 +55,19 @@ Registry = Annotated[
 
 
 class Ended(SystemExit):
-    """Ends a command with a status, of which everything has been said."""
+    """Ends a command with an exit status after everything has been reported."""
 
 
 def check_file(path: Path, option: str) -> None:
-    """Refuse a place where no file can be written, before there is something to write.
+    """Refuse a path to which no file can be written, before the work that produces the file.
 
     Raises:
-        ConfigError: it is a folder, or in none.
+        ConfigError: the path is a folder, or its parent does not exist.
     """
     if path.is_dir():
         raise ConfigError(f"{option} {path} is a folder: name a file in it")
     if not path.parent.is_dir():
-        raise ConfigError(f"{option} {path}: there is no folder {path.parent}: make it first")
+        raise ConfigError(f"{option} {path}: the folder {path.parent} does not exist: create it first")
 
 
 def root_command(context: typer.Context) -> TyperGroup:

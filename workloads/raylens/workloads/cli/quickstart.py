@@ -1,4 +1,4 @@
-"""``raylens quickstart``."""
+"""The command ``raylens quickstart``, from digit scans to a served embedding."""
 
 import json
 import sys
@@ -20,23 +20,25 @@ DEFAULT = "quickstart"
 
 
 def add_to(app: typer.Typer) -> None:
-    """Register the command."""
+    """Register the command ``quickstart`` with the root."""
     app.command("quickstart")(quickstart)
 
 
 def quickstart(
     storage: Annotated[
         str,
-        typer.Option(help="Folder, or s3://bucket/prefix?endpoint_override=http://host:port, that gets everything."),
+        typer.Option(
+            help="Folder or s3://bucket/prefix?endpoint_override=http://host:port for everything that is written."
+        ),
     ] = DEFAULT,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON line.")] = False,
     changes: Set = None,
     address: Address = None,
     num_cpus: NumCpus = None,
 ) -> None:
-    """Digit scans to a served embedding, for real: pack, train, register, evaluate, serve, check.
+    """Go from digit scans to a served embedding: pack, train, register, evaluate, serve, check.
 
-    Takes one and a half to three minutes on two cores. Run again, it resumes or reuses what is there.
+    It takes one and a half to three minutes on two cores. Run again, it resumes or reuses what exists.
 
     Examples:
 
@@ -48,7 +50,7 @@ def quickstart(
     """
     from raylens.cluster import session
     from raylens.extras import require_extra
-    from raylens.serve.deploy.environment import environment, own_ports
+    from raylens.serve.deploy.environment import environment, haproxy_ports
     from raylens.workloads.pages.terminal import Terminal
 
     require_extra("train", "raylens quickstart")
@@ -57,7 +59,7 @@ def quickstart(
         session(
             address,
             num_cpus,
-            environment() | own_ports(),
+            environment() | haproxy_ports(),
             say=terminal.say,
             meanwhile=["raylens.workloads.quickstart.quickstart"],
         ) as inherited,
@@ -87,7 +89,7 @@ def _show(result: "QuickstartResult", storage: str) -> None:
     ):
         table.add_row(name, value)
     Console().print(table)
-    # Not in the table, which would break the lines that people copy; and with the endpoint, where there is one.
+    # Outside of the table, which would break the lines that people copy; the URI keeps its endpoint.
     registry = (open_store(storage) / "registry").uri if "://" in storage else result.registry
     typer.echo(f"Open the report, or leave the API running:\n  {sys.argv[0]} serve digits --registry '{registry}'")
     if storage == DEFAULT:

@@ -1,4 +1,4 @@
-"""``raylens runs``: what training runs have written."""
+"""The commands ``raylens runs``, which show what training runs have written."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 __all__ = ["AsJson", "app", "print_page"]
 
 WIDE = 160
-"""Columns of a table that goes into a file or another program."""
+"""Width of a table that goes into a file or another program."""
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one line of JSON instead.")]
 
-app = typer.Typer(help="Training runs: list, show, compare.", no_args_is_help=True)
+app = typer.Typer(help="List, show and compare training runs.", no_args_is_help=True)
 
 
 @app.command("list")
@@ -28,9 +28,9 @@ def list_runs(
     storage: Annotated[str, typer.Argument(help="URI of the folder that holds the runs, e.g. runs.")],
     as_json: AsJson = False,
 ) -> None:
-    """List the runs of a storage: how far each is, and what was heard of it last.
+    """List the runs of a storage with their progress and their last event.
 
-    A run that is "unfinished" is running, or ended without a word: look at the time of its last news.
+    An "unfinished" run is running, or its process was killed: the time of its last event tells which.
 
     Examples:
 
@@ -45,16 +45,14 @@ def list_runs(
 
 @app.command("show")
 def show(
-    run: Annotated[str, typer.Argument(help="URI of a run's folder, or of the storage it is in.")],
-    name: Annotated[str | None, typer.Argument(help="The run's name, after a storage.")] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Write the page of curves here as well, of a run as it is now.")
-    ] = None,
+    run: Annotated[str, typer.Argument(help="URI of a run's folder, or of its storage.")],
+    name: Annotated[str | None, typer.Argument(help="The run's name, if a storage was named.")] = None,
+    out: Annotated[Path | None, typer.Option(help="File for the page of the run's curves up to now.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show a run: changed settings, last record, best evaluations, checkpoints and events.
 
-    When a run ends, its folder has the page with its curves, training.html; --out writes it at any time.
+    A run that has ended has a page of curves in its folder, training.html; --out writes it at any time.
 
     Examples:
 
@@ -76,10 +74,10 @@ def show(
 @app.command("compare")
 def compare(
     runs: Annotated[list[str], typer.Argument(metavar="RUN RUN...", help="URIs of the folders of two runs or more.")],
-    out: Annotated[Path, typer.Option(help="The page of curves to write.")] = Path("compare.html"),
+    out: Annotated[Path, typer.Option(help="File for the page of curves.")] = Path("compare.html"),
     as_json: AsJson = False,
 ) -> None:
-    """Compare runs: settings that differ, last and best values, and a page with their curves over each other.
+    """Compare runs: their different settings, last and best values, and a page that draws their curves together.
 
     Example:
 
@@ -92,7 +90,7 @@ def compare(
 
 
 def print_page(page: "Iterable[str | Table]") -> None:
-    """Tables as wide as the terminal; lines, of which some are JSON, never broken."""
+    """Print tables as wide as the terminal, and lines, some of which are JSON, without wrapping them."""
     console = Console()
     if not console.is_terminal:
         console = Console(width=WIDE)

@@ -1,4 +1,4 @@
-"""``raylens serve``, with ``serve build``, ``serve deploy``, ``serve undeploy`` and ``serve key``."""
+"""The commands ``raylens serve run``, ``build``, ``deploy``, ``undeploy`` and ``key``."""
 
 import json
 import threading
@@ -13,21 +13,25 @@ from raylens.workloads.command_tree import RUN, RunGroup
 
 __all__ = ["app"]
 
-OF_RAY_SERVE = ("pandas", "fastapi")
-"""Most of what importing Ray Serve takes."""
+PRELOADED = ("pandas", "fastapi")
+"""Modules that take most of Ray Serve's import time, imported while the cluster starts."""
 
 app = typer.Typer(
     cls=RunGroup,
     no_args_is_help=True,
     help="Serve registered models as an embedding API: `raylens serve MODEL[@ALIAS]`, until Ctrl-C.",
-    epilog="`raylens serve run --help` has the options. A model named as a command: `raylens serve run NAME`.",
+    epilog="`raylens serve run --help` lists the options. Use `serve run NAME` if a model is named like a command.",
 )
 
 Models = Annotated[
     list[str] | None,
-    typer.Argument(metavar="MODEL[@VERSION|@ALIAS]...", help="Registered models; an alias is followed when it moves."),
+    typer.Argument(
+        metavar="MODEL[@VERSION|@ALIAS]...", help="Registered models; the service follows an alias when it moves."
+    ),
 ]
-Config = Annotated[Path | None, typer.Option("--config", help="Settings of a service (.yaml); options change them.")]
+Config = Annotated[
+    Path | None, typer.Option("--config", help="YAML file with the service's settings; options override them.")
+]
 RegistryUri = Annotated[
     str | None,
     typer.Option(envvar="RAYLENS_REGISTRY", help="URI of the model registry: a folder or s3://bucket/prefix."),
@@ -35,7 +39,8 @@ RegistryUri = Annotated[
 Host = Annotated[str | None, typer.Option(help="Address to listen on; 127.0.0.1 by default, 0.0.0.0 for all.")]
 Port = Annotated[int | None, typer.Option(min=1, max=65535, help="Port to listen on; 8000 by default.")]
 Replicas = Annotated[
-    str | None, typer.Option(metavar="N|MIN:MAX", help="Of each model's text and of its image tower; 1 by default.")
+    str | None,
+    typer.Option(metavar="N|MIN:MAX", help="Replicas of each tower (text and image) of each model; 1 by default."),
 ]
 Keys = Annotated[str | None, typer.Option(help="File or URI of API keys; see `raylens serve key`.")]
 
@@ -68,8 +73,8 @@ def run(
     from raylens.workloads.lines import Lines
 
     lines = Lines()
-    from raylens.serve.deploy.environment import environment, own_ports
-    from raylens.workloads.services import logical_cpus, service_config
+    from raylens.serve.deploy.environment import environment, haproxy_ports
+    from raylens.workloads.service_config import logical_cpus, service_config
 
     settings = service_config(
         config, models, changes, registry=registry, host=host, port=port, replicas=replicas, keys=keys
@@ -77,19 +82,19 @@ def run(
     from raylens.cluster import session
 
     cpus = num_cpus or (None if address else logical_cpus(settings))
-    variables = environment(settings.proxy) | own_ports()
-    with session(address, cpus, variables, say=lines.say, meanwhile=OF_RAY_SERVE) as inherited:
-        lines.say("Ray is there")
+    variables = environment(settings.proxy) | haproxy_ports()
+    with session(address, cpus, variables, say=lines.say, meanwhile=PRELOADED) as inherited:
+        lines.say("Ray is running")
         from raylens.serve import serve_service
 
-        with serve_service(settings, inherited=inherited, tell=lines.say) as service:
+        with serve_service(settings, inherited=inherited, on_progress=lines.say) as service:
             served = ", ".join(str(version) for version in service.versions)
             lines.say(f"ready: {service.url} serves {served}  (try it at {service.url}/docs; stop with Ctrl-C)")
             if not settings.security.keys and settings.host not in ("127.0.0.1", "::1", "localhost"):
-                lines.say("everybody who reaches this address may call: --keys FILE asks for a key")
+                lines.say("everybody who reaches this address may call: --keys FILE requires an API key")
             typer.echo(_how_to_call(service.url, keyed=settings.security.keys is not None), err=True)
             _until_interrupted()
-            lines.say("stopping: what has begun is finished first")
+            lines.say("stopping after the requests that have begun")
         lines.say("stopped")
 
 
@@ -103,20 +108,20 @@ def build(
     replicas: Replicas = None,
     keys: Keys = None,
     changes: Set = None,
-    out: Annotated[Path | None, typer.Option(help="Write the file here; to standard output without it.")] = None,
+    out: Annotated[Path | None, typer.Option(help="File to write; standard output by default.")] = None,
 ) -> None:
-    """Write the declarative config that a running cluster takes: `serve deploy`, or a RayService of KubeRay.
+    """Write the declarative config for a running cluster: for `serve deploy`, or a RayService of KubeRay.
 
     Example:
 
         raylens serve build pets@prod --registry s3://models --replicas 2:8 --host 0.0.0.0 --out service.yaml
     """
-    from raylens.serve.deploy.serve_config import declaration
-    from raylens.workloads.services import service_config
+    from raylens.serve.deploy.serve_config import serve_config_yaml
+    from raylens.workloads.service_config import service_config
 
     if out is not None:
         check_file(out, "--out")
-    text = declaration(
+    text = serve_config_yaml(
         service_config(config, models, changes, registry=registry, host=host, port=port, replicas=replicas, keys=keys)
     )
     if out is None:
@@ -127,11 +132,13 @@ def build(
 
 @app.command("deploy")
 def deploy(
-    file: Annotated[Path, typer.Argument(metavar="FILE.yaml", help="As `raylens serve build` writes it.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE.yaml", help="Declarative config, as `raylens serve build` writes it.")
+    ],
     cluster: ClusterName = None,
-    timeout: Annotated[float, typer.Option(min=1, help="Seconds until it must answer.")] = 600,
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds within which the service must be ready.")] = 600,
 ) -> None:
-    """Make a running cluster serve what the file says, and return when it does. Every node has raylens in its image.
+    """Deploy a service on a running cluster and return when it is ready. Every node needs raylens in its image.
 
     Example:
 
@@ -139,32 +146,32 @@ def deploy(
 
         raylens serve deploy service.yaml --cluster team
     """
-    from raylens.cluster.contexts import profile_of
+    from raylens.cluster.contexts import context_of
     from raylens.cluster.jobs.api import Jobs
-    from raylens.workloads.submit.services import deploy as bring
+    from raylens.workloads.submit.deploy_service import deploy as deploy_service
 
-    with Jobs(*profile_of(cluster)) as jobs:
-        url = bring(jobs, file, timeout, lambda text: typer.echo(text, err=True))
+    with Jobs(*context_of(cluster)) as jobs:
+        url = deploy_service(jobs, file, timeout, lambda text: typer.echo(text, err=True))
     typer.echo(url)
 
 
 @app.command("undeploy")
 def undeploy(cluster: ClusterName = None) -> None:
-    """End what a cluster serves."""
-    from raylens.cluster.contexts import profile_of
+    """Remove all that a cluster serves."""
+    from raylens.cluster.contexts import context_of
     from raylens.cluster.jobs.api import Jobs
-    from raylens.workloads.submit.services import undeploy as end
+    from raylens.workloads.submit.deploy_service import undeploy as remove_services
 
-    with Jobs(*profile_of(cluster)) as jobs:
-        end(jobs)
+    with Jobs(*context_of(cluster)) as jobs:
+        remove_services(jobs)
 
 
 @app.command("key")
 def key(
-    name: Annotated[str, typer.Argument(help="Whose it is: in logs, metrics and rate limits.")],
-    file: Annotated[Path, typer.Option("--keys", help="The file that it is added to; made if it is not there.")],
+    name: Annotated[str, typer.Argument(help="Name of the key's owner, for logs, metrics and rate limits.")],
+    file: Annotated[Path, typer.Option("--keys", help="File of keys to add it to; created if missing.")],
 ) -> None:
-    """Make an API key: shown once, kept as a hash. A running service takes it, or its removal, within seconds.
+    """Make an API key, which is shown once and stored as a hash. A running service accepts it within seconds.
 
     Example:
 
@@ -181,10 +188,10 @@ def key(
             tree = json.loads(file.read_text())
             tree["keys"].append(entry.model_dump(mode="json", exclude_none=True))
         except (ValueError, TypeError, KeyError, AttributeError):
-            raise ConfigError(f"--keys {file}: no file of keys; name another, or mend this one") from None
+            raise ConfigError(f"--keys {file}: is no file of keys; name another one, or repair it") from None
     else:
         tree["keys"].append(entry.model_dump(mode="json", exclude_none=True))
-    # At once: a service that reads it meanwhile finds the old file or the new one.
+    # Atomically, so that a service that reads it meanwhile sees the old file or the new one.
     replace_private(file, json.dumps(tree, indent=2) + "\n")
     typer.echo(secret)
     typer.echo(f"{name} may call with 'Authorization: Bearer {secret[:6]}...'; it is shown only now", err=True)

@@ -1,4 +1,4 @@
-"""``raylens sweep``, with ``resume``, ``list``, ``show``, ``compare``, ``stop``, ``report`` and ``promote``."""
+"""The commands ``raylens sweep``, which search settings of training runs."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -20,21 +20,21 @@ __all__ = ["app"]
 app = typer.Typer(
     cls=RunGroup,
     no_args_is_help=True,
-    help="Search settings of training runs: `raylens sweep SWEEP.yaml`. The same command again resumes.",
-    epilog="`raylens sweep run --help` has the options. A recipe named as a command: `raylens sweep run NAME`.",
+    help="Search settings of training runs: `raylens sweep SWEEP.yaml`. The same command again resumes the sweep.",
+    epilog="`raylens sweep run --help` lists the options. A recipe with the name of a command needs `sweep run NAME`.",
 )
-Uri = Annotated[str, typer.Argument(metavar="URI", help="Folder of a sweep, e.g. sweeps/mine.")]
+Uri = Annotated[str, typer.Argument(metavar="URI", help="URI of a sweep's folder, e.g. sweeps/mine.")]
 
 
 @app.command(RUN)
 def run(
-    source: Annotated[str, typer.Argument(metavar="RECIPE|FILE.yaml", help="A sweep's recipe or file.")],
+    source: Annotated[str, typer.Argument(metavar="RECIPE|FILE.yaml", help="A recipe's name, or a file of a sweep.")],
     changes: Set = None,
     print_config: Annotated[bool, typer.Option("--print-config", help="Print the complete sweep and exit.")] = False,
     address: Address = None,
     num_cpus: NumCpus = None,
 ) -> None:
-    """Search a space of settings. The same command again goes on where it was interrupted.
+    """Search a space of settings. The same command again continues where it was interrupted.
 
     Examples:
 
@@ -57,9 +57,9 @@ def run(
 
 @app.command("resume")
 def resume(uri: Uri, address: Address = None, num_cpus: NumCpus = None) -> None:
-    """Go on with a sweep that was interrupted, from any machine that reaches its storage.
+    """Continue an interrupted sweep from any machine that reaches its storage.
 
-    Ray Tune's own state in the folder is read by pickle: resume only sweeps whose storage nobody else writes to.
+    Ray Tune's state in the folder is a pickle: resume only sweeps whose storage nobody else can write to.
     """
     from raylens.storage import open_store
     from raylens.tune.paths import parent_of, read_config
@@ -109,10 +109,10 @@ def list_sweeps(
 @app.command("show")
 def show(
     uri: Uri,
-    out: Annotated[Path | None, typer.Option(help="Write the page with its plots here, of the sweep as it is.")] = None,
+    out: Annotated[Path | None, typer.Option(help="File for the page of plots, up to now.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show a sweep: its trials, the best first. Its folder has the page with plots, report.html, when it has ended."""
+    """Show a sweep's trials, the best first. When it has ended, its folder has a page of plots, report.html."""
     from raylens.storage import open_store
     from raylens.tune.paths import read_config
     from raylens.tune.report import render_report
@@ -130,10 +130,10 @@ def show(
 
 @app.command("compare")
 def compare(
-    uris: Annotated[list[str], typer.Argument(metavar="URI URI...", help="Folders of two sweeps or more.")],
+    uris: Annotated[list[str], typer.Argument(metavar="URI URI...", help="URIs of the folders of two sweeps or more.")],
     as_json: AsJson = False,
 ) -> None:
-    """Compare sweeps: what each used, and the best of each. Trials are runs, which `raylens runs compare` draws."""
+    """Compare what sweeps used and their best trials. Trials are runs: `raylens runs compare` draws their curves."""
     from raylens.workloads.pages.sweeps import compare_page
 
     print_page(compare_page(uris, as_json))
@@ -141,7 +141,7 @@ def compare(
 
 @app.command("stop")
 def stop(uri: Uri) -> None:
-    """Ask a sweep to end, wherever it runs. What was trained stays, and so do report and best.yaml."""
+    """Ask a sweep to end, wherever it runs. Its trials stay, and it still writes its report and best.yaml."""
     from raylens.workloads.pages.sweeps import request_stop
 
     typer.echo(request_stop(uri))
@@ -150,9 +150,11 @@ def stop(uri: Uri) -> None:
 @app.command("promote")
 def promote(
     uri: Uri,
-    model: Annotated[str, typer.Argument(metavar="NAME[@ALIAS]", help="Of the model; the alias is moved to it.")],
+    model: Annotated[
+        str, typer.Argument(metavar="NAME[@ALIAS]", help="Name of the model, and an alias to point at it.")
+    ],
 ) -> None:
-    """Register the best trial's model, with where it comes from, and point an alias at it.
+    """Register the best trial's model with its lineage, and point an alias at it.
 
     Example:
 

@@ -1,4 +1,4 @@
-"""``raylens tokenizer``: learning one, and looking at what it does."""
+"""The commands ``raylens tokenizer``, which learn a tokenizer and show its tokens."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +9,7 @@ from raylens.workloads.cli.options import Address, NumCpus
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Learn a tokenizer from captions, and look at its tokens.", no_args_is_help=True)
+app = typer.Typer(help="Learn a tokenizer from captions, and show its tokens.", no_args_is_help=True)
 
 
 @app.command()
@@ -17,16 +17,18 @@ def train(
     uri: Annotated[str, typer.Argument(metavar="URI", help="A data set, as for `raylens data index`.")],
     out: Annotated[Path, typer.Option(help="The file to write.")] = Path("tokenizer.json"),
     vocab: Annotated[
-        int, typer.Option(min=514, help="Most tokens: 512 for bytes, two marks, and learned merges.")
+        int, typer.Option(min=514, help="Most tokens: 512 for bytes, start and end, and learned merges.")
     ] = 49_408,
-    kind: Annotated[str, typer.Option("--format", help="tar, parquet, table or folder; by default found.")] = "auto",
-    caption_column: Annotated[str | None, typer.Option(help="Column of the caption; else a usual name.")] = None,
+    kind: Annotated[
+        str, typer.Option("--format", help="tar, parquet, table or folder; by default the objects' names decide.")
+    ] = "auto",
+    caption_column: Annotated[str | None, typer.Option(help="Column of the caption; by default a usual name.")] = None,
     address: Address = None,
     num_cpus: NumCpus = None,
 ) -> None:
     """Count the words of all captions on the cluster, and learn merges from the counts.
 
-    A run that is not given a tokenizer learns one from up to 100,000 captions by itself.
+    A run without a tokenizer learns one from up to 100,000 captions by itself.
 
     Examples:
 
@@ -48,9 +50,9 @@ def show(
         Path, typer.Argument(help="tokenizer.json, bpe_simple_vocab_16e6.txt.gz, or a folder with either form.")
     ],
     texts: Annotated[list[str], typer.Argument(help="Texts to encode.")],
-    context: Annotated[int, typer.Option(min=3, help="Tokens of a row, marks included.")] = 77,
+    context: Annotated[int, typer.Option(min=3, help="Tokens of a text at most, with start and end.")] = 77,
 ) -> None:
-    """Print the ids of texts, the tokens behind them, and whether something was cut.
+    """Print the IDs and tokens of texts, and whether a text was truncated.
 
     Example:
 

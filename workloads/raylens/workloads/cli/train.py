@@ -1,4 +1,4 @@
-"""``raylens train`` and ``raylens recipes``."""
+"""The commands ``raylens train``, which trains an encoder, and ``raylens recipes``."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,7 +16,7 @@ __all__ = ["add_to"]
 
 
 def add_to(app: typer.Typer) -> None:
-    """Register the commands."""
+    """Register the commands ``train`` and ``recipes`` with the root."""
     app.command("train")(train)
     app.command("recipes")(recipes)
 
@@ -31,7 +31,9 @@ def train(
     ] = False,
     schedule: Annotated[
         Path | None,
-        typer.Option("--plot-schedule", help="Draw the learning rates (.png, .svg or .pdf) and exit."),
+        typer.Option(
+            "--plot-schedule", help="Draw the schedule of learning rates to a file (.png, .svg, .pdf) and exit."
+        ),
     ] = None,
     address: Address = None,
     num_cpus: NumCpus = None,
@@ -74,7 +76,7 @@ def train(
 def _train(config: "RunConfig", terminal: "Terminal") -> "RunResult":
     from raylens.train import train as run  # only now: it is imported while Ray starts
 
-    return run(config, say=terminal.say, tell=terminal.tell)
+    return run(config, say=terminal.say, on_event=terminal.on_event)
 
 
 def _plot(config: "RunConfig", path: Path) -> None:
@@ -85,7 +87,7 @@ def _plot(config: "RunConfig", path: Path) -> None:
 
 
 def recipes() -> None:
-    """List the recipes, a line each."""
+    """List the recipes with a line about each."""
     from raylens.workloads.recipes import RECIPES
 
     for name, recipe in RECIPES.items():

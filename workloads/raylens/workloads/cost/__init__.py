@@ -1,1 +1,1 @@
-"""What a run costs on a described cluster: hours, storage, requests and money."""
+"""The cost of a run on a described cluster: hours, storage, requests and money."""

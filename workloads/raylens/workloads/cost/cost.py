@@ -1,4 +1,4 @@
-"""What a run takes on a described cluster: machines and hours, data and checkpoints, requests, money."""
+"""The cost of a run on a described cluster: machines and hours, data and checkpoints, requests, money."""
 
 import math
 from collections.abc import Sequence
@@ -12,59 +12,59 @@ from raylens.workloads.cost.storage import storage_figures
 from raylens.workloads.cost.terms import Data, Figure, Rate, Spot
 from raylens.workloads.cost.time import Duration, duration_of
 
-__all__ = ["Cost", "Crew", "cost", "crews_of"]
+__all__ = ["Cost", "NodePool", "cost", "pools_of"]
 
 
 @dataclass(frozen=True)
-class Crew:
-    """The nodes of one kind that a run holds."""
+class NodePool:
+    """The nodes of one group that a run holds."""
 
     group: str
     nodes: int
     gpus: int
-    """Of all its nodes."""
+    """Number of GPUs of all nodes of the pool together."""
     price: float | None
-    """Of a node and hour."""
+    """Price of a node for an hour; None if the description has none."""
     how: str
 
 
 @dataclass(frozen=True)
 class Cost:
-    """All figures of a run, in the order in which they follow from each other."""
+    """All figures of a run; each follows from those before it."""
 
     figures: tuple[Figure, ...] = ()
     notes: tuple[str, ...] = field(default=())
-    """What is not counted, and what was assumed."""
+    """Sentences about what is not counted, and what is assumed."""
 
     def figure(self, name: str) -> Figure:
-        """By its name."""
+        """Return the figure of a name."""
         return next(one for one in self.figures if one.name == name)
 
     def as_dict(self) -> dict[str, Any]:
-        """For programs: value, unit and origin of each."""
+        """Return value, unit and origin of each figure, for JSON."""
         rows = {one.name: {"value": one.value, "unit": one.unit, "how": one.how} for one in self.figures}
         return {"figures": rows, "notes": list(self.notes)}
 
 
 def cost(config: RunConfig, spec: ClusterSpec, rate: Rate, data: Data, spot: Spot, start_minutes: float) -> Cost:
-    """The figures of a run.
+    """Compute the figures of a run.
 
     Args:
-        config: of the run.
-        spec: of the cluster.
-        rate: of training, and of a core that decodes.
-        data: how much there is.
-        spot: how often spot machines are taken away, and what that costs.
-        start_minutes: until the first step: machines, images, processes.
+        config: the configuration of the run.
+        spec: the description of the cluster.
+        rate: the speed of training, and of a core that decodes.
+        data: the size of the data.
+        spot: how often spot machines are interrupted, and how long a restart takes.
+        start_minutes: minutes until the first step: machines, images, processes.
 
     Raises:
-        ConfigError: the cluster has no nodes for the run, or spot machines are taken away faster than it gets on.
+        ConfigError: the cluster has no nodes for the run, or interruptions lose more than is trained.
     """
     steps = config.length.steps(data.pairs, config.global_batch)
-    crews, limit = crews_of(config, spec, rate)
+    pools, limit = pools_of(config, spec, rate)
     held_up = limit is not None and limit < rate.pairs_per_second
     speed = limit if held_up and limit is not None else rate.pairs_per_second
-    train = next(crew for crew in crews if crew.group == "train")
+    train = next(pool for pool in pools if pool.group == "train")
     time = duration_of(config, steps, speed, train.nodes if _is_spot(spec) else 0, spot, start_minutes)
     seen = steps * config.global_batch
     figures = [
@@ -77,15 +77,15 @@ def cost(config: RunConfig, spec: ClusterSpec, rate: Rate, data: Data, spot: Spo
         Figure("pairs seen", seen, "pairs", f"{steps:,} steps x {config.global_batch:,}"),
         Figure("speed", speed, "pairs/s", _speed_text(rate, limit, held_up=held_up)),
         *time.figures,
-        *_machines(crews, time),
-        *_money(crews, time),
-        *storage_figures(config, data, steps, time, {crew.group: crew.nodes for crew in crews}),
+        *_machines(pools, time),
+        *_money(pools, time),
+        *storage_figures(config, data, steps, time, {pool.group: pool.nodes for pool in pools}),
     ]
-    return Cost(tuple(figures), _notes(spec, rate, data, crews))
+    return Cost(tuple(figures), _notes(spec, rate, data, pools))
 
 
-def crews_of(config: RunConfig, spec: ClusterSpec, rate: Rate) -> tuple[list[Crew], float | None]:
-    """The nodes that the run holds, and the pairs a second that its decoding nodes can make; None without a bound.
+def pools_of(config: RunConfig, spec: ClusterSpec, rate: Rate) -> tuple[list[NodePool], float | None]:
+    """Return the nodes that the run holds, and how many pairs a second its decoding nodes can make.
 
     Raises:
         ConfigError: the cluster cannot hold the workers.
@@ -104,9 +104,9 @@ def crews_of(config: RunConfig, spec: ClusterSpec, rate: Rate) -> tuple[list[Cre
         )
     nodes = max(math.ceil(scale.workers / each), train.min_nodes)
     workers = f"{scale.workers} workers, {each} on a node"
-    crews = [
-        Crew("head", 1, 0, spec.head.price_per_hour, "one, as long as the run"),
-        Crew("train", nodes, nodes * train.gpus, train.price_per_hour, workers),
+    pools = [
+        NodePool("head", 1, 0, spec.head.price_per_hour, "one, as long as the run"),
+        NodePool("train", nodes, nodes * train.gpus, train.price_per_hour, workers),
     ]
     decode = spec.decode
     if decode is None:
@@ -116,12 +116,12 @@ def crews_of(config: RunConfig, spec: ClusterSpec, rate: Rate) -> tuple[list[Cre
                 f"no CPU is left to decode: {nodes} nodes of {train.cpus} CPUs hold {scale.workers} workers of "
                 f"{scale.cpus_per_worker} CPUs each: describe a group decode, or lower scale.cpus_per_worker"
             )
-        return crews, spare * rate.pairs_per_core
+        return pools, spare * rate.pairs_per_core
     wanted = math.ceil(rate.pairs_per_second / rate.pairs_per_core / decode.cpus)
     count = min(max(wanted, decode.min_nodes, 1), decode.max_nodes)
     how = f"{rate.pairs_per_second:,.0f} pairs/s at {rate.pairs_per_core:,.0f} a core ({rate.core_how})"
-    crews.insert(1, Crew("decode", count, 0, decode.price_per_hour, how))
-    return crews, decode.max_nodes * decode.cpus * rate.pairs_per_core
+    pools.insert(1, NodePool("decode", count, 0, decode.price_per_hour, how))
+    return pools, decode.max_nodes * decode.cpus * rate.pairs_per_core
 
 
 def _is_spot(spec: ClusterSpec) -> bool:
@@ -134,37 +134,37 @@ def _speed_text(rate: Rate, limit: float | None, *, held_up: bool) -> str:
     return rate.how if limit is None else f"{rate.how}; cores that decode could make {limit:,.0f}"
 
 
-def _machines(crews: Sequence[Crew], time: Duration) -> list[Figure]:
+def _machines(pools: Sequence[NodePool], time: Duration) -> list[Figure]:
     figures = []
-    for crew in crews:
-        figures.append(Figure(f"{crew.group} nodes", crew.nodes, "nodes", crew.how))
-        how = f"{crew.nodes} x {time.hours:,.2f} h"
-        figures.append(Figure(f"{crew.group} node-hours", crew.nodes * time.hours, "h", how))
-    gpus = sum(crew.gpus for crew in crews)
+    for pool in pools:
+        figures.append(Figure(f"{pool.group} nodes", pool.nodes, "nodes", pool.how))
+        how = f"{pool.nodes} x {time.hours:,.2f} h"
+        figures.append(Figure(f"{pool.group} node-hours", pool.nodes * time.hours, "h", how))
+    gpus = sum(pool.gpus for pool in pools)
     figures.append(
         Figure("GPU-hours", gpus * time.hours, "h", f"{gpus} GPUs of the nodes that train x {time.hours:,.2f} h")
     )
     return figures
 
 
-def _money(crews: Sequence[Crew], time: Duration) -> list[Figure]:
-    priced = [crew for crew in crews if crew.price is not None]
+def _money(pools: Sequence[NodePool], time: Duration) -> list[Figure]:
+    priced = [pool for pool in pools if pool.price is not None]
     if not priced:
         return []
-    parts = [f"{crew.group} {crew.nodes} x {crew.price:g}" for crew in priced]
-    without = [crew.group for crew in crews if crew.price is None]
+    parts = [f"{pool.group} {pool.nodes} x {pool.price:g}" for pool in priced]
+    without = [pool.group for pool in pools if pool.price is None]
     lacking = f"; without {', '.join(without)}, of no price" if without else ""
-    hourly = sum(crew.nodes * (crew.price or 0.0) for crew in priced)
+    hourly = sum(pool.nodes * (pool.price or 0.0) for pool in priced)
     return [
         Figure("price an hour", hourly, "money/h", f"{' + '.join(parts)}{lacking}"),
         Figure("price", hourly * time.hours, "money", f"{hourly:g} an hour x {time.hours:,.2f} h"),
     ]
 
 
-def _notes(spec: ClusterSpec, rate: Rate, data: Data, crews: Sequence[Crew]) -> tuple[str, ...]:
+def _notes(spec: ClusterSpec, rate: Rate, data: Data, pools: Sequence[NodePool]) -> tuple[str, ...]:
     assumed = [one for one in (rate.assumed, data.assumed) if one]
     notes = [f"assumed, not measured: {one}" for one in assumed]
-    if not any(crew.price is not None for crew in crews):
+    if not any(pool.price is not None for pool in pools):
         notes.append("no money: give groups a price_per_hour in the cluster's description")
     if spec.decode is not None and spec.decode.spot:
         notes.append("spot nodes that decode: their tasks are made again elsewhere; what that costs is not counted")

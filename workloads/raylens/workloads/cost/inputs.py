@@ -1,4 +1,4 @@
-"""What a cost is computed from, with its origin: the speed of training and decoding, the size of the data."""
+"""The inputs of a cost, with their origin: the speed of training and decoding, the size of the data."""
 
 import statistics
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from raylens.config import RunConfig
 from raylens.data import Manifest
 from raylens.data.build_plan import build_plan
 from raylens.errors import ConfigError, DataError, StorageError, TrainingError
-from raylens.estimate.step import budget
+from raylens.estimate.step import estimate
 from raylens.report.numbers import finite
 from raylens.storage import open_store
 from raylens.train.runs.run_dir import RunFiles
@@ -17,18 +17,18 @@ from raylens.workloads.cost.terms import Data, Rate
 from raylens.workloads.data_sets import cached_manifests, forecast
 from raylens.workloads.pages.runs import open_run
 
-__all__ = ["Given", "data_of", "rate_of"]
+__all__ = ["CostOptions", "data_of", "rate_of"]
 
 CORE_PAIRS, PAIR_BYTES = 700.0, 57_000.0
-"""Images of 512 pixels, as docs/benchmarks.md and docs/streaming.md have them: a second and core, and bytes of one."""
+"""Default pairs a second and core, and bytes of a pair, for images of 512 pixels as in docs/benchmarks.md."""
 WARM = 2
-"""First records of a run, or of a start, that tell of starting rather than of training."""
+"""Number of first records of a run that measure its start rather than its training."""
 PAGE = 1000
 
 
 @dataclass(frozen=True)
-class Given:
-    """What was said on the command line; None where nothing was."""
+class CostOptions:
+    """The options of the command line; None for an option that was not set."""
 
     pairs_per_second: float | None = None
     from_run: str | None = None
@@ -37,25 +37,25 @@ class Given:
     bytes_per_pair: float | None = None
 
 
-def rate_of(config: RunConfig, given: Given) -> Rate:
-    """How fast the run trains: as given, as a run was measured, or else as `raylens budget` counts at an assumed rate.
+def rate_of(config: RunConfig, options: CostOptions) -> Rate:
+    """Return the run's speed: from an option, from a measured run, or else as `raylens estimate` estimates it.
 
     Raises:
         ConfigError: nothing says it, or two things do.
         TrainingError: the run has not been measured.
     """
-    if given.pairs_per_second is not None and given.from_run is not None:
+    if options.pairs_per_second is not None and options.from_run is not None:
         raise ConfigError("--pairs-per-second and --from-run: give one of them")
-    if given.from_run is not None:
-        rate = _measured(config, open_run(given.from_run))
-    elif given.pairs_per_second is not None:
-        rate = Rate(given.pairs_per_second, "given", CORE_PAIRS, "assumed", _core_text())
+    if options.from_run is not None:
+        rate = _measured(config, open_run(options.from_run))
+    elif options.pairs_per_second is not None:
+        rate = Rate(options.pairs_per_second, "given", CORE_PAIRS, "assumed", _core_text())
     else:
         rate = _counted(config)
-    if given.pairs_per_core is None:
+    if options.pairs_per_core is None:
         return rate
     assumed = rate.assumed.replace(_core_text(), "").strip("; ")
-    return Rate(rate.pairs_per_second, rate.how, given.pairs_per_core, "given", assumed)
+    return Rate(rate.pairs_per_second, rate.how, options.pairs_per_core, "given", assumed)
 
 
 def _measured(config: RunConfig, run: RunFiles) -> Rate:
@@ -86,7 +86,7 @@ def _numbers(records: Sequence[Any], key: str) -> list[float]:
 
 
 def _workers_of(run: RunFiles) -> int | None:
-    """That its configuration names; of a run with a changing number, nobody can tell."""
+    """Return the number of workers in a run's configuration; None if it may change during the run."""
     scale = run.config.get("scale")
     if not isinstance(scale, dict) or scale.get("min_workers") not in (None, scale.get("workers")):
         return None
@@ -99,15 +99,15 @@ def _counted(config: RunConfig) -> Rate:
         raise ConfigError(
             "how fast CPUs train cannot be counted: give --pairs-per-second X, or --from-run URI of a run of this kind"
         )
-    found = budget(config)
+    found = estimate(config)
     if not found.fits:
         raise ConfigError(
-            "not even one pair fits into the memory that is assumed of a GPU: see `raylens budget`, and give "
+            "not even one pair fits into the memory that is assumed of a GPU: see `raylens estimate`, and give "
             "--pairs-per-second X for other GPUs"
         )
-    how = "counted by `raylens budget` for H100s at 40% of their rate: assumed, not measured"
+    how = "counted by `raylens estimate` for H100s at 40% of their rate: assumed, not measured"
     assumed = (
-        "speed of training (`raylens budget` with --mfu and the GPU's figures gives another for --pairs-per-second)"
+        "speed of training (`raylens estimate` with --mfu and the GPU's figures gives another for --pairs-per-second)"
     )
     return Rate(found.pairs_per_second, how, CORE_PAIRS, "assumed", f"{assumed}; {_core_text()}")
 
@@ -116,16 +116,16 @@ def _core_text() -> str:
     return f"{CORE_PAIRS:,.0f} pairs/s that a core decodes (512-pixel JPEGs; --pairs-per-core)"
 
 
-def data_of(config: RunConfig, given: Given) -> Data:
-    """How much the run reads: from its manifests where they are made, or else from what was said.
+def data_of(config: RunConfig, options: CostOptions) -> Data:
+    """Return how much the run reads: from its manifests if they exist, or else from the options.
 
     Raises:
-        ConfigError: the length is in epochs, and nothing says how many pairs one has.
+        ConfigError: the length is in epochs, and the number of pairs of an epoch is unknown.
     """
-    manifests = None if given.pairs is not None else _manifests(config)
+    manifests = None if options.pairs is not None else _manifests(config)
     if manifests is not None:
-        return _indexed(config, manifests, given)
-    pairs = given.pairs
+        return _indexed(config, manifests, options)
+    pairs = options.pairs
     if pairs is None:
         if config.length.samples_seen is None:
             raise ConfigError(
@@ -134,10 +134,10 @@ def data_of(config: RunConfig, given: Given) -> Data:
                 f"{open_store(config.storage).describe()}/manifests)"
             )
         pairs = config.length.samples_seen
-    size = given.bytes_per_pair or PAIR_BYTES
-    assumed = "" if given.bytes_per_pair else f"{PAIR_BYTES:,.0f} bytes a pair (512-pixel JPEGs; --bytes-per-pair)"
-    how = "given" if given.bytes_per_pair else "assumed"
-    # A ranged request for each run of neighbours, as tars are read.
+    size = options.bytes_per_pair or PAIR_BYTES
+    assumed = "" if options.bytes_per_pair else f"{PAIR_BYTES:,.0f} bytes a pair (512-pixel JPEGs; --bytes-per-pair)"
+    how = "given" if options.bytes_per_pair else "assumed"
+    # One ranged request for each chunk of neighbouring samples, as tars are read.
     return Data(pairs, size, 1 / config.data.run_length, how, max(1, pairs // (10_000 * PAGE)), assumed)
 
 
@@ -145,13 +145,13 @@ def _manifests(config: RunConfig) -> list[Manifest] | None:
     try:
         return cached_manifests(config.data.train, open_store(config.storage) / "manifests")
     except (StorageError, DataError):
-        return None  # not there yet, or out of this machine's reach: what was said must do
+        return None  # it does not exist yet, or this machine cannot read it: the options are used
 
 
-def _indexed(config: RunConfig, manifests: Sequence[Manifest], given: Given) -> Data:
+def _indexed(config: RunConfig, manifests: Sequence[Manifest], options: CostOptions) -> Data:
     plan = build_plan(config, list(manifests))
     pairs = sum(order.epoch_size for order in plan.orders)
     found = forecast(plan, manifests)
-    size = given.bytes_per_pair or found.bytes / plan.samples
+    size = options.bytes_per_pair or found.bytes / plan.samples
     shards = sum(manifest.table.num_rows for manifest in manifests)
     return Data(pairs, size, found.requests / plan.samples, "from the manifest", -(-shards // PAGE))

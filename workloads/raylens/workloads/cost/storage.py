@@ -1,4 +1,4 @@
-"""What a run reads from its store and leaves there, in bytes and requests."""
+"""What a run reads from its store and writes to it, in bytes and requests."""
 
 import math
 from collections.abc import Mapping
@@ -6,35 +6,35 @@ from collections.abc import Mapping
 from raylens.config import CheckpointConfig, RunConfig
 from raylens.estimate.counts import counts_of
 from raylens.estimate.memory import FP32
-from raylens.train.checkpoint.retention import kept
+from raylens.train.checkpoint.retention import steps_to_keep
 from raylens.workloads.cost.terms import Data, Figure
 from raylens.workloads.cost.time import Duration
 
 __all__ = ["checkpoint_bytes", "checkpoints_kept", "storage_figures", "upload_requests"]
 
 PART_BYTES = 8 * 2**20
-"""In which objects are uploaded and downloaded."""
+"""Bytes of the parts in which objects are uploaded and downloaded."""
 PAGE = 1000
-"""Objects of an answer to LIST."""
+"""Number of objects in an answer to LIST."""
 PLACE_BYTES = 29
-"""Of ``places.bin`` for a sample: what each node that decodes fetches once."""
+"""Bytes of ``places.bin`` for each sample, which every decoding node fetches once."""
 LINE_BYTES, HASH_BYTES = 900, 20
-"""Of a record in ``metrics.jsonl``, and of each step's hash in it; about."""
+"""Approximate bytes of a record in ``metrics.jsonl``, and of each step's hash in it."""
 LOG_SECONDS, LOG_LINES = 10.0, 1000
-"""Records are written whole every so many seconds, more seldom the more of them there are."""
+"""Seconds between writes of all records, a time that grows by itself with every so many lines."""
 
 
 def storage_figures(
     config: RunConfig, data: Data, steps: int, time: Duration, nodes: Mapping[str, int]
 ) -> list[Figure]:
-    """Of data, checkpoints, the bundle and the records.
+    """Return the figures of data, checkpoints, the bundle and the records.
 
     Args:
-        config: of the run.
-        data: what is read.
-        steps: of the run.
-        time: that it takes.
-        nodes: how many of each group; those of ``decode``, or else of ``train``, fetch the places of the samples.
+        config: the configuration of the run.
+        data: the size of the data.
+        steps: the number of steps of the run.
+        time: the duration of the run.
+        nodes: the number of nodes of each group; those of ``decode``, or else of ``train``, fetch the sample index.
     """
     seen = steps * config.global_batch + time.repeated
     readers = nodes.get("decode", nodes.get("train", 1))
@@ -62,7 +62,7 @@ def _checkpoints(config: RunConfig, steps: int, time: Duration) -> list[Figure]:
     size, left = checkpoint_bytes(config), checkpoints_kept(config.checkpoint, steps, every)
     part = math.ceil(size / config.scale.workers)
     puts = config.scale.workers * upload_requests(part) + 1
-    # To see what is kept and what is left over: see raylens.train.checkpoint.retention.prune.
+    # raylens.train.checkpoint.retention.prune lists what is kept and what is left over.
     lists = 4 * math.ceil((left + 1) * (config.scale.workers + 1) / PAGE)
     return [
         Figure("checkpoint", size, "bytes", "weights, moments and averages in fp32, of the model's parameters"),
@@ -87,23 +87,23 @@ def _rules(config: CheckpointConfig) -> str:
 
 
 def checkpoint_bytes(config: RunConfig) -> int:
-    """Of one checkpoint: fp32 weights, and of those that learn the optimiser's moments and the average."""
+    """Return the bytes of a checkpoint: fp32 weights, and moments and the average of trainable ones."""
     counts = counts_of(config, config.model.text.context)
     kinds = 1 + (1 if config.optim.kind == "lion" else 2) + (1 if config.optim.ema_decay else 0)
-    return FP32 * (counts.parameters - counts.learning + kinds * counts.learning)
+    return FP32 * (counts.parameters - counts.trainable + kinds * counts.trainable)
 
 
 def checkpoints_kept(config: CheckpointConfig, steps: int, every: int) -> int:
-    """How many are there at the end, by the rules that a run applies; the best are taken to be others than the last."""
+    """Return how many checkpoints are left at the end, assuming that the best are not among the last."""
     saved = [*range(every, steps + 1, every)]
     if not saved or saved[-1] != steps:
         saved.append(steps)
     plain = config.model_copy(update={"keep_best": 0})
-    return min(len(saved), len(kept(dict.fromkeys(saved), plain)) + config.keep_best)
+    return min(len(saved), len(steps_to_keep(dict.fromkeys(saved), plain)) + config.keep_best)
 
 
 def upload_requests(size: float) -> int:
-    """PUTs and POSTs of an object, which beyond a part's size is begun, sent in parts and completed."""
+    """Return the PUT and POST requests of an object; one larger than a part is a multipart upload."""
     return 1 if size <= PART_BYTES else math.ceil(size / PART_BYTES) + 2
 
 
@@ -128,7 +128,7 @@ def _rest(config: RunConfig, data: Data, steps: int, time: Duration) -> list[Fig
 
 
 def _writes(lines: int, seconds: float) -> int:
-    """One each ``LOG_SECONDS x (1 + lines // LOG_LINES)`` while lines come evenly; no more than lines."""
+    """Return the number of writes: one each ``LOG_SECONDS x (1 + lines // LOG_LINES)``, at most one a line."""
     written, done = 0.0, 0
     while done < lines:
         block = min(LOG_LINES, lines - done)

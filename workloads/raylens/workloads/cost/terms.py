@@ -1,4 +1,4 @@
-"""What a cost is made of: figures with their origin, and what they are computed from."""
+"""The terms of a cost: figures with their origin, and the inputs from which they are computed."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ __all__ = ["Data", "Figure", "Rate", "Spot"]
 
 @dataclass(frozen=True)
 class Figure:
-    """A number, and how it came about."""
+    """A number with its unit and its origin."""
 
     name: str
     value: float
@@ -17,39 +17,39 @@ class Figure:
 
 @dataclass(frozen=True)
 class Rate:
-    """How fast training is, and decoding."""
+    """The speed of training, and of a core that decodes."""
 
     pairs_per_second: float
-    """Of the whole run, with all its workers."""
+    """Training speed of all workers of the run together."""
     how: str
-    """Given, measured or assumed."""
+    """The origin of the speed: given, measured or assumed."""
     pairs_per_core: float
-    """A second, that a core reads and decodes."""
+    """Pairs a second that a core reads and decodes."""
     core_how: str
     assumed: str = ""
-    """What of this nobody measured."""
+    """Which of these values were assumed rather than measured."""
 
 
 @dataclass(frozen=True)
 class Data:
-    """How much there is to read."""
+    """The size of the data that a run reads."""
 
     pairs: int
-    """In an epoch."""
+    """Number of pairs in an epoch."""
     bytes_per_pair: float
-    """Of the store, to read one."""
+    """Bytes that are read from the store for a pair."""
     gets_per_pair: float
     how: str
     lists: int = 1
-    """Pages of the listing, each time that a run starts."""
+    """LIST requests for the data at each start of a run."""
     assumed: str = ""
 
 
 @dataclass(frozen=True)
 class Spot:
-    """Machines that may be taken away."""
+    """The interruptions of spot machines."""
 
     interruptions: float
-    """Of a node in a day."""
+    """Number of interruptions of a node in a day."""
     restart_minutes: float
-    """From the loss of a node to the next step that is trained."""
+    """Minutes from the loss of a node to the next step."""

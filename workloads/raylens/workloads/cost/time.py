@@ -1,4 +1,4 @@
-"""Hours of a run, those that are lost with spot machines included."""
+"""The hours of a run, including those that are lost by interruptions of spot machines."""
 
 import math
 from dataclasses import dataclass
@@ -14,18 +14,18 @@ DAY, HOUR, MINUTE = 86_400.0, 3600.0, 60.0
 
 @dataclass(frozen=True)
 class Duration:
-    """How long a run is, and why."""
+    """The duration of a run, and the figures from which it follows."""
 
     hours: float
     checkpoint_steps: int
-    """Between two checkpoints."""
+    """Number of steps between two checkpoints."""
     repeated: float
-    """Pairs that are trained on again after restarts."""
+    """Number of pairs that are trained on again after restarts."""
     figures: tuple[Figure, ...]
 
 
 def checkpoint_steps(config: RunConfig, steps: int, pairs_per_second: float) -> int:
-    """Steps between two checkpoints, whichever of the two settings comes first."""
+    """Return the steps between two checkpoints, by the setting that comes first."""
     every = config.checkpoint.every_steps or steps
     if config.checkpoint.every_minutes is not None:
         a_step = config.global_batch / pairs_per_second
@@ -36,21 +36,21 @@ def checkpoint_steps(config: RunConfig, steps: int, pairs_per_second: float) -> 
 def duration_of(
     config: RunConfig, steps: int, pairs_per_second: float, spot_nodes: int, spot: Spot, start_minutes: float
 ) -> Duration:
-    """From the first machine to the last step.
+    """Compute the time from the first machine to the last step.
 
-    A loss of a node costs a restart and, on average, half of what is trained between two checkpoints. While that is
-    made good, nodes are lost too: of T hours of training, T / (1 - losses an hour x hours a loss) go by.
+    The loss of a node costs a restart and, on average, half of the time between two checkpoints. Nodes are lost during
+    this time as well, so T hours of training take T / (1 - losses an hour x hours a loss).
 
     Args:
-        config: of the run.
-        steps: in all.
-        pairs_per_second: of all workers.
-        spot_nodes: nodes that may be taken away, any of which stops the run.
-        spot: how often, and what follows.
-        start_minutes: until the first step.
+        config: the configuration of the run.
+        steps: the number of steps of the run.
+        pairs_per_second: the speed of all workers together.
+        spot_nodes: the number of nodes that may be lost; losing any of them stops the run.
+        spot: how often nodes are lost, and how long a restart takes.
+        start_minutes: minutes until the first step.
 
     Raises:
-        ConfigError: more is lost than is trained.
+        ConfigError: more time is lost than is trained.
     """
     training = steps * config.global_batch / pairs_per_second
     every = checkpoint_steps(config, steps, pairs_per_second)

@@ -1,1 +1,1 @@
-"""What commands print: tables, progress and pages of text."""
+"""What commands print: tables, lines about progress, and pages of text."""

@@ -1,4 +1,4 @@
-"""A cluster's description as a table, and what it can be rendered as."""
+"""The page of ``raylens cluster check``: a description as a table, and for what it is complete."""
 
 from collections.abc import Iterator
 
@@ -15,10 +15,10 @@ COLUMNS = ("nodes", "CPUs", "GPUs", "GiB", "shared", "objects", "spot", "price/h
 
 
 def check_page(spec: ClusterSpec) -> Iterator[str | Table]:
-    """The groups, the images, and for what the description is complete.
+    """Yield the groups and images, and whether the description is complete for KubeRay and for `ray up`.
 
     Raises:
-        ConfigError: it is complete for nothing.
+        ConfigError: something that the description is meant for lacks a part.
     """
     yield _table(spec)
     for name, image in dict.fromkeys(
@@ -66,7 +66,8 @@ def _ray_up(spec: ClusterSpec) -> str | None:
 def _table(spec: ClusterSpec) -> Table:
     table = Table(
         title=f"{spec.name}: Ray {spec.ray_version}",
-        caption="Of a node. GiB: of memory, of it shared memory, of that Ray's objects. The head takes no work.",
+        caption="Amounts of one node. GiB: memory; shared: /dev/shm, a part of it; objects: Ray's objects, a part of "
+        "shared. The head takes no work.",
     )
     table.add_column("group")
     for column in COLUMNS:

@@ -1,4 +1,4 @@
-"""What ``raylens data`` prints."""
+"""The lines that the commands ``raylens data`` print."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -19,8 +19,15 @@ from raylens.errors import ConfigError
 from raylens.messages import warning, with_severity
 from raylens.report.numbers import bytes_text, count_text
 from raylens.storage import open_store
-from raylens.workloads.data_sets import Cluster, compare_with_run, forecast, manifests_for, plan_for, steps_of_run
-from raylens.workloads.data_sets import Progress as Told
+from raylens.workloads.data_sets import (
+    Cluster,
+    ProgressCallback,
+    compare_with_run,
+    forecast,
+    manifests_for,
+    plan_for,
+    steps_of_run,
+)
 from raylens.workloads.lines import Lines
 
 __all__ = ["explain_text", "manifest_lines", "pack_text", "shard_progress", "source_config", "verify_text"]
@@ -29,13 +36,13 @@ MOST_WORKERS = 4
 
 
 def source_config(uri: str, kind: str, image_column: str | None, caption_column: str | None) -> SourceConfig:
-    """What the options of a command say of a data set."""
+    """Return the data set that the options of a command describe."""
     values = {"uri": uri, "format": kind, "image_column": image_column, "caption_column": caption_column}
     return validated(SourceConfig, values)
 
 
 def manifest_lines(manifest: Manifest) -> Iterator[str]:
-    """Counts, rejects, and identity."""
+    """Yield lines with counts, rejected samples, and the manifest's digest."""
     size = sum(shard.size for shard in manifest.shards)
     yield (
         f"{count_text(len(manifest), 'samples')} in {count_text(manifest.table.num_rows, 'shards')}, "
@@ -49,8 +56,8 @@ def manifest_lines(manifest: Manifest) -> Iterator[str]:
 
 
 @contextmanager
-def shard_progress(what: str) -> Iterator[Told]:
-    """A bar on a terminal, a line now and then in a log."""
+def shard_progress(what: str) -> Iterator[ProgressCallback]:
+    """Show progress as a bar on a terminal, or as a line for each tenth in a log."""
     console = Console(stderr=True, highlight=False)
     if not console.is_terminal:
         yield _lines(console, what)
@@ -61,24 +68,25 @@ def shard_progress(what: str) -> Iterator[Told]:
         yield lambda done, of: bar.update(task, completed=done, total=of)
 
 
-def _lines(console: Console, what: str) -> Told:
-    told = [0]
+def _lines(console: Console, what: str) -> ProgressCallback:
+    shown = 0
 
-    def tell(done: int, of: int) -> None:
-        if done * 10 // of > told[0]:
-            told[0] = done * 10 // of
+    def show(done: int, of: int) -> None:
+        nonlocal shown
+        if done * 10 // of > shown:
+            shown = done * 10 // of
             console.print(f"{what}: {done:,} of {of:,}")
 
-    return tell
+    return show
 
 
 def verify_text(
     config: RunConfig, workers: Sequence[str], epochs: float | None, address: str | None, num_cpus: int | None
 ) -> Iterator[str]:
-    """What was proven, what a run's metrics say, and what an epoch costs to read.
+    """Yield lines with what was proven, whether a run's metrics agree, and what reading an epoch costs.
 
     Raises:
-        CursorError: topologies differ, or an epoch is not covered.
+        CursorError: topologies differ, or an epoch is not covered exactly once.
         DataError: the run had other samples.
     """
     with shard_progress("indexing") as progress:
@@ -135,10 +143,10 @@ def _usual(batch: int, steps: int) -> list[Topology]:
 def explain_text(
     config: RunConfig, step: int, rank: int | None, as_json: bool, address: str | None, num_cpus: int | None
 ) -> Iterator[str]:
-    """A line a sample.
+    """Yield a line for each sample of a batch.
 
     Raises:
-        ConfigError: there is no such worker.
+        ConfigError: the run has no such worker.
     """
     if rank is not None and rank >= config.scale.workers:
         raise ConfigError(
@@ -183,17 +191,17 @@ def pack_text(
     address: str | None,
     num_cpus: int | None,
 ) -> Iterator[str]:
-    """Pack, and say what was written and what was left out.
+    """Pack a data set, and yield lines with what was written and what was left out.
 
     Raises:
-        ManifestError: nothing to pack, or the folder holds something else.
+        ManifestError: there is nothing to pack, or the folder holds something else.
     """
     target = open_store(out)
     folder, patterns = split_pattern(source.uri)
     if not patterns and f"{target.uri}/".startswith(f"{open_store(folder).uri}/"):
         raise ConfigError(f"{out} lies within {source.uri}: a second try would pack it too; choose another folder")
     with session(address, num_cpus, say=Lines().say):
-        # Within the session: Ray starts once, whether or not there is something to index.
+        # Inside the session, so that Ray starts once, whether or not there is something to index.
         with shard_progress("indexing") as progress:
             (manifest,) = manifests_for([source], open_store(manifests), Cluster(address="auto"), progress)
         with shard_progress("packing") as progress:

@@ -1,24 +1,25 @@
-"""``raylens.estimate.profile``: what a model costs, as people read it."""
+"""The page of `raylens models profile`: what a model costs in parameters, operations, memory and time."""
 
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
 
-from raylens.estimate.profile import costs, throughput
+from raylens.estimate.flops import model_costs
+from raylens.estimate.throughput import throughput
 from raylens.workloads.recipes import configure
 
 __all__ = ["profile_text"]
 
 
 def profile_text(name: str, batch: int, tokens: int, measure: bool, as_json: bool) -> Iterator[str]:
-    """Costs of the model of a recipe or file, and its speed here if ``measure``.
+    """Yield lines with the costs of a recipe's or file's model, and with its speed here if ``measure``.
 
     Raises:
         ConfigError: there is no such recipe.
     """
     model = configure(name).model
     tokens = min(tokens, model.text.context)
-    cost = costs(model, tokens)
+    cost = model_costs(model, tokens)
     speed = throughput(model, batch, tokens) if measure else None
     if as_json:
         yield json.dumps({**asdict(cost), "tokens": tokens, **({} if speed is None else asdict(speed))})

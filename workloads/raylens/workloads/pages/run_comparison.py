@@ -27,7 +27,7 @@ CURVES = (
 
 @dataclass(frozen=True)
 class Comparison:
-    """At least two runs that have records, none of them twice."""
+    """The comparison of at least two different runs that have records."""
 
     runs: Sequence[RunFiles]
 
@@ -47,13 +47,13 @@ class Comparison:
 
     @cached_property
     def names(self) -> list[str]:
-        """Names of the runs, or where they are if two have the same name."""
+        """The names of the runs, or their locations if two runs have the same name."""
         names = [run.name for run in self.runs]
         return names if len(set(names)) == len(names) else [run.place for run in self.runs]
 
     @cached_property
     def settings(self) -> dict[str, list[str]]:
-        """The settings that differ, and their value in each run; name and storage always differ."""
+        """The settings that differ, with their value in each run; name and storage are left out."""
         rows = differing([run.config for run in self.runs])
         return {
             key: [ABSENT if value is None else value for value in values]
@@ -68,11 +68,11 @@ class Comparison:
 
     @property
     def metrics(self) -> list[str]:
-        """Metrics that were evaluated in any of the runs."""
+        """The names of all metrics that were evaluated in any of the runs."""
         return sorted({metric for run in self.runs for metric in run.metrics})
 
     def page(self) -> str:
-        """Return one self-contained HTML page; equal input gives equal bytes."""
+        """Return a self-contained HTML page; equal input gives equal bytes."""
         return render_page(
             "comparison.html.j2",
             "raylens.workloads.pages",

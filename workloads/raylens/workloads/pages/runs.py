@@ -1,4 +1,4 @@
-"""``raylens runs``: what training runs have written, as people and programs read it."""
+"""The pages of ``raylens runs``: what training runs have written, for people and programs."""
 
 import json
 import math
@@ -13,7 +13,7 @@ from rich.table import Table
 from raylens.errors import ConfigError, NotFoundError
 from raylens.report.numbers import count_text, number_text
 from raylens.storage import open_store
-from raylens.train.runs.events import news_text
+from raylens.train.runs.events import event_text
 from raylens.train.runs.listing import list_runs
 from raylens.train.runs.report import render_training_report, run_facts
 from raylens.train.runs.run_dir import CONFIG, RunFiles
@@ -26,11 +26,11 @@ __all__ = ["compare", "list_page", "open_run", "show_page", "write_page"]
 
 LAST_EVENTS = 10
 LONG = ("sample_hashes", "positive_cosines", "negative_cosines")
-"""Keys of a record that are pages long."""
+"""Keys of a record whose values are too long to print."""
 
 
 def open_run(uri: str, name: str | None = None) -> RunFiles:
-    """A run by the URI of its folder, or by its storage and name.
+    """Read a run, named by the URI of its folder, or by its storage and name.
 
     Raises:
         NotFoundError: there is no such run.
@@ -40,10 +40,10 @@ def open_run(uri: str, name: str | None = None) -> RunFiles:
 
 
 def list_page(uri: str, as_json: bool) -> Page:
-    """The runs of a storage, a row each.
+    """Yield a table of the runs of a storage.
 
     Raises:
-        NotFoundError: there are none.
+        NotFoundError: the storage has no runs.
     """
     storage = open_store(uri)
     runs = list_runs(storage)
@@ -57,16 +57,16 @@ def list_page(uri: str, as_json: bool) -> Page:
     if as_json:
         yield _json([asdict(run) for run in runs])
         return
-    table = Table("name", "state", "step", "loss", "pairs/s", "checkpoint", "last news (UTC)")
+    table = Table("name", "state", "step", "loss", "pairs/s", "checkpoint", "last event (UTC)")
     for run in runs:
         step = count_text(run.step) if run.steps is None else f"{count_text(run.step)} of {run.steps:,}"
         numbers = (step, number_text(run.loss), number_text(run.pairs_per_second), count_text(run.checkpoint))
-        add_row(table, run.name, run.state, *numbers, run.news)
+        add_row(table, run.name, run.state, *numbers, run.last_event)
     yield table
 
 
 def show_page(run: RunFiles, as_json: bool) -> Page:
-    """All about a run but its curves."""
+    """Yield everything about a run except its curves."""
     if as_json:
         yield _json(_as_dict(run))
         return
@@ -86,21 +86,21 @@ def show_page(run: RunFiles, as_json: bool) -> Page:
         yield table
     if run.checkpoints:
         yield f"checkpoints at steps {', '.join(f'{step:,}' for step in run.checkpoints)}"
-    yield from map(news_text, run.events[-LAST_EVENTS:])
+    yield from map(event_text, run.events[-LAST_EVENTS:])
 
 
 def write_page(run: RunFiles, out: Path) -> None:
-    """The page that a run's folder has when it ends, of the run as it is now."""
+    """Write the page of curves that a run gets when it ends, for the run up to now."""
     out.write_text(render_training_report(run), encoding="utf-8")
 
 
 def compare(uris: Sequence[str], out: Path, as_json: bool) -> Page:
-    """Runs beside each other; writes the page of their curves to ``out``.
+    """Yield tables that compare runs, and write the page of their curves to ``out``.
 
     Raises:
-        ConfigError: there are less than two, or one is named twice.
+        ConfigError: there are fewer than two runs, or a run is named twice.
         NotFoundError: there is no such run.
-        TrainingError: one has no records.
+        TrainingError: a run has no records.
     """
     if len(uris) < 2:
         raise ConfigError(f"{', '.join(uris) or 'nothing'} cannot be compared alone: name two runs or more")
@@ -153,7 +153,7 @@ def _as_dict(run: RunFiles) -> dict[str, Any]:
 
 
 def _scores(run: RunFiles) -> dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]]:
-    """Of each metric, the evaluation with its best value (empty where its goal is not known), and the last with any."""
+    """Return for each metric the evaluation with its best value (empty if its goal is unknown), and the last one."""
     scores: dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {}
     for metric in run.metrics:
         best, last = best_row(run.evaluations, metric, run.goal(metric)), last_row(run.evaluations, metric)
@@ -169,7 +169,7 @@ def _value(value: object) -> str:
 
 
 def _json(value: object) -> str:
-    """One line of JSON, which has no NaN and no infinity."""
+    """Return one line of JSON, in which NaN and infinity are null."""
     return json.dumps(_plain(value), ensure_ascii=False, allow_nan=False, default=str)
 
 

@@ -12,9 +12,9 @@ from raylens.models import DualEncoder, unfilled
 from raylens.report.numbers import count_text
 from raylens.report.theme import canvas
 from raylens.storage import open_store
-from raylens.train.engine.forward import forward_of
+from raylens.train.engine.forward import build_forward
 from raylens.train.engine.optimizer import parameter_groups
-from raylens.train.loop.schedule import Moment, learning_rate, log_scale_at
+from raylens.train.loop.schedule import TrainingProgress, learning_rate, log_scale_at
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -51,12 +51,16 @@ def schedule_figure(config: RunConfig) -> "Figure":
         axes = picture.figure.subplots(2 if scheduled else 1, 1, sharex=True, squeeze=False)[:, 0]
         for label, (schedule, factor) in _curves(config).items():
             peak = config.optim.peak_lr * factor
-            axes[0].plot(drawn, [learning_rate(peak, schedule, Moment(step, steps)) for step in drawn], label=label)
+            axes[0].plot(
+                drawn, [learning_rate(peak, schedule, TrainingProgress(step, steps)) for step in drawn], label=label
+            )
         title = f"{config.name}: {count_text(steps, 'steps')} at global batch {config.global_batch:,}"
         axes[0].set(ylabel="learning rate", title=title, ylim=(0, None))
         axes[0].legend()
         if scheduled:
-            axes[1].plot(drawn, [log_scale_at(config.objective, Moment(step, steps)) or 0.0 for step in drawn])
+            axes[1].plot(
+                drawn, [log_scale_at(config.objective, TrainingProgress(step, steps)) or 0.0 for step in drawn]
+            )
             axes[1].set(ylabel="ln(logit scale)")
         axes[-1].set_xlabel("step")
         return picture.figure
@@ -85,7 +89,7 @@ def _parts(config: RunConfig) -> dict[str, list[Curve]]:
     eager = config.model_copy(update={"towers": config.towers.model_copy(update={"compile": False})})
     with unfilled():  # the names alone are of interest
         model = DualEncoder(config.model, end_id=1, mean=(0.5,) * 3, std=(0.5,) * 3)
-    groups = parameter_groups(forward_of(model, eager), config.optim)
+    groups = parameter_groups(build_forward(model, eager), config.optim)
     group_of = {
         id(parameter): (group["schedule"], group["lr_scale"]) for group in groups for parameter in group["params"]
     }

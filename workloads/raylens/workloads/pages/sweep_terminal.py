@@ -1,4 +1,4 @@
-"""A sweep in the terminal while it runs: a live table, or a line now and then where there is no terminal."""
+"""The progress of a sweep while it runs: a live table on a terminal, or a line every few seconds in a log."""
 
 import time
 from collections.abc import Sequence
@@ -25,13 +25,13 @@ MOST_ROWS = 15
 
 
 class SweepTerminal:
-    """Phases as lines, trials as a table; all of it on standard error."""
+    """Shows phases as lines and trials as a table, on standard error."""
 
     def __init__(self, config: SweepConfig, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True, highlight=False)
         self._config = config
         self._began = time.monotonic()
-        self._told = 0.0
+        self._printed_at = 0.0
         self._live = Live(console=self.console, auto_refresh=False) if self.console.is_terminal else None
 
     def __enter__(self) -> Self:
@@ -51,19 +51,19 @@ class SweepTerminal:
         self.console.print(f"[dim]{seconds:6.1f} s[/dim]  {escape(with_severity(text))}", soft_wrap=True)
 
     def tell(self, record: SweepRecord) -> None:
-        """Something changed."""
+        """Show the present state of the sweep's trials."""
         if self._live is not None:
             table = trials_table(
                 self._config, record, ranked(record.trials, self._config.metric, self._config.goal), MOST_ROWS
             )
             self._live.update(Group(table, Text(headline(self._config, record))), refresh=True)
-        elif time.monotonic() - self._told >= PLAIN_SECONDS or record.state != "running":
-            self._told = time.monotonic()
+        elif time.monotonic() - self._printed_at >= PLAIN_SECONDS or record.state != "running":
+            self._printed_at = time.monotonic()
             self.say(headline(self._config, record))
 
 
 def headline(config: SweepConfig, record: SweepRecord) -> str:
-    """The best so far, trials by state, the budget that was used, and what is left."""
+    """Return a line with the trials by state, the best so far, the used budget, and the time left."""
     parts = [f"{count} {state}" for state, count in record.counts().items()]
     order = ranked(record.trials, config.metric, config.goal)
     if order:
@@ -87,7 +87,7 @@ def _budget(config: SweepConfig, record: SweepRecord) -> list[str]:
 
 
 def time_left(config: SweepConfig, record: SweepRecord) -> float | None:
-    """Seconds, if the trials to come take as long as those that ended; None while there is nothing to go by."""
+    """Return the seconds left if all trials take as long as those that ended; None before the first has ended."""
     ended = [trial for trial in record.trials if trial.state in ("finished", "stopped", "failed")]
     if not ended or record.state != "running":
         return None

@@ -1,4 +1,4 @@
-"""``raylens sweep list|show|compare``: what sweeps have found, as people and programs read it."""
+"""The pages of ``raylens sweep list``, ``show`` and ``compare``: results of sweeps, for people and programs."""
 
 import json
 from collections.abc import Sequence
@@ -20,10 +20,10 @@ __all__ = ["compare_page", "list_page", "request_stop", "show_page", "values_tex
 
 
 def list_page(uri: str, as_json: bool) -> Page:
-    """The sweeps of a storage, a row each.
+    """Yield a table of the sweeps of a storage.
 
     Raises:
-        NotFoundError: there are none.
+        NotFoundError: the storage has no sweeps.
     """
     storage = open_store(uri)
     names = sorted({info.path.split("/")[0] for info in storage.list() if _is_config(info.path)})
@@ -61,10 +61,10 @@ def _row(store: Store, name: str) -> dict[str, Any]:
 
 
 def show_page(uri: str, as_json: bool) -> Page:
-    """All about a sweep but its curves.
+    """Yield everything about a sweep except its curves.
 
     Raises:
-        NotFoundError: there is none.
+        NotFoundError: there is no such sweep.
     """
     store = open_store(uri)
     config, record = read_config(store), sweep_so_far(store)
@@ -81,7 +81,7 @@ def show_page(uri: str, as_json: bool) -> Page:
 
 
 def facts(config: SweepConfig, record: SweepRecord) -> dict[str, str]:
-    """The state of a sweep in a few lines."""
+    """Return the state of a sweep as a few names and values."""
     states = ", ".join(f"{count} {state}" for state, count in record.counts().items())
     return {
         "state": f"{record.state}{f': {record.why}' if record.why else ''}",
@@ -94,7 +94,7 @@ def facts(config: SweepConfig, record: SweepRecord) -> dict[str, str]:
 
 
 def trials_table(config: SweepConfig, record: SweepRecord, order: Sequence[Configuration], most: int = 1000) -> Table:
-    """Trials, the best configuration's first, then those without a value."""
+    """Return a table of trials: those of the best configuration first, those without a value last."""
     table = Table("trial", "state", config.metric, "step", "values", "note")
     placed = [trial for one in order for trial in one.trials]
     others = [trial for trial in record.trials if trial not in placed]
@@ -113,17 +113,17 @@ def trials_table(config: SweepConfig, record: SweepRecord, order: Sequence[Confi
 
 
 def values_text(trial: TrialRecord) -> str:
-    """``peak_lr 0.0012, kind linear``: keys by their last part where that is enough."""
+    """Return a trial's values as ``peak_lr 0.0012, kind linear``, with the last part of a key if that is unique."""
     lasts = [key.rpartition(".")[2] for key in trial.values]
     names = [last if lasts.count(last) == 1 else key for key, last in zip(trial.values, lasts, strict=True)]
     return ", ".join(f"{name} {value_text(value)}" for name, value in zip(names, trial.values.values(), strict=True))
 
 
 def compare_page(uris: Sequence[str], as_json: bool) -> Page:
-    """Sweeps beside each other: what each used, and the best of each.
+    """Yield a table that compares sweeps: what each used, and the best of each.
 
     Raises:
-        ConfigError: there are less than two, or they measure different things.
+        ConfigError: there are fewer than two sweeps, or they have different metrics.
     """
     if len(uris) < 2:
         raise ConfigError(f"{', '.join(uris) or 'nothing'} cannot be compared alone: name two sweeps or more")
@@ -155,10 +155,10 @@ def _column(config: SweepConfig, record: SweepRecord) -> dict[str, str]:
 
 
 def request_stop(uri: str) -> str:
-    """Ask a sweep to end, wherever it runs; what was said about it.
+    """Ask a sweep to end, wherever it runs, and return a sentence about it.
 
     Raises:
-        NotFoundError: there is no sweep.
+        NotFoundError: there is no such sweep.
     """
     store = open_store(uri)
     read_config(store)

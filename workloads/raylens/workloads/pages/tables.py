@@ -1,4 +1,4 @@
-"""What commands print of files: tables of text, in which nothing is markup and nothing is cut off."""
+"""Tables of text from files, in which nothing is markup and nothing is cut off."""
 
 from collections.abc import Iterator, Mapping
 
@@ -13,7 +13,7 @@ Page = Iterator[str | Table]
 
 
 def pairs_table(title: str, rows: Mapping[str, str]) -> Table:
-    """A table of names and what they are."""
+    """Return a table of names and their values."""
     table = Table(escape(title), "")
     for key, value in rows.items():
         add_row(table, key, value)
@@ -21,5 +21,5 @@ def pairs_table(title: str, rows: Mapping[str, str]) -> Table:
 
 
 def add_row(table: Table, *cells: str) -> None:
-    """What stands in files is text: brackets in it are no markup, and nothing of it is cut off."""
+    """Add a row of plain text: brackets are not markup, and long text is wrapped, not cut off."""
     table.add_row(*(Text(cell, overflow="fold") for cell in cells))

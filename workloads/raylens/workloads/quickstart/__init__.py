@@ -1,1 +1,1 @@
-"""The whole way on one machine, on real data that needs no download."""
+"""The quickstart: from digit scans, which need no download, to a served model on one machine."""

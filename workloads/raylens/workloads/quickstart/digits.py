@@ -41,7 +41,7 @@ PHRASES = (
 
 @dataclass(frozen=True)
 class DigitShards:
-    """Where the packed scans are."""
+    """The stores of the packed scans, and their numbers."""
 
     train: Store
     held_out: Store
@@ -77,7 +77,7 @@ def _samples() -> Iterator[NewSample]:
 
 
 def _png(scan: NDArray[np.float64]) -> bytes:
-    """Ink of 0 to 16 as a grey image, dark on light, as it lay on the paper."""
+    """Encode ink of 0 to 16 as a grey image, dark on light as on paper."""
     grey = 255 - np.clip(np.rint(scan * (255 / 16)), 0, 255)
     sink = io.BytesIO()
     Image.fromarray(grey.astype(np.uint8)).save(sink, format="PNG")
@@ -85,7 +85,7 @@ def _png(scan: NDArray[np.float64]) -> bytes:
 
 
 def _caption(key: str, label: int, shade: str) -> str:
-    """Words drawn by the sample's key, true of the scan: its digit, and whether its strokes are thin or bold."""
+    """Choose a caption by the sample's key; it names the digit, or how thin or bold its strokes are."""
     phrase = PHRASES[_draw(key, "caption") % len(PHRASES)]
     return phrase.format(name=CLASSES[label], numeral=label, shade=shade)
 

@@ -1,4 +1,4 @@
-"""The whole way on one machine: pack, train, register, evaluate, serve, check."""
+"""The quickstart on one machine: pack, train, register, evaluate, serve, check."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ CHECKED = 8
 
 @dataclass(frozen=True)
 class QuickstartResult:
-    """What came of it; also what ``--json`` prints."""
+    """The results of the quickstart, which ``--json`` prints."""
 
     zero_shot_accuracy: float
     zero_shot_interval: tuple[float, float]
@@ -47,12 +47,12 @@ class QuickstartResult:
     seconds: Mapping[str, float]
 
     def as_dict(self) -> dict[str, object]:
-        """Plain values, for JSON."""
+        """Return the results as plain values for JSON."""
         return asdict(self)
 
 
 def quickstart_config(storage: Store, assignments: Sequence[str] = ()) -> RunConfig:
-    """The digits recipe with everything under one folder."""
+    """Return the digits recipe with everything under one folder."""
     places = {
         "data": {"train": (storage / "data" / "train").uri},
         "storage": (storage / "runs").uri,
@@ -72,8 +72,8 @@ def quickstart(
     """Run every stage for real; Ray must be initialised. Run again, it resumes or reuses what is there.
 
     Args:
-        uri: folder or ``s3://bucket/prefix`` that gets everything.
-        terminal: where progress goes.
+        uri: folder or ``s3://bucket/prefix`` for everything that is written.
+        terminal: shows the progress.
         assignments: changes to the digits recipe, ``key=value``.
         port: of the embedding API; 0 takes a free one.
         inherited: variables that Ray was started with; see `raylens.serve.serve_service`.
@@ -88,7 +88,7 @@ def quickstart(
     clock.lap("pack")
     terminal.title("2  Train: Ray Data -> Ray Train -> DeepSpeed ZeRO")
     config = quickstart_config(storage, assignments)
-    run = train(config, say=terminal.say, tell=terminal.tell)
+    run = train(config, say=terminal.say, on_event=terminal.on_event)
     terminal.say(f"registered as {run.version} in {open_store(config.registry_uri).describe()}")
     clock.lap("train")
     terminal.title("3  Evaluate: zero-shot on the held-out scans")
@@ -131,7 +131,7 @@ def _serve_and_check(
         port=port or free_port(),
         precision="fp32",
         inherited=inherited,
-        tell=terminal.say,
+        on_progress=terminal.say,
     ) as service:
         terminal.say(f"{version} answers at {service.url}")
         with EmbeddingClient(service.url) as client:
@@ -149,10 +149,10 @@ def _some_pairs(store: Store) -> tuple[list[bytes], list[str]]:
 
 
 def check_served(client: EmbeddingClient, encoder: Encoder, images: list[bytes], texts: list[str]) -> float:
-    """The largest difference between what the API answers and what the encoder gives offline.
+    """Return the largest difference between the API's answers and the encoder's offline values.
 
     Raises:
-        ServingError: it is above `TOLERANCE`.
+        ServingError: the difference is above `TOLERANCE`.
     """
     prompts = fill_templates(CLASSES, TEMPLATES)
     pixels_BD = encoder.encode_images(images)
@@ -176,7 +176,7 @@ def check_served(client: EmbeddingClient, encoder: Encoder, images: list[bytes],
 
 
 class _Clock:
-    """Seconds of each stage."""
+    """Measures the seconds of each stage."""
 
     def __init__(self) -> None:
         self.laps: dict[str, float] = {}

@@ -1,4 +1,4 @@
-"""Recipes: functions that return a complete `RunConfig`. A file or ``--set`` changes single keys of one."""
+"""Recipes: functions that return a complete `RunConfig`, single keys of which a file or ``--set`` may change."""
 
 from raylens.workloads.recipes.configure import configure
 from raylens.workloads.recipes.digits import digits

@@ -1,4 +1,4 @@
-"""From a recipe's name or a file to a checked configuration."""
+"""The configuration of a run, from a recipe or a file."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ __all__ = ["configure", "read_tree"]
 
 
 def configure(source: str, assignments: Sequence[str] = ()) -> RunConfig:
-    """A recipe's name or a YAML file, with ``key=value`` assignments on top, to a checked configuration.
+    """Return the checked configuration of a recipe or a YAML file, changed by ``key=value`` assignments.
 
     A file is either complete or names a recipe under ``recipe:`` and the keys that it changes.
 
@@ -36,14 +36,14 @@ def _from_file(path: Path) -> dict[str, Any]:
 
 
 def read_tree(path: Path, instead: str) -> dict[str, Any]:
-    """A file's keys and values.
+    """Read the keys and values of a YAML file.
 
     Args:
-        path: of a YAML file.
-        instead: what may be named where it cannot be read.
+        path: the path of the file.
+        instead: names for the error message what may be given in place of a file.
 
     Raises:
-        ConfigError: there is no such file, or it is no YAML.
+        ConfigError: the file does not exist, or is not YAML.
     """
     try:
         return load_yaml(path.read_text(encoding="utf-8"), str(path))

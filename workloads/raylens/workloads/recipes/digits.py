@@ -1,4 +1,4 @@
-"""The recipe of the quickstart."""
+"""The recipe of the quickstart, on scikit-learn's scans of digits."""
 
 from raylens.config import (
     CheckpointConfig,

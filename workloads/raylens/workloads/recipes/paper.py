@@ -1,6 +1,6 @@
 """The nine models of Radford et al. 2021, with the hyperparameters of tables 18, 19 and 20.
 
-Set data.train, and scale: the numbers of workers are for machines of eight GPUs.
+Set data.train and the number of workers, which suits machines of eight GPUs.
 """
 
 from raylens.config import (
@@ -41,12 +41,12 @@ def _model(embed_dim: int, image: Towers, text_width: int) -> ModelConfig:
 
 
 def rn50() -> RunConfig:
-    """ResNet-50 at 224 pixels."""
+    """ResNet-50 at 224 pixels, with width 64."""
     return from_scratch("rn50", _model(1024, ResNetConfig(), 512), 5e-4)
 
 
 def rn101() -> RunConfig:
-    """ResNet-101 at 224 pixels."""
+    """ResNet-101 at 224 pixels, with width 64."""
     return from_scratch("rn101", _model(512, ResNetConfig(blocks=(3, 4, 23, 3)), 512), 5e-4)
 
 

@@ -1,4 +1,4 @@
-"""Recipes of sweeps: functions that return a `SweepConfig`. A new one is a function and a line in the table."""
+"""Recipes of sweeps: functions that return a `SweepConfig`. A new one is a function, and a line in the table."""
 
 from collections.abc import Callable, Mapping
 
@@ -11,7 +11,7 @@ __all__ = ["SWEEPS", "digits_sweep"]
 
 
 def digits_sweep() -> SweepConfig:
-    """Temperature and schedule of the digits: 24 trials, a quarter of an hour on two cores."""
+    """Search temperature and schedule on the digits: 24 trials, a quarter of an hour on two cores."""
     held_out = SourceConfig(uri="quickstart/data/heldout")
     run = digits().model_copy(
         update={

@@ -1,4 +1,4 @@
-"""What people train beside the paper's models: small towers, SigLIP's loss, LAION's activation, a bag of words."""
+"""Recipes of models after the paper: small towers, SigLIP's loss, LAION's activation, a bag of words."""
 
 from raylens.config import (
     BagOfWordsConfig,

@@ -21,7 +21,7 @@ ROOT = "raylens"
 NOTHING = "what of it? --help lists its commands"
 FILES = "job-files:/"
 """Stands in an argument for the folder of the files that travel with a job."""
-HERE_ONLY = ("jobs", "clusters", "cluster")
+HERE_ONLY = ("jobs", "contexts", "cluster")
 """Commands that are about clusters, not for them."""
 YAML = (".yaml", ".yml")
 
@@ -133,7 +133,7 @@ def _quickstart(params: Mapping[str, Any]) -> Node:
 
 
 def _serve(params: Mapping[str, Any]) -> Node:
-    from raylens.workloads.services import service_config
+    from raylens.workloads.service_config import service_config
 
     names = ("registry", "host", "port", "replicas", "keys")
     given = {name: params[name] for name in names}

@@ -1,4 +1,4 @@
-"""From options and a profile to a submitted job, and from a job to what is shown of it."""
+"""From options and a context to a submitted job, and from a job to what is shown of it."""
 
 import getpass
 import json
@@ -16,8 +16,7 @@ from rich.table import Table
 
 from raylens.cluster.driver_resources import Resources
 from raylens.cluster.jobs.api import Job, Jobs
-from raylens.cluster.jobs.checkout import checkout, revision
-from raylens.cluster.jobs.extras import pinned
+from raylens.cluster.jobs.checkout import checkout, pinned, revision
 from raylens.cluster.jobs.package import Package, file_package
 from raylens.cluster.jobs.submission import KEY, Submission, check_id, check_metadata
 from raylens.cluster.jobs.submit import Outcome, check_version, submit
@@ -27,14 +26,14 @@ from raylens.errors import ConfigError
 from raylens.workloads.pages.tables import Page, add_row, pairs_table
 from raylens.workloads.submit.command import JobCommand
 
-__all__ = ["Order", "list_page", "show_page", "submit_order"]
+__all__ = ["JobRequest", "list_page", "show_page", "submit_request"]
 
 SHOWN_COMMAND = 60
 
 
 @dataclass(frozen=True)
-class Order:
-    """What is asked for, of one cluster."""
+class JobRequest:
+    """Everything that a user asks for when submitting a job."""
 
     command: JobCommand
     submission_id: str | None = None
@@ -47,77 +46,77 @@ class Order:
     metadata: Mapping[str, str] = field(default_factory=dict)
 
 
-def submit_order(jobs: Jobs, order: Order, say: Any) -> Outcome:
-    """Check what is left to check, build what travels, and submit it.
+def submit_request(jobs: Jobs, request: JobRequest, say: Any) -> Outcome:
+    """Check a request, build its packages, and submit it.
 
     Raises:
-        ConfigError: something of the order cannot be.
-        ClusterError: the wheel does not build, or the cluster does not answer, refuses, or has another such job.
+        ConfigError: a part of the request is invalid.
+        ClusterError: the wheel does not build; or the cluster does not answer, refuses, or has another job of that ID.
     """
-    submission_id = check_id(order.submission_id or f"{order.command.name}-{secrets.token_hex(4)}")
-    check_metadata(order.metadata)
-    _check_leaks(order)
+    submission_id = check_id(request.submission_id or f"{request.command.name}-{secrets.token_hex(4)}")
+    check_metadata(request.metadata)
+    _check_leaks(request)
     check_version(jobs, version("ray"))
-    folder, wheel = _code(order)
-    packages, submission = _packed(order, folder, wheel)
-    outcome = submit(jobs, submission_id, submission, packages, _metadata(order, folder, wheel))
-    brought = f"; brought {', '.join(outcome.uploaded)}" if outcome.uploaded else ""
+    folder, wheel = _code(request)
+    packages, submission = _packed(request, folder, wheel)
+    outcome = submit(jobs, submission_id, submission, packages, _metadata(request, folder, wheel))
+    brought = f"; uploaded {', '.join(outcome.uploaded)}" if outcome.uploaded else ""
     say(f"{'submitted' if outcome.new else 'is there already'}: {submission_id} on {jobs}{brought}")
     return outcome
 
 
-def _check_leaks(order: Order) -> None:
-    check_variables(order.env)
-    check_text("the command", order.command.words, os.environ)
-    check_text("--env", order.env.values(), os.environ)
-    check_text("--metadata", order.metadata.values(), os.environ)
-    for name, data in order.command.files.items():
+def _check_leaks(request: JobRequest) -> None:
+    check_variables(request.env)
+    check_text("the command", request.command.words, os.environ)
+    check_text("--env", request.env.values(), os.environ)
+    check_text("--metadata", request.metadata.values(), os.environ)
+    for name, data in request.command.files.items():
         check_text(name, [data.decode(errors="replace")], os.environ)
 
 
-def _code(order: Order) -> tuple[Path | None, Wheel | None]:
-    if order.code == "image":
-        if order.extras or order.source is not None:
+def _code(request: JobRequest) -> tuple[Path | None, Wheel | None]:
+    if request.code == "image":
+        if request.extras or request.source is not None:
             raise ConfigError("--code image runs what the image has: --extra and --source go with --code wheel")
         return None, None
-    if order.code != "wheel":
-        raise ConfigError(f"--code {order.code}: it must be wheel or image")
-    folder = checkout(order.source)
+    if request.code != "wheel":
+        raise ConfigError(f"--code {request.code}: it must be wheel or image")
+    folder = checkout(request.source)
     return folder, build_wheel(folder)
 
 
-def _packed(order: Order, folder: Path | None, wheel: Wheel | None) -> tuple[list[Package], Submission]:
-    files = file_package(order.command.files) if order.command.files else None
-    extras = pinned(folder, order.extras) if folder is not None else None
+def _packed(request: JobRequest, folder: Path | None, wheel: Wheel | None) -> tuple[list[Package], Submission]:
+    files = file_package(request.command.files) if request.command.files else None
+    extras = pinned(folder, request.extras) if folder is not None else None
     submission = Submission(
-        command=order.command.words,
+        command=request.command.words,
         code=wheel.package.name if wheel else None,
         files=files.name if files else None,
         constraints=extras.constraints.name if extras else None,
         requirements=extras.requirements if extras else (),
-        env=dict(order.env),
-        secrets=tuple(order.secrets),
-        resources=order.resources,
+        env=dict(request.env),
+        secrets=tuple(request.secrets),
+        resources=request.resources,
     )
     packages = [wheel.package if wheel else None, files, extras.constraints if extras else None]
     return [package for package in packages if package is not None], submission
 
 
-def _metadata(order: Order, folder: Path | None, wheel: Wheel | None) -> dict[str, str]:
-    """What is good to know of a job later, and all of it fit for everybody's eyes."""
+def _metadata(request: JobRequest, folder: Path | None, wheel: Wheel | None) -> dict[str, str]:
+    """Return facts about a job, none of them secret, for its metadata."""
     facts = {
-        "raylens.command": shlex.join(["raylens", *order.command.words]),
+        "raylens.command": shlex.join(["raylens", *request.command.words]),
         "raylens.user": getpass.getuser(),
         "raylens.version": wheel.version if wheel else "of the image",
         "raylens.wheel": f"sha256:{wheel.package.digest}" if wheel else None,
         "raylens.revision": revision(folder) if folder is not None else None,
-        "raylens.config": f"sha256:{order.command.config_hash}" if order.command.config_hash else None,
+        "raylens.config": f"sha256:{request.command.config_hash}" if request.command.config_hash else None,
     }
-    return {**order.metadata, **{name: value for name, value in facts.items() if value is not None}}
+    return {**request.metadata, **{name: value for name, value in facts.items() if value is not None}}
 
 
 def list_page(jobs: Sequence[Job], as_json: bool) -> Page:
-    """A line for each job."""
+    """Yield a table of jobs, or a line of JSON."""
     if as_json:
         yield json.dumps([_plain(job) for job in jobs])
         return
@@ -139,7 +138,7 @@ def list_page(jobs: Sequence[Job], as_json: bool) -> Page:
 
 
 def show_page(job: Job, as_json: bool) -> Page:
-    """All that is known of a job."""
+    """Yield everything that is known about a job."""
     if as_json:
         yield json.dumps(_plain(job))
         return

@@ -1,4 +1,4 @@
-"""Options of jobs: pairs of names and values, amounts, and what a profile says where they say nothing."""
+"""Options of jobs: pairs of names and values, amounts, and what a context says where they say nothing."""
 
 from collections.abc import Sequence
 
@@ -13,10 +13,10 @@ UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
 def pairs(given: Sequence[str] | None, option: str) -> dict[str, str]:
-    """``NAME=VALUE`` of an option that may be repeated.
+    """Parse ``NAME=VALUE`` texts of a repeatable option.
 
     Raises:
-        ConfigError: one has no ``=``, or a name is there twice.
+        ConfigError: a text has no ``=``, or a name occurs twice.
     """
     found: dict[str, str] = {}
     for text in given or ():
@@ -30,10 +30,10 @@ def pairs(given: Sequence[str] | None, option: str) -> dict[str, str]:
 
 
 def secrets_of(given: Sequence[str] | None, before: Sequence[str]) -> tuple[str, ...]:
-    """References, those of the profile first; one given here takes the place of one of its name.
+    """Return references of the context and of the options, which replace those of the same name.
 
     Raises:
-        ConfigError: one is no reference.
+        ConfigError: a text is not a reference.
     """
     found = {}
     for text in (*before, *(given or ())):
@@ -48,10 +48,10 @@ def secrets_of(given: Sequence[str] | None, before: Sequence[str]) -> tuple[str,
 def resources_of(
     cpus: float | None, gpus: float | None, memory: str | None, custom: Sequence[str] | None, before: Resources
 ) -> Resources:
-    """What a driver reserves: the options, and the profile where they say nothing.
+    """Return what a driver reserves: the options, or the context's values for options that are not set.
 
     Raises:
-        ConfigError: a value is none.
+        ConfigError: a value is invalid.
     """
     given = {"cpus": cpus, "gpus": gpus, "memory": _bytes(memory), "custom": pairs(custom, "--resource") or None}
     changes = {name: value for name, value in given.items() if value is not None}
@@ -59,7 +59,7 @@ def resources_of(
 
 
 def _bytes(text: str | None) -> int | None:
-    """``500M``, ``2G``, or plain bytes."""
+    """Parse ``500M``, ``2G``, or plain bytes."""
     if text is None:
         return None
     number, unit = (text[:-1], text[-1:].upper()) if text[-1:].isalpha() else (text, "")
