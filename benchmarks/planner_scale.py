@@ -23,9 +23,9 @@ import pyarrow.parquet as pq
 from raylens.data import Manifest, Plan, Source
 from raylens.data.formats import Columns, Kind
 from raylens.data.manifest import SCHEMA, SHARDS, digest_of, part_name
-from raylens.data.order import EvenOrder, GivenOrder
-from raylens.data.reader import open_data
-from raylens.data.sample_index import PLACE
+from raylens.data.order import FixedChunkOrder, RowGroupOrder
+from raylens.data.reader import open_reader
+from raylens.data.sample_index import RECORD
 from raylens.data.verify import Topology, verify
 from raylens.storage import open_store
 
@@ -53,14 +53,14 @@ def write_manifest(home: Path, samples: int) -> dict[str, float]:
     source = Source(str(home / "shards"), "tar", Columns(None, None), str(home / "shards"))
     manifest = Manifest(store.uri, source, table, digest_of(table))
     part = write_part(home / part_name(0), PER_SHARD * SHARDS_PER_PART)
-    with (home / "places.bin").open("wb") as stream:
+    with (home / "samples.bin").open("wb") as stream:
         for _ in range(shards):
             stream.write(places(PER_SHARD).tobytes())
     (home / "texts.bin").touch()
     manifest.save()
     return {
         "seconds": time.perf_counter() - began,
-        "places_bytes_per_sample": (home / "places.bin").stat().st_size / samples,
+        "index_bytes_per_sample": (home / "samples.bin").stat().st_size / samples,
         "rows_bytes_per_sample": part / (PER_SHARD * SHARDS_PER_PART),
         "shards_bytes": (home / "shards.parquet").stat().st_size,
     }
@@ -68,7 +68,7 @@ def write_manifest(home: Path, samples: int) -> dict[str, float]:
 
 def places(count: int) -> "np.ndarray[tuple[int], np.dtype[np.void]]":
     rng = np.random.default_rng(0)
-    records = np.zeros(count, dtype=PLACE)
+    records = np.zeros(count, dtype=RECORD)
     records["length"] = rng.normal(IMAGE, 9000, count).clip(5000)
     records["caption_length"] = CAPTION
     records["caption_delta"] = records["length"].astype(np.int64) + 1024
@@ -120,12 +120,12 @@ def plan_of(home: Path, samples: int, kind: str) -> Plan:
         "samples": samples,
         "manifest": manifest.digest,
         "seed": 0,
-        "run_length": 32,
+        "chunk_size": 32,
         "epoch_size": samples,
     }
     if kind == "given":  # row groups of 100
-        return Plan((GivenOrder(**common, runs_per_unit=10, bounds=np.arange(0, samples + 1, 100)),))
-    return Plan((EvenOrder(**common, runs_per_unit=32),))
+        return Plan((RowGroupOrder(**common, chunks_per_block=10, bounds=np.arange(0, samples + 1, 100)),))
+    return Plan((FixedChunkOrder(**common, chunks_per_block=32),))
 
 
 def measure_plan(home: Path, samples: int, kind: str) -> dict[str, float]:
@@ -142,19 +142,19 @@ def measure_plan(home: Path, samples: int, kind: str) -> dict[str, float]:
 def measure_requests(home: Path, samples: int, _: str) -> dict[str, float]:
     plan, before = plan_of(home, samples, "even"), resident_mib()
     began = time.perf_counter()
-    opened = open_data(str(home))
+    reader = open_reader(str(home))
     opening = time.perf_counter() - began
-    sizes, units = [], 200
+    sizes, blocks = [], 200
     began = time.perf_counter()
-    for unit in range(units):
-        located = plan.locate(np.arange(*plan.unit_span(unit)))
-        for request in opened.requests(np.unique(located.sample)):
-            sizes += opened.request_sizes(request)
+    for block in range(blocks):
+        located = plan.locate(np.arange(*plan.block_span(block)))
+        for request in reader.requests(np.unique(located.sample)):
+            sizes += reader.request_sizes(request)
     return {
         "open_seconds": opening,
-        "unit_ms": (time.perf_counter() - began) / units * 1e3,
+        "block_ms": (time.perf_counter() - began) / blocks * 1e3,
         "mib": resident_mib() - before,
-        "requests_per_unit": len(sizes) / units,
+        "requests_per_block": len(sizes) / blocks,
         "request_mb": sum(sizes) / len(sizes) / 1e6,
     }
 
@@ -188,7 +188,7 @@ def main(samples: int) -> None:
     with tempfile.TemporaryDirectory(prefix="raylens-scale-") as folder:
         home = Path(folder).resolve()
         written = write_manifest(home, samples)
-        total = written["places_bytes_per_sample"] + written["rows_bytes_per_sample"]
+        total = written["index_bytes_per_sample"] + written["rows_bytes_per_sample"]
         claim("manifest_bytes_per_sample", total, "B", samples=samples, **written)
         for kind in ("even", "given"):
             found = apart("plan", home, samples, kind)

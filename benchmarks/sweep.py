@@ -30,7 +30,7 @@ from raylens.config import RunConfig, validated
 from raylens.inputs import Preprocess, Tokenizer
 from raylens.storage import open_store
 from raylens.tune import SweepConfig
-from raylens.tune.search.candidates import points
+from raylens.tune.search.candidates import candidates
 from raylens.tune.search.schedulers import scheduler_of
 from raylens.tune.space import Space
 from raylens.workloads.quickstart.digits import pack_digits
@@ -68,7 +68,7 @@ def sweep_of(seed: int, trials: int) -> SweepConfig:
 def curves_of(config: SweepConfig, space: Space, data: Data) -> list[list[float]]:
     """Accuracy of each configuration at each of its evaluations."""
     every, found = config.run.evaluation.every_steps, []
-    for number, values in enumerate(points(config, space)):
+    for number, values in enumerate(candidates(config, space)):
         run = validated(RunConfig, config.trial_tree(values))
         found.append(train(run, data.train, data.held_out, data.tokenizer, data.prompts_PT, STEPS, every))
         print(f"seed {config.search.seed}, trial {number}: {found[-1][-1]:.3f}", file=sys.stderr, flush=True)

@@ -19,9 +19,9 @@ from benchmarks.streaming.rate import steady_rate
 from raylens.cluster import session
 from raylens.config import DataConfig, RunConfig, SourceConfig
 from raylens.data import Manifest
-from raylens.data.block import UnitMaker
-from raylens.data.build_plan import build_plan
+from raylens.data.block import BlockMaker
 from raylens.data.index import manifest_for
+from raylens.data.plan import build_plan
 from raylens.data.stream import execution_options, ray_map, training_stream
 from raylens.inputs import Preprocess, Tokenizer
 from raylens.storage import open_store
@@ -32,9 +32,9 @@ ENDLESS = 4_000_000
 EPOCHS = 24
 
 
-def maker_for(manifest: Manifest, shards: str, tokenizer: Path) -> UnitMaker:
+def maker_for(manifest: Manifest, shards: str, tokenizer: Path) -> BlockMaker:
     config = RunConfig(name="benchmark", data=DataConfig(train=(SourceConfig(uri=shards),)))
-    return UnitMaker(
+    return BlockMaker(
         plan=build_plan(config, [manifest]),
         homes=(manifest.home,),
         run_uri=f"{manifest.home}/run",
@@ -46,7 +46,7 @@ def maker_for(manifest: Manifest, shards: str, tokenizer: Path) -> UnitMaker:
     )
 
 
-def sizes(maker: UnitMaker, stop: int, *, paused: bool = True) -> Iterator[int]:
+def sizes(maker: BlockMaker, stop: int, *, paused: bool = True) -> Iterator[int]:
     stream = training_stream(maker, start=0, stop=stop, worker_batch=BATCH)
     if not paused:
         stream.context.custom_execution_callback_classes = []
@@ -62,7 +62,7 @@ def held_mib() -> float:
     return sum(process.memory_full_info().uss for process in everyone) / 2**20
 
 
-def memory(maker: UnitMaker, epoch: int) -> dict[str, list[float]]:
+def memory(maker: BlockMaker, epoch: int) -> dict[str, list[float]]:
     held: list[float] = []
     seen = 0
     for size in sizes(maker, EPOCHS * epoch // BATCH * BATCH):

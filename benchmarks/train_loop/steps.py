@@ -30,7 +30,7 @@ from benchmarks.train_loop.cases import CASES, EVERY, KEPT, WORKERS, Case, sampl
 from benchmarks.train_loop.raylens_run import Run, ours
 from raylens.cluster import session
 from raylens.config import RunConfig
-from raylens.data.block import UnitMaker
+from raylens.data.block import BlockMaker
 from raylens.data.pack import pack
 from raylens.messages import quiet
 from raylens.storage import open_store
@@ -47,7 +47,7 @@ def given_to_bare(config: RunConfig, file: Path) -> None:
     """The weights that the run begins with, and its first batches, over and over."""
     ready, batch = prepare(config, quiet), config.global_batch
     homes = tuple(manifest.home for manifest in ready.manifests)
-    maker = UnitMaker(
+    maker = BlockMaker(
         ready.plan, homes, ready.store.uri, ready.preprocess, ready.tokenizer.to_json(), config.model.text.context,
         config.data.crop_min_scale, config.data.max_pixels,
     )  # fmt: skip

@@ -43,7 +43,7 @@ def config_of(tmp_path: Path, train_on: Store, held_out: Store, *changes: str) -
         "name": "evaluated",
         "storage": str(tmp_path / "runs"),
         "global_batch": 12,
-        "data": {"train": train_on.uri, "run_length": 4, "runs_per_unit": 4},
+        "data": {"train": train_on.uri, "chunk_size": 4, "chunks_per_block": 4},
         "model": {
             "embed_dim": 16,
             "image": {"size": 16, "patch": 8, "width": 32, "layers": 2, "heads": 2},

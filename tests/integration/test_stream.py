@@ -11,12 +11,12 @@ import pytest
 import ray
 
 from raylens.config import DataConfig, RunConfig, SourceConfig
-from raylens.data.block import UnitMaker
-from raylens.data.build_plan import build_plan
+from raylens.data.block import BlockMaker
 from raylens.data.index import manifest_for
 from raylens.data.pack import pack
+from raylens.data.plan import build_plan
 from raylens.data.stream import execution_options, ray_map, training_stream
-from raylens.data.verify import dealt
+from raylens.data.verify import deal_batches
 from raylens.inputs import Preprocess, Tokenizer
 from raylens.storage import Store, open_store
 from tests.conftest import samples
@@ -29,17 +29,17 @@ STEPS = 14
 pytestmark = pytest.mark.usefixtures("cluster")
 
 
-def maker_for(tmp_path: Path, *stores: Store, **data: Any) -> UnitMaker:
+def maker_for(tmp_path: Path, *stores: Store, **data: Any) -> BlockMaker:
     sources = [SourceConfig(uri=store.uri, weight=1.0 + number) for number, store in enumerate(stores)]
     config = RunConfig(
         name="r",
         seed=3,
         global_batch=GLOBAL_BATCH,
-        data=DataConfig(train=sources, run_length=4, runs_per_unit=5, **data),
+        data=DataConfig(train=sources, chunk_size=4, chunks_per_block=5, **data),
     )
     manifests = [manifest_for(source, open_store(tmp_path / "manifests"), ray_map) for source in config.data.train]
     texts = [text for manifest in manifests for text in manifest.captions()]
-    return UnitMaker(
+    return BlockMaker(
         plan=build_plan(config, manifests),
         homes=tuple(manifest.home for manifest in manifests),
         run_uri=str(tmp_path / "run"),
@@ -51,7 +51,7 @@ def maker_for(tmp_path: Path, *stores: Store, **data: Any) -> UnitMaker:
     )
 
 
-def consumed(maker: UnitMaker, workers: int, start: int, stop: int) -> list[list[Batch]]:
+def consumed(maker: BlockMaker, workers: int, start: int, stop: int) -> list[list[Batch]]:
     """Of each step of ``start .. stop-1``, each worker's batch, as so many workers get them at the same time."""
     rows = GLOBAL_BATCH // workers
     stream = training_stream(maker, start=start * GLOBAL_BATCH, stop=stop * GLOBAL_BATCH, worker_batch=rows)
@@ -88,7 +88,7 @@ def same(a: Batch, b: Batch) -> bool:
 
 
 @pytest.fixture(scope="module")
-def maker(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> UnitMaker:
+def maker(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> BlockMaker:
     """Of one set of shards."""
     folder = tmp_path_factory.mktemp("stream")
     shards = open_store(folder / "shards")
@@ -97,24 +97,26 @@ def maker(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> UnitMaker:
 
 
 @pytest.fixture(scope="module")
-def alone(maker: UnitMaker) -> list[list[Batch]]:
-    """What one worker gets, over three epochs and a bit; units and epochs are no multiples of the batch."""
+def alone(maker: BlockMaker) -> list[list[Batch]]:
+    """What one worker gets, over three epochs and a bit; blocks and epochs are no multiples of the batch."""
     return consumed(maker, 1, 0, STEPS)
 
 
-def test_one_two_three_and_four_workers_get_the_same_global_batches(maker: UnitMaker, alone: list[list[Batch]]) -> None:
+def test_one_two_three_and_four_workers_get_the_same_global_batches(
+    maker: BlockMaker, alone: list[list[Batch]]
+) -> None:
     assert len(alone) == STEPS
     assert np.array_equal(np.concatenate([whole(step)["position"] for step in alone]), np.arange(STEPS * GLOBAL_BATCH))
     for workers in (2, 3, 4):
         many = consumed(maker, workers, 0, STEPS)
         assert all(same(whole(a), whole(b)) for a, b in zip(alone, many, strict=True)), workers
-        model = list(dealt(maker.plan, GLOBAL_BATCH, workers, 0, STEPS))
+        model = list(deal_batches(maker.plan, GLOBAL_BATCH, workers, 0, STEPS))
         for step, hands in zip(many, model, strict=True):
             assert [batch["position"].tolist() for batch in step] == [hand.tolist() for hand in hands]
 
 
 def test_a_resume_from_four_workers_to_two_loses_and_repeats_nothing(
-    maker: UnitMaker, alone: list[list[Batch]]
+    maker: BlockMaker, alone: list[list[Batch]]
 ) -> None:
     pieces = [*consumed(maker, 4, 0, 5), *consumed(maker, 2, 5, 12), *consumed(maker, 3, 12, STEPS)]
     assert all(same(whole(a), whole(b)) for a, b in zip(alone, pieces, strict=True))

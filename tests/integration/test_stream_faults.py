@@ -30,7 +30,7 @@ def small(storage: str, data: str, **changes: object) -> RunConfig:
         "name": "small",
         "storage": storage,
         "global_batch": 12,
-        "data": {"train": data, "run_length": 1, "runs_per_unit": 8, "crop_min_scale": 0.7},
+        "data": {"train": data, "chunk_size": 1, "chunks_per_block": 8, "crop_min_scale": 0.7},
         "model": {
             "embed_dim": 16,
             "image": {"size": 16, "patch": 8, "width": 32, "layers": 1, "heads": 2},

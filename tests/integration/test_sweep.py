@@ -18,7 +18,7 @@ from raylens.train import train
 from raylens.train.runs.jsonl import EVALUATIONS, read_records
 from raylens.train.runs.run_dir import RunFiles
 from raylens.tune import SweepConfig, sweep
-from raylens.tune.search.candidates import points
+from raylens.tune.search.candidates import candidates
 from raylens.tune.trials import SweepRecord, read_sweep
 from raylens.workloads.quickstart.digits import pack_digits
 from raylens.workloads.recipes.sweeps import SWEEPS
@@ -108,7 +108,7 @@ def test_a_killed_sweep_goes_on_and_its_best_is_trained_again_to_the_last_bit(pl
         [str(RAYLENS), "sweep", "resume", uri], cwd=place, capture_output=True, text=True, timeout=LIMIT, check=False
     )
     assert second.returncode == 0, second.stderr
-    assert "going on with the sweep" in second.stderr
+    assert "continuing the sweep" in second.stderr
     assert "Traceback" not in second.stderr + second.stdout
     record = record_of(config)
     assert record.state == "finished"
@@ -164,7 +164,7 @@ def test_population_based_training_copies_the_better_half(place: Path) -> None:
     space = {"optim.peak_lr": [3e-3, 1e-9], "objective.temperature": {"log_uniform": [0.069, 0.071]}}
     pbt = {"kind": "pbt", "by": "steps", "first": 6, "interval": 3, "quantile": 0.5}
     config = small(place, "pbt", space, 30, scheduler=pbt, budget={"trials": 2}, concurrent=2, search={"seed": 2})
-    begun = points(config, config.check(30))
+    begun = candidates(config, config.check(30))
     result = sweep(config, say=quiet)
     record = result.record
     worse = next(f"t{number:03d}" for number, one in enumerate(begun) if one["optim.peak_lr"] == 1e-9)
@@ -203,5 +203,5 @@ def test_a_budget_ends_a_sweep_and_what_was_trained_stays(place: Path) -> None:
     assert result.best is not None
     assert open_store(result.uri).exists("best.yaml")
     again = sweep(config, say=said)
-    assert said.texts[-1].startswith("nothing left to do: the sweep stopped")
+    assert said.texts[-1].startswith("nothing to do: the sweep stopped")
     assert again.record.trials == result.record.trials

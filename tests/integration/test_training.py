@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from raylens.config import RunConfig, apply_overrides, validated
-from raylens.data.block import UnitMaker
-from raylens.data.reader import open_data
+from raylens.data.block import BlockMaker
+from raylens.data.reader import open_reader
 from raylens.data.verify import Topology, verify
 from raylens.errors import (
     ClusterError,
@@ -43,7 +43,7 @@ def small(tmp_path: Path, data: Store, **changes: object) -> RunConfig:
         "name": "small",
         "storage": str(tmp_path / "runs"),
         "global_batch": 12,
-        "data": {"train": data.uri, "run_length": 4, "runs_per_unit": 4, "crop_min_scale": 0.7},
+        "data": {"train": data.uri, "chunk_size": 4, "chunks_per_block": 4, "crop_min_scale": 0.7},
         "model": {
             "embed_dim": 16,
             "image": {"size": 16, "patch": 8, "width": 32, "layers": 2, "heads": 2},
@@ -60,7 +60,7 @@ def small(tmp_path: Path, data: Store, **changes: object) -> RunConfig:
 def reference_losses(config: RunConfig, steps: int | None = None) -> list[float]:
     """The same run in one process: plan, torch's AdamW and clipping, the dense loss in fp64."""
     ready = prepare(config, quiet)
-    maker = UnitMaker(
+    maker = BlockMaker(
         ready.plan, tuple(manifest.home for manifest in ready.manifests), ready.store.uri, ready.preprocess,
         ready.tokenizer.to_json(), config.model.text.context, config.data.crop_min_scale, config.data.max_pixels,
     )  # fmt: skip
@@ -213,12 +213,12 @@ def _workers() -> list[psutil.Process]:
 def test_bad_images_are_replaced_and_told_until_there_are_too_many(tmp_path: Path, make_shards: MakeShards) -> None:
     data = make_shards(40)
     config = small(tmp_path, data)
-    opened = open_data(prepare(config, quiet).manifests[0].home)
+    reader = open_reader(prepare(config, quiet).manifests[0].home)
 
     def spoil(numbers: range) -> None:
         for sample in numbers:
-            path = opened.shard_path(sample)
-            start, length = (int(opened.places[name][sample]) for name in ("offset", "length"))
+            path = reader.shard_path(sample)
+            start, length = (int(reader.index[name][sample]) for name in ("offset", "length"))
             whole = bytearray(data.read(path))
             whole[start + 43 : start + length] = bytes(length - 43)  # the header stays, the pixels go
             data.write(path, bytes(whole))

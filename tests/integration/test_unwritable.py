@@ -33,7 +33,7 @@ def config_of(data: Store, storage: str) -> RunConfig:
         "name": "kept",
         "storage": storage,
         "global_batch": 12,
-        "data": {"train": data.uri, "run_length": 4, "runs_per_unit": 4},
+        "data": {"train": data.uri, "chunk_size": 4, "chunks_per_block": 4},
         "model": {
             "embed_dim": 16,
             "image": {"size": 16, "patch": 8, "width": 32, "layers": 2, "heads": 2},

@@ -35,10 +35,10 @@ class DataConfig(Node):
 
     train: Annotated[tuple[SourceConfig, ...], Field(min_length=1)]
     """One data set, which may be given as its URI alone, or several that are mixed by their weights."""
-    run_length: Annotated[int, Field(gt=0, le=65_536)] = 32
-    """Consecutive samples read with one ranged request. In Parquet, a run is a row group instead."""
-    runs_per_unit: Annotated[int, Field(gt=0, le=65_536)] = 32
-    """Runs, drawn from all over the data set, that are mixed with each other."""
+    chunk_size: Annotated[int, Field(gt=0, le=65_536)] = 32
+    """Consecutive samples read with one ranged request. In Parquet, a chunk is a row group instead."""
+    chunks_per_block: Annotated[int, Field(gt=0, le=65_536)] = 32
+    """Chunks, drawn from the whole data set, whose samples are mixed."""
     drop_last: bool = False
     """Whether the partial batch at the end of an epoch is left out instead of filled from the next epoch."""
     check_hashes: bool = False

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 __all__ = ["Node", "explain", "validated"]
 
 NodeT = TypeVar("NodeT", bound="Node")
+RENAMED = {"chunk_size": "chunk_size", "chunks_per_block": "chunks_per_block"}
+"""Keys that have another name now, which an error suggests; the old ones are as unknown as any."""
 
 
 class Node(BaseModel):
@@ -70,7 +72,7 @@ def _sentence(item: "ErrorDetails", node: type[BaseModel]) -> str:
 
 def _unknown(place: Sequence[str | int], node: type[BaseModel]) -> str:
     key, allowed = str(place[-1]), _keys_beside(place, node)
-    close = difflib.get_close_matches(key, allowed, n=1)
+    close = [RENAMED[key]] if RENAMED.get(key) in allowed else difflib.get_close_matches(key, allowed, n=1)
     hint = f" (did you mean {close[0]!r}?)" if close else ""
     if "." in key:  # as --set has it; in a tree it would be one key with a dot in its name
         hint = f" (in a file, nest it: {key.replace('.', ': {')}: ...{'}' * key.count('.')})"

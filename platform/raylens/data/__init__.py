@@ -1,4 +1,4 @@
-"""Image-text data sets: what there is (manifest), in which order (plan), and how it reaches a worker (stream)."""
+"""Image-text data sets: which samples exist (manifest), their order (plan), and how they reach a worker (stream)."""
 
 from typing import TYPE_CHECKING
 

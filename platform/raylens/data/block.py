@@ -1,4 +1,4 @@
-"""Making a unit: the samples at a span of positions, read, decoded, cropped and tokenised."""
+"""Making a block: the samples at a span of positions are read, decoded, cropped and tokenised."""
 
 import functools
 import time
@@ -9,27 +9,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raylens.data.bijection import Ints, uniforms
-from raylens.data.draws import Draws
 from raylens.data.formats import Pair
-from raylens.data.plan import Plan
+from raylens.data.plan import Draws, Plan
 from raylens.data.quarantine import Quarantined, write_records
-from raylens.data.reader import Opened, Request, open_data
+from raylens.data.reader import Request, SampleReader, open_reader
 from raylens.errors import InputError, QuarantineError
 from raylens.inputs import Preprocess, Tokenizer
 from raylens.storage import open_store
 
-__all__ = ["UnitMaker"]
+__all__ = ["BlockMaker"]
 
 Block = dict[str, NDArray[np.generic]]
 Pixels = NDArray[np.uint8]
-DECODE_THREADS = 2  # Pillow releases the interpreter while it decodes and resizes
-READ_THREADS = 8  # a store's answers take tens of milliseconds, during which nothing else is to be done
+DECODE_THREADS = 2  # Pillow releases the GIL while it decodes and resizes
+READ_THREADS = 8  # a request to a store takes tens of milliseconds, most of it waiting
 TRIES = 64
 
 
 @dataclass(frozen=True)
 class _Slot:
-    """A position and what stands there."""
+    """A position with its sample and random choices."""
 
     source: int
     epoch: int
@@ -39,8 +38,8 @@ class _Slot:
 
 
 @dataclass(frozen=True)
-class UnitMaker:
-    """Everything that a task needs to turn positions of the plan into arrays; small, and travels by pickle."""
+class BlockMaker:
+    """Turns positions of the plan into arrays; it is small, and is pickled into every task."""
 
     plan: Plan
     homes: tuple[str, ...]
@@ -54,12 +53,12 @@ class UnitMaker:
     check_hashes: bool = False
 
     def make(self, start: int, stop: int) -> Block:
-        """What stands at positions ``start .. stop-1``, in order.
+        """Return the samples at positions ``start .. stop-1``, in order, as columns.
 
         Columns: ``image`` ``[n, S, S, 3]`` uint8, ``ids`` ``[n, T]`` int32, ``sample`` (counted over all data sets),
-        ``epoch`` and ``position`` ``[n]`` int64, ``substituted`` and ``truncated`` ``[n]`` bool; and, to tell what
-        bounds the stream, ``read_seconds`` and ``decode_seconds`` ``[n]`` float64 (a task's time shared by its
-        samples), ``made_at``.
+        ``epoch`` and ``position`` ``[n]`` int64, ``substituted`` and ``truncated`` ``[n]`` bool; and, to show what
+        limits the stream, ``read_seconds`` and ``decode_seconds`` ``[n]`` float64 (a task's time divided by its
+        samples) and ``made_at`` ``[n]`` float64 (seconds since the epoch).
         """
         slots = self._slots(np.arange(start, stop))
         began = time.perf_counter()
@@ -76,32 +75,32 @@ class UnitMaker:
         ]
 
     def _read(self, slots: list[_Slot]) -> dict[tuple[int, int], Pair]:
-        """All samples of a unit, each once, several requests at a time."""
-        tasks: list[tuple[int, Opened, Request]] = []
+        """Read the samples of a block, each once, with several requests at a time."""
+        tasks: list[tuple[int, SampleReader, Request]] = []
         for number, home in enumerate(self.homes):
             samples = np.unique(np.array([slot.sample for slot in slots if slot.source == number], dtype=np.int64))
             if len(samples):
-                opened = open_data(home)
-                tasks += [(number, opened, request) for request in opened.requests(samples)]
-        found: dict[tuple[int, int], Pair] = {}
+                reader = open_reader(home)
+                tasks += [(number, reader, request) for request in reader.requests(samples)]
+        pairs_by_sample: dict[tuple[int, int], Pair] = {}
         for number, pairs in _readers().map(self._answer, tasks):
-            found.update({(number, sample): pair for sample, pair in pairs})
-        return found
+            pairs_by_sample.update({(number, sample): pair for sample, pair in pairs})
+        return pairs_by_sample
 
-    def _answer(self, task: tuple[int, Opened, Request]) -> tuple[int, list[tuple[int, Pair]]]:
-        number, opened, request = task
-        return number, list(opened.read(request, check_hashes=self.check_hashes))
+    def _answer(self, task: tuple[int, SampleReader, Request]) -> tuple[int, list[tuple[int, Pair]]]:
+        number, reader, request = task
+        return number, list(reader.read(request, check_hashes=self.check_hashes))
 
     def _block(self, raw: dict[tuple[int, int], Pair], slots: list[_Slot], reading: float) -> Block:
         began = time.perf_counter()
         image = np.empty((len(slots), self.preprocess.size, self.preprocess.size, 3), dtype=np.uint8)
 
-        def some(numbers: range) -> list[tuple[str, Quarantined | None]]:
-            return [self._one(slots[number], raw, image[number]) for number in numbers]
+        def fill(numbers: range) -> list[tuple[str, Quarantined | None]]:
+            return [self._fill(slots[number], raw, image[number]) for number in numbers]
 
         each = -(-len(slots) // DECODE_THREADS)
         stripes = [range(first, min(first + each, len(slots))) for first in range(0, len(slots), each)]
-        made = [one for stripe in _decoders().map(some, stripes) for one in stripe]
+        made = [filled for stripe in _decoders().map(fill, stripes) for filled in stripe]
         ids_BT, truncated_B = _tokenizer(self.tokenizer_json)([text for text, _ in made], self.context)
         self._write_down([record for _, record in made if record is not None])
         columns = {name: np.array([getattr(slot, name) for slot in slots]) for name in ("epoch", "position")}
@@ -119,24 +118,24 @@ class UnitMaker:
         }
 
     def _write_down(self, bad: list[Quarantined]) -> None:
-        """Keys are looked up together: each look reads a part of the manifest."""
+        """Write quarantine records; keys are looked up together, since each look-up reads a part of the manifest."""
         for number in {record.source for record in bad}:
             records = [record for record in bad if record.source == number]
-            keys = open_data(self.homes[number]).keys([record.sample for record in records])
+            keys = open_reader(self.homes[number]).keys([record.sample for record in records])
             named = [replace(record, key=key) for record, key in zip(records, keys, strict=True)]
             write_records(open_store(self.run_uri), named)
 
-    def _one(self, slot: _Slot, raw: dict[tuple[int, int], Pair], out: Pixels) -> tuple[str, Quarantined | None]:
-        """Fill a sample's place: putting images together afterwards takes a tenth of the time of decoding them."""
+    def _fill(self, slot: _Slot, raw: dict[tuple[int, int], Pair], out: Pixels) -> tuple[str, Quarantined | None]:
+        """Write a sample's pixels into ``out``: copying them together later would take a tenth of the decoding time."""
         pair = raw[slot.source, slot.sample]
         try:
             self._pixels(pair.image, slot.draws, out)
         except InputError as error:
             substitute, caption = self._substitute(slot, out)
-            opened = open_data(self.homes[slot.source])
+            reader = open_reader(self.homes[slot.source])
             record = Quarantined(
-                shard=opened.shard_path(slot.sample),
-                offset=int(opened.places["offset"][slot.sample]),
+                shard=reader.shard_path(slot.sample),
+                offset=int(reader.index["offset"][slot.sample]),
                 key="",
                 source=slot.source,
                 sample=slot.sample,
@@ -148,13 +147,13 @@ class UnitMaker:
         return pair.captions[slot.draws.choose(len(pair.captions))], None
 
     def _substitute(self, slot: _Slot, out: Pixels) -> tuple[int, str]:
-        """The next sample in manifest order that can be used: the same for every worker and every resume."""
-        opened, samples = open_data(self.homes[slot.source]), self.plan.orders[slot.source].samples
+        """Use the next usable sample in manifest order: the same one for every worker and every resume."""
+        reader, samples = open_reader(self.homes[slot.source]), self.plan.orders[slot.source].samples
         reason: InputError | None = None
         for step in range(1, TRIES + 1):
             other = (slot.sample + step) % samples
-            (request,) = opened.requests(np.array([other]))
-            for _, pair in opened.read(request):
+            (request,) = reader.requests(np.array([other]))
+            for _, pair in reader.read(request):
                 try:
                     self._pixels(pair.image, slot.draws, out)
                 except InputError as error:
@@ -162,8 +161,8 @@ class UnitMaker:
                     continue
                 return other, pair.captions[slot.draws.choose(len(pair.captions))]
         raise QuarantineError(
-            f"{TRIES} samples in a row cannot be used, from sample {slot.sample} of {opened.source.asked} on, in "
-            f"{opened.shard_path(slot.sample)}; the last: {reason}"
+            f"{TRIES} samples in a row cannot be used, from sample {slot.sample} of {reader.source.config_uri} on, in "
+            f"{reader.shard_path(slot.sample)}; the last: {reason}. Repair or remove these shards"
         )
 
     def _pixels(self, image: bytes, draws: Draws, out: Pixels) -> None:
@@ -182,12 +181,12 @@ def _decoders() -> ThreadPoolExecutor:
 def _load_torch() -> None:
     """Import torch in a thread of the pool, where nothing interrupts it.
 
-    Ray cancels a task by an interrupt in the main thread. One that comes while torch is imported leaves a part of it
-    behind, and every later task of that process, of other streams too, fails at its import.
+    Ray cancels a task by an interrupt in the main thread. An interrupt during the import of torch leaves the module
+    half initialised, and every later task of that process, of other streams too, fails to import it.
     """
     import torch
 
-    # In these threads, not in threads of its own: a kernel that spreads over all cores takes them from other tasks.
+    # One thread for each kernel: one that uses all cores would take them from other tasks.
     torch.set_num_threads(1)
 
 

@@ -1,9 +1,9 @@
-"""A Ray data set that only counts: one task for each unit, told its number.
+"""A Ray data set that only counts: it starts one task for each block, which knows its number.
 
-`ray.data.range` does the same, but makes an object for every number before the first task starts: about 1 ms each, so
-that a run of a billion samples would begin a quarter of an hour late. Here all tasks share one object and learn their
-number from their place in the operator, which a retry keeps. The workers check every position that reaches them, so a
-number that is not what it was would stop a run at its first step.
+`ray.data.range` does the same, but creates an object for every number before the first task starts, about 1 ms each, so
+that a run of a billion samples would begin a quarter of an hour late. Here all tasks share one object and take their
+number from the operator's task index, which a retry keeps. The workers check every position that reaches them, so a
+change of these numbers would stop a run at its first step.
 """
 
 import pyarrow as pa
@@ -18,7 +18,7 @@ __all__ = ["counted", "task_number"]
 
 
 def counted(count: int) -> "ray.data.Dataset":
-    """A data set of ``count`` blocks, whatever is in them; an operator that maps it has a task for each."""
+    """Return a data set of ``count`` placeholder blocks; an operator that maps it has a task for each."""
     block = pa.table({"nothing": [0]})
     about = BlockMetadataWithSchema.from_block(block)
     bundle = RefBundle([BlockEntry(ray.put(block), about)], owns_blocks=False, schema=about.schema)
@@ -28,5 +28,5 @@ def counted(count: int) -> "ray.data.Dataset":
 
 
 def task_number() -> int:
-    """Within a task of the operator that maps `counted`: which one it is, from 0."""
+    """Return the number of this task, from 0, among those of the operator that maps `counted`."""
     return int(TaskContext.get_current().task_idx)

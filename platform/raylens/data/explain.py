@@ -1,4 +1,4 @@
-"""What stands in a batch: the exact shards, keys, crops and captions, without decoding anything."""
+"""The exact shards, keys, crops and captions of a batch, without decoding an image."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -7,55 +7,54 @@ from typing import Any
 import numpy as np
 
 from raylens.data.bijection import uniforms
-from raylens.data.draws import Draws
 from raylens.data.manifest import Manifest
-from raylens.data.plan import Plan
+from raylens.data.plan import Draws, Plan
 
-__all__ = ["Explained", "explain"]
+__all__ = ["ExplainedSample", "explain"]
 
 COLUMNS = ("key", "width", "height", "caption_count", "image_length")
 
 
 @dataclass(frozen=True)
-class Explained:
-    """One sample of a batch."""
+class ExplainedSample:
+    """One sample of a batch, with its crop and caption."""
 
     position: int
-    """In the plan."""
+    """Position of the sample in the plan."""
     source: int
-    """Which data set."""
+    """Index of the data set in the configuration."""
     epoch: int
-    """Of that data set, from 0."""
+    """Epoch of that data set, from 0."""
     sample: int
-    """In that data set, in manifest order."""
+    """Sample number within that data set, in manifest order."""
     shard: str
     key: str
     width: int
-    """Of the whole image, in pixels."""
+    """Width of the whole image in pixels."""
     height: int
     bytes: int
-    """Of the image file."""
+    """Size of the image file in bytes."""
     crop: tuple[float, float, float, float]
-    """Left, top, right and bottom, in pixels of the whole image."""
+    """Left, top, right and bottom of the crop, in pixels of the whole image."""
     caption: int
-    """Which of the captions, from 0."""
+    """Index of the chosen caption, from 0."""
     captions: int
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Return the fields as plain values for JSON."""
         return asdict(self)
 
 
 def explain(
     plan: Plan, manifests: Sequence[Manifest], positions: Sequence[int], crop_min_scale: float
-) -> list[Explained]:
-    """What stands at positions of the plan.
+) -> list[ExplainedSample]:
+    """Return the samples at positions of the plan.
 
     Args:
         plan: the order.
-        manifests: of its data sets.
-        positions: ascending or not.
-        crop_min_scale: as in ``data.crop_min_scale``; at 1 the crop is the centre's.
+        manifests: the manifests of the plan's data sets.
+        positions: positions in any order.
+        crop_min_scale: ``data.crop_min_scale``; 1 means the centre crop.
 
     Raises:
         ManifestError: a part of a manifest is damaged.
@@ -66,12 +65,12 @@ def explain(
     for number, manifest in enumerate(manifests):
         here = np.flatnonzero(located.source == number).tolist()
         samples = located.sample[here].tolist()
-        for place, sample, row in zip(here, samples, manifest.rows(samples, COLUMNS), strict=True):
+        for row_number, sample, row in zip(here, samples, manifest.rows(samples, COLUMNS), strict=True):
             shard = int(np.searchsorted(manifest.starts, sample, side="right")) - 1
-            rows[place] = {**row, "shard": manifest.shards[shard].path}
+            rows[row_number] = {**row, "shard": manifest.shards[shard].path}
     columns = (located.source.tolist(), located.epoch.tolist(), located.sample.tolist())
     return [
-        Explained(
+        ExplainedSample(
             position=int(position),
             source=source,
             epoch=epoch,

@@ -1,10 +1,10 @@
-"""Lets Ray Data's executor rest while there is nothing for it to do.
+"""Pauses for Ray Data's executor while it has no work.
 
-The loop that runs a data set (`StreamingExecutor.run`) waits for running tasks, and for nothing else: while none runs,
-or those that have finished may not hand over their blocks because enough lie ahead, it comes around without waiting,
-some hundred times a second. For a run that its devices hold up, that is always, and takes a core. Here it waits after a
-turn that did nothing: until a consumer asks for a block, or the executor is told to end, and never for long, since
-memory that is freed, resources that come and Ray's own timers say nothing.
+The loop that runs a data set (`StreamingExecutor.run`) waits for running tasks only. While no task runs, or finished
+tasks may not hand over their blocks because enough blocks are ready, it spins without waiting, about a hundred times a
+second. In a run that is limited by its devices, this happens all the time and takes a core. Here the loop waits after
+an iteration without progress: until a consumer asks for a block or the executor is shut down, and never for long, since
+freed memory, new resources and Ray's own timers give no signal.
 """
 
 import threading
@@ -26,27 +26,26 @@ __all__ = ["IdlePause", "Pacer", "with_idle_pause"]
 
 FIRST_SECONDS = 0.005
 GROWTH = 4
-"""From one pause to the next: a turn takes some 5 ms of a core, so those between two blocks should be few."""
+"""Factor from one pause to the next: an iteration takes about 5 ms of a core, so few should fall between two blocks."""
 LONGEST_SECONDS = 0.4
-"""At most so late does the executor see what nobody tells it of."""
+"""Longest pause, which bounds how late the executor sees events without a signal."""
 WANTED_SECONDS = 0.02
-"""The same, while a consumer stands still for want of a block, or a block for want of its metadata."""
+"""Longest pause while a consumer waits for a block, or a block for its metadata."""
 WAITED_SECONDS = WAIT_FOR_TASK_COMPLETION_TIMEOUT_S / 2
-"""A turn that took so long has waited for running tasks, which end it as soon as they are done: it needs no pause."""
+"""Seconds from which an iteration counts as having waited for running tasks, so that it needs no pause."""
 
 
 def with_idle_pause(dataset: "ray.data.Dataset") -> "ray.data.Dataset":
-    """The data set, told to rest between turns of its executor that do nothing, wherever it is executed."""
-    # The context is the data set's own, and goes with it to the process that executes it.
+    """Add pauses after idle iterations to the executor of a data set, wherever it is executed."""
+    # The context belongs to the data set and travels with it to the process that executes it.
     dataset.context.custom_execution_callback_classes = [*dataset.context.custom_execution_callback_classes, IdlePause]
     return dataset
 
 
 class Pacer:
-    """How long to wait after a turn of the loop: not at all if it did something, else longer each time.
+    """The length of the pause after an iteration of the loop: zero after progress, else longer each time.
 
-    A pause grows from turn to turn, so that what nobody announces is seen late by no more than a few times what it took
-    to come.
+    Pauses grow geometrically, so that an event without a signal is seen late by at most a few times the time it took.
     """
 
     def __init__(self) -> None:
@@ -54,12 +53,12 @@ class Pacer:
         self._next = FIRST_SECONDS
 
     def pause(self, done: object, turn_seconds: float, *, wanted: bool) -> float:
-        """Seconds to wait.
+        """Return the seconds to wait after an iteration.
 
         Args:
-            done: all that was done so far; a turn that left it as it was did nothing.
-            turn_seconds: what the turn took.
-            wanted: whether somebody waits for what comes next.
+            done: counters of all work so far; an iteration that left them unchanged made no progress.
+            turn_seconds: duration of the iteration.
+            wanted: whether a consumer waits for the next block.
         """
         if done != self._done:
             self._done, self._next = done, FIRST_SECONDS
@@ -72,29 +71,29 @@ class Pacer:
 
 
 class IdlePause(ExecutionCallback):  # type: ignore[misc] # Ray publishes no types
-    """Pauses one executor; Ray Data makes one of these for each."""
+    """Pauses one executor; Ray Data creates one instance for each executor."""
 
     def __init__(self) -> None:
         self._pacer, self._woken, self._ending = Pacer(), threading.Event(), False
         self._turn_began = 0.0
         self.turns = 0
-        """How often the loop came around."""
+        """Number of iterations of the loop."""
 
     def before_execution_starts(self, executor: Any) -> None:
-        """Has the executor tell of consumers that ask, and of its end."""
+        """Make the executor signal consumers that ask for blocks, and its shutdown."""
         output = output_state(executor)
         take, shutdown = output.get_output_blocking, executor.shutdown
 
         def take_and_wake(*arguments: Any, **more: Any) -> Any:
             if not output.output_queue.has_next(*arguments, **more):
-                self._woken.set()  # a consumer that finds nothing frees blocks that are held back
+                self._woken.set()  # a consumer that finds no block releases blocks that are held back
             try:
                 return take(*arguments, **more)
             finally:
-                self._woken.set()  # there is room for one more
+                self._woken.set()  # there is room for another block
 
         def wake_and_shut_down(*arguments: Any, **more: Any) -> None:
-            self._ending = True  # it waits for the loop to end
+            self._ending = True  # shutdown waits for the loop to end
             self._woken.set()
             shutdown(*arguments, **more)
 
@@ -102,19 +101,19 @@ class IdlePause(ExecutionCallback):  # type: ignore[misc] # Ray publishes no typ
         self._turn_began = time.perf_counter()
 
     def on_execution_step(self, executor: Any) -> None:
-        """Is called after each turn, in the thread of the loop."""
+        """Pause after an iteration; Ray Data calls this in the thread of the loop."""
         self.turns += 1
         took = time.perf_counter() - self._turn_began
         pause = self._pacer.pause(_done(executor), took, wanted=_wanted(executor))
         if pause and not self._ending:
             self._woken.wait(pause)
-        # What is asked for from here on is seen by the turn that begins, or ends the pause behind it at once.
+        # A request from here on is seen by the next iteration, or ends the pause after it at once.
         self._woken.clear()
         self._turn_began = time.perf_counter()
 
 
 def _done(executor: Any) -> tuple[object, ...]:
-    """All that the executor has done: whatever a turn changes counts up, comes or goes in here."""
+    """Return counters of all work of the executor; any progress changes at least one of them."""
     operators = [
         (
             operator.num_active_tasks(),

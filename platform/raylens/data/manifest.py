@@ -1,11 +1,11 @@
-"""The manifest: which samples a data set has, where their bytes lie, and what they hash to.
+"""The manifest: the samples of a data set, the location of their bytes, and their hashes.
 
-Immutable. A folder of its own holds
+A manifest is immutable. Its folder holds
 
-    manifest.json     counts, digest, and what the data set was opened with; written last: without it there is none
-    shards.parquet    a row a shard: path, size, version, counts, digest
-    parts/*.parquet   a row a sample, some shards a file (`SCHEMA`)
-    places.bin        a fixed-width record a usable sample (`raylens.data.sample_index`), what training reads
+    manifest.json     counts, digest and settings of the data set; written last: without it there is no manifest
+    shards.parquet    a row for each shard: path, size, version, counts, digest
+    parts/*.parquet   a row for each sample, with several shards in a file (`SCHEMA`)
+    samples.bin       a fixed-width record for each usable sample (`raylens.data.sample_index`), which training reads
     texts.bin         paths and captions of samples whose image is an object of its own
 """
 
@@ -27,16 +27,16 @@ from raylens.storage import ObjectInfo, Store, open_store
 __all__ = ["FORMAT", "SCHEMA", "SHARDS", "Manifest", "fingerprint", "part_name"]
 
 LARGE_ROW_GROUP = 4096
-"""Samples; a task holds all pixels of at least one row group."""
-FORMAT = 3
+"""Samples above which a row group is called large; a task holds the pixels of at least one row group."""
+FORMAT = 4
 SCHEMA = pa.schema(
     [
         ("shard", pa.int32()),  # index into the list of shards
         ("key", pa.string()),
-        ("offset", pa.int64()),  # of the image; see raylens.data.formats.base.Place
+        ("offset", pa.int64()),  # of the image; see raylens.data.formats.base.SampleLocation
         ("image_length", pa.int64()),
         ("caption_delta", pa.int32()),
-        ("caption_extent", pa.int32()),  # bytes of what holds the captions
+        ("caption_extent", pa.int32()),  # bytes of the caption text or JSON
         ("kind", pa.int8()),
         ("record", pa.binary()),
         ("image_sha256", pa.binary(32)),
@@ -46,7 +46,7 @@ SCHEMA = pa.schema(
         ("width", pa.int32()),
         ("height", pa.int32()),
         ("reason", pa.string()),  # why a sample is left out; null for those in use
-        ("caption", pa.string()),  # of a small keyed choice of samples, to train a tokenizer on
+        ("caption", pa.string()),  # kept for a small keyed choice of samples, to train a tokenizer
     ]
 )
 SHARDS = pa.schema(
@@ -58,11 +58,11 @@ SHARDS = pa.schema(
         ("version", pa.string()),
         ("samples", pa.int64()),
         ("rejected", pa.int64()),
-        ("expected", pa.int64()),  # what the sibling _stats.json of img2dataset says, if there is one
+        ("expected", pa.int64()),  # from the sibling _stats.json of img2dataset, if there is one
         ("failed", pa.int64()),  # samples that img2dataset could not download or resize
         ("digest", pa.string()),
-        ("runs", pa.list_(pa.int32())),  # usable samples of each row group, for formats that have them
-        ("reasons", pa.string()),  # of the rejected: a JSON object, reason to count
+        ("row_groups", pa.list_(pa.int32())),  # usable samples in each row group, for formats that have them
+        ("reasons", pa.string()),  # rejected samples: a JSON object from reason to count
     ]
 )
 
@@ -72,35 +72,35 @@ class Manifest:
     """The samples of a data set, in the order of its shards."""
 
     home: str
-    """URI of the folder it is kept in."""
+    """URI of the folder that holds the manifest."""
     source: Source
     table: pa.Table
-    """Rows of `SHARDS`."""
+    """The shards, as rows of `SHARDS`."""
     digest: str
-    """Identity of the content: the same samples in the same shards have it wherever they are copied to."""
+    """Identity of the content: the same samples in the same shards have the same digest wherever they are copied."""
 
     def __len__(self) -> int:
         return int(self.starts[-1])
 
     @cached_property
     def starts(self) -> Ints:
-        """Number of the first usable sample of each shard, and the number of samples at the end, ``[S + 1]``."""
+        """Number of the first usable sample of each shard, then the number of samples, ``[S + 1]``."""
         return np.concatenate([[0], np.cumsum(self.table["samples"].to_numpy())]).astype(np.int64)
 
     @cached_property
     def shards(self) -> tuple[ObjectInfo, ...]:
-        """The shards as they were when indexed."""
+        """The shards, with size and version as indexed."""
         columns = (self.table[name].to_pylist() for name in ("path", "size", "version"))
         return tuple(ObjectInfo(*row) for row in zip(*columns, strict=True))
 
     @property
     def rejected(self) -> int:
-        """Samples that are left out."""
+        """Number of samples that are left out."""
         return int(np.sum(self.table["rejected"].to_numpy()))
 
     @cached_property
     def reasons(self) -> dict[str, int]:
-        """Samples that are left out, by reason, most frequent first."""
+        """Number of rejected samples by reason, most frequent first."""
         counts: dict[str, int] = {}
         for text in self.table["reasons"].to_pylist():
             for reason, count in json.loads(text).items():
@@ -108,23 +108,23 @@ class Manifest:
         return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
     def rejected_summary(self) -> str:
-        """Rejected samples by reason, or "none rejected"."""
+        """Describe the rejected samples by reason; "none rejected" if there are none."""
         return ", ".join(f"{count} {reason}" for reason, count in self.reasons.items()) or "none rejected"
 
-    def runs(self) -> Ints | None:
-        """Borders of the runs that the files give (row groups), ``[R + 1]``; ``None`` where runs are free."""
-        lengths = [run for runs in self.table["runs"].to_pylist() for run in runs or () if run]
+    def row_group_bounds(self) -> Ints | None:
+        """Return the first sample of each row group, then the number of samples, ``[R + 1]``; else None."""
+        lengths = [rows for groups in self.table["row_groups"].to_pylist() for rows in groups or () if rows]
         return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64) if lengths else None
 
     def warnings(self) -> list[str]:
-        """What one should know before training, a phrase each."""
-        runs = self.runs()
-        largest = 0 if runs is None else int(np.diff(runs).max())
-        wide = f"a row group has {largest:,} samples, and is read whole: write smaller ones, or use `raylens data pack`"
+        """Return warnings to show before training, a phrase each."""
+        bounds = self.row_group_bounds()
+        largest = 0 if bounds is None else int(np.diff(bounds).max())
+        wide = f"a row group has {largest:,} samples and is read whole: write smaller ones, or use `raylens data pack`"
         return [*self._shortfalls(), *([wide] if largest > LARGE_ROW_GROUP else [])]
 
     def _shortfalls(self) -> list[str]:
-        """Shards with fewer samples than img2dataset's ``_stats.json`` beside them says."""
+        """List shards with fewer samples than the ``_stats.json`` of img2dataset beside them says."""
         rows = zip(*(self.table[name].to_pylist() for name in ("path", "samples", "rejected", "expected")), strict=True)
         return [
             f"{path} has {samples + rejected} samples, its _stats.json says {expected}"
@@ -133,7 +133,7 @@ class Manifest:
         ]
 
     def parts(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-        """The rows of `SCHEMA`, usable or not, a part at a time.
+        """Yield the rows of `SCHEMA`, usable or not, a part at a time.
 
         Raises:
             ManifestError: a part is damaged.
@@ -143,25 +143,25 @@ class Manifest:
             yield read_parquet(store, part_name(part), columns)
 
     def rows(self, samples: Sequence[int], columns: Sequence[str]) -> list[dict[str, object]]:
-        """Some columns of usable samples by their numbers, in their order."""
+        """Return columns of usable samples, in the order of the given sample numbers."""
         wanted = np.asarray(samples, dtype=np.int64)
         shard = np.searchsorted(self.starts, wanted, side="right") - 1
         part = self.table["part"].to_numpy()[shard]
-        found: dict[int, dict[str, object]] = {}
+        row_of: dict[int, dict[str, object]] = {}
         for number in np.unique(part):
             rows = read_parquet(open_store(self.home), part_name(int(number)), [*columns, "reason"])
             usable = rows.filter(rows["reason"].is_null()).select(list(columns))
             first = int(self.starts[int(np.flatnonzero(self.table["part"].to_numpy() == number)[0])])
             here = wanted[part == number]
-            found.update(zip(here.tolist(), usable.take(here - first).to_pylist(), strict=True))
-        return [found[int(sample)] for sample in wanted]
+            row_of.update(zip(here.tolist(), usable.take(here - first).to_pylist(), strict=True))
+        return [row_of[int(sample)] for sample in wanted]
 
     def captions(self) -> list[str]:
-        """The captions that were kept for training a tokenizer."""
+        """Return the captions that were kept for training a tokenizer."""
         return [text for rows in self.parts(["caption"]) for text in rows["caption"].drop_null().to_pylist()]
 
     def save(self) -> None:
-        """Write the shards and, last, the JSON that makes the manifest exist."""
+        """Write the shards, then the JSON file with which the manifest begins to exist."""
         store, sink = open_store(self.home), pa.BufferOutputStream()
         pq.write_table(self.table, sink, compression="zstd")
         store.write("shards.parquet", sink.getvalue().to_pybytes())
@@ -178,10 +178,10 @@ class Manifest:
 
     @classmethod
     def load(cls, home: Store) -> "Manifest | None":
-        """Read a manifest back; ``None`` where there is none.
+        """Read a manifest; return None if there is none.
 
         Raises:
-            ManifestError: it is damaged.
+            ManifestError: the manifest is damaged.
         """
         try:
             text = home.read("manifest.json")
@@ -192,34 +192,38 @@ class Manifest:
             table = read_parquet(home, "shards.parquet", None).cast(SHARDS)
             manifest = cls(home.uri, Source.from_dict(head["source"]), table, str(head["digest"]))
         except (NotFoundError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
-            raise ManifestError(f"manifest at {home.describe()} is damaged ({error}): delete that folder") from None
+            raise ManifestError(
+                f"manifest at {home.describe()} is damaged ({error}): delete that folder and index again"
+            ) from None
         if digest_of(table) != manifest.digest or len(manifest) != head.get("samples"):
-            raise ManifestError(f"manifest at {home.describe()} does not match its own digest: delete that folder")
+            raise ManifestError(
+                f"manifest at {home.describe()} does not match its own digest: delete that folder and index again"
+            )
         return manifest
 
 
 def part_name(part: int) -> str:
-    """Where a part is kept."""
+    """Return the path of a part within the manifest."""
     return f"parts/{part:06d}.parquet"
 
 
 def read_parquet(store: Store, name: str, columns: Sequence[str] | None) -> pa.Table:
-    """A Parquet file of a manifest.
+    """Read a Parquet file of a manifest.
 
     Raises:
-        ManifestError: it is damaged or gone.
+        ManifestError: the file is damaged or missing.
     """
     try:
         data = pa.BufferReader(store.read(name))
         return pq.read_table(data, columns=list(columns) if columns is not None else None)
     except (NotFoundError, pa.ArrowException, OSError) as error:
         raise ManifestError(
-            f"manifest at {store.describe()}: {name} is damaged ({error}): delete that folder"
+            f"manifest at {store.describe()}: {name} is damaged ({error}): delete that folder and index again"
         ) from None
 
 
 def digest_of(shards: pa.Table) -> str:
-    """The digest of a manifest from its rows of `SHARDS`."""
+    """Compute the digest of a manifest from its rows of `SHARDS`."""
     hasher = hashlib.sha256()
     for path, samples, digest in zip(
         *(shards[name].to_pylist() for name in ("path", "samples", "digest")), strict=True
@@ -229,7 +233,7 @@ def digest_of(shards: pa.Table) -> str:
 
 
 def fingerprint(source: Source, shards: Sequence[ObjectInfo]) -> str:
-    """Names a listing: another object, size or version gives another name, and so a new manifest."""
-    lines = [str(FORMAT), source.uri, source.format_name, str(source.columns), source.beside]
+    """Name a listing of shards: another object, size or version gives another name, hence a new manifest."""
+    lines = [str(FORMAT), source.uri, source.format_name, str(source.columns), source.images_hash]
     lines += [f"{shard.path}\0{shard.size}\0{shard.version}" for shard in shards]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:24]

@@ -1,7 +1,7 @@
-"""Samples that could not be used: each is written down, and too many of them stop the run.
+"""Samples that cannot be used: each is recorded, and too many of them stop the run.
 
-``quarantine/`` in a run's folder holds Parquet files of `RECORDS`: ``index-*`` for what the manifest leaves out,
-``position-*`` for what turned out to be unusable while it was read for training.
+``quarantine/`` in a run's folder holds Parquet files of `RECORDS`: ``index-*`` for samples that the manifest leaves
+out, ``position-*`` for samples that proved unusable when they were read for training.
 """
 
 import hashlib
@@ -20,16 +20,16 @@ from raylens.storage import Store
 
 __all__ = ["RECORDS", "Quarantined", "check_budget", "summary", "write_records", "write_rejected"]
 
-SPARED = 10
-"""Bad samples that never stop a run: a share says nothing about the first few batches."""
+ALWAYS_TOLERATED = 10
+"""Bad samples that never stop a run: a share is meaningless for the first few batches."""
 RECORDS = pa.schema(
     [
-        ("source", pa.int32()),  # which data set of the configuration
+        ("source", pa.int32()),  # index of the data set in the configuration
         ("shard", pa.string()),
         ("key", pa.string()),
         ("offset", pa.int64()),  # of the image, as in the manifest
         ("reason", pa.string()),
-        ("sample", pa.int64()),  # in manifest order; null for what the manifest leaves out, as are the next two
+        ("sample", pa.int64()),  # in manifest order; null for samples that the manifest leaves out, as are the next two
         ("position", pa.int64()),  # in the plan
         ("substitute", pa.int64()),  # the sample that filled the slot
     ]
@@ -38,7 +38,7 @@ RECORDS = pa.schema(
 
 @dataclass(frozen=True)
 class Quarantined:
-    """One sample that was read and could not be used, and what filled its slot; fields as in `RECORDS`."""
+    """A sample that was read and could not be used, with its substitute; fields as in `RECORDS`."""
 
     source: int
     shard: str
@@ -51,7 +51,7 @@ class Quarantined:
 
 
 def write_records(store: Store, records: Sequence[Quarantined]) -> None:
-    """Write records under ``quarantine/``; the same records again, after a restart, change nothing."""
+    """Write records under ``quarantine/``; writing the same records again after a restart has no effect."""
     if not records:
         return
     rows = [asdict(record) for record in records]
@@ -60,7 +60,7 @@ def write_records(store: Store, records: Sequence[Quarantined]) -> None:
 
 
 def write_rejected(store: Store, manifests: Iterable[Manifest]) -> None:
-    """Write what manifests leave out, a file a data set."""
+    """Write the samples that manifests leave out, one file for each data set."""
     for number, manifest in enumerate(manifests):
         if not manifest.rejected:
             continue
@@ -82,7 +82,7 @@ def _write(store: Store, name: str, table: pa.Table) -> None:
 
 
 def summary(store: Store) -> str:
-    """What a run could not use while it read, by reason, most frequent first; numbers within a reason are left out."""
+    """Count the unusable samples of a run by reason, most frequent first; numbers within a reason are masked."""
     counts: Counter[str] = Counter()
     seen: set[int] = set()
     for info in store.list("quarantine"):
@@ -96,13 +96,13 @@ def summary(store: Store) -> str:
 
 
 def check_budget(bad: int, read: int, budget: float, where: str) -> None:
-    """Stop when too much cannot be used.
+    """Raise an error if too many samples are unusable.
 
     Raises:
-        QuarantineError: more than ``SPARED`` samples and more than the share ``budget`` of those read are bad.
+        QuarantineError: more than `ALWAYS_TOLERATED` samples, and more than the share ``budget``, are bad.
     """
-    if bad > SPARED and bad > budget * read:
+    if bad > ALWAYS_TOLERATED and bad > budget * read:
         raise QuarantineError(
-            f"{bad} of {read} samples ({bad / read:.1%}) could not be used, over data.quarantine_budget = "
-            f"{budget:.1%}: {where}. Mend the shards, or raise the budget if that much loss is acceptable"
+            f"{bad} of {read} samples ({bad / read:.1%}) could not be used, more than data.quarantine_budget = "
+            f"{budget:.1%}: {where}. Repair the shards, or raise the budget if this loss is acceptable"
         )

@@ -1,4 +1,4 @@
-"""A data set as it is named in a configuration: where, which shards, which format."""
+"""A data set as a configuration names it: its location, shards and format."""
 
 import hashlib
 import re
@@ -20,78 +20,84 @@ MANIFEST = re.compile(r"(^|/)manifests/[0-9a-f]{24}/")
 
 @dataclass(frozen=True)
 class Source:
-    """A data set, opened: its format is known. Travels by pickle."""
+    """A data set whose format is known; it can be pickled."""
 
     uri: str
-    """Of the folder that its paths are relative to; canonical."""
+    """Canonical URI of the folder that paths are relative to."""
     format_name: str
     columns: Columns
-    asked: str
-    """What the configuration says, with its pattern; for people."""
-    beside: str = ""
-    """For tables, a hash of the listing of all other objects: the images, as far as they lie in the same folder."""
+    config_uri: str
+    """The URI in the configuration, with its pattern, for messages."""
+    images_hash: str = ""
+    """For tables, a hash of the listing of the folder, which covers the images stored there."""
 
     @classmethod
     def open(cls, config: SourceConfig) -> tuple[Self, list[ObjectInfo]]:
-        """A data set and its shards, in path order.
+        """Open a data set; return it with its shards in path order.
 
         Raises:
-            ManifestError: there is no shard, or a shard that is named is missing.
-            ConfigError: the URI is not one.
-            StorageError: the store does not answer.
+            ManifestError: there is no shard, or a named shard is missing.
+            ConfigError: the URI is invalid.
+            StorageError: the store does not respond.
         """
         # A folder may have brackets in its name.
         base, patterns = (config.uri, ()) if _is_folder(config.uri) else split_pattern(config.uri)
         store = open_store(base)
-        # Manifests are kept in folders of a name that nobody else gives; they may lie within the data set's.
+        # Manifests have folders with a name of their own, possibly within the folder of the data set.
         objects = [info for info in store.list() if not MANIFEST.search(info.path)]
         columns = Columns(config.image_column, config.caption_column)
         for name in FORMATS if config.format == "auto" else (config.format,):
             shards = _select(name, objects, patterns, alone=config.format != "auto")
             if shards:
                 _check_names(store, shards)
-                beside = _listing_hash(objects) if name == "table" else ""
+                images_hash = _listing_hash(objects) if name == "table" else ""
                 chosen = match(patterns, shards) if patterns else shards
-                return cls(store.uri, name, columns, config.uri, beside), chosen
-        raise _nothing(config, store, objects, patterns)
+                return cls(store.uri, name, columns, config.uri, images_hash), chosen
+        raise _no_shards(config, store, objects, patterns)
 
     @property
     def store(self) -> Store:
-        """Where the shards are."""
+        """The store that holds the shards."""
         return open_store(self.uri)
 
     @property
     def format(self) -> ShardFormat:
-        """How they are read."""
+        """The format that reads the shards."""
         return FORMATS[self.format_name]
 
     def walk(self, shard: ObjectInfo) -> Iterator[RawSample]:
-        """All samples of a shard; see `ShardFormat.walk`."""
+        """Yield all samples of a shard; see `ShardFormat.walk`."""
         return self.format.walk(self.store, shard, self.columns)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Return the fields as plain values for JSON."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """What `as_dict` gave."""
+        """Rebuild a data set from the values of `as_dict`."""
         return cls(
-            values["uri"], values["format_name"], Columns(**values["columns"]), values["asked"], values["beside"]
+            values["uri"],
+            values["format_name"],
+            Columns(**values["columns"]),
+            values["config_uri"],
+            values["images_hash"],
         )
 
 
 def _is_folder(uri: str) -> bool:
     try:
         return Path(uri).is_dir()
-    except (OSError, ValueError):  # too long for a path, or not one: a pattern, or an error that tells more
+    except (OSError, ValueError):  # too long or not a path: a pattern, or a URI whose error comes later and says more
         return False
 
 
 def _check_names(store: Store, shards: Sequence[ObjectInfo]) -> None:
     for shard in shards:
         if not shard.path.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in shard.path):
-            raise ManifestError(f"{shard.path!r} under {store.describe()} has a name that is not UTF-8: rename it")
+            raise ManifestError(
+                f"{shard.path!r} under {store.describe()} has a name that is not valid UTF-8: rename it"
+            )
 
 
 def _listing_hash(objects: Sequence[ObjectInfo]) -> str:
@@ -103,7 +109,7 @@ def _listing_hash(objects: Sequence[ObjectInfo]) -> str:
 
 
 def _select(name: str, objects: Sequence[ObjectInfo], patterns: Sequence[str], *, alone: bool) -> list[ObjectInfo]:
-    """The shards of a format; ``alone`` if it was asked for, so that shards of other formats do not stand before it."""
+    """Select the shards of a format; ``alone`` ignores shards of other formats, which would take precedence."""
     kind = FORMATS[name]
     if alone:
         objects = [info for info in objects if kind.select([info])]
@@ -111,16 +117,16 @@ def _select(name: str, objects: Sequence[ObjectInfo], patterns: Sequence[str], *
         return kind.select(objects)
     if name != "folder":
         return kind.select(named(patterns, objects))
-    classes = kind.select(objects)  # the patterns name these, not objects
+    classes = kind.select(objects)  # patterns name classes here, not objects
     return classes if named(patterns, classes) else []
 
 
-def _nothing(config: SourceConfig, store: Store, objects: list[ObjectInfo], patterns: Sequence[str]) -> ManifestError:
+def _no_shards(config: SourceConfig, store: Store, objects: list[ObjectInfo], patterns: Sequence[str]) -> ManifestError:
     kinds = "*.tar, *.parquet, *.csv, *.tsv, *.jsonl, or folders of images named by class"
     wanted = kinds if config.format == "auto" else f"of format {config.format!r}"
     names = f" that match {', '.join(patterns[:3])}{', ...' if len(patterns) > 3 else ''}" if patterns else ""
     if not objects and "://" not in config.uri and not patterns and not Path(config.uri).exists():
-        return ManifestError(f"data set {config.uri}: there is no such folder or file: check the path")
+        return ManifestError(f"data set {config.uri}: there is no such folder or file: check the path in data.train")
     return ManifestError(
         f"no shards ({wanted}){names} under {store.describe()}, which holds {len(objects)} objects"
         f"{f' ({objects[0].path}, ...)' if objects else ''}: check data.train, or write shards there first "

@@ -1,4 +1,4 @@
-"""The training stream: units of the plan, made by Ray Data tasks anywhere in the cluster, in order."""
+"""The training stream: blocks of the plan, made by Ray Data tasks anywhere in the cluster and delivered in order."""
 
 import pickle
 from collections.abc import Callable, Iterator, Mapping
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from raylens.capacity import Ask, lasting_shortage, placement
 from raylens.config.placement import GROUP_LABEL
-from raylens.data.block import UnitMaker
+from raylens.data.block import BlockMaker
 from raylens.data.block_source import counted, task_number
 from raylens.data.idle_pause import with_idle_pause
 from raylens.errors import ClusterError, RaylensError, own_error
@@ -20,37 +20,37 @@ from raylens.storage.patience import be_patient
 
 FAILED = "raylens_error"
 AWAY_SECONDS = 300.0
-"""So long do tasks wait for a store that is away; there is data ahead of training meanwhile, and then it waits too."""
+"""Seconds that tasks wait for an unreachable store; training uses the data made in advance, then waits as well."""
 
 __all__ = ["execution_options", "ray_map", "training_stream"]
 
 
-def training_stream(maker: UnitMaker, *, start: int, stop: int, worker_batch: int) -> "ray.data.Dataset":
-    """Rows for positions ``start .. stop-1`` of the plan, in order, in blocks of one worker's batch.
+def training_stream(maker: BlockMaker, *, start: int, stop: int, worker_batch: int) -> "ray.data.Dataset":
+    """Return rows for positions ``start .. stop-1`` of the plan, in order, in Ray blocks of one worker's batch.
 
-    Uniform blocks are what makes ``streaming_split`` deal them out in turn: block ``k`` of a step then reaches worker
-    ``k``, so that the global batch is the same for any number of workers. One execution carries all epochs, so there
-    is no pause between them.
+    ``streaming_split`` deals Ray blocks of equal size in turn: block ``k`` of a step reaches worker ``k``, so that the
+    global batch is the same for any number of workers. One execution covers all epochs, so there is no pause between
+    them.
     """
-    first, last = maker.plan.unit_of(start), maker.plan.unit_of(stop - 1)
+    first, last = maker.plan.block_of(start), maker.plan.block_of(stop - 1)
 
     def make(_: pa.Table) -> Iterator[dict[str, NDArray[np.generic]]]:
         be_patient(AWAY_SECONDS)
-        begin, end = maker.plan.unit_span(first + task_number())
+        begin, end = maker.plan.block_span(first + task_number())
         begin, end = max(begin, start), min(end, stop)
         if begin < end:
             yield maker.make(begin, end)
 
-    # batch_size=None: one task for each block. A unit is one block; cut into several, Ray puts them together again.
-    units = counted(last - first + 1).map_batches(make, batch_size=None, batch_format="pyarrow")
-    return with_idle_pause(units.repartition(target_num_rows_per_block=worker_batch, strict=True))
+    # batch_size=None: one task makes one block of the plan as one Ray block; if it were cut, Ray would join it again.
+    blocks = counted(last - first + 1).map_batches(make, batch_size=None, batch_format="pyarrow")
+    return with_idle_pause(blocks.repartition(target_num_rows_per_block=worker_batch, strict=True))
 
 
 def execution_options(selector: Mapping[str, str] | None = None) -> "ray.data.ExecutionOptions":
-    """Options under which a stream keeps its order.
+    """Return execution options with which a stream keeps its order.
 
     Args:
-        selector: labels of the nodes that make the data; all nodes if None.
+        selector: labels of the nodes that make the data; None means all nodes.
     """
     options = ray.data.ExecutionOptions(label_selector=dict(selector) if selector else None)
     options.preserve_order = True
@@ -58,13 +58,13 @@ def execution_options(selector: Mapping[str, str] | None = None) -> "ray.data.Ex
 
 
 def ray_map(items: list[dict[str, Any]], function: Callable[[dict[str, Any]], pa.Table]) -> Iterator[pa.Table]:
-    """Apply a function to each item, anywhere in the cluster, and yield its tables as they come.
+    """Apply a function to each item, anywhere in the cluster, and yield its tables as they arrive.
 
-    Where the cluster has nodes that decode, it is applied there. An error that the function raises on purpose comes as
-    a row, and is raised here: what ends a task is printed by Ray with a hundred lines of its own.
+    If the cluster has nodes that decode, the function runs on these. A `RaylensError` of the function travels as a row
+    and is raised here: an exception that ends a task is printed by Ray with a hundred lines of traceback.
 
     Raises:
-        ClusterError: no node has, or gets, a CPU for this.
+        ClusterError: no node has a CPU for this, and none will be added.
     """
     selector = _data_nodes()
 
@@ -88,16 +88,16 @@ def ray_map(items: list[dict[str, Any]], function: Callable[[dict[str, Any]], pa
 
 
 def _data_nodes() -> dict[str, str]:
-    """Labels of the nodes that read data.
+    """Return the labels of the nodes that read data.
 
     Raises:
-        ClusterError: there is none, and none comes.
+        ClusterError: no such node has a CPU, and none will be added.
     """
     selector = placement().selector("decode")
     if lasting_shortage([Ask("task that reads data", 1, {"CPU": 1}, selector)], lambda _: None) is not None:
         group = f" of group {selector[GROUP_LABEL]}" if selector else ""
         raise ClusterError(
-            f"reading data needs a CPU, and the cluster has no node{group} with one: add one, or leave --address out, "
-            "and this machine reads"
+            f"reading data needs a CPU, and the cluster has no node{group} with one: add one, or omit --address to "
+            "read on this machine"
         )
     return selector

@@ -1,7 +1,7 @@
-"""Proving a run's data from the plan alone: every topology deals the same global batches, and epochs are covered.
+"""A proof from the plan alone that every topology gets the same global batches and that epochs are complete.
 
-The model follows the stream's own steps (units evened out to blocks of one worker's batch, blocks dealt out in turn,
-the cursor after an interruption), without reading a byte of data.
+The model follows the steps of the stream without reading any data: blocks of the plan are cut into one worker's
+batches, these are dealt to the workers in turn, and an interrupted run resumes at the cursor.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -13,12 +13,12 @@ from raylens.data.bijection import Ints, Words
 from raylens.data.plan import Plan, step_hashes
 from raylens.errors import CursorError
 
-__all__ = ["Topology", "Verified", "dealt", "verify"]
+__all__ = ["Topology", "Verification", "deal_batches", "verify"]
 
 
 @dataclass(frozen=True)
 class Topology:
-    """Workers from each of some steps on: ``((0, 4), (100, 2))`` starts with 4 and resumes at step 100 with 2."""
+    """Numbers of workers over a run: ``((0, 4), (100, 2))`` starts with 4 and resumes at step 100 with 2."""
 
     workers_from: tuple[tuple[int, int], ...]
 
@@ -26,8 +26,8 @@ class Topology:
         first, *rest = self.workers_from
         return f"{first[1]} workers" + "".join(f", {workers} from step {step}" for step, workers in rest)
 
-    def stretches(self, steps: int) -> Iterator[tuple[int, int, int]]:
-        """First step, end and workers of each stretch between interruptions."""
+    def segments(self, steps: int) -> Iterator[tuple[int, int, int]]:
+        """Yield first step, end and number of workers of each segment between interruptions."""
         ends = [step for step, _ in self.workers_from[1:]] + [steps]
         for (first, workers), end in zip(self.workers_from, ends, strict=True):
             if min(first, steps) < min(end, steps):
@@ -35,39 +35,41 @@ class Topology:
 
 
 @dataclass(frozen=True)
-class Verified:
-    """What was proven."""
+class Verification:
+    """The result of a verification: hashes, and epochs that were audited."""
 
     steps: int
     topologies: tuple[str, ...]
     hashes: tuple[str, ...]
-    """Of each step, as in ``metrics.jsonl``."""
+    """Sample hash of each step, as in ``metrics.jsonl``."""
     epochs: tuple[int, ...]
-    """Whole epochs that were audited, of each data set."""
+    """Number of whole epochs that were audited, for each data set."""
     positions: int
 
 
-def dealt(plan: Plan, batch: int, workers: int, start: int, stop: int) -> Iterator[list[Ints]]:
-    """Positions that each worker gets at steps ``start .. stop-1``, as the stream deals them.
+def deal_batches(plan: Plan, batch: int, workers: int, start: int, stop: int) -> Iterator[list[Ints]]:
+    """Yield the positions of each worker at steps ``start .. stop-1``, as the stream deals them.
 
     Raises:
-        CursorError: a step's blocks are not one batch a worker.
+        CursorError: the positions do not divide into one batch for each worker.
     """
     rows, first, last = batch // workers, start * batch, stop * batch
-    hands: list[Ints] = []
+    dealt_blocks: list[Ints] = []
     held = np.zeros(0, dtype=np.int64)
-    for unit in range(plan.unit_of(first), plan.unit_of(last - 1) + 1):
-        begin, end = plan.unit_span(unit)
+    for block in range(plan.block_of(first), plan.block_of(last - 1) + 1):
+        begin, end = plan.block_span(block)
         begin, end = max(begin, first), min(end, last)
         held = np.concatenate([held, np.arange(begin, end)])
         while len(held) >= rows:
-            hands.append(held[:rows])
+            dealt_blocks.append(held[:rows])
             held = held[rows:]
-            if len(hands) == workers:
-                yield hands
-                hands = []
-    if hands or len(held):
-        raise CursorError(f"steps {start} to {stop}: {len(held)} positions and {len(hands)} blocks are left over")
+            if len(dealt_blocks) == workers:
+                yield dealt_blocks
+                dealt_blocks = []
+    if dealt_blocks or len(held):
+        raise CursorError(
+            f"steps {start} to {stop}: {len(held)} positions and {len(dealt_blocks)} blocks are left over"
+        )
 
 
 def verify(
@@ -76,18 +78,18 @@ def verify(
     topologies: Sequence[Topology],
     steps: int,
     progress: Callable[[int, int], None] | None = None,
-) -> Verified:
-    """Deal out ``steps`` steps under every topology, compare them, and audit each whole epoch.
+) -> Verification:
+    """Deal ``steps`` steps under every topology, compare them, and audit each whole epoch.
 
     Args:
         plan: the order.
         batch: the global batch.
-        topologies: at least one; the first is what the others are compared with.
-        steps: from the start of the run.
-        progress: is told steps done and steps in all, of all topologies together.
+        topologies: at least one; the others are compared with the first.
+        steps: number of steps from the start of the run.
+        progress: called with the steps done and the total, over all topologies.
 
     Raises:
-        CursorError: topologies differ, or an epoch misses or repeats a sample; names the step or the sample.
+        CursorError: topologies differ, or an epoch misses or repeats a sample; the message names the step or sample.
     """
     work = _Work(plan, batch, steps, progress, steps * (len(topologies) + 1))
     reference = work.hashes(topologies[0])
@@ -95,10 +97,10 @@ def verify(
         differing = np.flatnonzero(work.hashes(topology) != reference)
         if len(differing):
             raise CursorError(
-                f"step {differing[0] + 1}: {topology} have other samples than {topologies[0]} "
+                f"step {differing[0] + 1}: {topology} get other samples than {topologies[0]} "
                 f"({len(differing)} of {steps} steps differ)"
             )
-    return Verified(
+    return Verification(
         steps=steps,
         topologies=tuple(str(topology) for topology in topologies),
         hashes=tuple(f"{int(word):016x}" for word in reference),
@@ -117,12 +119,12 @@ class _Work:
     done: int = 0
 
     def hashes(self, topology: Topology) -> Words:
-        """Of each step, the sum over its workers, ``[steps]``."""
+        """Return the hash of each step, summed over its workers, ``[steps]``."""
         sums = np.zeros(self.steps, dtype=np.uint64)
-        for start, stop, workers in topology.stretches(self.steps):
-            for step, hands in enumerate(dealt(self.plan, self.batch, workers, start, stop), start):
-                sums[step] = sum(self._hash(hand) for hand in hands) & (1 << 64) - 1
-                self._tell(1)
+        for start, stop, workers in topology.segments(self.steps):
+            for step, dealt_blocks in enumerate(deal_batches(self.plan, self.batch, workers, start, stop), start):
+                sums[step] = sum(self._hash(positions) for positions in dealt_blocks) & (1 << 64) - 1
+                self._report(1)
         return sums
 
     def _hash(self, positions: Ints) -> int:
@@ -130,24 +132,24 @@ class _Work:
         return int(step_hashes(self.plan.ids(located), located.epoch, 1)[0])
 
     def audit(self) -> tuple[int, ...]:
-        """Count how often each sample of each data set comes in each whole epoch: once, or not at all if dropped."""
-        seen = [_Seen(order.samples, order.epoch_size) for order in self.plan.orders]
+        """Check that no sample is repeated within an epoch; return the number of whole epochs of each data set."""
+        coverages = [_EpochCoverage(order.samples, order.epoch_size) for order in self.plan.orders]
         for step in range(self.steps):
             located = self.plan.locate(np.arange(step * self.batch, (step + 1) * self.batch))
-            for number, one in enumerate(seen):
+            for number, coverage in enumerate(coverages):
                 here = located.source == number
-                one.add(located.epoch[here], located.sample[here])
-            self._tell(1)
-        return tuple(one.whole for one in seen)
+                coverage.add(located.epoch[here], located.sample[here])
+            self._report(1)
+        return tuple(coverage.whole for coverage in coverages)
 
-    def _tell(self, steps: int) -> None:
+    def _report(self, steps: int) -> None:
         self.done += steps
         if self.progress:
             self.progress(self.done, self.total)
 
 
-class _Seen:
-    """A byte a sample for each epoch that is under way: one, or two at a border."""
+class _EpochCoverage:
+    """The samples seen in each epoch under way (one, or two at a border), as a byte for each sample."""
 
     def __init__(self, samples: int, epoch_size: int) -> None:
         self.samples, self.epoch_size, self.whole = samples, epoch_size, 0
@@ -160,9 +162,9 @@ class _Seen:
             again = new[marks[new]]
             marks[new] = True
             if len(again) or len(np.unique(new)) != len(new):
-                raise CursorError(f"epoch {epoch}: sample {again[0] if len(again) else new[0]} comes more than once")
+                raise CursorError(f"epoch {epoch}: sample {again[0] if len(again) else new[0]} is repeated")
             self._open[epoch] = marks, count + len(new)
             if count + len(new) == self.epoch_size:
-                # As many as an epoch has, and none twice: that is all of them.
+                # As many samples as an epoch has, and none twice: the epoch is complete.
                 del self._open[epoch]
                 self.whole += 1

@@ -1,4 +1,4 @@
-"""Sweeps: a space over any key of a run's configuration, searched on Ray Tune, each trial a training run."""
+"""Sweeps: a search space over keys of a run's configuration, searched with Ray Tune; each trial is a training run."""
 
 from raylens.tune.config import SweepConfig
 from raylens.tune.domain import Domain

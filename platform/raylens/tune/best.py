@@ -18,7 +18,7 @@ __all__ = ["best_of", "promote", "write_best"]
 
 
 def best_of(config: SweepConfig, record: SweepRecord) -> Configuration:
-    """The best configuration.
+    """Return the best configuration of a sweep.
 
     Raises:
         NotFoundError: no trial has a value of the metric.
@@ -27,16 +27,16 @@ def best_of(config: SweepConfig, record: SweepRecord) -> Configuration:
     if not order:
         raise NotFoundError(
             f"sweep {config.name!r} has no trial with a value of {config.metric} yet: {len(record.trials)} trials, "
-            f"{', '.join(f'{count} {state}' for state, count in record.counts().items()) or 'none begun'}"
+            f"{', '.join(f'{count} {state}' for state, count in record.counts().items()) or 'none started'}"
         )
     return order[0]
 
 
 def write_best(store: Store, config: SweepConfig, record: SweepRecord) -> None:
-    """Write ``best.yaml``: the best trial's complete configuration, under another name; nothing if there is none.
+    """Write ``best.yaml``, the complete configuration of the best trial under another name, if there is one.
 
-    It trains the same again, to the last bit on a CPU: the micro-batch, which would otherwise be chosen by the memory
-    at hand, is the one that the trial had.
+    It repeats the training of the trial, to the last bit on a CPU: it fixes the micro-batch of the trial, which would
+    otherwise depend on the available memory.
     """
     if not ranked(record.trials, config.metric, config.goal):
         return
@@ -49,9 +49,9 @@ def write_best(store: Store, config: SweepConfig, record: SweepRecord) -> None:
     head = (
         f"# {best.name} of sweep {config.name}: {config.metric} {best.value(config.metric)!r} at step {_step(best)}\n"
     )
-    copied = [f"# from step {one.step} on: {one.values}\n" for one in best.copies]
+    copied = [f"# from step {copy.step} on: {copy.values}\n" for copy in best.copies]
     if copied:
-        copied.insert(0, "# Its settings changed on the way (population-based training); these are the last.\n")
+        copied.insert(0, "# Its settings changed during training (population-based training); these are the last.\n")
     store.write(BEST, "".join([head, *copied, dump_yaml(run.model_copy(update=changes))]).encode())
 
 
@@ -59,8 +59,8 @@ def promote(store: Store, config: SweepConfig, record: SweepRecord, name: str, a
     """Register the best trial's newest checkpoint under a name, and move an alias to it.
 
     Raises:
-        NotFoundError: no trial has a value.
-        TrainingError: the best trial left no checkpoint.
+        NotFoundError: no trial has a value of the metric.
+        TrainingError: the best trial saved no checkpoint.
     """
     configuration = best_of(config, record)
     best = configuration.best_trial
@@ -69,7 +69,7 @@ def promote(store: Store, config: SweepConfig, record: SweepRecord, name: str, a
     newest = checkpoints.newest()
     if newest is None:
         raise TrainingError(
-            f"{best.name}, the best trial, was {best.state} at step {_step(best)} before it had saved anything: train "
+            f"{best.name}, the best trial, was {best.state} at step {_step(best)} before it saved a checkpoint: train "
             f"it with `raylens train {store.describe()}/{BEST}`"
         )
     if newest.step != _step(best):
@@ -94,7 +94,9 @@ def _config(store: Store, trial: TrialRecord) -> RunConfig:
     try:
         text = folder.read_text(CONFIG)
     except NotFoundError:
-        raise CheckpointError(f"{trial.name}'s run is gone: there is no {folder.describe()}/{CONFIG}") from None
+        raise CheckpointError(
+            f"{trial.name}'s run has been removed: {folder.describe()}/{CONFIG} does not exist"
+        ) from None
     return validated(RunConfig, load_yaml(text, f"{folder.describe()}/{CONFIG}"))
 
 

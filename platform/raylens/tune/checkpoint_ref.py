@@ -1,4 +1,4 @@
-"""What Ray Tune keeps for a checkpoint: where raylens' own one is."""
+"""The reference to a checkpoint of raylens, which Ray Tune stores in place of a checkpoint."""
 
 import hashlib
 import json
@@ -10,49 +10,49 @@ from raylens.errors import NotFoundError
 from raylens.storage import Store
 from raylens.tune.space import Values
 
-__all__ = ["Pointer"]
+__all__ = ["CheckpointRef"]
 
-FILE = "pointer.json"
+FILE = "checkpoint_ref.json"
 COPIED = "copied.json"
 
 
 @dataclass(frozen=True)
-class Pointer:
-    """A complete checkpoint of a run of the sweep."""
+class CheckpointRef:
+    """A reference to a complete checkpoint of a run of the sweep."""
 
     label: str
-    """Name of the trial."""
+    """Name of the trial that saved it."""
     run: str
     step: int
     samples: int
-    """Seen by then."""
+    """Samples seen at this step."""
     values: Values
-    """That the trial had."""
+    """Values of the searched keys that the trial had."""
 
     @classmethod
     def read(cls, folder: Path) -> Self | None:
-        """From what Ray Tune hands to a trial that begins again; None if there was nothing to point to."""
+        """Read the reference from a folder of Ray Tune; None if the trial had saved no checkpoint."""
         fields = json.loads((folder / FILE).read_text())
         return None if fields is None else cls(**fields)
 
     @staticmethod
-    def write(pointer: "Pointer | None", folder: Path) -> None:
-        """For Ray Tune to keep."""
-        (folder / FILE).write_text(json.dumps(None if pointer is None else asdict(pointer)))
+    def write(ref: "CheckpointRef | None", folder: Path) -> None:
+        """Write the reference, or None, into a folder of Ray Tune."""
+        (folder / FILE).write_text(json.dumps(None if ref is None else asdict(ref)))
 
     @classmethod
-    def kept(cls, run: Store) -> Self | None:
-        """What a run went on from, if it is a copy."""
+    def read_origin(cls, run: Store) -> Self | None:
+        """Read the checkpoint from which a run was copied; None if the run is not a copy."""
         try:
             return cls(**json.loads(run.read(COPIED)))
         except NotFoundError:
             return None
 
-    def keep(self, run: Store) -> None:
-        """Write down what a run goes on from."""
+    def write_origin(self, run: Store) -> None:
+        """Record in a run the checkpoint from which it was copied."""
         run.write(COPIED, json.dumps(asdict(self)).encode())
 
     def fork_digest(self, values: Values) -> str:
-        """Names the copy with other values: the same again when it is made again."""
+        """Return a name for the copy with other values; the same copy always has the same name."""
         text = json.dumps([self.run, self.step, values], sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()

@@ -1,4 +1,4 @@
-"""`SweepConfig`: everything that a sweep depends on."""
+"""The complete configuration of a sweep, `SweepConfig`, and its sections."""
 
 import re
 from collections.abc import Mapping
@@ -22,61 +22,62 @@ Amount = Annotated[float, Field(gt=0.0)]
 
 
 class SearchConfig(Node):
-    """How configurations are chosen."""
+    """The search algorithm, which chooses the configurations."""
 
     kind: Literal["random", "grid", "tpe"] = "random"
-    """``tpe`` is Optuna's tree-structured Parzen estimator (Bergstra et al. 2011): it learns from what came before."""
+    """``tpe`` is Optuna's tree-structured Parzen estimator (Bergstra et al. 2011), which learns from earlier trials."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    """Of the choice alone; what a trial begins with is the run's ``seed``."""
+    """Seed of the search; trials are initialised from the run's ``seed``."""
     warm_up: Positive = 10
-    """Random configurations before ``tpe`` begins to learn."""
+    """Number of random configurations before ``tpe`` uses its model."""
 
 
 class SchedulerConfig(Node):
-    """How the effort is shared among trials."""
+    """The scheduler, which stops or replaces trials early."""
 
     kind: Literal["fifo", "asha", "median", "pbt"] = "asha"
-    """``fifo`` trains all to the end. ``asha`` stops all but the best part at each rung (Li et al. 2020). ``median``
-    stops what is worse than the median of the others so far. ``pbt`` replaces the worst by changed copies of the best
-    while they train (Jaderberg et al. 2017)."""
+    """``fifo`` trains all trials to the end. ``asha`` stops all but the best at each rung (Li et al. 2020). ``median``
+    stops trials worse than the median of the others. ``pbt`` replaces the worst trials by perturbed copies of the best
+    during training (Jaderberg et al. 2017)."""
     by: Literal["samples", "steps"] = "samples"
-    """What rungs and intervals are counted in."""
+    """Unit in which rungs and intervals are counted."""
     first: Positive | None = None
-    """Of `by` before anything is stopped or replaced; unset, a ninth of a run for ``asha``, else a quarter."""
+    """Grace period in units of `by` before a trial is stopped or replaced; by default a ninth of a run for
+    ``asha``, else a quarter."""
     reduction: Annotated[int, Field(ge=2, le=10)] = 3
-    """Of ``asha``: one in so many goes on at a rung, and the next is so many times as far."""
+    """ASHA reduction factor: 1/reduction of the trials are promoted; each rung is `reduction` times longer."""
     interval: Positive | None = None
-    """Of ``pbt``: of `by` between two looks; unset, a tenth of a run."""
+    """PBT perturbation interval in units of `by`; by default a tenth of a run."""
     quantile: Annotated[float, Field(gt=0.0, le=0.5)] = 0.25
-    """Of ``pbt``: this share, the worst, is replaced by copies of this share, the best."""
+    """PBT quantile: this share of the trials, the worst, is replaced by copies of the best share of the same size."""
     factors: tuple[Amount, Amount] = (0.8, 1.25)
-    """Of ``pbt``: what a number of a copy is multiplied by, one or the other."""
+    """PBT perturbation factors: each number of a copy is multiplied by one of them."""
 
 
 class BudgetConfig(Node):
-    """What a sweep may use. It ends when the first of these is used up; what was trained stays."""
+    """The budget of a sweep, which ends when the first part is used up; trials are kept."""
 
     trials: Positive = 24
-    """Configurations; of a grid all are tried, whatever is said here."""
+    """Number of configurations; a grid ignores it and tries all."""
     hours: Amount | None = None
-    """Of the clock, all starts together."""
+    """Wall-clock hours, summed over all starts."""
     samples: Positive | None = None
-    """Trained on, over all trials."""
+    """Training samples, summed over all trials."""
     gpu_hours: Amount | None = None
 
 
 class SweepConfig(Node):
-    """A complete sweep; a file may have ``recipe`` and ``changes`` in place of ``run``."""
+    """The configuration of a sweep; a file may have ``recipe`` and ``changes`` in place of ``run``."""
 
     name: str
     storage: str = "sweeps"
-    """Where the sweep lives: everything it writes is under ``<storage>/<name>/``."""
+    """Storage of the sweep, which writes all its files under ``<storage>/<name>/``."""
     run: RunConfig
-    """What is trained where nothing is searched."""
+    """The base configuration, whose keys keep their value unless they are searched."""
     presets: list[str] = []  # noqa: RUF012 (pydantic copies it)
-    """Ready-made parts of the space; keys of ``space`` go before theirs."""
+    """Ready-made parts of the space; keys of ``space`` take precedence."""
     space: dict[str, Domain] = {}  # noqa: RUF012
-    """By dotted path, as ``--set`` has it."""
+    """Domains of the searched keys, by dotted path as in ``--set``."""
     transfer: TransferConfig | None = None
     """The learning rates of ``space`` are those of a small proxy, and are scaled to ``run``."""
     metric: str = "validation_loss"
@@ -85,11 +86,11 @@ class SweepConfig(Node):
     scheduler: SchedulerConfig = SchedulerConfig()
     budget: BudgetConfig = BudgetConfig()
     repeats: Annotated[int, Field(ge=1, le=100)] = 1
-    """Each configuration is trained so many times, with the seeds behind the run's."""
+    """Number of trials of each configuration, with the run's seed and those after it."""
     concurrent: Positive | None = None
-    """Trials at a time; unset, what the cluster has room for."""
+    """Number of trials at a time; by default as many as fit into the cluster."""
     retries: Annotated[int, Field(ge=0)] = 1
-    """So often is a trial that failed begun again, from its newest checkpoint, before it is recorded as failed."""
+    """Number of restarts of a failed trial, from its newest checkpoint, before it is recorded as failed."""
 
     @field_validator("name")
     @classmethod
@@ -101,14 +102,14 @@ class SweepConfig(Node):
     @field_validator("space", mode="before")
     @classmethod
     def _lists_alone(cls, space: object) -> object:
-        return {key: from_list(one) for key, one in space.items()} if isinstance(space, Mapping) else space
+        return {key: from_list(domain) for key, domain in space.items()} if isinstance(space, Mapping) else space
 
     @field_validator("presets")
     @classmethod
     def _known(cls, presets: list[str]) -> list[str]:
         for name in presets:
             if name not in PRESETS:
-                raise ValueError(f"unknown preset {name!r}; there are: {', '.join(PRESETS)}")
+                raise ValueError(f"unknown preset {name!r}: choose from {', '.join(PRESETS)}")
         return presets
 
     @model_validator(mode="after")
@@ -123,11 +124,11 @@ class SweepConfig(Node):
     def _go_together(self) -> Self:
         kind = self.scheduler.kind
         if kind == "pbt" and self.search.kind == "tpe":
-            raise ValueError("scheduler.kind = 'pbt' changes what it copies by itself: search.kind is random or grid")
+            raise ValueError("scheduler.kind = 'pbt' perturbs configurations itself: set search.kind to random or grid")
         if kind == "pbt" and self.repeats > 1:
-            raise ValueError(f"scheduler.kind = 'pbt' has no repeats, now {self.repeats}: set repeats to 1")
+            raise ValueError(f"repeats = {self.repeats} is impossible with scheduler.kind = 'pbt': set repeats to 1")
         if self.repeats > 1 and "seed" in self.space:
-            raise ValueError("seed is searched and repeats vary it: leave it out of space, or set repeats to 1")
+            raise ValueError(f"repeats = {self.repeats} varies the seed: remove seed from space, or set repeats to 1")
         return self
 
     @property
@@ -136,19 +137,19 @@ class SweepConfig(Node):
         return self.run.metrics[self.metric]
 
     def space_of(self, steps: int) -> Space:
-        """Presets, then the keys of its own, for a run of so many steps."""
-        found: dict[str, Domain] = {}
+        """Build the space of presets and own keys, for a run of ``steps`` steps."""
+        domains: dict[str, Domain] = {}
         for name in self.presets:
-            found |= PRESETS[name](self.run, steps)
-        # Own keys take the place of a preset's, so that conditions on them still look back.
-        found |= self.space if self.transfer is None else transferred(self.space, self.transfer, self.run)
-        return Space(found)
+            domains |= PRESETS[name](self.run, steps)
+        # Own keys replace those of presets in their position, so that conditions still refer to earlier keys.
+        domains |= self.space if self.transfer is None else transferred(self.space, self.transfer, self.run)
+        return Space(domains)
 
     def check(self, steps: int) -> Space:
-        """The space, if the run takes it.
+        """Build the space and check it against the run.
 
         Raises:
-            ConfigError: names the key and what is wrong with it.
+            ConfigError: the run refuses a value of the space; the message names the key.
         """
         space = self.space_of(steps)
         space.check(self.run)
@@ -157,7 +158,7 @@ class SweepConfig(Node):
         return space
 
     def trial_tree(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """The run's tree with values of the space in their places."""
+        """Return the run's configuration tree with the values of a trial."""
         return with_values(self.run.model_dump(mode="json"), dict(values))
 
 
@@ -165,6 +166,6 @@ def _check_changeable(space: Space) -> None:
     for key in space.domains:
         if not key.startswith(("optim.", "objective.")) or key.endswith(".kind"):
             raise ConfigError(
-                f"space: {key} cannot change while a trial trains, as scheduler.kind = 'pbt' would have it: search "
-                "keys of optim and objective other than kind, or choose another scheduler"
+                f"space: {key} cannot change during training, as scheduler.kind = 'pbt' requires: search keys of optim "
+                "and objective other than kind, or choose another scheduler"
             )

@@ -1,7 +1,7 @@
-"""Looks on while Ray Tune runs trials: keeps the sweep's record, tells whoever wants to know, and says when to end."""
+"""The monitor of a sweep: keeps its record while Ray Tune runs trials, and decides when the sweep ends."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,90 +11,89 @@ from raylens.errors import StorageError, own_error
 from raylens.storage import Store
 from raylens.tune.config import BudgetConfig, SweepConfig
 from raylens.tune.paths import STOP
-from raylens.tune.trials import SweepRecord, TrialRecord, TrialState, write_sweep
-from raylens.tune.updates import measured
+from raylens.tune.trials import SweepRecord, TrialCopy, TrialEvaluation, TrialRecord, TrialState, write_sweep
 
-__all__ = ["PARTS", "Ends", "Listens", "Watch", "used_up", "watch_with"]
+__all__ = ["PARTS", "BudgetStopper", "SweepMonitor", "TrialCallback", "add_evaluation", "exhausted_part", "set_monitor"]
 
 WRITE_SECONDS = 3.0
-LOOK_SECONDS = 5.0
+CHECK_SECONDS = 5.0
 PARTS = ("hours", "samples", "gpu_hours")
-"""Of a budget, that are used up little by little."""
+"""Parts of a budget that trials use up gradually."""
 STATES: dict[str, TrialState] = {"PENDING": "waiting", "PAUSED": "waiting", "RUNNING": "running"}
 
 
-class Watch:
-    """Of one start of a sweep."""
+class SweepMonitor:
+    """Keeps the record of a sweep from one start to its end."""
 
     def __init__(
-        self, store: Store, config: SweepConfig, record: SweepRecord, tell: Callable[[SweepRecord], None]
+        self, store: Store, config: SweepConfig, record: SweepRecord, on_change: Callable[[SweepRecord], None]
     ) -> None:
-        self._store, self._config, self._tell = store, config, tell
+        self._store, self._config, self._on_change = store, config, on_change
         self._record = record
         self._trials = {trial.name: trial for trial in record.trials}
         self._began, self._before = time.monotonic(), record.seconds
         self._trial_before: dict[str, float] = {}
-        self._written = self._looked = 0.0
-        self._stop_asked = False
+        self._written = self._checked = 0.0
+        self._stop_requested = False
         self.failure = ""
-        """Why the record could not be written the last time; empty if it could."""
+        """Error of the last write of the record; empty if it succeeded."""
 
     @property
     def record(self) -> SweepRecord:
-        """As it is now."""
+        """The record in its present state."""
         trials = sorted(self._trials.values(), key=lambda trial: (trial.number, trial.repeat))
         now = datetime.now(UTC).isoformat(timespec="seconds")
         seconds = self._before + time.monotonic() - self._began
-        return self._record.model_copy(update={"trials": trials, "seconds": seconds, "heard": now})
+        return self._record.model_copy(update={"trials": trials, "seconds": seconds, "updated_at": now})
 
     @property
     def why_end(self) -> str:
-        """Why nothing more is to be trained; empty while there is no reason."""
-        return "stopped on request" if self._stop_asked else used_up(self._config.budget, self.record)
+        """Reason to end the sweep; empty while there is none."""
+        return "stopped on request" if self._stop_requested else exhausted_part(self._config.budget, self.record)
 
-    def began(self, trial: Any) -> None:
-        """A trial has a process."""
+    def on_trial_start(self, trial: Any) -> None:
+        """Record that a trial has started."""
         old = self._of(trial)
         self._trial_before[old.name] = old.seconds
         self._put(old.with_(state="running"))
 
-    def measured(self, trial: Any, result: dict[str, Any]) -> None:
-        """A trial reported an evaluation."""
+    def on_result(self, trial: Any, result: dict[str, Any]) -> None:
+        """Record an evaluation of a trial."""
         old = self._of(trial)
         seconds = self._trial_before.get(old.name, 0.0) + float(result.get("time_since_restore", 0.0))
         values = trial.config["trial"]["values"]
-        self._put(measured(old, result, values, self._config.run.metrics, seconds))
+        self._put(add_evaluation(old, result, values, self._config.run.metrics, seconds))
 
-    def ended(self, trial: Any) -> None:
-        """A trial ended, by itself or because it was told to."""
+    def on_trial_end(self, trial: Any) -> None:
+        """Record that a trial has finished or was stopped."""
         old = self._of(trial)
         if old.state != "finished":
             note = self.why_end or f"by {self._config.scheduler.kind}"
             self._put(old.with_(state="stopped", note=note))
         self.write()
 
-    def failed(self, trial: Any) -> None:
-        """A trial failed for good."""
+    def on_trial_error(self, trial: Any) -> None:
+        """Record that a trial has failed after all retries."""
         error = trial.get_pickled_error() or trial.get_error()
         own = own_error(error) if isinstance(error, BaseException) else None
         lines = [line for line in str(own or error or "lost").splitlines() if line.strip()]
         self._put(self._of(trial).with_(state="failed", note=lines[-1].strip()[:500]))
         self.write()
 
-    def looked(self, trials: list[Any]) -> None:
-        """Ray Tune has taken a step."""
+    def on_step(self, trials: list[Any]) -> None:
+        """Update the states of trials after a step of Ray Tune, check for a stop request, and write the record."""
         for trial in trials:
             old, state = self._of(trial), STATES.get(trial.status)
             if state is not None and old.state != state and old.state != "finished":
                 self._trials[old.name] = old.with_(state=state)
         now = time.monotonic()
-        if now - self._looked >= LOOK_SECONDS:
-            self._looked, self._stop_asked = now, self._stop_asked or self._asked()
+        if now - self._checked >= CHECK_SECONDS:
+            self._checked, self._stop_requested = now, self._stop_requested or self._stop_file_exists()
         if now - self._written >= WRITE_SECONDS:
             self.write()
 
     def write(self, **changes: object) -> None:
-        """Write the record, with changes to it; a store that does not take it is tried again the next time."""
+        """Write the record with changes; after an error of the store, the next write tries again."""
         self._record = self._record.model_copy(update=changes)
         self._written, record = time.monotonic(), self.record
         try:
@@ -102,9 +101,9 @@ class Watch:
             self.failure = ""
         except StorageError as error:
             self.failure = str(error)
-        self._tell(record)
+        self._on_change(record)
 
-    def _asked(self) -> bool:
+    def _stop_file_exists(self) -> bool:
         try:
             return self._store.exists(STOP)
         except StorageError as error:
@@ -112,21 +111,25 @@ class Watch:
             return False
 
     def _of(self, trial: Any) -> TrialRecord:
-        """By its name, which stays when a trial becomes a copy of another."""
+        """Return the record of a trial by its name, which a trial keeps when it becomes a copy of another."""
         name = str(trial)
         if name not in self._trials:
-            told, gpus = trial.config["trial"], self._config.run.scale.gpus_per_worker * self._config.run.scale.workers
-            found = TrialRecord(number=told["number"], repeat=told["repeat"], values=told["values"], gpus=gpus)
-            self._trials[name] = found
+            fields, gpus = (
+                trial.config["trial"],
+                self._config.run.scale.gpus_per_worker * self._config.run.scale.workers,
+            )
+            self._trials[name] = TrialRecord(
+                number=fields["number"], repeat=fields["repeat"], values=fields["values"], gpus=gpus
+            )
         return self._trials[name]
 
     def _put(self, trial: TrialRecord) -> None:
         self._trials[trial.name] = trial
-        self._tell(self.record)
+        self._on_change(self.record)
 
 
-def used_up(budget: BudgetConfig, record: SweepRecord) -> str:
-    """Which part of a budget is used up; empty if none is."""
+def exhausted_part(budget: BudgetConfig, record: SweepRecord) -> str:
+    """Name the part of a budget that is used up; empty if none is."""
     for part in PARTS:
         most = getattr(budget, part)
         if most is not None and record.used(part) >= most:
@@ -134,49 +137,90 @@ def used_up(budget: BudgetConfig, record: SweepRecord) -> str:
     return ""
 
 
-_watching: list[Watch] = []
+_monitors: list[SweepMonitor] = []
 
 
-def watch_with(watch: Watch) -> None:
-    """Have what Ray Tune calls in this process go to ``watch``."""
-    _watching[:] = [watch]
+def set_monitor(monitor: SweepMonitor) -> None:
+    """Set the monitor that callbacks of Ray Tune in this process call."""
+    _monitors[:] = [monitor]
 
 
-class Listens(Callback):  # type: ignore[misc] # Ray is untyped here
-    """Passes on what Ray Tune calls.
+class TrialCallback(Callback):  # type: ignore[misc] # Ray is untyped here
+    """Passes the callbacks of Ray Tune to the monitor.
 
-    Ray Tune keeps its callbacks and stoppers by pickle and uses those again when a sweep is resumed. These have no
-    state: what comes back listens for whoever watches then.
+    Ray Tune pickles its callbacks and stoppers and reuses them when a sweep is resumed. These have no state, so that
+    they call the monitor of the new start.
     """
 
     def on_trial_start(self, *, trial: Any, **_: Any) -> None:
-        """See Ray Tune."""
-        _watching[0].began(trial)
+        """Implement `Callback.on_trial_start`: call the monitor."""
+        _monitors[0].on_trial_start(trial)
 
     def on_trial_result(self, *, trial: Any, result: dict[str, Any], **_: Any) -> None:
-        """See Ray Tune."""
-        _watching[0].measured(trial, result)
+        """Implement `Callback.on_trial_result`: call the monitor."""
+        _monitors[0].on_result(trial, result)
 
     def on_trial_complete(self, *, trial: Any, **_: Any) -> None:
-        """See Ray Tune."""
-        _watching[0].ended(trial)
+        """Implement `Callback.on_trial_complete`: call the monitor."""
+        _monitors[0].on_trial_end(trial)
 
     def on_trial_error(self, *, trial: Any, **_: Any) -> None:
-        """See Ray Tune."""
-        _watching[0].failed(trial)
+        """Implement `Callback.on_trial_error`: call the monitor."""
+        _monitors[0].on_trial_error(trial)
 
     def on_step_end(self, *, trials: list[Any], **_: Any) -> None:
-        """See Ray Tune."""
-        _watching[0].looked(trials)
+        """Implement `Callback.on_step_end`: call the monitor."""
+        _monitors[0].on_step(trials)
 
 
-class Ends(Stopper):  # type: ignore[misc]
-    """Ends a sweep whose budget is used up, or that somebody asked to end; see `Listens`."""
+class BudgetStopper(Stopper):  # type: ignore[misc]
+    """BudgetStopper a sweep whose budget is used up, or whose end was requested; see `TrialCallback`."""
 
     def __call__(self, *_: Any) -> bool:
-        """Of a single trial: never."""
+        """Implement `Stopper.__call__`: never stop a single trial."""
         return False
 
     def stop_all(self) -> bool:
-        """Of all."""
-        return bool(_watching[0].why_end)
+        """Implement `Stopper.stop_all`: stop when the monitor has a reason."""
+        return bool(_monitors[0].why_end)
+
+
+def add_evaluation(
+    old: TrialRecord, result: Mapping[str, Any], values: Mapping[str, Any], metrics: Collection[str], seconds: float
+) -> TrialRecord:
+    """Return the record of a trial after an evaluation.
+
+    Args:
+        old: the record before the evaluation.
+        result: the result of `raylens.tune.reporter`.
+        values: values of the searched keys from now on.
+        metrics: names of the metrics to keep.
+        seconds: training time of the trial until now.
+    """
+    values_of = {key: float(result[key]) for key in metrics if isinstance(result.get(key), int | float)}
+    newest = TrialEvaluation(step=result["steps"], samples=result["samples"], seconds=seconds, metrics=values_of)
+    copies, curve = old.copies, old.curve
+    if "copied_of" in result and result["run"] != old.run:
+        copies = [*copies, _copied(len(curve), result, values)]
+    first = copies[-1].at if copies else 0
+    # A trial that resumed from an older checkpoint repeats evaluations that it has reported before.
+    curve = [other for number, other in enumerate(curve) if number < first or other.step < newest.step]
+    done = bool(result["of_steps"]) and newest.step >= result["of_steps"]
+    return old.with_(
+        curve=[*curve, newest],
+        copies=copies,
+        values=dict(values),
+        run=result["run"],
+        seconds=seconds,
+        state="finished" if done else "running",
+    )
+
+
+def _copied(at: int, result: Mapping[str, Any], values: Mapping[str, Any]) -> TrialCopy:
+    return TrialCopy(
+        at=at,
+        of=result["copied_of"],
+        step=result["copied_step"],
+        samples=result["copied_samples"],
+        values=dict(values),
+    )

@@ -1,12 +1,12 @@
-"""Where what is in the folder of a sweep.
+"""The files in the folder of a sweep.
 
-<storage>/<sweep>/sweep.yaml     the sweep's settings, complete, written once
+<storage>/<sweep>/sweep.yaml     the complete configuration of the sweep, written once
                   sweep.json     its trials: values, states, evaluations
-                  report.html    at the end, and whenever it is asked for
+                  report.html    the report, written at the end and on request
                   best.yaml      the best trial as a configuration for `raylens train`
-                  stop           somebody asked it to end
-                  runs/          the trials, each a training run like any other
-                  tune/          Ray Tune's own state (pickle: read only by whoever resumes the sweep)
+                  stop           a request to end the sweep
+                  runs/          the trials, which are ordinary training runs
+                  tune/          Ray Tune's own state (pickle, read only to resume the sweep)
 """
 
 from raylens.config import dump_yaml, load_yaml, validated
@@ -20,35 +20,35 @@ __all__ = ["BEST", "CONFIG", "REPORT", "RUNS", "STOP", "TUNE", "claim", "parent_
 CONFIG, REPORT, BEST, STOP, RUNS, TUNE = "sweep.yaml", "report.html", "best.yaml", "stop", "runs", "tune"
 
 FREE = ("storage", "concurrent", "retries", "budget")
-"""What may differ when a sweep is resumed; of the budget all but the number of trials, which is settled."""
+"""Keys that may differ when a sweep is resumed; of the budget, all but the number of trials."""
 
 
 def sweep_store(config: SweepConfig) -> Store:
-    """The folder of a sweep."""
+    """Return the folder of a sweep."""
     return open_store(config.storage) / config.name
 
 
 def read_config(store: Store) -> SweepConfig:
-    """The settings of a sweep.
+    """Read the configuration of a sweep.
 
     Raises:
-        NotFoundError: there is none.
-        ConfigError: they are of another version of raylens.
+        NotFoundError: the folder is not a sweep.
+        ConfigError: another version of raylens wrote the configuration.
     """
     try:
         text = store.read_text(CONFIG)
     except NotFoundError:
         raise NotFoundError(
-            f"{store.describe()} is no sweep, it has no {CONFIG}: `raylens sweep list STORAGE` shows all sweeps"
+            f"{store.describe()} is not a sweep, it has no {CONFIG}: `raylens sweep list STORAGE` shows all sweeps"
         ) from None
     return validated(SweepConfig, load_yaml(text, f"{store.describe()}/{CONFIG}"))
 
 
 def claim(store: Store, config: SweepConfig) -> None:
-    """Write the settings once; a sweep that exists must have the same.
+    """Write the configuration once; an existing sweep must have the same.
 
     Raises:
-        ConfigError: it has others; names each, with both values.
+        ConfigError: it has another; the message names each key with both values.
     """
     try:
         store.write_once(CONFIG, dump_yaml(config).encode())
@@ -60,18 +60,18 @@ def claim(store: Store, config: SweepConfig) -> None:
         if differing:
             raise ConfigError(
                 f"sweep {config.name!r} exists at {store.describe()} with other settings: {'; '.join(differing)}. Use "
-                "another name, delete that folder, or go back to its settings"
+                "another name, delete that folder, or restore its settings"
             ) from None
 
 
 def parent_of(uri: str, name: str) -> str:
-    """The storage of a sweep, from the URI of its folder.
+    """Return the storage of a sweep, given the URI of its folder.
 
     Raises:
-        ConfigError: the folder has another name than the sweep in it, whose trials know where they are.
+        ConfigError: the folder was renamed; the trials of a sweep store their location.
     """
     path, question, query = uri.partition("?")
     parent, _, last = path.rstrip("/").rpartition("/")
     if last != name:
-        raise ConfigError(f"{uri} has sweep {name!r}: give the folder that name again, or name it in full")
+        raise ConfigError(f"{uri} holds sweep {name!r}: rename the folder to {name}")
     return f"{parent or '.'}{question}{query}"

@@ -1,7 +1,7 @@
-"""Ready-made spaces for what matters when CLIP is trained: the temperature and the learning-rate schedule.
+"""Ready-made spaces for the main hyper-parameters of CLIP: the temperature and the learning-rate schedule.
 
-Ranges lie around the values of Radford et al. 2021 (section 2.5, tables 18 to 20) or of the run. Keys that count steps
-have ranges that are shares of the run's steps.
+Ranges surround the values of Radford et al. 2021 (section 2.5, tables 18 to 20) or of the run. Ranges of keys that
+count steps are shares of the run's steps.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,7 +15,7 @@ Space = dict[str, Domain]
 
 
 def temperature(_: RunConfig, __: int) -> Space:
-    """Where it starts, whether it is learned, its cap, and how fast it is learned."""
+    """Search the initial temperature, whether it is learned, its cap, and its learning rate."""
     learned = {"objective.learn_scale": [True]}
     return {
         "objective.temperature": Domain(log_uniform=(0.01, 0.3)),
@@ -26,7 +26,7 @@ def temperature(_: RunConfig, __: int) -> Space:
 
 
 def learning_rate(run: RunConfig, _: int) -> Space:
-    """A factor of thirty around the recipe's peak, to both sides, and the weight decay."""
+    """Search the peak learning rate, within a factor of 30 of the recipe's, and the weight decay."""
     peak = run.optim.peak_lr
     return {
         "optim.peak_lr": Domain(log_uniform=(peak / 30, peak * 30)),
@@ -35,7 +35,7 @@ def learning_rate(run: RunConfig, _: int) -> Space:
 
 
 def schedule(_: RunConfig, steps: int) -> Space:
-    """Shape, warm-up, end and cool-down."""
+    """Search the shape, warm-up, end and cool-down of the schedule."""
     falling = {"optim.schedule.kind": ["cosine", "linear"]}
     flat = {"optim.schedule.kind": ["constant", "inverse_sqrt"]}
     return {
@@ -47,7 +47,7 @@ def schedule(_: RunConfig, steps: int) -> Space:
 
 
 def betas(_: RunConfig, __: int) -> Space:
-    """The decay rates of AdamW's moments."""
+    """Search the decay rates of AdamW's moments."""
     return {
         "optim.beta1": Domain(uniform=(0.8, 0.95)),
         "optim.beta2": Domain(choice=[0.95, 0.98, 0.99, 0.999]),
@@ -65,4 +65,4 @@ PRESETS: Mapping[str, Callable[[RunConfig, int], Space]] = {
     "schedule": schedule,
     "betas": betas,
 }
-"""By name; each is told the run and its number of steps."""
+"""Presets by name; each is a function of the run and its number of steps."""

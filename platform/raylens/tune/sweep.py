@@ -1,4 +1,4 @@
-"""A sweep on a Ray cluster, from its settings to the best configuration."""
+"""A sweep on a Ray cluster, from its configuration to the best trial."""
 
 import logging
 import os
@@ -13,7 +13,7 @@ from ray import tune
 from raylens.capacity import Ask, Node, live_nodes, possible_nodes
 from raylens.config import RunConfig
 from raylens.config.placement import Placement
-from raylens.data.build_plan import build_plan
+from raylens.data.plan import build_plan
 from raylens.extras import require_extra
 from raylens.interrupts import Interrupts, signal_handlers
 from raylens.messages import Say, print_line
@@ -22,27 +22,27 @@ from raylens.train.ray.resources import check_resources, placement_of, resource_
 from raylens.train.run.data_lock import load_manifests
 from raylens.tune.best import write_best
 from raylens.tune.config import SweepConfig
-from raylens.tune.monitor import Ends, Listens, Watch, watch_with
+from raylens.tune.monitor import BudgetStopper, SweepMonitor, TrialCallback, set_monitor
 from raylens.tune.paths import REPORT, RUNS, TUNE, claim, sweep_store
 from raylens.tune.report import render_report
 from raylens.tune.results import Configuration, ranked
-from raylens.tune.search.candidates import points, trials_of
+from raylens.tune.search.candidates import candidates, with_repeats
 from raylens.tune.search.schedulers import scheduler_of
 from raylens.tune.space import Space
 from raylens.tune.trial import Trial
-from raylens.tune.trials import SweepRecord, name_of, sweep_so_far
+from raylens.tune.trials import SweepRecord, read_or_new_sweep, trial_name
 
 __all__ = ["GUESSED_STEPS", "SweepResult", "concurrency", "sweep"]
 
 GUESSED_STEPS = 10_000
-"""Of a run, as long as its data were not looked at: enough to see whether a space is possible."""
+"""Steps assumed for a run before its data set is indexed: enough to check a space."""
 
 TUNE_SETTINGS = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    # Places in a configuration are relative to where the command was started.
+    # Paths in a configuration are relative to the working directory of the command.
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    # A run that came to nothing has evaluations without the metric.
+    # A diverged run has evaluations without the metric.
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "TUNE_WARN_SLOW_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "600",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
@@ -52,78 +52,78 @@ TUNE_SETTINGS = {
 
 @dataclass(frozen=True)
 class SweepResult:
-    """What came of a sweep."""
+    """The result of a sweep: its record and best configuration."""
 
     uri: str
     record: SweepRecord
     best: Configuration | None
-    """None if no trial has a value."""
+    """The best configuration; None if no trial has a value."""
 
 
 def sweep(
     config: SweepConfig,
     *,
     say: Say = print_line,
-    tell: Callable[[SweepRecord], None] | None = None,
+    on_change: Callable[[SweepRecord], None] | None = None,
 ) -> SweepResult:
-    """Run trials until all are done or the budget is used up. Ray must be initialised.
+    """Run trials until all are done or the budget is used up; Ray must be initialised.
 
-    The same call again goes on where it was interrupted, whatever ended it.
+    The same call again continues an interrupted sweep, whatever the cause.
 
     Args:
         config: the sweep.
-        say: is given one line for each phase.
-        tell: is given the record whenever something changed.
+        say: called with a line for each phase.
+        on_change: called with the record whenever it has changed.
 
     Raises:
-        ConfigError: the space is impossible; names the key.
+        ConfigError: the space is invalid; the message names the key.
         MissingExtraError: ``raylens[train]`` is not installed.
-        KeyboardInterrupt: it was interrupted; what was trained stays, and the same call goes on.
-        RaylensError: bad input, or a cluster too small.
+        KeyboardInterrupt: the sweep was interrupted; trials are kept, and the same call continues.
+        RaylensError: the input is invalid, or the cluster is too small.
     """
     require_extra("train", "a sweep")
     config.check(GUESSED_STEPS)
     check_resources(config.run, say)
     store = sweep_store(config)
     claim(store, config)
-    record = sweep_so_far(store)
+    record = read_or_new_sweep(store)
     if record.state in ("finished", "stopped"):
-        say(f"nothing left to do: the sweep {record.state}{f' ({record.why})' if record.why else ''}")
+        say(f"nothing to do: the sweep {record.state}{f' ({record.why})' if record.why else ''}")
         return _result(store, config, record)
     steps = _steps_of(config.run, store, say)
     space = config.check(steps)
     record = record.model_copy(update={"state": "running", "run_samples": steps * config.run.global_batch})
-    watch = Watch(store, config, record, tell or (lambda _: None))
+    monitor = SweepMonitor(store, config, record, on_change or (lambda _: None))
     _quiet_tune()
-    tuner = _tuner(store, config, space, steps, watch, say)
+    tuner = _tuner(store, config, space, steps, monitor, say)
     interrupts = Interrupts(say, "the sweep's state is saved")
     interrupts.stop = lambda: signal.raise_signal(signal.SIGUSR1)
-    # Ray Tune saves and ends at a SIGUSR1. Until it listens for one, that would end the process.
+    # Ray Tune saves its state and ends at a SIGUSR1, which would end the process until Ray Tune handles it.
     with signal_handlers({signal.SIGUSR1: signal.SIG_IGN}), interrupts, warnings.catch_warnings():
-        # A copy is a run of its own, in a process of its own.
+        # A copied trial is a new run in a new process, which rules out `reuse_actors`.
         warnings.filterwarnings("ignore", "Consider boosting PBT performance", UserWarning)
         tuner.fit()
-    return _end(store, config, watch, interrupts.count > 0, say)
+    return _end(store, config, monitor, interrupts.count > 0, say)
 
 
 def _quiet_tune() -> None:
-    """Ray Tune's own tables are for its own users, and what its loggers say stands in the record."""
+    """Silence the tables and loggers of Ray Tune, whose information is in the record of the sweep."""
     os.environ.update(TUNE_SETTINGS)
     for name in ("ray.tune", "ray.air", "ray.train"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
-def _end(store: Store, config: SweepConfig, watch: Watch, interrupted: bool, say: Say) -> SweepResult:
-    why = watch.why_end
+def _end(store: Store, config: SweepConfig, monitor: SweepMonitor, interrupted: bool, say: Say) -> SweepResult:
+    why = monitor.why_end
     if interrupted and not why:
-        watch.write(state="interrupted", why="")
-        _write_report(store, config, watch.record)
-        say(f"interrupted; the same command goes on, as does `raylens sweep resume {store.describe()}`")
+        monitor.write(state="interrupted", why="")
+        _write_report(store, config, monitor.record)
+        say(f"interrupted; the same command or `raylens sweep resume {store.describe()}` continues")
         raise KeyboardInterrupt
-    watch.write(state="stopped" if why else "finished", why=why)
+    monitor.write(state="stopped" if why else "finished", why=why)
     if why:
         say(f"ended: {why}")
-    return _result(store, config, watch.record)
+    return _result(store, config, monitor.record)
 
 
 def _result(store: Store, config: SweepConfig, record: SweepRecord) -> SweepResult:
@@ -134,15 +134,15 @@ def _result(store: Store, config: SweepConfig, record: SweepRecord) -> SweepResu
 
 
 def _write_report(store: Store, config: SweepConfig, record: SweepRecord) -> None:
-    """The page of a sweep as it is."""
+    """Write the report of the present state of a sweep."""
     store.write(REPORT, render_report(config, record).encode())
 
 
 def _steps_of(run: RunConfig, store: Store, say: Say) -> int:
-    """Of a run of the base configuration; indexes its data once for all trials.
+    """Return the steps of a run of the base configuration; index its data set once for all trials.
 
     Raises:
-        ManifestError: there are no shards, or none is usable.
+        ManifestError: the data set has no shard, or no usable sample.
     """
     manifests = load_manifests(store, run.data.train, store / RUNS / "manifests", say)
     plan = build_plan(run, manifests)
@@ -150,12 +150,12 @@ def _steps_of(run: RunConfig, store: Store, say: Say) -> int:
 
 
 def concurrency(run: RunConfig, nodes: Sequence[Node], placement: Placement) -> int:
-    """How many trials a cluster has room for: each has its workers, and a CPU to read data.
+    """Return how many trials fit into a cluster: each needs its workers, and a CPU to read data.
 
     Args:
-        run: of the trials.
-        nodes: those that the cluster has or may get.
-        placement: the groups that they are of.
+        run: the configuration of the trials.
+        nodes: the nodes that the cluster has or may add.
+        placement: the node groups of the cluster.
     """
     workers, data = resource_requests(run, placement)
     count = run.scale.workers
@@ -170,24 +170,24 @@ def concurrency(run: RunConfig, nodes: Sequence[Node], placement: Placement) -> 
 
 
 def _sums(nodes: Sequence[Node], ask: Ask) -> dict[str, float]:
-    """Resources of the nodes that something may be on."""
+    """Sum the resources of the nodes on which a request may be placed."""
     own = [node for node in nodes if ask.allows(node.labels)]
     return {name: sum(node.count * node.resources.get(name, 0.0) for node in own) for name in ("CPU", "GPU")}
 
 
-def _tuner(store: Store, config: SweepConfig, space: Space, steps: int, watch: Watch, say: Say) -> Any:
+def _tuner(store: Store, config: SweepConfig, space: Space, steps: int, monitor: SweepMonitor, say: Say) -> Any:
     filesystem, path = store.arrow()
     placement = placement_of(config.run)
-    # A trial's own process computes nothing, and must take no CPU from a worker that needs all of a node's.
+    # The process of a trial computes nothing, and must not take a CPU from a worker that needs all of a node.
     beside = placement.selector("decode")
-    asked = tune.PlacementGroupFactory([{"CPU": 0.001}], **({"bundle_label_selector": [beside]} if beside else {}))
-    trainable = tune.with_resources(Trial, asked)
-    place = f"{path}/{TUNE}"
-    watch_with(watch)
-    if tune.Tuner.can_restore(place, storage_filesystem=filesystem):
-        say("going on with the sweep")
-        return tune.Tuner.restore(place, trainable, storage_filesystem=filesystem)
-    store.delete_tree(TUNE)  # of a start that ended before Ray Tune wrote down anything
+    request = tune.PlacementGroupFactory([{"CPU": 0.001}], **({"bundle_label_selector": [beside]} if beside else {}))
+    trainable = tune.with_resources(Trial, request)
+    tune_path = f"{path}/{TUNE}"
+    set_monitor(monitor)
+    if tune.Tuner.can_restore(tune_path, storage_filesystem=filesystem):
+        say("continuing the sweep")
+        return tune.Tuner.restore(tune_path, trainable, storage_filesystem=filesystem)
+    store.delete_tree(TUNE)  # from a start that ended before Ray Tune saved its state
     param_space, search = _search(config, space, store.uri)
     at_a_time = config.concurrent or concurrency(config.run, possible_nodes(live_nodes()), placement)
     say(
@@ -209,20 +209,20 @@ def _tuner(store: Store, config: SweepConfig, space: Space, steps: int, watch: W
             storage_path=path,
             storage_filesystem=filesystem,
             failure_config=tune.FailureConfig(max_failures=config.retries),
-            callbacks=[Listens()],
-            stop=Ends(),
+            callbacks=[TrialCallback()],
+            stop=BudgetStopper(),
             verbose=0,
         ),
     )
 
 
 def _search(config: SweepConfig, space: Space, uri: str) -> tuple[dict[str, Any], Any]:
-    """What Ray Tune is given: all configurations, or something that chooses them."""
+    """Return Ray Tune's parameter space with all configurations, or a searcher that chooses them."""
     if config.search.kind == "tpe":
         from raylens.tune.search.searchers import tpe
 
         return {}, tpe(config, space, uri)
-    return {"sweep": uri, "trial": tune.grid_search(trials_of(config, points(config, space)))}, None
+    return {"sweep": uri, "trial": tune.grid_search(with_repeats(config, candidates(config, space)))}, None
 
 
 def _count(param_space: dict[str, Any], config: SweepConfig) -> int:
@@ -232,6 +232,6 @@ def _count(param_space: dict[str, Any], config: SweepConfig) -> int:
 
 
 def _trial_name(trial: Any) -> str:
-    """Of Ray Tune's trial, for good: as `TrialRecord.name`."""
-    told = trial.config["trial"]
-    return name_of(told["number"], told["repeat"])
+    """Return the permanent name of a trial of Ray Tune, equal to `TrialRecord.name`."""
+    fields = trial.config["trial"]
+    return trial_name(fields["number"], fields["repeat"])

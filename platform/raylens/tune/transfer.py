@@ -1,8 +1,8 @@
-"""Learning rates that were found for a small proxy, scaled to a larger run by a written rule.
+"""Learning rates of a small proxy, scaled to a larger run by an explicit rule.
 
-The rate of Adam falls with the width of hidden layers (Yang et al. 2022, table 3: proportional to 1/width, for
-hidden weights under their parametrisation) and rises with the root of the batch (Malladi et al. 2022, section 4.1).
-``docs/tuning.md`` says when this holds and when it does not.
+Adam's learning rate decreases with the width of hidden layers (Yang et al. 2022, table 3: proportional to 1/width, for
+hidden weights under their parametrisation) and increases with the root of the batch size (Malladi et al. 2022, section
+4.1). ``docs/tuning.md`` says when this holds and when it does not.
 """
 
 import math
@@ -20,10 +20,10 @@ KEYS = ("optim.peak_lr",)
 
 
 class TransferConfig(Node):
-    """What the ranges were found with."""
+    """The proxy for which the ranges of learning rates hold."""
 
     width: Annotated[int, Field(gt=0)]
-    """Of the proxy's image tower; for a ResNet of its first stage."""
+    """Width of the proxy's image tower; for a ResNet, of its first stage."""
     global_batch: Annotated[int, Field(gt=0)]
     width_power: Annotated[float, Field(ge=0.0, le=2.0)] = 1.0
     """The rate is divided by the ratio of widths to this power."""
@@ -32,14 +32,14 @@ class TransferConfig(Node):
 
 
 def lr_factor(proxy: TransferConfig, run: RunConfig) -> float:
-    """By how much the run's learning rate is the proxy's."""
+    """Return the ratio of the run's learning rate to the proxy's."""
     wider = run.model.image.width / proxy.width
     larger = run.global_batch / proxy.global_batch
     return math.pow(larger, proxy.batch_power) / math.pow(wider, proxy.width_power)
 
 
 def transferred(space: Mapping[str, Domain], proxy: TransferConfig, run: RunConfig) -> dict[str, Domain]:
-    """A space with the ranges of learning rates times `lr_factor`."""
+    """Multiply the ranges of learning rates of a space by `lr_factor`."""
     factor = lr_factor(proxy, run)
     return {key: _times(domain, factor) if key in KEYS else domain for key, domain in space.items()}
 

@@ -1,4 +1,4 @@
-"""A trial as Ray Tune runs it: a process that trains a run of raylens in a thread and hands out its evaluations."""
+"""A trial of Ray Tune: a process that trains a run of raylens in a thread and returns its evaluations."""
 
 import threading
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from raylens.storage import Store, open_store
 from raylens.train.run.fork import fork, scale_shift
 from raylens.train.run.launch import fit
 from raylens.train.runs.run_dir import CONFIG
-from raylens.tune.checkpoint_ref import Pointer
+from raylens.tune.checkpoint_ref import CheckpointRef
 from raylens.tune.config import SweepConfig
 from raylens.tune.paths import RUNS, read_config
 from raylens.tune.reporter import Reporter, Result
@@ -24,55 +24,55 @@ from raylens.tune.reporter import Reporter, Result
 __all__ = ["Trial", "trial_config"]
 
 DIAGNOSIS = "diagnosis.txt"
-"""In the folder of a run that failed in a way that would only come again."""
+"""File in the folder of a run whose failure would only be repeated."""
 END_SECONDS = 120.0
-"""So long is a run waited for that was told to end; one whose workers are only starting ends with their first step."""
+"""Seconds to wait for a run to end; a run whose workers are starting ends after their first step."""
 
 
 class Trial(tune.Trainable):  # type: ignore[misc] # Ray is untyped here
-    """Its configuration is ``{"sweep": URI, "trial": {"number", "repeat", "values"}}``.
+    """A trial, whose configuration is ``{"sweep": URI, "trial": {"number", "repeat", "values"}}``.
 
-    A class and not a function: when Ray Tune stops a trial it ends the process of a function at once, and what Ray
-    Train had reserved for its workers would stay reserved. `cleanup` has it given back.
+    It is a class because Ray Tune ends the process of a function trainable at once, and resources that Ray Train had
+    reserved for its workers would stay reserved; `cleanup` releases them.
     """
 
     def setup(self, config: Mapping[str, Any]) -> None:  # noqa: ARG002 (it is in self.config)
-        """See Ray Tune. Training begins with the first step: until then a checkpoint may come to begin from."""
-        self._pointer: Pointer | None = None
+        """Implement `tune.Trainable.setup`; training begins with the first step, once a checkpoint may be loaded."""
+        self._ref: CheckpointRef | None = None
         self._results: SimpleQueue[Any] = SimpleQueue()
-        # A trial has no terminal; what happens to its run stands in the run's folder.
+        # A trial has no terminal; its run logs events in the run's folder.
         self._interrupts = Interrupts(quiet, notice="")
         self._thread: threading.Thread | None = None
 
     def step(self) -> Result:
-        """Until the next evaluation; the last is done when the run is over.
+        """Implement `tune.Trainable.step`: train until the next evaluation and return it.
 
         Raises:
-            RaylensError: why the run failed.
+            RaylensError: the run failed.
         """
         if self._thread is None:
             self._thread = threading.Thread(target=self._train, name="raylens-trial", daemon=True)
             self._thread.start()
-        found = self._results.get()
-        if isinstance(found, BaseException):
-            raise found
-        result: Result = found
+        item = self._results.get()
+        if isinstance(item, BaseException):
+            raise item
+        result: Result = item
         if saved := result.pop("saved"):
             samples = result["samples"] // result["steps"] * saved
             values = self.config["trial"]["values"]
-            self._pointer = Pointer(str(self.trial_name), result["run"], saved, samples, values)
+            self._ref = CheckpointRef(str(self.trial_name), result["run"], saved, samples, values)
         return result
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """See Ray Tune: where the newest state is, at the last result or before it."""
-        Pointer.write(self._pointer, Path(checkpoint_dir))
+        """Implement `tune.Trainable.save_checkpoint`: write a reference to the newest checkpoint of the run."""
+        CheckpointRef.write(self._ref, Path(checkpoint_dir))
 
     def load_checkpoint(self, checkpoint_dir: Any) -> None:
-        """See Ray Tune: the trial's own state, or that of another which it becomes a copy of."""
-        self._pointer = Pointer.read(Path(checkpoint_dir))
+        """Implement `tune.Trainable.load_checkpoint`: resume the trial, or become a copy of another."""
+        self._ref = CheckpointRef.read(Path(checkpoint_dir))
 
     def cleanup(self) -> None:
-        """See Ray Tune: the run saves its state after the current step, ends, and gives back what it has."""
+        """Implement `tune.Trainable.cleanup`: the run saves its state after the current step and ends."""
         if self._thread is not None and self._thread.is_alive():
             self._interrupts.stop()
             self._thread.join(END_SECONDS)
@@ -80,13 +80,13 @@ class Trial(tune.Trainable):  # type: ignore[misc] # Ray is untyped here
     def _train(self) -> None:
         try:
             self._results.put({**self._fit(), "done": True})
-        except BaseException as error:  # noqa: BLE001 (in a thread: `step` raises it)
+        except BaseException as error:  # noqa: BLE001 (this is a thread: `step` raises it)
             self._results.put(error)
 
     def _fit(self) -> Result:
         store = open_store(self.config["sweep"])
         sweep = read_config(store)
-        run = _begin(store, sweep, str(self.trial_name), self.config["trial"], self._pointer)
+        run = _begin(store, sweep, str(self.trial_name), self.config["trial"], self._ref)
         folder = store / RUNS / run.name
         _fail_again(folder)
         reporter = Reporter(sweep, run, folder, self._results)
@@ -94,57 +94,57 @@ class Trial(tune.Trainable):  # type: ignore[misc] # Ray is untyped here
             fitted = fit(run, say=quiet, on_event=reporter.on_event, interrupts=self._interrupts)
             return reporter.end(fitted.prepared.steps)
         except WorkersLostError:
-            raise  # worth another try
+            raise  # transient: Ray Tune tries again
         except (ConfigError, TrainingError) as error:
             folder.write(DIAGNOSIS, str(error).encode())
             raise
 
 
 def _begin(
-    store: Store, sweep: SweepConfig, label: str, trial: Mapping[str, Any], pointer: Pointer | None
+    store: Store, sweep: SweepConfig, label: str, trial: Mapping[str, Any], ref: CheckpointRef | None
 ) -> RunConfig:
-    """The run to train: the trial's own, or one that goes on from what the trial is to be a copy of."""
-    if pointer is None:
+    """Return the run to train: the trial's own, or one that continues the checkpoint of another trial."""
+    if ref is None:
         return _from_nothing(store, sweep, label, trial)
-    if pointer.label == label and pointer.values == trial["values"]:
-        return trial_config(store, sweep, pointer.run, trial)
-    run = trial_config(store, sweep, f"{sweep.name}-{label}-{pointer.fork_digest(trial['values'])}", trial)
-    before = trial_config(store, sweep, pointer.run, {**trial, "values": pointer.values})
+    if ref.label == label and ref.values == trial["values"]:
+        return trial_config(store, sweep, ref.run, trial)
+    run = trial_config(store, sweep, f"{sweep.name}-{label}-{ref.fork_digest(trial['values'])}", trial)
+    before = trial_config(store, sweep, ref.run, {**trial, "values": ref.values})
     target = store / RUNS / run.name
-    fork(store / RUNS / pointer.run, pointer.step, target, shift=scale_shift(before, run))
-    pointer.keep(target)
+    fork(store / RUNS / ref.run, ref.step, target, shift=scale_shift(before, run))
+    ref.write_origin(target)
     return run
 
 
 def _from_nothing(store: Store, sweep: SweepConfig, label: str, trial: Mapping[str, Any]) -> RunConfig:
-    """The trial's first run; a copy of a trial that had saved nothing yet begins at the beginning, as another run."""
+    """Return the first run of a trial; a copy of a trial without a checkpoint is another run, from step 0."""
     run = trial_config(store, sweep, f"{sweep.name}-{label}", trial)
     if sweep.scheduler.kind == "pbt" and (store / RUNS / run.name).exists(CONFIG):
         saved = load_yaml((store / RUNS / run.name).read_text(CONFIG), run.name)
         if saved != run.model_dump(mode="json"):
-            digest = Pointer(label, run.name, 0, 0, {}).fork_digest(trial["values"])
+            digest = CheckpointRef(label, run.name, 0, 0, {}).fork_digest(trial["values"])
             return trial_config(store, sweep, f"{run.name}-{digest}", trial)
     return run
 
 
 def trial_config(store: Store, sweep: SweepConfig, name: str, trial: Mapping[str, Any]) -> RunConfig:
-    """The complete configuration of a trial's run.
+    """Return the complete configuration of a trial's run.
 
     Raises:
-        ConfigError: its values do not go together.
+        ConfigError: the values of the trial are inconsistent.
     """
     tree = sweep.trial_tree(trial["values"])
     tree |= {"name": name, "storage": (store / RUNS).uri, "seed": tree["seed"] + trial["repeat"]}
     tree["registry"] = sweep.run.registry_uri
     if sweep.scheduler.kind == "pbt":
-        # Whatever is copied must still be there.
+        # Every checkpoint that may be copied must be kept.
         every = tree["evaluation"]["every_steps"]
         tree["checkpoint"] = {**tree["checkpoint"], "every_steps": every, "keep_every": every}
     return validated(RunConfig, tree)
 
 
 def _fail_again(folder: Store) -> None:
-    """Ray Tune tries every failure again; settings that cannot be trained with need no second try."""
+    """Raise the recorded error of a run that would fail again, since Ray Tune retries every failure."""
     try:
         diagnosis = folder.read_text(DIAGNOSIS)
     except NotFoundError:

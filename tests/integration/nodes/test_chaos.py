@@ -35,7 +35,7 @@ def config_of(data: Store, storage: str, name: str) -> RunConfig:
         "name": name,
         "storage": storage,
         "global_batch": 32,
-        "data": {"train": data.uri, "run_length": 4, "runs_per_unit": 4, "crop_min_scale": 0.7},
+        "data": {"train": data.uri, "chunk_size": 4, "chunks_per_block": 4, "crop_min_scale": 0.7},
         "model": {
             "embed_dim": 32,
             "image": {"size": 32, "patch": 8, "width": 64, "layers": 2, "heads": 2},

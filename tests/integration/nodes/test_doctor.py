@@ -46,7 +46,7 @@ def test_every_node_is_examined(three: Cluster, s3_bucket: str, tmp_path: Path) 
         (reduced,) = report.at(CLUSTER, "all-reduce (gloo)")
         assert "3 processes on 3 nodes" in reduced.found
         assert statuses(report, "token") == ["warning"]
-        assert "looking around: 3 of 3 nodes" in said
+        assert "examining the nodes: 3 of 3 nodes" in said
         assert not bucket_keys(s3_bucket)
 
         wrong = examine(s3_bucket.replace("s3://raylens-", "s3://raylens-nowhere-"), LIMITS, said.append)

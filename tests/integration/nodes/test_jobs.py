@@ -257,7 +257,7 @@ def words_of(process: psutil.Process) -> str:
 def test_a_run_that_is_stopped_saves_first(site: Site, stopped: Following) -> None:
     assert stopped.status == 130, stopped.text
     assert re.search(r"stopped after step \d+, its state saved", stopped.text)
-    assert stopped.lines[-1] == "try was stopped; raylens jobs retry try goes on with it\n"
+    assert stopped.lines[-1] == "try was stopped; raylens jobs retry try continues it\n"
     assert site.raylens("jobs", "wait", "try").returncode == 130
 
 
@@ -290,9 +290,9 @@ def test_the_same_id_is_the_same_job(site: Site, stopped: Following) -> None:
     again = site.raylens("jobs", "submit", "--id", "try", *site.source, "--", *site.training)
     assert again.returncode == 130
     assert "is there already: try" in again.stderr
-    assert "brought" not in again.stderr
+    assert "uploaded" not in again.stderr
     other = site.fails("jobs", "submit", "--id", "try", "--", "recipes")
-    assert "'try' (STOPPED) of other content: command ['train'" in other
+    assert "'try' (STOPPED) with other content: command ['train'" in other
     listed = json.loads(site.raylens("jobs", "list", "--json").stdout)
     assert [job["submission_id"] for job in listed].count("try") == 1
 
@@ -307,7 +307,7 @@ def test_a_file_travels_as_what_it_comes_to_and_the_same_code_is_brought_once(si
     assert run.returncode == 0, run.stderr
     printed = yaml.safe_load(run.stdout[run.stdout.index("name: ") :])
     assert (printed["name"], printed["seed"], printed["model"]["embed_dim"]) == ("mine", 7, 64)
-    [brought] = re.findall(r"brought (.*)", run.stderr)
+    [brought] = re.findall(r"uploaded (.*)", run.stderr)
     assert re.fullmatch(r"raylens-files-\w+\.zip", brought)
 
 

@@ -16,7 +16,7 @@ from raylens.capacity import placement
 from raylens.cluster import session
 from raylens.config import RunConfig, validated
 from raylens.config.placement import Group, GroupSize, node_labels
-from raylens.data.block import UnitMaker
+from raylens.data.block import BlockMaker
 from raylens.data.stream import execution_options, ray_map, training_stream
 from raylens.errors import ClusterError
 from raylens.messages import quiet
@@ -64,8 +64,8 @@ def node_here(item: dict[str, Any]) -> pa.Table:
     return pa.table({"item": [item["item"]], "node": [ray.get_runtime_context().get_node_id()]})
 
 
-class Located(UnitMaker):
-    """Says where a unit was made, in place of how long it took."""
+class Located(BlockMaker):
+    """Says where a block was made, in place of how long it took."""
 
     def make(self, start: int, stop: int) -> dict[str, np.ndarray[Any, Any]]:
         block = super().make(start, stop)

@@ -191,7 +191,7 @@ def test_init_writes_a_description_that_is_complete_and_overwrites_nothing(tmp_p
     before = file.read_text()
     again = run("cluster", "init", file)
     assert isinstance(again.exception, ConfigError)
-    assert "exists, and is not overwritten" in str(again.exception)
+    assert "is not overwritten" in str(again.exception)
     assert file.read_text() == before
 
 
@@ -338,7 +338,7 @@ def test_secrets_of_this_machine_do_not_get_into_a_command(tmp_path: Path, monke
         (["--kind", "service"], "--serve-config"),
         (["--kind", "cluster", "--", "train", "vit_b32"], "a command is for --kind job"),
         (["--kind", "job", "--serve-config", "serve.yaml", "--", "train", "x"], "--serve-config is for --kind service"),
-        (["--serve-config", "serve.yaml", "--", "train", "x"], "say --kind job or --kind service"),
+        (["--serve-config", "serve.yaml", "--", "train", "x"], "--kind job or --kind service"),
         (
             [
                 "--name",
@@ -412,7 +412,7 @@ def test_a_job_without_a_command_and_an_open_cluster_are_refused(tmp_path: Path)
     file = written(tmp_path, SMALL)
     job = run("cluster", "render", "kuberay", file, "--kind", "job")
     assert "a job needs a command" in str(job.exception)
-    assert "--open says who" in str(run("cluster", "render", "kuberay", file, "--open").exception)
+    assert "--open" in str(run("cluster", "render", "kuberay", file, "--open").exception)
 
 
 @pytest.mark.parametrize(

@@ -103,7 +103,7 @@ def test_a_job_refuses_code_that_is_not_what_came(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "raylens.workloads.job_entrypoint", "recipes"]
     run = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
     assert run.returncode == 1
-    assert run.stderr.startswith("error: the job came with raylens-0.1.0-0123456789abcdef, but ")
+    assert run.stderr.startswith("error: the job has the wheel raylens-0.1.0-0123456789abcdef, but ")
     assert len(run.stderr.strip().splitlines()) == 1
 
 
@@ -156,5 +156,5 @@ def test_extras_are_pinned_as_the_checkout_pins_them() -> None:
     constraints, *requirements = found.requirements
     assert [line.partition(">")[0] for line in requirements] == ["pytorch-optimizer", "wandb"]
     assert constraints.startswith("-c ${RAY_RUNTIME_ENV_CREATE_WORKING_DIR}/constraints-")
-    with pytest.raises(ConfigError, match=r"--extra dev: .*extras: lion, mlflow, wandb"):
+    with pytest.raises(ConfigError, match=r"--extra dev: .*extras: lion, mlflow, train, wandb"):
         pinned(REPOSITORY, ["dev"])

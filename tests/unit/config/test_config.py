@@ -101,6 +101,8 @@ def test_a_printed_recipe_is_complete(recipe: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("assignment", "words"),
     [
+        ("data.chunk_size=1", "unknown key 'data.chunk_size' (did you mean 'chunk_size'?); allowed here: check_hashes"),
+        ("data.chunks_per_block=1", "unknown key 'data.chunks_per_block' (did you mean 'chunks_per_block'?); allowed"),
         ("sede=1", "unknown key 'sede' (did you mean 'seed'?); allowed here: checkpoint, data, evaluation"),
         (
             "optim.peek_lr=1",

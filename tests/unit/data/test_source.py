@@ -58,7 +58,7 @@ def test_a_format_that_is_asked_for_is_taken(mixed: Path, format_name: str, shar
 
 
 def test_a_named_shard_that_is_missing_is_an_error(mixed: Path) -> None:
-    with pytest.raises(ManifestError, match=r"1 of 3 shards or patterns match nothing \(00002\.tar\)"):
+    with pytest.raises(ManifestError, match=r"1 of 3 shards .* \(00002\.tar\)"):
         opened(f"{mixed}/{{00000..00002}}.tar")
     with pytest.raises(ManifestError, match=r"no shards .* that match \*\.jsonl under .*mixed"):
         opened(f"{mixed}/*.jsonl")

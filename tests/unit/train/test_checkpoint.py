@@ -13,7 +13,7 @@ from torch import Tensor
 
 from raylens.config import CheckpointConfig, ModelConfig
 from raylens.data import Plan
-from raylens.data.order import EvenOrder
+from raylens.data.order import FixedChunkOrder
 from raylens.errors import CheckpointError, NotFoundError, StorageError
 from raylens.evaluate.metrics import Metric
 from raylens.models import DualEncoder
@@ -27,7 +27,7 @@ from raylens.train.checkpoint.snapshot import Snapshot
 from raylens.train.checkpoint.store import CheckpointManifest, Checkpoints
 from raylens.train.engine.rng_state import local_state, restore_local_state
 
-PLAN = Plan((EvenOrder(100, "a" * 64, 1, 4, 4, 100),), seed=1)
+PLAN = Plan((FixedChunkOrder(100, "a" * 64, 1, 4, 4, 100),), seed=1)
 
 
 def cuts(draw: st.DrawFn, count: int) -> list[tuple[int, int]]:

@@ -6,7 +6,7 @@ import pytest
 
 from raylens.config import DataConfig, LengthConfig, RunConfig, apply_overrides, validated
 from raylens.data import Plan
-from raylens.data.order import EvenOrder
+from raylens.data.order import FixedChunkOrder
 from raylens.errors import CheckpointError, ConfigError, CursorError, TrainingError
 from raylens.storage import open_store
 from raylens.train.checkpoint.cursor import Cursor
@@ -14,7 +14,7 @@ from raylens.train.checkpoint.store import Checkpoints
 from raylens.train.run.prepare import claim
 from raylens.train.runs.jsonl import METRICS, JsonlWriter, read_metrics
 
-PLAN = Plan((EvenOrder(100, "a" * 64, 1, 4, 4, 100),), seed=1)
+PLAN = Plan((FixedChunkOrder(100, "a" * 64, 1, 4, 4, 100),), seed=1)
 
 
 def test_cursor_counts_samples() -> None:
@@ -33,7 +33,7 @@ def test_cursor_counts_samples() -> None:
         ({"global_batch": 64}, "global_batch: the checkpoint has 32, this run has 64"),
         ({"seed": 2}, "seed: the checkpoint has 1, this run has 2"),
         ({"plan_version": 9}, "orders samples differently"),
-        ({"runs_per_unit": (5,)}, "runs_per_unit: the checkpoint has 4, this run has 5"),
+        ({"chunks_per_block": (5,)}, "chunks_per_block: the checkpoint has 4, this run has 5"),
         ({"shares": (3, 5)}, "shares: the checkpoint has 1, this run has [3, 5]"),
         ({"epoch_sizes": (96,)}, "epoch_sizes: the checkpoint has 100, this run has 96"),
     ],

@@ -10,7 +10,7 @@ from raylens.tune.domain import Domain
 from raylens.tune.report import importance
 from raylens.tune.report.importance import importances
 from raylens.tune.space import Space
-from raylens.tune.trials import Copied, Measured, TrialRecord
+from raylens.tune.trials import TrialCopy, TrialEvaluation, TrialRecord
 
 METRIC = "validation_loss"
 SPACE = {
@@ -27,9 +27,9 @@ def few_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importance, "ROUNDS", 12)
 
 
-def measured(samples: int, value: float | None) -> Measured:
+def measured(samples: int, value: float | None) -> TrialEvaluation:
     metrics = {} if value is None else {METRIC: value}
-    return Measured(step=samples // 10, samples=samples, seconds=1.0, metrics=metrics)
+    return TrialEvaluation(step=samples // 10, samples=samples, seconds=1.0, metrics=metrics)
 
 
 def trial(number: int, values: dict[str, object], *curve: float | None, **more: object) -> TrialRecord:
@@ -149,8 +149,8 @@ def test_trials_without_a_value_do_not_count_and_the_newest_up_to_there_does() -
 def test_copies_change_the_settings_of_what_was_measured() -> None:
     """Settings of before the first copy are not kept, so what was measured with them is left out."""
     copies = [
-        Copied(at=1, of="t000", step=1, samples=100, values={"x": 1}),
-        Copied(at=2, of="t000", step=2, samples=200, values={"x": 2}),
+        TrialCopy(at=1, of="t000", step=1, samples=100, values={"x": 1}),
+        TrialCopy(at=2, of="t000", step=2, samples=200, values={"x": 2}),
     ]
     trials = [trial(n, {"x": 2}, 1.0, 2.0, 3.0, copies=copies) for n in range(8)]
     late = comparable(trials, METRIC)

@@ -22,7 +22,7 @@ from raylens.tune.domain import Domain
 from raylens.tune.report import importance, render_report
 from raylens.tune.report.figures import keys_of_heat, parts_of_plane, sides, track_of
 from raylens.tune.report.view import MOST_DRAWN, SweepView, axis_of
-from raylens.tune.trials import Copied, Measured, SweepRecord, TrialRecord
+from raylens.tune.trials import SweepRecord, TrialCopy, TrialEvaluation, TrialRecord
 from tests.helpers.html_pages import check_page, figures_of, marks_of
 
 LOSS, RECALL = "validation_loss", "image_to_text_recall_1"
@@ -54,12 +54,12 @@ def sweep(metric: str = LOSS, space: dict[str, Domain] = SPACE, **more: object) 
     return SweepConfig.model_validate({"name": "tuned", "run": RUN, "metric": metric, "space": space, **more})
 
 
-def measured(samples: int, value: float | None, metric: str = LOSS) -> Measured:
+def measured(samples: int, value: float | None, metric: str = LOSS) -> TrialEvaluation:
     metrics = {} if value is None else {metric: value}
-    return Measured(step=samples // 128, samples=samples, seconds=1.0, metrics=metrics)
+    return TrialEvaluation(step=samples // 128, samples=samples, seconds=1.0, metrics=metrics)
 
 
-def trial(number: int, values: dict[str, Any], curve: Sequence[Measured] = (), **more: object) -> TrialRecord:
+def trial(number: int, values: dict[str, Any], curve: Sequence[TrialEvaluation] = (), **more: object) -> TrialRecord:
     return TrialRecord.model_validate({"number": number, "values": values, "curve": list(curve), **more})
 
 
@@ -167,7 +167,7 @@ def test_the_best_is_the_lowest_loss_or_the_highest_recall(metric: str) -> None:
 def test_learning_curves_end_where_their_trial_ended() -> None:
     config = sweep()
     rows = trials(config, 4)
-    rows[0] = rows[0].with_(copies=[Copied(at=2, of="t003", step=7, samples=2000, values={"optim.peak_lr": 0.002})])
+    rows[0] = rows[0].with_(copies=[TrialCopy(at=2, of="t003", step=7, samples=2000, values={"optim.peak_lr": 0.002})])
     page = render_report(config, record(rows))
     marks = {title[:4]: mark for title, mark in marks_of(figures_of(page)[0]).items()}
     # Trial 3 has three points, of the copy two and one, of the stopped trials one each.
@@ -279,7 +279,7 @@ def test_repeats_have_an_interval_and_a_verdict() -> None:
 
 def test_copies_are_a_table() -> None:
     config = sweep(scheduler={"kind": "pbt"})
-    copy = Copied(at=1, of="t001", step=7, samples=1000, values={"optim.peak_lr": 0.0123})
+    copy = TrialCopy(at=1, of="t001", step=7, samples=1000, values={"optim.peak_lr": 0.0123})
     rows = trials(config, 3)
     rows[0] = rows[0].with_(copies=[copy])
     words = check_page(render_report(config, record(rows))).words
@@ -334,7 +334,7 @@ def odd_trials(draw: st.DrawFn) -> TrialRecord:
         for _ in range(draw(st.integers(0, 4)))
     ]
     copies = [
-        Copied(at=at, of=EVIL, step=1, samples=1000 * at, values={EVIL: EVIL})
+        TrialCopy(at=at, of=EVIL, step=1, samples=1000 * at, values={EVIL: EVIL})
         for at in range(draw(st.sampled_from([0, 0, 0, 3])))
     ]
     state = draw(st.sampled_from(["waiting", "running", "stopped", "finished", "failed"]))

@@ -12,11 +12,10 @@ from raylens.config import validated
 from raylens.errors import ConfigError
 from raylens.tune import Domain, SweepConfig
 from raylens.tune.results import ranked
-from raylens.tune.search.perturb import Perturb, perturbed
-from raylens.tune.search.schedulers import scheduler_of
+from raylens.tune.search.schedulers import Perturb, perturbed, scheduler_of
 from raylens.tune.search.searchers import tpe
 from raylens.tune.space import Space
-from raylens.tune.trials import Measured, TrialRecord
+from raylens.tune.trials import TrialEvaluation, TrialRecord
 from raylens.workloads.recipes.sweeps import SWEEPS
 
 RUN = SWEEPS["digits"]().run  # batches of 128, evaluated every 10 steps
@@ -92,7 +91,7 @@ def test_a_sweep_goes_where_its_metric_is_better_whatever_a_set_is_called(metric
             number=number,
             values={},
             state="finished",
-            curve=[Measured(step=1, samples=128, seconds=1.0, metrics={metric: value})],
+            curve=[TrialEvaluation(step=1, samples=128, seconds=1.0, metrics={metric: value})],
         )
         for number, value in enumerate((0.2, 0.4, 0.3))
     ]

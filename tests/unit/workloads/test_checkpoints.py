@@ -9,7 +9,7 @@ from typer.testing import CliRunner, Result
 
 from raylens.config import RunConfig, dump_yaml, validated
 from raylens.data import Plan
-from raylens.data.order import EvenOrder
+from raylens.data.order import FixedChunkOrder
 from raylens.errors import CheckpointError, ConfigError, NotFoundError, RaylensError
 from raylens.storage import Store, open_store
 from raylens.train.checkpoint.cursor import Cursor
@@ -18,7 +18,7 @@ from raylens.train.checkpoint.snapshot import Snapshot
 from raylens.train.checkpoint.store import CheckpointManifest, Checkpoints
 from raylens.workloads.cli.checkpoints import app
 
-PLAN = Plan((EvenOrder(100, "a" * 64, 1, 4, 4, 100),), seed=1)
+PLAN = Plan((FixedChunkOrder(100, "a" * 64, 1, 4, 4, 100),), seed=1)
 LOSSES = {2: 0.5, 4: 0.1, 6: 0.3, 8: 0.2}
 MIB_OF_FLOATS = 1 << 18
 

@@ -219,7 +219,9 @@ def test_the_speed_is_given_measured_or_counted(tmp_path: Path) -> None:
 
 def test_data_is_taken_from_the_manifest_where_there_is_one(tmp_path: Path, make_shards: Callable[..., Store]) -> None:
     shards = make_shards(40)
-    config = config_of(storage=str(tmp_path / "runs"), data={"train": shards.uri, "run_length": 4, "runs_per_unit": 2})
+    config = config_of(
+        storage=str(tmp_path / "runs"), data={"train": shards.uri, "chunk_size": 4, "chunks_per_block": 2}
+    )
     with pytest.raises(ConfigError, match=r"how many pairs an epoch has is not known: give --pairs N"):
         data_of(config, CostOptions())
     (source,) = config.data.train

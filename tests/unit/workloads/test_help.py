@@ -18,7 +18,7 @@ def test_the_command_line_imports_nothing_of_what_its_commands_do() -> None:
 
 
 @pytest.mark.parametrize(
-    ("typed", "present"), [("clusters", "contexts"), ("clusters list", "contexts"), ("contxts", "contexts")]
+    ("typed", "present"), [("clusters list", "contexts"), ("budget vit_b32", "estimate"), ("contxts", "contexts")]
 )
 def test_an_unknown_command_is_answered_with_the_one_that_was_meant(typed: str, present: str) -> None:
     result = CliRunner().invoke(app, typed.split())

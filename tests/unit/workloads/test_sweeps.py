@@ -88,14 +88,14 @@ def test_a_file_with_a_mistake_gets_one_line(tmp_path: Path, change: dict[str, A
 def test_what_is_no_sweep_is_named(tmp_path: Path) -> None:
     assert "unknown sweep 'digit'; sweeps: digits" in error_of(run("digit"))
     assert "cannot read" in error_of(run(str(tmp_path / "none.yaml")))
-    assert "is no sweep, it has no sweep.yaml" in error_of(run("show", str(tmp_path)))
-    assert "is no sweep" in error_of(run("resume", str(tmp_path)))
-    assert "is no sweep" in error_of(run("stop", str(tmp_path)))
+    assert "is not a sweep, it has no sweep.yaml" in error_of(run("show", str(tmp_path)))
+    assert "is not a sweep" in error_of(run("resume", str(tmp_path)))
+    assert "is not a sweep" in error_of(run("stop", str(tmp_path)))
     assert "no sweeps in" in error_of(run("list", str(tmp_path)))
     uri = stored(tmp_path)
     assert "cannot be compared alone" in error_of(run("compare", uri))
     assert "write NAME or NAME@ALIAS" in error_of(run("promote", uri, "@x"))
-    assert "has no trial with a value of validation_loss yet: 0 trials, none begun" in error_of(
+    assert "has no trial with a value of validation_loss yet: 0 trials, none started" in error_of(
         run("promote", uri, "x")
     )
 

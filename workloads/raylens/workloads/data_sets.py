@@ -12,10 +12,10 @@ from raylens.cluster import session
 from raylens.config import RunConfig, SourceConfig
 from raylens.data import Manifest, Plan, Source
 from raylens.data.bijection import permute
-from raylens.data.build_plan import build_plan
 from raylens.data.index import manifest_for
 from raylens.data.manifest import fingerprint
-from raylens.data.reader import open_data
+from raylens.data.plan import build_plan
+from raylens.data.reader import open_reader
 from raylens.data.stream import ray_map
 from raylens.errors import DataError
 from raylens.storage import Store, open_store
@@ -94,8 +94,8 @@ def sample_pairs(manifest: Manifest, count: int, seed: int = 0) -> list[tuple[by
     """Return images and first captions of samples from all over a data set; the same ones for the same seed."""
     keys = np.full(min(count, len(manifest)), seed, dtype=np.uint64)
     chosen = np.sort(permute(np.arange(len(keys)), len(manifest), keys))
-    opened = open_data(manifest.home)
-    return [(pair.image, pair.captions[0]) for request in opened.requests(chosen) for _, pair in opened.read(request)]
+    reader = open_reader(manifest.home)
+    return [(pair.image, pair.captions[0]) for request in reader.requests(chosen) for _, pair in reader.read(request)]
 
 
 def compare_with_run(config: RunConfig, hashes: Sequence[str]) -> int:
@@ -138,23 +138,23 @@ class Forecast:
 
     requests: int
     bytes: int
-    requests_per_unit: float
+    requests_per_block: float
     bytes_per_request: float
 
 
-def forecast(plan: Plan, manifests: Sequence[Manifest], units: int = 24) -> Forecast:
+def forecast(plan: Plan, manifests: Sequence[Manifest], blocks: int = 24) -> Forecast:
     """Estimate requests and bytes of one epoch from blocks that are spread over it."""
-    opened = [open_data(manifest.home) for manifest in manifests]
-    last = plan.unit_of(plan.samples - 1)
-    chosen = np.unique(np.linspace(0, last, min(units, last + 1)).astype(int)).tolist()
+    readers = [open_reader(manifest.home) for manifest in manifests]
+    last = plan.block_of(plan.samples - 1)
+    chosen = np.unique(np.linspace(0, last, min(blocks, last + 1)).astype(int)).tolist()
     requests = size = positions = 0
-    for unit in chosen:
-        start, stop = plan.unit_span(unit)
+    for block in chosen:
+        start, stop = plan.block_span(block)
         located = plan.locate(np.arange(start, stop))
         positions += stop - start
-        for number, one in enumerate(opened):
-            for request in one.requests(np.unique(located.sample[located.source == number])):
-                lengths = one.request_sizes(request)
+        for number, reader in enumerate(readers):
+            for request in reader.requests(np.unique(located.sample[located.source == number])):
+                lengths = reader.request_sizes(request)
                 requests, size = requests + len(lengths), size + sum(lengths)
     scale = plan.samples / positions
     return Forecast(round(requests * scale), round(size * scale), requests / len(chosen), size / max(1, requests))

@@ -1,6 +1,14 @@
 """Formats of data sets: which objects are shards, and how samples are read from them."""
 
-from raylens.data.formats.base import Columns, Kind, Pair, Place, RawSample, ShardFormat
-from raylens.data.formats.registry import FORMATS
+from collections.abc import Mapping
 
-__all__ = ["FORMATS", "Columns", "Kind", "Pair", "Place", "RawSample", "ShardFormat"]
+from raylens.data.formats.base import Columns, Kind, Pair, RawSample, SampleLocation, ShardFormat
+from raylens.data.formats.folder import FOLDER
+from raylens.data.formats.parquet import PARQUET
+from raylens.data.formats.table import TABLE
+from raylens.data.formats.tar import TAR
+
+__all__ = ["FORMATS", "Columns", "Kind", "Pair", "RawSample", "SampleLocation", "ShardFormat"]
+
+FORMATS: Mapping[str, ShardFormat] = {kind.name: kind for kind in (TAR, PARQUET, TABLE, FOLDER)}
+"""All formats, in the order in which ``format: auto`` tries them; a new format is a file and an entry here."""

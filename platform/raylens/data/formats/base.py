@@ -1,4 +1,4 @@
-"""What every format of a data set can do: name its shards, walk one from front to back, and read single samples."""
+"""The interface of a format: select the shards of a data set, walk through a shard, and read single samples."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -13,8 +13,8 @@ __all__ = [
     "Columns",
     "Kind",
     "Pair",
-    "Place",
     "RawSample",
+    "SampleLocation",
     "ShardFormat",
     "captions_of",
     "characters",
@@ -25,25 +25,25 @@ IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
 
 
 class Kind(IntEnum):
-    """How a sample's caption is found."""
+    """How the caption of a sample is stored."""
 
     TEXT = 0
-    """In the shard, ``caption_delta`` bytes after the image's offset: UTF-8 text."""
+    """UTF-8 text in the shard, ``caption_delta`` bytes after the offset of the image."""
     JSON = 1
-    """In the shard, as TEXT: a JSON object with ``captions``."""
+    """A JSON object with ``captions`` in the shard, located as `TEXT` is."""
     ROW = 2
-    """In the same row of a table that holds the image too: ``offset`` is ``row group << 32 | row in the group``."""
+    """In the table row that also holds the image: ``offset`` is ``row group << 32 | row in the group``."""
     FILE = 3
-    """The image is an object of its own; the manifest's texts hold its path and captions (`file_record`)."""
+    """The image is an object of its own; the texts of the manifest hold its path and captions (`file_record`)."""
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a sample's bytes lie in its shard, in the words of its format (see `Kind`)."""
+class SampleLocation:
+    """The location of a sample's bytes in its shard; `Kind` says what the numbers mean."""
 
     offset: int = 0
     length: int = 0
-    """Bytes of the image file."""
+    """Length of the image file in bytes."""
     caption_delta: int = 0
     caption_length: int = 0
     kind: Kind = Kind.TEXT
@@ -51,29 +51,29 @@ class Place:
 
 @dataclass
 class RawSample:
-    """One sample as it stands in a shard."""
+    """One sample as it is stored in a shard."""
 
     key: str
-    """Its name within the shard; any two samples of a shard have different ones."""
+    """Unique name of the sample within its shard."""
     image: bytes | None = None
     captions: tuple[str, ...] | None = None
-    """Stripped, blank ones left out; ``None`` where there is nothing that could be a caption."""
+    """Stripped captions without blank ones; None if there is nothing that could be a caption."""
     meta: dict[str, Any] = field(default_factory=dict)
-    place: Place = Place()
+    location: SampleLocation = SampleLocation()
     record: bytes = b""
-    """For ``Kind.FILE``: what the manifest's texts shall hold."""
+    """The record for the texts of the manifest, if the kind is `Kind.FILE`."""
     reason: str | None = None
-    """Why the sample cannot be used, where the format knows."""
+    """Why the sample cannot be used, if the format detects it."""
 
     @property
     def caption(self) -> str | None:
-        """The first caption; empty where all are blank."""
+        """The first caption; empty if all are blank, None if there is none."""
         return None if self.captions is None else (*self.captions, "")[0]
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Names of a table's columns; ``None`` is found by the usual names."""
+    """Names of the columns of a table; None means the usual names are searched."""
 
     image: str | None = None
     caption: str | None = None
@@ -81,51 +81,56 @@ class Columns:
 
 @dataclass(frozen=True)
 class Pair:
-    """What reading gives: an image file's bytes and the captions to choose from (at least one)."""
+    """A sample that was read: the bytes of an image file, and at least one caption to choose from."""
 
     image: bytes
     captions: tuple[str, ...]
 
 
 class ShardFormat(Protocol):
-    """One format. Stateless; travels by pickle."""
+    """A format of shards; it has no state and can be pickled."""
 
     name: str
 
     def select(self, objects: Sequence[ObjectInfo]) -> list[ObjectInfo]:
-        """The shards among the objects of a data set, in their order; empty where it is not of this format."""
+        """Return the shards among the objects of a data set, in their order; none if it has another format."""
         ...
 
     def walk(self, store: Store, shard: ObjectInfo, columns: Columns) -> Iterator[RawSample]:
-        """All samples of a shard in order.
+        """Yield all samples of a shard in order.
 
         Raises:
-            DamagedError: the shard is truncated or damaged; what came before has been yielded by then.
-            ManifestError: it has not the columns that are asked for.
+            DamagedError: the shard is truncated or damaged; the samples before the damage have been yielded.
+            ManifestError: the shard lacks the image or caption column.
         """
         ...
 
     def read(
-        self, store: Store, shard: ObjectInfo, columns: Columns, places: Sequence[Place], records: Sequence[bytes]
+        self,
+        store: Store,
+        shard: ObjectInfo,
+        columns: Columns,
+        locations: Sequence[SampleLocation],
+        records: Sequence[bytes],
     ) -> Iterator[Pair]:
-        """Samples of a shard by their places, which ascend; neighbours are read together.
+        """Yield samples of a shard by their ascending locations; samples close to each other are read together.
 
         Args:
-            store: where the data set is.
+            store: the store of the data set.
             shard: the shard as it was indexed, with its version.
-            columns: as given to `walk`.
-            places: what `walk` gave.
-            records: of each place, what the manifest's texts hold (empty but for ``Kind.FILE``).
+            columns: the columns that were passed to `walk`.
+            locations: the locations that `walk` found.
+            records: the record of each location in the texts of the manifest (empty but for `Kind.FILE`).
 
         Raises:
-            ManifestError: an object is not what was indexed; names it.
-            StorageError: the store does not answer.
+            ManifestError: an object has changed since it was indexed; the message names it.
+            StorageError: the store does not respond.
         """
         ...
 
 
 def captions_of(value: object) -> tuple[str, ...] | None:
-    """Captions as a shard may hold them: a text, or a list of texts; ``None`` where it is neither."""
+    """Return the captions in a value of a shard, a text or a list of texts; None if it is neither."""
     if isinstance(value, str):
         value = [value]
     if not isinstance(value, list | tuple) or not all(isinstance(text, str) for text in value):
@@ -135,10 +140,10 @@ def captions_of(value: object) -> tuple[str, ...] | None:
 
 
 def characters(text: str) -> str:
-    """The same text, with a question mark for each half of a character: names and JSON may hold some, files may not."""
+    """Replace lone surrogates, which names and JSON may hold but UTF-8 cannot encode, by question marks."""
     return text.encode("utf-8", errors="replace").decode()
 
 
 def file_record(image: str, captions: Sequence[str]) -> bytes:
-    """What the manifest's texts hold of a ``Kind.FILE`` sample."""
+    """Return the record of a `Kind.FILE` sample for the texts of the manifest."""
     return json.dumps({"image": image, "captions": list(captions)}, ensure_ascii=False).encode()

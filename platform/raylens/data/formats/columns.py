@@ -1,4 +1,4 @@
-"""Which columns of a table hold images and captions: the names that are given, or the usual ones."""
+"""The columns of a table that hold images and captions: those of the configuration, or those with a usual name."""
 
 from collections.abc import Mapping, Sequence
 from typing import Literal
@@ -9,50 +9,44 @@ __all__ = ["CAPTION_NAMES", "find_column"]
 
 CAPTION_NAMES = ("caption", "captions", "text", "txt", "title", "sentences", "description", "alt_text", "alt")
 SHOWN = 20
-"""Columns that a message lists."""
+"""Most columns that a message lists."""
 LONGEST_TYPE = 60
-"""Characters of a column's type in a message."""
+"""Most characters of a column's type in a message."""
 
 
 def find_column(
     role: Literal["image", "caption"],
-    given: str | None,
+    configured: str | None,
     usual: Sequence[str],
     columns: Mapping[str, bool],
     where: str,
     types: Mapping[str, object] | None = None,
 ) -> str:
-    """The column for a role: ``given`` to the letter, else the first usual name, in upper or lower case.
+    """Return the column for a role: ``configured`` exactly, else the first usual name, ignoring case.
 
     Args:
         role: what the column holds; the setting is named after it.
-        given: the setting, if it is set.
+        configured: the value of the setting, or None.
         usual: names in lower case, the likeliest first.
-        columns: all columns of the table, and whether what they hold can serve.
-        where: the table, for messages.
-        types: of columns, for messages; what has none here is not told.
+        columns: all columns of the table, and whether their type fits the role.
+        where: the file, for messages.
+        types: types of columns for messages, where known.
 
     Raises:
-        ManifestError: there is none, or the given one cannot serve; lists the columns.
+        ManifestError: there is no such column, or its type does not fit; the message lists the columns.
     """
     setting = f"{role}_column"
-    if given is not None and columns.get(given):
-        return given
-    if given in columns:
-        raise ManifestError(
-            f"{where}: {setting} = {given!r} does not hold {role}s; {_listed(columns, role, types or {})}"
-        )
-    if given is not None:
-        raise ManifestError(
-            f"{where}: {setting} = {given!r} is not among its columns; {_listed(columns, role, types or {})}"
-        )
+    listed = _listed(columns, role, types or {})
+    if configured is not None and columns.get(configured):
+        return configured
+    if configured is not None:
+        problem = f"does not hold {role}s" if configured in columns else "is not among its columns"
+        raise ManifestError(f"{where}: {setting} = {configured!r} {problem}: set {setting} to another; {listed}")
     fitting = {name.strip().lower(): name for name in reversed(list(columns)) if columns[name]}
     for name in usual:
         if name in fitting:
             return fitting[name]
-    raise ManifestError(
-        f"{where}: no column with a usual name for {role}s; set {setting}: {_listed(columns, role, types or {})}"
-    )
+    raise ManifestError(f"{where}: no column has a usual name for {role}s: set {setting}; {listed}")
 
 
 def _listed(columns: Mapping[str, bool], role: str, types: Mapping[str, object]) -> str:

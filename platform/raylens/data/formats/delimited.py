@@ -1,4 +1,4 @@
-"""Rows of text with delimiters and quotes: a quote that is not closed spoils its own line, not those behind it."""
+"""Rows of text with delimiters and quotes: an unclosed quote spoils its own line only."""
 
 import re
 from collections import deque
@@ -9,20 +9,20 @@ from raylens.data.formats.base import IMAGE_SUFFIXES
 __all__ = ["DelimitedText"]
 
 LONGEST = 2**24
-"""Characters of a row; a quote that is open for longer is taken for one that nobody closes."""
+"""Most characters of a row; a quote that is open for longer counts as never closed."""
 QUOTED = re.compile(r'((?:[^"]++|"")*+)("?)')
 
 Row = list[str]
 
 
 class DelimitedText:
-    """CSV as in RFC 4180, and TSV, whose tools often write quotes that are just characters; read once, by rows.
+    """CSV as in RFC 4180, and TSV, whose tools often write quotes as ordinary characters; rows are read once.
 
-    Both: a field that begins with a quote ends at the quote before the next delimiter or the end of a line, and may
-    hold delimiters, lines and doubled quotes. Where the quote is not closed like that, or the row then has not as many
-    fields as the header, a CSV's line is malformed and a TSV's is read as it stands, quotes and all; reading goes on
-    with the next line. Where quotes do close, but around lines that are rows themselves, nobody can tell: all these
-    lines of a CSV are malformed, and a TSV's are read as they stand.
+    In both, a field that begins with a quote ends at the quote before the next delimiter or end of line, and may hold
+    delimiters, line breaks and doubled quotes. If the quote is not closed like this, or the row does not have as many
+    fields as the header, a CSV line is malformed and a TSV line is read literally, with its quotes; reading continues
+    with the next line. If quotes are closed but enclose lines that are rows themselves, the table is ambiguous: these
+    lines are malformed in a CSV and read literally in a TSV.
     """
 
     def __init__(self, lines: Iterator[str], delimiter: str) -> None:
@@ -31,16 +31,16 @@ class DelimitedText:
         self._number = 0
 
     def header(self) -> Row | None:
-        """The first row; empty where its line is blank or there is none, None where a quote is not closed."""
+        """Return the first row; empty if its line is blank or missing, None if a quote is not closed."""
         first = self._next()
         return self._record([first], None) if first and first.strip("\r\n") else []
 
     def rows(self, width: int, image: int) -> Iterator[tuple[int, Row | None]]:
-        """The other rows that are not blank, each with the number of its first line; None for a malformed line.
+        """Yield the other non-blank rows, each with the number of its first line; None for a malformed line.
 
         Args:
-            width: fields that a row has.
-            image: the field that holds the path of an image.
+            width: number of fields in a row.
+            image: index of the field that holds the path of an image.
         """
         while (first := self._next()) is not None:
             if not first.strip("\r\n"):
@@ -55,7 +55,7 @@ class DelimitedText:
             else:
                 self._again.extendleft(reversed(lines[1:]))
                 self._number = number
-                yield number, self._as_it_stands(first, width)
+                yield number, self._literal_row(first, width)
 
     def _next(self) -> str | None:
         line = self._again.popleft() if self._again else next(self._lines, None)
@@ -63,7 +63,7 @@ class DelimitedText:
         return line
 
     def _record(self, lines: list[str], width: int | None) -> Row | None:
-        """The row that begins in the only one of ``lines``, which are then all that it takes."""
+        """Return the row that begins in the last of ``lines``; append the further lines that it takes."""
         open_row, held = _OpenRow(self._delimiter), 0
         while open_row.take(lines[-1]) and (width is None or len(open_row.fields) <= width):
             held += len(lines[-1])
@@ -74,51 +74,53 @@ class DelimitedText:
             lines.append(following)
         return None
 
-    def _as_it_stands(self, line: str, width: int) -> Row | None:
+    def _literal_row(self, line: str, width: int) -> Row | None:
         row = line.rstrip("\r\n").split(self._delimiter)
         return row if self._delimiter == "\t" and len(row) == width else None
 
     def _swallows(self, lines: list[str], width: int, image: int) -> bool:
-        """Whether a row of several lines seems to hold other rows."""
+        """Return whether a row of several lines seems to contain other rows."""
         if len(lines) == 1:
             return False
         before = _OpenRow(self._delimiter)
         before.take(lines[0])
-        # Of a row whose image comes behind the quote, the last line holds the image, as a row of its own would.
+        # If the image follows the quote, the last line holds the image, as a row of its own would.
         inner = lines[1:] if len(before.fields) > image else lines[1:-1]
         return any(self._is_row(line, width, image) for line in inner)
 
     def _is_row(self, line: str, width: int, image: int) -> bool:
-        # Captions have commas, but hardly tabs: in a CSV, the field must look like an image too.
+        # Captions have commas but hardly tabs: in a CSV, the field must also look like an image.
         row = line.rstrip("\r\n").split(self._delimiter)
         if self._delimiter == "\t":
             return len(row) == width
-        return len(row) >= width and row[image].strip().lower().endswith(tuple(f".{one}" for one in IMAGE_SUFFIXES))
+        return len(row) >= width and row[image].strip().lower().endswith(
+            tuple(f".{suffix}" for suffix in IMAGE_SUFFIXES)
+        )
 
 
 class _OpenRow:
-    """A row while its lines are taken in."""
+    """A row while its lines are being read."""
 
     def __init__(self, delimiter: str) -> None:
         self.fields: Row = []
         self.is_open = False
-        """Whether the last line ended within quotes."""
+        """Whether the last line ended inside a quoted field."""
         self._delimiter = delimiter
         self._pieces: Row = []
 
     def take(self, line: str) -> bool:
-        """Another line, with its end; False where something stands between a closing quote and the delimiter."""
+        """Add a line, with its line break; return False if text stands between a closing quote and the delimiter."""
         stop, at = len(line.rstrip("\r\n")), 0
         while True:
             if not self.is_open and line[at : at + 1] == '"':
                 self.is_open, at = True, at + 1
             if self.is_open:
-                found = QUOTED.match(line, at)
-                assert found is not None  # it matches nothing, too
-                self._pieces.append(found[1])
-                if not found[2]:
+                quoted = QUOTED.match(line, at)
+                assert quoted is not None  # it matches an empty text, too
+                self._pieces.append(quoted[1])
+                if not quoted[2]:
                     return True
-                at = found.end()
+                at = quoted.end()
                 self.fields.append("".join(self._pieces).replace('""', '"'))
                 self._pieces, self.is_open = [], False
                 if at < stop and line[at] != self._delimiter:

@@ -3,38 +3,109 @@
 import functools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import Any, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from raylens.data.formats.base import Columns, Kind, Pair, Place, RawSample
-from raylens.data.formats.parquet_columns import PairColumns, is_text
+from raylens.data.formats.base import Columns, Kind, Pair, RawSample, SampleLocation, captions_of
+from raylens.data.formats.columns import CAPTION_NAMES, find_column
 from raylens.errors import DamagedError, ManifestError
 from raylens.storage import ObjectInfo, Store
 
 __all__ = ["PARQUET", "ParquetFormat"]
 
+IMAGE_NAMES = ("image", "jpg", "jpeg", "png", "webp", "image_bytes", "bytes", "content", "img")
+
+
+@dataclass(frozen=True)
+class PairColumns:
+    """The image and caption columns of a Parquet file."""
+
+    image: str
+    caption: str
+    nested: bool
+    """Whether images are in the field ``bytes`` of a struct."""
+
+    @classmethod
+    def of(cls, schema: pa.Schema, columns: Columns, where: str) -> Self:
+        """Find the columns in a schema.
+
+        Raises:
+            ManifestError: the file ``where`` lacks such columns; the message lists its columns.
+        """
+        # A name that occurs twice is ambiguous.
+        fields = {name: schema.field(name).type for name in schema.names if schema.names.count(name) == 1}
+        images = {name: name in fields and _holds_images(fields[name]) for name in schema.names}
+        captions = {name: name in fields and _holds_captions(fields[name]) for name in schema.names}
+        image = find_column("image", columns.image, IMAGE_NAMES, images, where, fields)
+        caption = find_column("caption", columns.caption, CAPTION_NAMES, captions, where, fields)
+        return cls(image, caption, pa.types.is_struct(fields[image]))
+
+    @property
+    def leaves(self) -> list[str]:
+        """The leaf columns to read; of a struct, only the bytes."""
+        return [f"{self.image}.bytes" if self.nested else self.image, self.caption]
+
+    def take(self, batch: pa.RecordBatch, rows: Sequence[int]) -> Iterator[tuple[bytes | None, tuple[str, ...] | None]]:
+        """Yield image and captions of rows of a batch."""
+        images, captions = batch.column(self.image), batch.column(self.caption)
+        if self.nested:
+            images = pc.struct_field(images, "bytes")
+        for row in rows:
+            yield images[row].as_py(), _captions(captions[row])
+
+
+def _holds_images(kind: pa.DataType) -> bool:
+    if pa.types.is_struct(kind):
+        return any(field.name == "bytes" and _holds_images(field.type) for field in kind)
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
+
+
+def _holds_captions(kind: pa.DataType) -> bool:
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return is_text(kind.value_type)
+    return is_text(kind.value_type if pa.types.is_dictionary(kind) else kind)
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Return whether a column of this type holds texts."""
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _captions(value: pa.Scalar) -> tuple[str, ...] | None:
+    if not value.is_valid:
+        return None
+    if isinstance(value, pa.DictionaryScalar):
+        value = value.value
+    texts = value.values if isinstance(value, pa.ListScalar) else [value]
+    # Decoded from bytes, because they may not be valid UTF-8.
+    return captions_of([bytes(text.as_buffer()).decode("utf-8", errors="replace") for text in texts if text.is_valid])
+
+
 KEY_NAMES = ("key", "__key__", "id", "uid")
 BATCH = 64
-"""Rows decoded at a time, so that memory does not grow with the row groups, which may be larger than 2 GiB."""
+"""Rows decoded at a time, so that memory does not grow with row groups, which may exceed 2 GiB."""
 
 
 class ParquetFormat:
-    """Each row a sample: images as binary or as Hugging Face's ``{bytes, path}``, captions as a text or a list."""
+    """Each row is a sample: images are binary or Hugging Face's ``{bytes, path}``, captions a text or a list."""
 
     name = "parquet"
 
     def select(self, objects: Sequence[ObjectInfo]) -> list[ObjectInfo]:
-        """See `ShardFormat.select`; beside tars, Parquet files are metadata that img2dataset writes."""
+        """Implement `ShardFormat.select`: beside tars, Parquet files are metadata of img2dataset, not shards."""
         if any(info.path.endswith(".tar") for info in objects):
             return []
         return [info for info in objects if info.path.endswith(".parquet")]
 
     def walk(self, store: Store, shard: ObjectInfo, columns: Columns) -> Iterator[RawSample]:
-        """See `ShardFormat.walk`; a row group after the other, only the columns that are needed."""
+        """Implement `ShardFormat.walk`: read row groups in order, and only the columns needed."""
         with _opened(store, shard) as file:
             pair = PairColumns.of(file.schema_arrow, columns, _name(store, shard))
             key = _key_column(file)
@@ -46,7 +117,7 @@ class ParquetFormat:
                             key=_text(keys[row]) if keys is not None else f"{group:06d}-{start + row:06d}",
                             image=image or None,
                             captions=captions,
-                            place=Place(group << 32 | start + row, len(image or b""), kind=Kind.ROW),
+                            location=SampleLocation(group << 32 | start + row, len(image or b""), kind=Kind.ROW),
                         )
 
     def read(
@@ -54,20 +125,20 @@ class ParquetFormat:
         store: Store,
         shard: ObjectInfo,
         columns: Columns,
-        places: Sequence[Place],
+        locations: Sequence[SampleLocation],
         records: Sequence[bytes],  # noqa: ARG002
     ) -> Iterator[Pair]:
-        """See `ShardFormat.read`; each row group that is needed is read once."""
+        """Implement `ShardFormat.read`: read each needed row group once."""
         name = _name(store, shard)
         with _opened(store, shard) as file:
             pair = PairColumns.of(file.schema_arrow, columns, name)
-            for group, members in groupby(places, key=lambda place: place.offset >> 32):
-                wanted = [(place.offset & 0xFFFFFFFF, place.length) for place in members]
+            for group, members in groupby(locations, key=lambda location: location.offset >> 32):
+                wanted = [(location.offset & 0xFFFFFFFF, location.length) for location in members]
                 yield from _read_group(file, group, wanted, pair, name)
 
 
 def _key_column(file: pq.ParquetFile) -> str | None:
-    """The first column with a usual name for keys that names each row differently."""
+    """Return the first column with a usual name for keys whose values are unique."""
     for name in KEY_NAMES:
         number = file.schema_arrow.get_field_index(name)
         kind = file.schema_arrow.field(number).type if number >= 0 else pa.null()
@@ -82,7 +153,7 @@ def _is_unique(file: pq.ParquetFile, name: str, kind: pa.DataType) -> bool:
         try:
             chunks += file.read_row_group(group, columns=[name], use_threads=False).column(0).chunks
         except (pa.ArrowException, OSError):
-            break  # the walk comes upon the damage too, after the rows before it
+            break  # `walk` reports the damage, after the rows before it
     values = pa.chunked_array(chunks, kind)
     return bool(values.null_count == 0 and pc.count_distinct(values).as_py() == len(values))
 
@@ -94,7 +165,7 @@ def _text(key: pa.Scalar) -> str:
 
 
 def _batches(file: pq.ParquetFile, group: int, leaves: list[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
-    """Batches of a row group, each with the number of its first row."""
+    """Yield batches of a row group, each with the number of its first row."""
     start = 0
     for batch in file.iter_batches(BATCH, row_groups=[group], columns=leaves, use_threads=False):
         yield start, batch
@@ -104,18 +175,18 @@ def _batches(file: pq.ParquetFile, group: int, leaves: list[str]) -> Iterator[tu
 def _read_group(
     file: pq.ParquetFile, group: int, wanted: list[tuple[int, int]], pair: PairColumns, name: str
 ) -> Iterator[Pair]:
-    """Rows of a group, each given by its number and the length of its image."""
+    """Yield rows of a group, requested by their numbers and the lengths of their images."""
     if group >= file.num_row_groups or wanted[-1][0] >= file.metadata.row_group(group).num_rows:
         raise ManifestError(f"{name} has no row {wanted[-1][0]} in row group {group}: {_CHANGED}")
     done = 0
     for start, batch in _batches(file, group, pair.leaves):
         here = [item for item in wanted[done : done + batch.num_rows] if item[0] < start + batch.num_rows]
-        found = pair.take(batch, [row - start for row, _ in here])
-        for (row, length), (image, captions) in zip(here, found, strict=True):
+        samples = pair.take(batch, [row - start for row, _ in here])
+        for (row, length), (image, captions) in zip(here, samples, strict=True):
             if image is None or len(image) != length:
-                came = "no image" if image is None else f"an image of {len(image)} bytes"
+                actual = "no image" if image is None else f"an image of {len(image)} bytes"
                 raise ManifestError(
-                    f"{name} has {came}, not of {length}, in row {row} of row group {group}: {_CHANGED}"
+                    f"{name} has {actual} in row {row} of row group {group}, not one of {length}: {_CHANGED}"
                 )
             yield Pair(image, captions or ("",))
         done += len(here)
@@ -123,7 +194,7 @@ def _read_group(
             return
 
 
-_CHANGED = "it changed since it was indexed; put the old file back, or start a new run with another name"
+_CHANGED = "it has changed since it was indexed; restore the old file, or start a new run with another name"
 
 
 def _name(store: Store, shard: ObjectInfo) -> str:
@@ -132,7 +203,7 @@ def _name(store: Store, shard: ObjectInfo) -> str:
 
 @contextmanager
 def _opened(store: Store, shard: ObjectInfo) -> Iterator[pq.ParquetFile]:
-    """The file, with its damages in our words."""
+    """Open a shard; damage is raised as `DamagedError`."""
     try:
         with store.open_file(shard.path, shard.size, shard.version) as stream:
             yield pq.ParquetFile(stream, metadata=_footer(store, shard), page_checksum_verification=True)
@@ -143,7 +214,7 @@ def _opened(store: Store, shard: ObjectInfo) -> Iterator[pq.ParquetFile]:
 
 @functools.lru_cache(maxsize=32)
 def _footer(store: Store, shard: ObjectInfo) -> Any:
-    """Parsing it takes longer than reading a row group; stores and objects are values, so equal ones share it."""
+    """Cache the parsed footer, since parsing takes longer than reading a row group."""
     with store.open_file(shard.path, shard.size, shard.version) as stream:
         return pq.read_metadata(stream)
 

@@ -1,4 +1,4 @@
-"""Webdataset tars, as img2dataset writes them: members that share a name up to the first dot make one sample."""
+"""Webdataset tars, as img2dataset writes them: members that share a name up to the first dot are one sample."""
 
 import json
 import tarfile
@@ -6,34 +6,92 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from raylens.data.formats.base import IMAGE_SUFFIXES, Columns, Kind, Pair, Place, RawSample, captions_of
+from raylens.data.formats.base import IMAGE_SUFFIXES, Columns, Kind, Pair, RawSample, SampleLocation, captions_of
 from raylens.data.formats.files import unique_key
-from raylens.data.formats.tar_damage import after_end, compression, damaged
+from raylens.errors import DamagedError, NotFoundError
 from raylens.storage import ObjectInfo, Store
 
-__all__ = ["TAR", "TarFormat", "spans"]
+__all__ = ["TAR", "TarFormat", "sibling_stats", "spans"]
+
+NAMES = ("successes", "failed_to_download", "failed_to_resize")
+LARGEST = 2**48
+"""Largest count that is accepted: far more samples than any shard has, and two counts fit into 64 bits."""
+
+
+def sibling_stats(store: Store, shard: ObjectInfo) -> dict[str, int]:
+    """Return the expected samples of a shard, and those that img2dataset could not download or resize (``failed``).
+
+    The ``_stats.json`` beside the shard has the counts; without valid ones the result is empty.
+    """
+    try:
+        stats = json.loads(store.read(f"{shard.path.removesuffix('.tar')}_stats.json"))
+    except (NotFoundError, ValueError, RecursionError):  # optional output of the tool that wrote the shard
+        return {}
+    counts = [_count(stats.get(name)) for name in NAMES] if isinstance(stats, dict) else []
+    whole = [count for count in counts if count is not None]
+    return {"expected": whole[0], "failed": sum(whole[1:])} if len(whole) == len(NAMES) else {}
+
+
+def _count(value: object) -> int | None:
+    return value if isinstance(value, int) and 0 <= value <= LARGEST else None
+
+
+BLOCK = 512
+WINDOW = 2**20
+"""Bytes checked at each end of what follows the members: more than the padding of tars."""
+MAGIC = {b"\x1f\x8b": "gzip", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
+
+
+def damaged(store: Store, shard: ObjectInfo, how: str) -> DamagedError:
+    """Return the error for a tar that cannot be read to its end."""
+    return DamagedError(f"shard {shard.path} of {store.describe()} is truncated or damaged: {how}")
+
+
+def compression(store: Store, shard: ObjectInfo) -> str | None:
+    """Describe the compression of a whole tar, out of which single samples cannot be read; None if there is none."""
+    start = store.read_range(shard.path, 0, min(shard.size, 8), version=shard.version)
+    tool = next((tool for magic, tool in MAGIC.items() if start.startswith(magic)), None)
+    return tool and f"it is compressed by {tool}: unpack it and keep the .tar"
+
+
+def after_end(store: Store, shard: ObjectInfo, end: int) -> tuple[bool, str | None]:
+    """Check the bytes from ``end`` on, where tarfile saw no more members: whether the tar ends, and what is wrong.
+
+    Only zeros may follow. tarfile takes a truncated or damaged header for the end, and does not check what follows the
+    first block of zeros.
+    """
+    left = shard.size - end
+    zeros = store.read_range(shard.path, end, min(left, WINDOW), version=shard.version) if left > 0 else b""
+    if left < BLOCK or any(zeros[:BLOCK]):
+        return False, f"it has no end after byte {end}: write or download it again"
+    if left > WINDOW:
+        length = min(left - WINDOW, WINDOW)
+        zeros += store.read_range(shard.path, shard.size - length, length, version=shard.version)
+    joined = f"data follows its end at byte {end}: split tars that were concatenated"
+    return True, joined if zeros.strip(b"\0") else None
+
 
 TEXT_SUFFIX, JSON_SUFFIX = "txt", "json"
 SPARSE = "stored as a sparse file: write the tar without --sparse"
-"""Such a member's bytes do not lie one after the other."""
+"""The reason for a sparse member, whose bytes are not contiguous."""
 GAP = 128 * 1024
-"""Bytes that are read and thrown away rather than asked around with a further request."""
+"""Bytes between samples that are read and discarded rather than skipped by another request."""
 
 
 class TarFormat:
-    """Image, caption and metadata as neighbours in a tar.
+    """Tars in which image, caption and metadata of a sample are consecutive members.
 
-    The caption is the ``txt`` member, or, where the ``json`` member has a list ``captions``, one of those.
+    The caption is the ``txt`` member or, if the ``json`` member has a list ``captions``, one of these.
     """
 
     name = "tar"
 
     def select(self, objects: Sequence[ObjectInfo]) -> list[ObjectInfo]:
-        """See `ShardFormat.select`."""
+        """Implement `ShardFormat.select`: shards are objects named ``*.tar``."""
         return [info for info in objects if info.path.endswith(".tar")]
 
     def walk(self, store: Store, shard: ObjectInfo, columns: Columns) -> Iterator[RawSample]:  # noqa: ARG002
-        """See `ShardFormat.walk`; the tar is read once from front to back."""
+        """Implement `ShardFormat.walk`: read the tar once from front to back."""
         held: RawSample | None = None
         try:
             with (
@@ -50,7 +108,7 @@ class TarFormat:
                 yield held
             raise damaged(store, shard, compression(store, shard) or str(error)) from None
         whole, problem = after_end(store, shard, end)
-        # A sample that the damage may have cut off counts only if it has all that it needs.
+        # A sample that the damage may have cut off counts only if it is complete.
         if held is not None and (whole or (held.image is not None and held.captions)):
             yield held
         if problem is not None:
@@ -61,20 +119,20 @@ class TarFormat:
         store: Store,
         shard: ObjectInfo,
         columns: Columns,  # noqa: ARG002
-        places: Sequence[Place],
+        locations: Sequence[SampleLocation],
         records: Sequence[bytes],  # noqa: ARG002
     ) -> Iterator[Pair]:
-        """See `ShardFormat.read`; one ranged request for samples that lie close to each other."""
-        for start, stop, group in spans(places):
+        """Implement `ShardFormat.read`: one ranged request reads samples close to each other."""
+        for start, stop, group in spans(locations):
             view = memoryview(store.read_range(shard.path, start, stop - start, version=shard.version))
-            for place in group:
-                image = view[place.offset - start : place.offset - start + place.length]
-                at = place.offset + place.caption_delta - start
-                yield Pair(bytes(image), _captions(bytes(view[at : at + place.caption_length]), place.kind))
+            for location in group:
+                image = view[location.offset - start : location.offset - start + location.length]
+                at = location.offset + location.caption_delta - start
+                yield Pair(bytes(image), _captions(bytes(view[at : at + location.caption_length]), location.kind))
 
 
 def _samples(archive: tarfile.TarFile) -> Iterator[RawSample]:
-    """Neighbours of one name; where a suffix comes again, another sample of that name begins."""
+    """Yield samples of consecutive members with one name; a repeated suffix begins another sample of that name."""
     seen: dict[str, int] = {}
     sample, name, suffixes = None, "", set[str]()
     for member in archive:
@@ -91,7 +149,7 @@ def _samples(archive: tarfile.TarFile) -> Iterator[RawSample]:
                 sample.reason = SPARSE
             continue
         content = archive.extractfile(member)
-        assert content is not None  # isfile() was asked above
+        assert content is not None  # isfile() was checked above
         _add(sample, suffix, content.read(), member.offset_data)
     if sample is not None:
         yield sample
@@ -104,14 +162,14 @@ def _split_name(name: str) -> tuple[str, str]:
 
 
 def _add(sample: RawSample, suffix: str, data: bytes, offset: int) -> None:
-    """Take in a member; image and caption may come in either order, so the caption's place is absolute until then."""
-    place = sample.place
+    """Add a member to a sample; the caption's offset is absolute until the image is known."""
+    location = sample.location
     if suffix in IMAGE_SUFFIXES and sample.image is None:
-        # From now on the caption's place is counted from the image, from 0 before.
-        delta = place.caption_delta - offset if sample.captions is not None else 0
+        # From now on the caption's offset is relative to the image; it was absolute before.
+        delta = location.caption_delta - offset if sample.captions is not None else 0
         sample.image = data
-        sample.place = replace(place, offset=offset, length=len(data), caption_delta=delta)
-    elif suffix == TEXT_SUFFIX and place.kind is Kind.TEXT:
+        sample.location = replace(location, offset=offset, length=len(data), caption_delta=delta)
+    elif suffix == TEXT_SUFFIX and location.kind is Kind.TEXT:
         _caption(sample, captions_of(data.decode("utf-8", errors="replace")), Kind.TEXT, offset, len(data))
     elif suffix == JSON_SUFFIX:
         sample.meta = _json(data)
@@ -121,15 +179,15 @@ def _add(sample: RawSample, suffix: str, data: bytes, offset: int) -> None:
 
 
 def _caption(sample: RawSample, captions: tuple[str, ...] | None, kind: Kind, offset: int, length: int) -> None:
-    delta = offset - sample.place.offset
+    delta = offset - sample.location.offset
     sample.captions = captions
-    sample.place = replace(sample.place, caption_delta=delta, caption_length=length, kind=kind)
+    sample.location = replace(sample.location, caption_delta=delta, caption_length=length, kind=kind)
 
 
 def _json(data: bytes) -> dict[str, Any]:
     try:
         meta = json.loads(data)
-    except (ValueError, RecursionError):  # metadata is a courtesy; training does not depend on it
+    except (ValueError, RecursionError):  # metadata is optional; training does not depend on it
         return {}
     return meta if isinstance(meta, dict) else {}
 
@@ -140,28 +198,28 @@ def _captions(data: bytes, kind: Kind) -> tuple[str, ...]:
     return captions_of(data.decode("utf-8", errors="replace")) or ("",)
 
 
-def _start(place: Place) -> int:
-    return place.offset + min(0, place.caption_delta)
+def _start(location: SampleLocation) -> int:
+    return location.offset + min(0, location.caption_delta)
 
 
-def _stop(place: Place) -> int:
-    return max(place.offset + place.length, place.offset + place.caption_delta + place.caption_length)
+def _stop(location: SampleLocation) -> int:
+    return max(location.offset + location.length, location.offset + location.caption_delta + location.caption_length)
 
 
-def spans(places: Sequence[Place]) -> Iterator[tuple[int, int, list[Place]]]:
-    """First byte and end of each request that reading ascending places takes, and what lies in it."""
-    group: list[Place] = []
-    for place in places:
-        if group and _start(place) - _stop(group[-1]) > GAP:
+def spans(locations: Sequence[SampleLocation]) -> Iterator[tuple[int, int, list[SampleLocation]]]:
+    """Yield first byte and end of each request for ascending locations, and the locations in it."""
+    group: list[SampleLocation] = []
+    for location in locations:
+        if group and _start(location) - _stop(group[-1]) > GAP:
             yield _span(group)
             group = []
-        group.append(place)
+        group.append(location)
     if group:
         yield _span(group)
 
 
-def _span(group: list[Place]) -> tuple[int, int, list[Place]]:
-    return min(_start(place) for place in group), max(_stop(place) for place in group), group
+def _span(group: list[SampleLocation]) -> tuple[int, int, list[SampleLocation]]:
+    return min(_start(location) for location in group), max(_stop(location) for location in group), group
 
 
 TAR = TarFormat()

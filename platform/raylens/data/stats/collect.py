@@ -1,4 +1,4 @@
-"""What a manifest says of a data set, counted in one pass and in memory that does not grow with its samples."""
+"""Statistics of a data set from its manifest, in one pass and in memory independent of the number of samples."""
 
 import dataclasses
 from collections import Counter
@@ -11,84 +11,84 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from raylens.data.bijection import Ints, Words
-from raylens.data.stats.histogram import QUANTILE_ERROR, Bar, Bins, Summary
-from raylens.data.stats.sketches import Contents, Duplicates, Size, Sizes, Tally
+from raylens.data.stats.histogram import QUANTILE_ERROR, Bar, LogHistogram, Summary
+from raylens.data.stats.sketches import DistinctContents, Duplicates, FrequentSizes, KeyCounts, Size
 from raylens.errors import ManifestError
 
 __all__ = ["ASPECTS", "SMALL_EDGE", "Stats", "collect"]
 
 SMALL_EDGE = 224
-"""Pixels; images whose shorter edge is below are enlarged for the usual image towers."""
+"""Pixels; images with a shorter edge are enlarged for the usual image towers."""
 ASPECTS = {
     "1:4": 1 / 4, "1:3": 1 / 3, "1:2": 1 / 2, "9:16": 9 / 16, "2:3": 2 / 3, "3:4": 3 / 4, "1:1": 1.0,
     "4:3": 4 / 3, "3:2": 3 / 2, "16:9": 16 / 9, "2:1": 2.0, "3:1": 3.0, "4:1": 4.0,
 }  # fmt: skip
-"""Width to height: the ratios that the histogram counts at, each image at the nearest."""
+"""Ratios of width to height; the histogram counts each image at the nearest one."""
 ASPECT_EDGES = np.sqrt(np.array(list(ASPECTS.values()))[1:] * np.array(list(ASPECTS.values()))[:-1])
 
 
 @dataclasses.dataclass(frozen=True)
 class Stats:
-    """A data set in numbers. What describes samples is ``None`` where there is no usable one."""
+    """Statistics of a data set; those of samples are None without a usable sample."""
 
     samples: int
     rejected: int
     reasons: dict[str, int]
-    """Of the rejected, most frequent first."""
+    """Number of rejected samples by reason, most frequent first."""
     shards: int
     per_shard: tuple[int, float, int] | None
-    """Least, median and most usable samples of a shard; ``None`` without shards."""
+    """Minimum, median and maximum of usable samples in a shard; None without shards."""
     image_bytes: Summary | None
     width: Summary | None
     height: Summary | None
     pixels: Summary | None
     aspect: Summary | None
-    """Width to height."""
+    """Ratio of width to height of the images."""
     caption_bytes: Summary | None
-    """UTF-8, of the first caption."""
+    """Bytes of the first caption in UTF-8."""
     captions: Summary | None
-    """Of a sample."""
+    """Number of captions of a sample."""
     small_share: float | None
-    """Of images whose shorter edge is below `SMALL_EDGE`."""
+    """Share of images whose shorter edge is below `SMALL_EDGE`."""
     sizes: tuple[Size, ...]
-    """The most frequent; those that certainly are, so none where all sizes are about as rare."""
+    """The sizes that are certainly the most frequent; none if all sizes are about equally rare."""
     sizes_short: int
-    """How far at most the counts of ``sizes`` are too low; 0 where they are exact."""
+    """Upper bound by which the counts of ``sizes`` are too low; 0 if they are exact."""
     duplicate_images: Duplicates | None
     duplicate_captions: Duplicates | None
     quantile_error: float = QUANTILE_ERROR
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Return the fields as plain values for JSON."""
         return dataclasses.asdict(self)
 
 
 def collect(tables: Iterable[pa.Table]) -> Stats:
-    """Count the parts of a manifest, rows as in `raylens.data.manifest.SCHEMA`.
+    """Compute the statistics of the parts of a manifest, whose rows are `raylens.data.manifest.SCHEMA`.
 
     Raises:
         ManifestError: a sample without a ``reason`` lacks a value.
     """
-    found = _Found()
+    counters = _Counters()
     for table in tables:
-        found.add(table)
-    return found.stats()
+        counters.add(table)
+    return counters.stats()
 
 
-class _Found:
-    """All that is counted."""
+class _Counters:
+    """Counters of all statistics, to which parts are added."""
 
     def __init__(self) -> None:
         self.samples, self.small = 0, 0
         self.reasons: Counter[str] = Counter()
-        self.seen, self.shards, self.sizes = Tally(), Tally(), Sizes()
+        self.seen, self.shards, self.sizes = KeyCounts(), KeyCounts(), FrequentSizes()
         names = ("image_bytes", "width", "height", "pixels", "aspect", "caption_bytes", "captions")
-        self.bins = {name: Bins() for name in names}
+        self.bins = {name: LogHistogram() for name in names}
         self.aspects = np.zeros(len(ASPECTS), dtype=np.int64)
-        self.images, self.texts = Contents(), Contents()
+        self.images, self.texts = DistinctContents(), DistinctContents()
 
     def add(self, table: pa.Table) -> None:
-        """A part of the manifest."""
+        """Count the rows of a part of the manifest."""
         for pair in pc.value_counts(table["reason"].drop_null()).to_pylist():
             self.reasons[pair["values"]] += pair["counts"]
         self.seen.add(table["shard"].drop_null().unique().to_numpy().astype(np.int64))
@@ -117,7 +117,7 @@ class _Found:
         self.sizes.add(width << 32 | height)
 
     def stats(self) -> Stats:
-        """What was found until now."""
+        """Return the statistics of the parts added until now."""
         per_shard = np.concatenate([self.shards.counts, np.zeros(len(self.seen.keys) - len(self.shards.keys))])
         return Stats(
             samples=self.samples,
@@ -154,7 +154,7 @@ def _integers(rows: pa.Table, name: str) -> Ints:
 
 
 def _hashes(rows: pa.Table, name: str) -> Words:
-    """The first 8 bytes of each hash."""
+    """Return the first 8 bytes of each hash."""
     return np.concatenate([_words(chunk) for chunk in _present(rows, name).chunks])
 
 

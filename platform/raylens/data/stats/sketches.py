@@ -1,4 +1,4 @@
-"""How often values come: the frequent ones of any number, and the copies among contents, in bounded memory."""
+"""Counts of values in bounded memory: the frequent image sizes, and the duplicates among contents."""
 
 import dataclasses
 from typing import Any
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from raylens.data.bijection import Ints, Words, key_of, mix
 
-__all__ = ["Contents", "Duplicates", "Size", "Sizes", "Tally"]
+__all__ = ["DistinctContents", "Duplicates", "FrequentSizes", "KeyCounts", "Size"]
 
 TOP_SIZES = 10
 KEPT_SIZES = 1 << 16
@@ -17,7 +17,7 @@ KEPT_HASHES = 2_000_000
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """Width and height in pixels, and how many images have them."""
+    """Width and height in pixels, and the number of images of this size."""
 
     width: int
     height: int
@@ -26,47 +26,47 @@ class Size:
 
 @dataclasses.dataclass(frozen=True)
 class Duplicates:
-    """Samples beyond the first of each content, counted among contents whose hash falls in a keyed fraction."""
+    """Samples beyond the first of each content, estimated from contents whose hash lies in a keyed fraction."""
 
     share: float
-    """Of all samples; an estimate unless ``fraction`` is 1."""
+    """Share of all samples; an estimate unless ``fraction`` is 1."""
     error: float
-    """Standard error of ``share``; 0 where it is exact."""
+    """Standard error of ``share``; 0 if it is exact."""
     fraction: float
     samples: int
-    """Samples in the fraction."""
+    """Number of samples in the fraction."""
     distinct: int
-    """Contents in the fraction."""
+    """Number of distinct contents in the fraction."""
     most_copies: int
-    """Samples of the most frequent content in the fraction."""
+    """Number of samples of the most frequent content in the fraction."""
 
 
-class Tally:
-    """How often each of some keys comes."""
+class KeyCounts:
+    """The number of occurrences of each key."""
 
     def __init__(self, kind: type[np.int64] | type[np.uint64] = np.int64) -> None:
         self.keys: NDArray[Any] = np.zeros(0, dtype=kind)
         self.counts: Ints = np.zeros(0, dtype=np.int64)
 
     def add(self, keys: NDArray[Any]) -> None:
-        """Count more of them."""
+        """Count the occurrences of keys."""
         more, counts = np.unique(keys, return_counts=True)
-        self.keys, places = np.unique(np.concatenate([self.keys, more]), return_inverse=True)
+        self.keys, slots = np.unique(np.concatenate([self.keys, more]), return_inverse=True)
         weights = np.concatenate([self.counts, counts])
-        self.counts = np.bincount(places, weights, minlength=len(self.keys)).astype(np.int64)
+        self.counts = np.bincount(slots, weights, minlength=len(self.keys)).astype(np.int64)
 
     def keep(self, chosen: NDArray[np.bool_]) -> None:
-        """Forget all but some of the keys."""
+        """Drop all keys but the chosen ones."""
         self.keys, self.counts = self.keys[chosen], self.counts[chosen]
 
 
-class Sizes(Tally):
+class FrequentSizes(KeyCounts):
     """The frequent sizes (Misra and Gries 1982; merged as in Agarwal et al. 2013, "Mergeable summaries")."""
 
     short = 0
 
     def add(self, keys: NDArray[Any]) -> None:
-        """Count more, as width << 32 | height; where there are too many sizes, the rare ones are forgotten."""
+        """Count sizes, encoded as ``width << 32 | height``; if there are too many sizes, drop the rare ones."""
         super().add(keys)
         if len(self.keys) > KEPT_SIZES:
             cut = int(np.partition(self.counts, -KEPT_SIZES - 1)[-KEPT_SIZES - 1])
@@ -75,16 +75,16 @@ class Sizes(Tally):
             self.short += cut
 
     def top(self) -> tuple[Size, ...]:
-        """The most frequent, as far as that is certain."""
+        """Return the sizes that are certainly the most frequent."""
         order = np.lexsort([self.keys, -self.counts])[:TOP_SIZES]
-        # A size that was dropped may come as often as this.
+        # A size that was dropped may occur as often as this.
         order = order[self.counts[order] > self.short]
         pairs = zip(self.keys[order].tolist(), self.counts[order].tolist(), strict=True)
         return tuple(Size(key >> 32, key & 0xFFFFFFFF, count) for key, count in pairs)
 
 
-class Contents(Tally):
-    """Hashes in a keyed fraction, which is halved whenever there are too many."""
+class DistinctContents(KeyCounts):
+    """The distinct hashes in a keyed fraction, which is halved whenever there are too many."""
 
     def __init__(self) -> None:
         super().__init__(np.uint64)
@@ -92,18 +92,21 @@ class Contents(Tally):
         self._new: list[Words] = []
 
     def offer(self, hashes: Words) -> None:
-        """Count those in the fraction."""
+        """Count the hashes that lie in the fraction."""
         self.samples += len(hashes)
-        # Keyed: data sets are cut and dealt out by hash too, and then a plain prefix would be all or nothing.
+        # Keyed: data sets may themselves be selected by hash, and then a plain prefix would hold all or none of them.
         mixed = mix(hashes ^ np.uint64(key_of("raylens.data.stats.collect")))
         self._new.append(mixed[self._inside(mixed)])
-        # Merging sorts all that is kept, so it waits until it is worth it.
+        # Merging sorts all kept hashes, so it waits until enough are new.
         if sum(map(len, self._new)) > KEPT_HASHES // 4:
             self._merge()
 
     def duplicates(self) -> Duplicates | None:
-        """From all samples and the distinct ones of the fraction: how often one content comes has no bearing on the
-        error, as it would if samples of the fraction stood for the others."""
+        """Estimate the duplicates from all samples and the distinct contents in the fraction.
+
+        The error does not depend on how often a content occurs, as it would if samples of the fraction were
+        extrapolated. Return None if there is no sample.
+        """
         if not self.samples:
             return None
         self._merge()

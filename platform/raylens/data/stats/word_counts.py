@@ -1,4 +1,4 @@
-"""Counting the words of all captions of a data set in parallel, for a tokenizer learned from them."""
+"""Counting the words of all captions of a data set in parallel, to train a tokenizer."""
 
 import json
 from collections import Counter
@@ -22,17 +22,17 @@ COUNTS = pa.schema([("word", pa.string()), ("count", pa.int64())])
 def word_counts(
     config: SourceConfig, run_parallel: Mapper, progress: Callable[[int, int], None] | None = None
 ) -> Counter[str]:
-    """How often each word stands in the captions, all captions of a sample included.
+    """Count each word in the captions, including all captions of a sample.
 
-    Every shard is read once, by a task of its own; only counts travel.
+    Every shard is read once, by a task of its own; tasks return only counts.
 
     Args:
         config: the data set; no manifest is needed.
         run_parallel: applies a function to items on a cluster (see `raylens.data.stream.ray_map`).
-        progress: is told shards done and shards in all.
+        progress: called with the shards done and the total.
 
     Raises:
-        ManifestError: there is no shard, or no caption in any.
+        ManifestError: there is no shard, or no shard has a caption.
     """
     source, shards = Source.open(config)
     items = [
@@ -45,7 +45,9 @@ def word_counts(
         if progress:
             progress(done, len(shards))
     if not words:
-        raise ManifestError(f"{config.uri} has no captions to learn from, in {len(shards)} shards")
+        raise ManifestError(
+            f"data set {config.uri}: its {len(shards)} shards have no captions to learn from: check data.train"
+        )
     return words
 
 
@@ -59,12 +61,12 @@ def _count_shard(item: dict[str, Any]) -> pa.Table:
 def _captions(source: Source, shard: ObjectInfo) -> Iterator[str]:
     try:
         for sample in source.walk(shard):
-            yield from (caption for caption in sample.captions or () if _speakable(caption))
+            yield from (caption for caption in sample.captions or () if _encodable(caption))
     except DamagedError:
-        return  # what came before it counts, as it does in the manifest
+        return  # samples before the damage count, as in the manifest
 
 
-def _speakable(caption: str) -> bool:
+def _encodable(caption: str) -> bool:
     try:
         caption.encode()
     except UnicodeEncodeError:

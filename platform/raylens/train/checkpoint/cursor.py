@@ -31,8 +31,8 @@ class Cursor(BaseModel):
     epoch_sizes: tuple[int, ...]
     shares: tuple[int, ...]
     seed: int
-    run_length: int
-    runs_per_unit: tuple[int, ...]
+    chunk_size: int
+    chunks_per_block: tuple[int, ...]
     plan_version: int = Plan.VERSION
 
     @classmethod
@@ -46,8 +46,8 @@ class Cursor(BaseModel):
             epoch_sizes=tuple(order.epoch_size for order in plan.orders),
             shares=plan.shares,
             seed=plan.seed,
-            run_length=plan.orders[0].run_length,
-            runs_per_unit=tuple(order.runs_per_unit for order in plan.orders),
+            chunk_size=plan.orders[0].chunk_size,
+            chunks_per_block=tuple(order.chunks_per_block for order in plan.orders),
         )
 
     def check(self, current: "Cursor") -> None:

@@ -12,7 +12,7 @@ from typing import NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from raylens.data.reader import Request, open_data
+from raylens.data.reader import Request, open_reader
 from raylens.errors import DataError, InputError
 from raylens.inputs import Preprocess, Tokenizer
 from raylens.train.evaluation.eval_sets import LabelledShards
@@ -70,16 +70,16 @@ def read_pairs(
         StorageError: the store does not answer.
         ManifestError: an object is not what was indexed.
     """
-    opened = open_data(uri)
-    chosen = np.arange(used, dtype=np.int64) * len(opened.manifest) // used
+    reader = open_reader(uri)
+    chosen = np.arange(used, dtype=np.int64) * len(reader.manifest) // used
     mine = chosen[share.rank :: share.workers]
 
     def read(request: Request) -> list[tuple[_Row, str]]:
-        pairs = opened.read(request)
+        pairs = reader.read(request)
         return [(_Row.of((0, at), str(at), pair.image, preprocess), pair.captions[0]) for at, pair in pairs]
 
     with ThreadPoolExecutor(THREADS, thread_name_prefix="raylens-eval-data") as threads:
-        rows = list(chain.from_iterable(threads.map(read, opened.requests(mine))))
+        rows = list(chain.from_iterable(threads.map(read, reader.requests(mine))))
     ids_nT, _ = tokenizer([caption for row, caption in rows if row.pixels is not None], context)
     return replace(_shard_of([row for row, _ in rows], preprocess.size), ids_nT=ids_nT)
 

@@ -26,7 +26,7 @@ def load_manifests(run: Store, sources: Sequence[SourceConfig], cache: Store, sa
     for manifest, (home, digest) in zip(manifests, _locked(run), strict=False):
         if manifest.digest != digest:
             raise ManifestError(
-                f"{manifest.source.asked} differs from the data that run {run.describe()} began with: "
+                f"{manifest.source.config_uri} differs from the data that run {run.describe()} began with: "
                 f"{_changes(Manifest.load(open_store(home)), manifest)}. Restore the old shards, or start a new run "
                 "with another name"
             )

@@ -8,7 +8,7 @@ import ray
 import ray.train
 
 from raylens.config import RunConfig
-from raylens.data.block import UnitMaker
+from raylens.data.block import BlockMaker
 from raylens.data.stream import training_stream
 from raylens.errors import RaylensError, WorkersLostError, own_error
 from raylens.extras import require_extra
@@ -210,7 +210,7 @@ def _run_worker(spec: WorkerSpec) -> None:
 
 def _stream_from_newest(spec: WorkerSpec, prepared: PreparedRun) -> Callable[[], Any]:
     config = spec.config
-    maker = UnitMaker(
+    maker = BlockMaker(
         plan=spec.plan,
         homes=tuple(manifest.home for manifest in prepared.manifests),
         run_uri=spec.run_uri,

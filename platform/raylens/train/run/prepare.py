@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from raylens.config import RunConfig, dump_yaml, load_yaml
 from raylens.config.differences import differences
 from raylens.data import Manifest, Plan
-from raylens.data.build_plan import build_plan
+from raylens.data.plan import build_plan
 from raylens.data.quarantine import check_budget, write_rejected
 from raylens.errors import AlreadyExistsError, ConfigError, NotFoundError
 from raylens.inputs import Preprocess, Tokenizer

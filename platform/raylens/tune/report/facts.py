@@ -64,7 +64,7 @@ def sweep_facts(config: SweepConfig, record: SweepRecord) -> dict[str, str]:
         "Search": _search(config),
         "Scheduler": _scheduler(config),
         "Repeats": f"{config.repeats:,} of each configuration" if config.repeats > 1 else None,
-        "Last event": record.heard or None,
+        "Last change": record.updated_at or None,
     }
     return {name: value for name, value in facts.items() if value is not None}
 

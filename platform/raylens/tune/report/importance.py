@@ -44,7 +44,7 @@ class Importance:
     mean: float
     low: float
     high: float
-    """Ends of the 90% interval over bootstrap samples."""
+    """BudgetStopper of the 90% interval over bootstrap samples."""
 
 
 @dataclass(frozen=True)

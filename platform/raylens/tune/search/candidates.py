@@ -1,34 +1,34 @@
-"""Which configurations a sweep tries, where that is settled beforehand."""
+"""The configurations of a grid or random search, which are known before the sweep starts."""
 
 from typing import Any
 
 from raylens.tune.config import SweepConfig
 from raylens.tune.space import Space, Values
 
-__all__ = ["points", "trials_of"]
+__all__ = ["candidates", "with_repeats"]
 
 MOST_DRAWS = 100
-"""For each configuration, before a space counts as having no more of them."""
+"""Most draws for each configuration before the space counts as exhausted."""
 
 
-def points(config: SweepConfig, space: Space) -> list[Values]:
-    """Of a grid all; else random ones, as many as the budget has, each different."""
+def candidates(config: SweepConfig, space: Space) -> list[Values]:
+    """Return all configurations of a grid, else as many different random ones as the budget allows."""
     if config.search.kind == "grid":
         return space.grid()
-    found: list[Values] = []
+    configurations: list[Values] = []
     for draw in range(MOST_DRAWS * config.budget.trials):
         values = space.draw((config.search.seed, draw))
-        if values not in found:
-            found.append(values)
-        if len(found) == config.budget.trials:
+        if values not in configurations:
+            configurations.append(values)
+        if len(configurations) == config.budget.trials:
             break
-    return found
+    return configurations
 
 
-def trials_of(config: SweepConfig, found: list[Values]) -> list[dict[str, Any]]:
-    """A trial for each repeat of each configuration; all first repeats come first."""
+def with_repeats(config: SweepConfig, configurations: list[Values]) -> list[dict[str, Any]]:
+    """Return a trial for each repeat of each configuration; all first repeats come first."""
     return [
         {"number": number, "repeat": repeat, "values": values}
         for repeat in range(config.repeats)
-        for number, values in enumerate(found)
+        for number, values in enumerate(configurations)
     ]

@@ -1,4 +1,4 @@
-"""Optuna's estimator behind Ray Tune's interface: it chooses a configuration after having seen others."""
+"""Optuna's TPE behind the searcher interface of Ray Tune."""
 
 import logging
 import warnings
@@ -16,7 +16,7 @@ __all__ = ["tpe"]
 
 
 class _Suggest:
-    """A space as Optuna wants to be told of it, key by key, so that it knows conditions; Ray Tune pickles it."""
+    """A space that Optuna asks for key by key, so that conditions are known; Ray Tune pickles it."""
 
     def __init__(self, space: Space, sweep_uri: str) -> None:
         self._space, self._uri = space, sweep_uri
@@ -25,13 +25,13 @@ class _Suggest:
         values: Values = {}
         for key in self._space.domains:
             if self._space.applies(key, values):
-                values[key] = self._one(trial, key)
+                values[key] = self._suggest(trial, key)
         return {"sweep": self._uri, "trial": {"number": trial.number, "repeat": 0, "values": values}}
 
-    def _one(self, trial: "optuna.Trial", key: str) -> Any:
+    def _suggest(self, trial: "optuna.Trial", key: str) -> Any:
         domain = self._space.domains[key]
         if domain.span is None:
-            # By place in the list: Optuna takes plain values only.
+            # By index in the list, since Optuna accepts scalar values only.
             return domain.values[trial.suggest_categorical(key, list(range(len(domain.values))))]
         low, high = domain.span
         if domain.whole:
@@ -40,7 +40,7 @@ class _Suggest:
 
 
 def tpe(config: SweepConfig, space: Space, sweep_uri: str = "") -> Any:
-    """Optuna's TPE with the sweep's seed; several trials at a time are spread by lies about those that still run."""
+    """Build Optuna's TPE with the sweep's seed; constant liar spreads trials that run at the same time."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -56,9 +56,9 @@ def tpe(config: SweepConfig, space: Space, sweep_uri: str = "") -> Any:
 
 
 class Repeating(OptunaSearch):  # type: ignore[misc] # Ray is untyped here
-    """Suggests each configuration to several trials, and learns from the mean of what they reach.
+    """Suggests each configuration to several trials, and learns from the mean of their results.
 
-    Ray's own `Repeater` loses its groups when a sweep is resumed; here they are part of what is saved.
+    Ray's own `Repeater` loses its groups when a sweep is resumed; here they are part of the saved state.
     """
 
     def __init__(self, repeats: int, *args: Any, **settings: Any) -> None:
@@ -68,27 +68,27 @@ class Repeating(OptunaSearch):  # type: ignore[misc] # Ray is untyped here
         self._reached: dict[str, float | None] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        """See Ray Tune: the last configuration again while it has repeats to come, or a new one."""
+        """Implement `Searcher.suggest`: repeat the last configuration until its repeats are complete."""
         if not self._groups or len(self._groups[-1]) == self._repeats:
             self._groups.append([])
         group = self._groups[-1]
         if trial_id not in group:
             group.append(trial_id)
-        found = super().suggest(group[0])
-        if found is None:
+        suggestion = super().suggest(group[0])
+        if suggestion is None:
             return None
-        return {**found, "trial": {**found["trial"], "repeat": group.index(trial_id)}}
+        return {**suggestion, "trial": {**suggestion["trial"], "repeat": group.index(trial_id)}}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Nothing: what is learned from is a trial's end."""
+        """Ignore intermediate results; the search learns from the end of trials."""
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """See Ray Tune."""
+        """Implement `Searcher.on_trial_complete`: learn from a configuration whose repeats are complete."""
         group = next(group for group in self._groups if trial_id in group)
         value = (result or {}).get(self.metric)
         self._reached[trial_id] = None if error else value
-        if len(group) < self._repeats or not all(one in self._reached for one in group):
+        if len(group) < self._repeats or not all(member in self._reached for member in group):
             return
-        known = [value for one in group if (value := self._reached[one]) is not None]
+        known = [value for member in group if (value := self._reached[member]) is not None]
         mean = {self.metric: sum(known) / len(known)} if known else None
         super().on_trial_complete(group[0], mean, error=not known)

@@ -83,7 +83,7 @@ def _search(config: "SweepConfig", address: str | None, num_cpus: int | None) ->
     from raylens.workloads.pages.sweep_terminal import SweepTerminal
 
     with SweepTerminal(config) as terminal, session(address, num_cpus, say=terminal.say):
-        result = sweep(config, say=terminal.say, tell=terminal.tell)
+        result = sweep(config, say=terminal.say, on_change=terminal.tell)
         found = verdict(result.record.trials, config.metric, config.goal)
         if found is not None:
             terminal.say(found.text)

@@ -7,7 +7,7 @@ from typing import Any
 
 from raylens.config import RunConfig
 from raylens.data import Manifest
-from raylens.data.build_plan import build_plan
+from raylens.data.plan import build_plan
 from raylens.errors import ConfigError, DataError, StorageError, TrainingError
 from raylens.estimate.step import estimate
 from raylens.report.numbers import finite
@@ -138,7 +138,7 @@ def data_of(config: RunConfig, options: CostOptions) -> Data:
     assumed = "" if options.bytes_per_pair else f"{PAIR_BYTES:,.0f} bytes a pair (512-pixel JPEGs; --bytes-per-pair)"
     how = "given" if options.bytes_per_pair else "assumed"
     # One ranged request for each chunk of neighbouring samples, as tars are read.
-    return Data(pairs, size, 1 / config.data.run_length, how, max(1, pairs // (10_000 * PAGE)), assumed)
+    return Data(pairs, size, 1 / config.data.chunk_size, how, max(1, pairs // (10_000 * PAGE)), assumed)
 
 
 def _manifests(config: RunConfig) -> list[Manifest] | None:

@@ -17,7 +17,7 @@ PART_BYTES = 8 * 2**20
 PAGE = 1000
 """Number of objects in an answer to LIST."""
 PLACE_BYTES = 29
-"""Bytes of ``places.bin`` for each sample, which every decoding node fetches once."""
+"""Bytes of ``samples.bin`` for each sample, which every decoding node fetches once."""
 LINE_BYTES, HASH_BYTES = 900, 20
 """Approximate bytes of a record in ``metrics.jsonl``, and of each step's hash in it."""
 LOG_SECONDS, LOG_LINES = 10.0, 1000

@@ -10,9 +10,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from raylens.cluster import session
 from raylens.config import RunConfig, SourceConfig, validated
 from raylens.data import Manifest
-from raylens.data.explain import Explained, explain
+from raylens.data.explain import ExplainedSample, explain
+from raylens.data.pack import repack
 from raylens.data.patterns import split_pattern
-from raylens.data.repack import repack
 from raylens.data.stream import ray_map
 from raylens.data.verify import Topology, verify
 from raylens.errors import ConfigError
@@ -114,7 +114,7 @@ def verify_text(
     cost = forecast(plan, manifests)
     yield (
         f"an epoch reads about {cost.bytes / 1e9:,.3g} GB in {cost.requests:,} requests of "
-        f"{bytes_text(cost.bytes_per_request)}, {cost.requests_per_unit:.0f} a unit"
+        f"{bytes_text(cost.bytes_per_request)}, {cost.requests_per_block:.0f} a block"
     )
 
 
@@ -166,7 +166,7 @@ def explain_text(
     yield from _table(found, several=len(manifests) > 1)
 
 
-def _table(found: Sequence[Explained], several: bool) -> Iterator[str]:
+def _table(found: Sequence[ExplainedSample], several: bool) -> Iterator[str]:
     header = ["position", *(["set"] if several else []), "epoch", "sample", "shard", "key", "image", "crop", "caption"]
     rows = [
         [

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 from raylens.config import RunConfig, ScheduleConfig
 from raylens.data import Manifest, Source
-from raylens.data.build_plan import build_plan
 from raylens.data.manifest import fingerprint
+from raylens.data.plan import build_plan
 from raylens.errors import ConfigError
 from raylens.models import DualEncoder, unfilled
 from raylens.report.numbers import count_text

@@ -13,7 +13,7 @@ from raylens.storage import Store, open_store
 from raylens.tune.config import SweepConfig
 from raylens.tune.paths import CONFIG, STOP, read_config
 from raylens.tune.results import Configuration, ranked, verdict
-from raylens.tune.trials import SweepRecord, TrialRecord, sweep_so_far
+from raylens.tune.trials import SweepRecord, TrialRecord, read_or_new_sweep
 from raylens.workloads.pages.tables import Page, add_row, pairs_table
 
 __all__ = ["compare_page", "list_page", "request_stop", "show_page", "values_text"]
@@ -45,7 +45,7 @@ def _is_config(path: str) -> bool:
 
 def _row(store: Store, name: str) -> dict[str, Any]:
     try:
-        config, record = read_config(store), sweep_so_far(store)
+        config, record = read_config(store), read_or_new_sweep(store)
     except (StorageError, TrainingError, ConfigError) as error:
         # One damaged sweep must not hide the others.
         return {"name": name, "state": "unreadable", "trials": "", "metric": "", "best": "", "news": str(error)}
@@ -56,7 +56,7 @@ def _row(store: Store, name: str) -> dict[str, Any]:
         "trials": len(record.trials),
         "metric": config.metric,
         "best": number_text(order[0].mean) if order else "–",
-        "news": record.why or record.heard,
+        "news": record.why or record.updated_at,
     }
 
 
@@ -67,7 +67,7 @@ def show_page(uri: str, as_json: bool) -> Page:
         NotFoundError: there is no such sweep.
     """
     store = open_store(uri)
-    config, record = read_config(store), sweep_so_far(store)
+    config, record = read_config(store), read_or_new_sweep(store)
     order = ranked(record.trials, config.metric, config.goal)
     if as_json:
         best = order[0].best_trial.name if order else None
@@ -89,7 +89,7 @@ def facts(config: SweepConfig, record: SweepRecord) -> dict[str, str]:
         "search, scheduler": f"{config.search.kind}, {config.scheduler.kind}",
         "clock": duration_text(record.seconds),
         "samples trained on": count_text(record.samples),
-        "heard last": record.heard or "–",
+        "heard last": record.updated_at or "–",
     }
 
 
@@ -128,7 +128,7 @@ def compare_page(uris: Sequence[str], as_json: bool) -> Page:
     if len(uris) < 2:
         raise ConfigError(f"{', '.join(uris) or 'nothing'} cannot be compared alone: name two sweeps or more")
     stores = [open_store(uri) for uri in uris]
-    sweeps = [(read_config(store), sweep_so_far(store)) for store in stores]
+    sweeps = [(read_config(store), read_or_new_sweep(store)) for store in stores]
     metrics = {config.metric for config, _ in sweeps}
     if len(metrics) > 1:
         raise ConfigError(f"the sweeps have different metrics, {', '.join(sorted(metrics))}: they cannot be compared")
@@ -162,7 +162,7 @@ def request_stop(uri: str) -> str:
     """
     store = open_store(uri)
     read_config(store)
-    record = sweep_so_far(store)
+    record = read_or_new_sweep(store)
     if record.state in ("finished", "stopped"):
         return f"{store.describe()} has {record.state} already"
     store.write(STOP, b"")

@@ -26,7 +26,7 @@ def digits() -> RunConfig:
         registry="quickstart/registry",
         global_batch=128,
         data=DataConfig(
-            train=(SourceConfig(uri="quickstart/data/train"),), run_length=8, runs_per_unit=32, crop_min_scale=0.7
+            train=(SourceConfig(uri="quickstart/data/train"),), chunk_size=8, chunks_per_block=32, crop_min_scale=0.7
         ),
         model=ModelConfig(
             embed_dim=64,

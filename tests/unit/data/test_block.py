@@ -17,13 +17,13 @@ import pytest
 from PIL import Image
 
 from raylens.config import SourceConfig
-from raylens.data.block import UnitMaker
+from raylens.data.block import BlockMaker
 from raylens.data.index import manifest_for
-from raylens.data.order import EvenOrder
+from raylens.data.order import FixedChunkOrder
 from raylens.data.pack import NewSample, pack
 from raylens.data.plan import Plan
 from raylens.data.quarantine import summary
-from raylens.data.reader import open_data
+from raylens.data.reader import open_reader
 from raylens.errors import QuarantineError
 from raylens.inputs import Preprocess, Tokenizer
 from raylens.storage import Store, open_store
@@ -32,12 +32,12 @@ MakeShards = Callable[..., Store]
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
-def maker_for(store: Store, tmp_path: Path) -> UnitMaker:
+def maker_for(store: Store, tmp_path: Path) -> BlockMaker:
     manifest = manifest_for(
         SourceConfig(uri=store.uri), open_store(tmp_path / "manifests"), lambda items, function: map(function, items)
     )
-    return UnitMaker(
-        plan=Plan((EvenOrder(len(manifest), manifest.digest, 5, 4, 3, len(manifest)),)),
+    return BlockMaker(
+        plan=Plan((FixedChunkOrder(len(manifest), manifest.digest, 5, 4, 3, len(manifest)),)),
         homes=(manifest.home,),
         run_uri=str(tmp_path / "run"),
         preprocess=Preprocess(size=16),
@@ -51,7 +51,7 @@ def maker_for(store: Store, tmp_path: Path) -> UnitMaker:
 COLUMNS = ("image", "ids", "sample", "epoch", "position", "substituted", "truncated")
 
 
-def joined(maker: UnitMaker, cuts: list[int]) -> dict[str, Array]:
+def joined(maker: BlockMaker, cuts: list[int]) -> dict[str, Array]:
     blocks = [maker.make(start, stop) for start, stop in pairwise(cuts)]
     return {name: np.concatenate([block[name] for block in blocks]) for name in COLUMNS}
 
@@ -70,7 +70,7 @@ def test_pixels_and_ids_do_not_depend_on_how_the_work_is_cut(make_shards: MakeSh
 def test_crops_change_with_the_epoch_and_can_be_switched_off(make_shards: MakeShards, tmp_path: Path) -> None:
     maker = maker_for(make_shards(30), tmp_path)
 
-    def image_of(maker: UnitMaker, sample: int, epoch: int) -> Array:
+    def image_of(maker: BlockMaker, sample: int, epoch: int) -> Array:
         block = joined(maker, [epoch * 30, epoch * 30 + 30])
         image: Array = block["image"][int(np.flatnonzero(block["sample"] == sample)[0])]
         return image
@@ -81,11 +81,11 @@ def test_crops_change_with_the_epoch_and_can_be_switched_off(make_shards: MakeSh
     assert all(np.array_equal(image_of(still, s, 0), image_of(still, s, 1)) for s in range(5))
 
 
-def damage(store: Store, maker: UnitMaker, sample: int) -> None:
+def damage(store: Store, maker: BlockMaker, sample: int) -> None:
     """Spoil the pixels of one image, not its header; the file's time stays, so that only its content tells."""
-    opened = open_data(maker.homes[0])
-    path = Path(store.uri) / opened.shard_path(sample)
-    stamp, data, place = path.stat(), bytearray(path.read_bytes()), opened.places[sample]
+    reader = open_reader(maker.homes[0])
+    path = Path(store.uri) / reader.shard_path(sample)
+    stamp, data, place = path.stat(), bytearray(path.read_bytes()), reader.index[sample]
     start, length = int(place["offset"]), int(place["length"])
     data[start + 33 : start + length] = b"\xff" * (length - 33)
     path.write_bytes(data)
