@@ -65,4 +65,4 @@ def test_the_wheel_holds_all_roots(tmp_path: Path) -> None:
         if path.is_file() and "__pycache__" not in path.parts and path.name != ".DS_Store"
     }
     assert held == sources
-    assert "raylens/evaluate/templates/report.html.j2" in held
+    assert "raylens/evaluate/report/templates/report.html.j2" in held

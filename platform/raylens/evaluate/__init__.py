@@ -7,10 +7,9 @@ from raylens.lazy import lazy_face
 if TYPE_CHECKING:
     from raylens.evaluate.captions import NearestCaptions, nearest_captions, pick_examples
     from raylens.evaluate.classification import ZeroShotResult, zero_shot, zero_shot_from_features
-    from raylens.evaluate.examples import CLASSES_FILE, ClassList, EvaluationSet, LabelledImage
     from raylens.evaluate.features import ImageFeatures, image_features
     from raylens.evaluate.intervals import Interval, clopper_pearson
-    from raylens.evaluate.labelled import LabelledShards
+    from raylens.evaluate.labelled import CLASSES_FILE, ClassList, EvaluationSet, LabelledImage, LabelledShards
     from raylens.evaluate.metrics import Metric
     from raylens.evaluate.report import render_report, write_report
 
@@ -38,12 +37,12 @@ __all__ = [
 __getattr__ = lazy_face(
     __name__,
     {
-        "CLASSES_FILE": "examples",
-        "ClassList": "examples",
-        "EvaluationSet": "examples",
+        "CLASSES_FILE": "labelled",
+        "ClassList": "labelled",
+        "EvaluationSet": "labelled",
         "ImageFeatures": "features",
         "Interval": "intervals",
-        "LabelledImage": "examples",
+        "LabelledImage": "labelled",
         "LabelledShards": "labelled",
         "Metric": "metrics",
         "NearestCaptions": "captions",

@@ -11,7 +11,7 @@ import numpy as np
 
 from raylens.errors import ConfigError, InputError
 from raylens.evaluate.classification import ZeroShotResult
-from raylens.evaluate.examples import LabelledImage
+from raylens.evaluate.labelled import LabelledImage
 
 if TYPE_CHECKING:
     from raylens.registry import Encoder

@@ -12,10 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raylens.evaluate.decide import UNDECIDED, Decisions, decide
-from raylens.evaluate.examples import ClassList, EvaluationSet, LabelledImage
 from raylens.evaluate.features import ImageFeatures, image_features
 from raylens.evaluate.intervals import Interval, clopper_pearson
-from raylens.evaluate.lint import lint_prompts
+from raylens.evaluate.labelled import ClassList, EvaluationSet, LabelledImage, lint_prompts
 from raylens.evaluate.metrics import Metric
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raylens.errors import ConfigError, DataError, InputError
-from raylens.evaluate.examples import LabelledImage
+from raylens.evaluate.labelled import LabelledImage
 
 if TYPE_CHECKING:
     from raylens.registry import Encoder

@@ -4,17 +4,13 @@ The direction goes with the value wherever it is kept or shown, because no name 
 ``frank`` or ``loss``, and its accuracy ``zero_shot_loss`` is still better where it is higher.
 """
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from raylens.config.evaluation import Goal
 
-__all__ = ["LARGEST", "Goal", "Metric", "cost", "finite", "goal_of"]
-
-LARGEST = 1e100
-"""Above it a value is as good as infinite, and no drawing can hold it."""
+__all__ = ["Goal", "Metric", "cost", "goal_of"]
 
 OWN = {
     "min": re.compile(r"validation_loss"),
@@ -60,10 +56,3 @@ def goal_of(name: str, goals: object) -> Goal | None:
     if written == "max" or (written is None and OWN["max"].fullmatch(name)):
         return "max"
     return None
-
-
-def finite(value: object) -> float | None:
-    """A number that can be compared and drawn, or None."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return float(value) if abs(value) < LARGEST and math.isfinite(value) else None

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from raylens.config import RunConfig
 from raylens.errors import TrainingError
-from raylens.evaluate.metrics import finite
+from raylens.report.numbers import finite
 from raylens.storage import Store
 from raylens.train.checkpoint.store import Checkpoints
 from raylens.train.loop.events import Checkpointed, Evaluated, RunEvent, Started

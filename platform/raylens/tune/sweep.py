@@ -22,18 +22,13 @@ from raylens.train.ray.resources import check_resources, placement_of, resource_
 from raylens.train.run.data_lock import load_manifests
 from raylens.tune.best import write_best
 from raylens.tune.config import SweepConfig
-from raylens.tune.monitor import (
-    BudgetStopper,
-    SweepMonitor,
-    TrialCallback,
-    set_monitor,
-)
+from raylens.tune.monitor import BudgetStopper, SweepMonitor, TrialCallback, set_monitor
 from raylens.tune.paths import REPORT, RUNS, SWEEP_SETTINGS, TUNE, sweep_store
+from raylens.tune.report import render_report
 from raylens.tune.results import Configuration, ranked
 from raylens.tune.search.candidates import candidates, with_repeats
 from raylens.tune.search.schedulers import scheduler_of
 from raylens.tune.space import Space
-from raylens.tune.sweep_report import render_report
 from raylens.tune.trial import Trial
 from raylens.tune.trials import SweepRecord, read_or_new_sweep, trial_name
 

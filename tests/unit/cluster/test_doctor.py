@@ -26,7 +26,7 @@ from raylens.cluster.doctor.store import judge_store
 from raylens.cluster.doctor.versions import judge_versions
 from raylens.placement import Group, GroupSize, node_labels
 from raylens.storage.local import LocalStore
-from raylens.workloads.doctor_page import doctor_page
+from raylens.workloads.pages.doctor import doctor_page
 
 GIB = 2**30
 VERSIONS = {

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raylens.config import EvaluationConfig, ObjectiveConfig
-from raylens.evaluate.metrics import Goal, Metric, cost, finite, goal_of
+from raylens.evaluate.metrics import Goal, Metric, cost, goal_of
+from raylens.report.numbers import finite
 from raylens.train.evaluation.metrics import Rows, pair_metrics
 
 DECLARED = EvaluationConfig.model_validate(

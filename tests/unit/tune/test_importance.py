@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raylens.tune import importance
 from raylens.tune.comparable import comparable
 from raylens.tune.domain import Domain
-from raylens.tune.importance import importances
+from raylens.tune.report import importance
+from raylens.tune.report.importance import importances
 from raylens.tune.space import Space
 from raylens.tune.trials import TrialCopy, TrialEvaluation, TrialRecord
 

@@ -3,26 +3,27 @@
 import math
 import re
 from collections.abc import Iterator, Sequence
-from html.parser import HTMLParser
 from statistics import median
 from typing import Any
+from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from raylens.config import DataConfig, EvaluationConfig, RunConfig, SourceConfig
-from raylens.tune import importance
+from raylens.report.axis import Axis
+from raylens.report.numbers import value_text
+from raylens.report.theme import LEVELS
 from raylens.tune.comparable import Point, cleaned
 from raylens.tune.config import BudgetConfig, SearchConfig, SweepConfig
 from raylens.tune.domain import Domain
-from raylens.tune.scales import Scale, metric_scale, scale_of, value_text
-from raylens.tune.shown import LEVELS, MOST_DRAWN, Shown
-from raylens.tune.sweep_heat import cells, keys_of_heat, parts
-from raylens.tune.sweep_parallel import HEIGHT, TOP, pieces
-from raylens.tune.sweep_report import render_report
-from raylens.tune.sweep_scatter import key_frame
+from raylens.tune.report import importance, render_report
+from raylens.tune.report.figures import keys_of_heat, parts_of_plane, sides, track_of
+from raylens.tune.report.view import MOST_DRAWN, SweepView, axis_of
 from raylens.tune.trials import SweepRecord, TrialCopy, TrialEvaluation, TrialRecord
+from tests.helpers.html_pages import check_page, figures_of, marks_of
 
 LOSS, RECALL = "validation_loss", "image_to_text_recall_1"
 RUN = RunConfig(
@@ -80,75 +81,24 @@ def record(of: Sequence[TrialRecord] = (), **more: object) -> SweepRecord:
     return SweepRecord.model_validate({"state": "finished", "run_samples": 3000, "trials": list(of), **more})
 
 
-class Shape(HTMLParser):
-    """Elements and text of a page, with a check that every tag is closed where it should be and loads nothing."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.elements: list[tuple[str, dict[str, str]]] = []
-        self.words = ""
-        self.feed(page)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_startendtag(tag, attrs)
-        if tag not in ("meta", "wbr"):
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, {name: value or "" for name, value in attrs}))
-        for name, value in attrs:
-            assert not name.startswith(("on", "src", "href", "action", "data")), (tag, name)
-            assert "url(" not in (value or "") or tag not in ("path", "rect", "circle", "text"), (tag, name, value)
-
-    def handle_data(self, data: str) -> None:
-        self.words += data
-
-    def of_class(self, tag: str, *kinds: str) -> list[dict[str, str]]:
-        return [
-            each for name, each in self.elements if name == tag and set(kinds) <= set(each.get("class", "").split())
-        ]
-
-
-def check_page(page: str) -> Shape:
-    shape = Shape(page)
-    tags = {tag for tag, _ in shape.elements}
-    assert not {"script", "link", "img", "iframe", "object", "embed", "base", "form"} & tags
-    style = page[page.index("<style>") : page.index("</style>")]
-    assert not re.search(r"@import|url\(|http|#0a0b", style)
-    assert "default-src 'none'" in page
-    for tag, each in shape.elements:
-        if tag in ("path", "rect", "circle", "text"):
-            assert "nan" not in (each.get("d", "") + each.get("x", "") + each.get("y", "") + each.get("cx", ""))
-            assert "inf" not in each.get("d", "")
-        if each.get("role") == "img":
-            assert len(each["aria-label"]) > 5
-    return shape
-
-
 # Axes
 
 
 @given(st.floats(1e-6, 1e6), st.floats(1.1, 1e6), st.floats(0, 1))
 def test_a_logarithmic_axis_has_ratios_as_distances(low: float, ratio: float, share: float) -> None:
-    scale = scale_of(Domain(log_uniform=(low, low * ratio)))
-    assert scale.place(low * ratio**share) == pytest.approx(share, abs=1e-6)
-    for tick in scale.ticks():
+    axis = axis_of(Domain(log_uniform=(low, low * ratio)))
+    assert axis.place(low * ratio**share) == pytest.approx(share, abs=1e-6)
+    for tick in axis.ticks():
         assert 0 <= tick.place <= 1
-    assert 2 <= len(scale.ticks()) <= 12
+    assert 2 <= len(axis.ticks()) <= 12
 
 
 def test_a_list_has_equal_distances_numbers_in_order_and_distinct_texts() -> None:
-    scale = scale_of(Domain(choice=[3, 1, 2]))
-    assert [scale.place(value) for value in (1, 2, 3)] == pytest.approx([1 / 6, 0.5, 5 / 6])
-    assert scale.place(4) is None
-    assert scale.numeric
-    odd = scale_of(Domain(choice=ODD_VALUES))
+    axis = axis_of(Domain(choice=[3, 1, 2]))
+    assert [axis.place(value) for value in (1, 2, 3)] == pytest.approx([1 / 6, 0.5, 5 / 6])
+    assert axis.place(4) is None
+    assert axis.numeric
+    odd = axis_of(Domain(choice=ODD_VALUES))
     assert not odd.numeric
     texts = [tick.text for tick in odd.ticks()]
     assert len(set(texts)) == len(ODD_VALUES)
@@ -156,55 +106,46 @@ def test_a_list_has_equal_distances_numbers_in_order_and_distinct_texts() -> Non
     assert [odd.place(value) for value in ODD_VALUES] == pytest.approx([(at + 0.5) / 8 for at in range(8)])
 
 
-def test_values_of_an_axis_are_where_they_should_be_and_others_are_at_its_end() -> None:
-    scale = Scale(2.0, 4.0)
-    assert [scale.place(value) for value in (2, 3.5, 9, -1, None, "x", math.nan)] == [0, 0.75, 1, 0, None, None, None]
-    assert Scale(1.0, 10.0, logarithmic=True).place(-1.0) is None
-    assert [tick.text for tick in Scale(1, 3, whole=True).ticks()] == ["1", "2", "3"]
-
-
-@pytest.mark.parametrize("lower", [True, False])
-def test_one_far_value_does_not_squeeze_the_others(lower: bool) -> None:
-    values = [1.0 + place / 10 for place in range(20)]
-    far = 1e6 if lower else -1e6
-    scale = metric_scale([*values, far], lower)
-    assert [scale.low, scale.high] == pytest.approx([0.924, 2.976])
-    # What is far better than the rest is what one is looking for.
-    assert metric_scale([*values, far], not lower).place(far) == pytest.approx(0.037 if far < 0 else 0.963, abs=2e-3)
-
-
 # Figures
 
 
+def scatters(page: str) -> list[dict[str, ElementTree.Element]]:
+    """Marks of the plots of each key, in their order."""
+    return [marks_of(one) for one in figures_of(page) if one.attrib["viewBox"] == "0 0 344 232"]
+
+
+def at(mark: ElementTree.Element, axis: str) -> float:
+    return float(mark.attrib[axis])
+
+
 def test_points_lie_at_their_values() -> None:
-    config = sweep()
-    rows = trials(config, 9)
-    shown = Shown(rows, LOSS, "min", SPACE)
-    frame = key_frame(shown, "optim.peak_lr")
-    page = check_page(render_report(config, record(rows)))
-    circles = {(each["cx"], each["cy"]): each["class"] for each in page.of_class("circle", "dot") if "cy" in each}
-    low, high = shown.metric_scale.low, shown.metric_scale.high
-    for one in rows:
-        value = one.value(LOSS)
-        assert value is not None
-        x = frame.left + frame.width * math.log10(one.values["optim.peak_lr"] / 1e-4) / 3
-        y = frame.top + frame.height * (high - value) / (high - low)
-        assert shown.best is not None
-        state = "best" if one.name == shown.best.name else one.state
-        assert circles[f"{x:.1f}", f"{y:.1f}"] == f"dot {state}"
+    rows = trials(sweep(), 9)
+    view = SweepView(rows, LOSS, "min", SPACE)
+    page = render_report(sweep(), record(rows))
+    check_page(page)
+    marks = [scatters(page)[0][view.says(row)] for row in rows]
+    places = [view.axes["optim.peak_lr"].place(row.values["optim.peak_lr"]) for row in rows]
+    heights = [view.metric_axis.place(row.value(LOSS)) for row in rows]
+    for axis, wanted in (("x", places), ("y", heights)):
+        # On one straight line: the place decides alone.
+        drawn = np.array([at(mark, axis) for mark in marks])
+        slope, left = np.polyfit(np.array(wanted, float), drawn, 1)
+        assert (slope > 100) if axis == "x" else (slope < -100)
+        np.testing.assert_allclose(left + slope * np.array(wanted, float), drawn, atol=0.02)
+    styles = {row.state: mark.attrib["style"] for row, mark in zip(rows, marks, strict=True) if row is not view.best}
+    assert "fill: var(--blue)" in styles["finished"]
+    assert "fill: var(--paper)" in styles["stopped"]
+    assert "fill: var(--orange)" in marks[rows.index(view.best)].attrib["style"]  # type: ignore[arg-type]
 
 
 def test_what_diverged_or_failed_is_at_the_worse_edge() -> None:
-    config = sweep()
-    rows = trials(config, 20)
+    rows = trials(sweep(), 20)
     rows[1] = rows[1].with_(curve=[measured(1000, 1e9)])
     rows[2] = rows[2].with_(curve=[], state="failed", note="the loss was no number")
-    page = render_report(config, record(rows))
-    shape = check_page(page)
-    frame = key_frame(Shown(rows, LOSS, "min", SPACE), "optim.peak_lr")
-    triangle, cross = (next(iter(shape.of_class("path", kind)[1:]))["d"] for kind in ("stopped", "cross"))
-    assert [float(each) for each in re.findall(r"[\d.]+", triangle)[:2]][1] == pytest.approx(frame.top)
-    assert [float(each) for each in re.findall(r"[\d.]+", cross)[:2]][1] == pytest.approx(frame.top)
+    page = render_report(sweep(), record(rows))
+    marks = scatters(page)[0]
+    far, failed = marks["t001, stopped: 1,000,000,000 at 1k samples"], marks["t002, failed"]
+    assert at(far, "y") == at(failed, "y") == min(at(mark, "y") for mark in marks.values() if "y" in mark.attrib)
     assert "19 trials; 1 far worse at the edge (triangles); 1 failed without a value at the edge (crosses)." in page
     assert "the loss was no number" in page
 
@@ -218,32 +159,32 @@ def test_the_best_is_the_lowest_loss_or_the_highest_recall(metric: str) -> None:
     ]
     page = render_report(sweep(metric, {"optim.peak_lr": SPACE["optim.peak_lr"]}), record(rows))
     assert f"<h2>Best: t00{0 if metric == LOSS else 1}</h2>" in page
-    shown = Shown(rows, metric, sweep(metric).goal, {})
-    assert [shown.level(value) for value in (0.2, 0.4)] == ([6, 0] if metric == LOSS else [0, 6])
-    assert shown.level(0.3) == LEVELS // 2
+    view = SweepView(rows, metric, sweep(metric).goal, {})
+    assert [view.level(value) for value in (0.2, 0.4)] == ([6, 0] if metric == LOSS else [0, 6])
+    assert view.level(0.3) == LEVELS // 2
 
 
 def test_learning_curves_end_where_their_trial_ended() -> None:
     config = sweep()
     rows = trials(config, 4)
     rows[0] = rows[0].with_(copies=[TrialCopy(at=2, of="t003", step=7, samples=2000, values={"optim.peak_lr": 0.002})])
-    shape = check_page(render_report(config, record(rows)))
-    curves = shape.of_class("path", "line")[:2]
+    page = render_report(config, record(rows))
+    marks = {title[:4]: mark for title, mark in marks_of(figures_of(page)[0]).items()}
     # Trial 3 has three points, of the copy two and one, of the stopped trials one each.
-    assert sorted(each["d"].count("L") for each in curves) == [1, 2]
-    ends = [float(each["cx"]) for each in shape.of_class("circle", "end", "stopped")]
-    width, left = 1064.0 - 84, 62
-    assert ends == pytest.approx([left + width * 1000 / 3060] * 2, abs=0.06)
-    assert "Trials that went on from another one" in shape.words
+    lines = {name: mark.findall("path")[0].attrib["d"].count("L") for name, mark in marks.items()}
+    assert lines == {"t000": 1, "t001": 0, "t002": 0, "t003": 2}
+    ends = {name: max(at(use, "x") for use in mark.iter("use")) for name, mark in marks.items()}
+    assert ends["t001"] == ends["t002"] < ends["t000"] == ends["t003"]
+    assert "These trials continued from another trial" in check_page(page).words
 
 
 def test_lines_of_parallel_coordinates_have_gaps_where_a_key_does_not_apply() -> None:
-    scales = [("a", Scale(0, 10)), ("b", Scale(values=("x", "y"))), ("c", Scale(1, 100, logarithmic=True))]
-    point = Point(trial(0, {}), {"a": 2.5, "c": 10}, 3.0)
-    assert pieces(point, scales, Scale(0, 4), (0, 100, 200, 300)) == [
-        [(0, TOP + 0.75 * HEIGHT)],
-        [(200, TOP + 0.5 * HEIGHT), (300, TOP + 0.25 * HEIGHT)],
-    ]
+    space = {"a": Domain(uniform=(0, 10)), "b": Domain(choice=["x", "y"]), "c": Domain(log_uniform=(1, 100))}
+    rows = [trial(n, {"a": 2.5, "c": 10.0}, [measured(9, value)]) for n, value in enumerate((0.0, 4.0))]
+    view = SweepView(rows, LOSS, "min", space)
+    places = track_of(view, view.points[0]).places
+    assert places[:3] == [0.25, None, pytest.approx(0.5)]
+    assert places[3] == view.metric_axis.place(0.0)
 
 
 @given(
@@ -252,11 +193,12 @@ def test_lines_of_parallel_coordinates_have_gaps_where_a_key_does_not_apply() ->
 def test_cells_have_the_median_of_the_trials_in_them(drawn: list[tuple[float, int, float]]) -> None:
     points = [Point(trial(n, {}), {"x": x, "y": y}, value) for n, (x, y, value) in enumerate(drawn)]
     points.append(Point(trial(len(drawn), {}), {"x": 1e-2}, 99.0))
-    found = cells(points, "x", "y", Scale(1e-4, 1e-1, logarithmic=True), scale_of(Domain(choice=[1, 2, 3])))
-    count = parts(len(points))
+    axes = Axis(1e-4, 1e-1, logarithmic=True), axis_of(Domain(choice=[1, 2, 3]))
+    parts = parts_of_plane(points, ("x", "y"), axes)
+    count = sides(len(points))
     assert 3 <= count <= 8
-    assert sum(cell.trials for cell in found) == len(drawn)
-    for cell in found:
+    assert sum(cell.trials for cell in parts) == len(drawn)
+    for cell in parts:
         inside = [
             value
             for x, y, value in drawn
@@ -270,16 +212,16 @@ def test_cells_have_the_median_of_the_trials_in_them(drawn: list[tuple[float, in
 def test_the_map_is_of_temperature_and_rate_or_of_the_numbers_that_matter_most() -> None:
     numbers = {f"optim.{name}": Domain(uniform=(0, 1)) for name in "abc"}
     names = {"kind": Domain(choice=["x", "y"])}
-    assert keys_of_heat(Shown([], LOSS, "min", SPACE), None) == ("optim.peak_lr", "objective.temperature")
-    assert keys_of_heat(Shown([], LOSS, "min", names | numbers), None) == ("optim.a", "optim.b")
+    assert keys_of_heat(SweepView([], LOSS, "min", SPACE), None) == ("optim.peak_lr", "objective.temperature")
+    assert keys_of_heat(SweepView([], LOSS, "min", names | numbers), None) == ("optim.a", "optim.b")
     rows = [
         trial(n, {"kind": "x", **{key: (7 * n * at % 20) / 20 for at, key in enumerate(numbers, 1)}},
               [measured(9, float(7 * n * 3 % 20))])
         for n in range(20)
     ]  # fmt: skip
     found = importance.importances(rows, LOSS, names | numbers)
-    assert (keys_of_heat(Shown(rows, LOSS, "min", names | numbers), found) or ("",))[0] == "optim.c"
-    assert keys_of_heat(Shown([], LOSS, "min", {"optim.a": numbers["optim.a"], **names}), None) is None
+    assert (keys_of_heat(SweepView(rows, LOSS, "min", names | numbers), found) or ("",))[0] == "optim.c"
+    assert keys_of_heat(SweepView([], LOSS, "min", {"optim.a": numbers["optim.a"], **names}), None) is None
     page = render_report(sweep(space={"optim.beta1": Domain(uniform=(0.8, 0.9))}), record())
     assert "There is no heat map: fewer than two searched keys are numbers." in page
 
@@ -287,10 +229,13 @@ def test_the_map_is_of_temperature_and_rate_or_of_the_numbers_that_matter_most()
 def test_the_map_compares_after_equally_many_samples() -> None:
     config = sweep()
     page = render_report(config, record(trials(config, 40)))
-    assert "by their values at 1,000 samples; points are trials (40)" in page
+    assert "by their values at 1,000 samples. Points are trials (40)" in page
     assert "reached, here 40 of 40" in page
     assert re.search(r"Intervals above 0: optim.peak_lr 0.[0-9]{2} \(0.[0-9]{2} to [01].[0-9]{2}\)", page)
-    assert len(check_page(page).of_class("circle", "over", "best")) == 1
+    (heat,) = (one for one in figures_of(page) if one.attrib["viewBox"] == "0 0 700 440")
+    dots = [mark for title, mark in marks_of(heat).items() if re.match(r"t\d{3}: ", title)]
+    assert len(dots) == 40
+    assert sum("var(--orange)" in mark.attrib["style"] for mark in dots) == 1
 
 
 # Words
@@ -307,7 +252,7 @@ def test_facts_and_commands() -> None:
     )
     for said in (
         "3 (1 finished, 2 stopped)", "stopped: its budget is used up", "1 h 0 min",
-        "asha: one in 3 goes on at each rung",
+        "asha: 1 in 3 trials is promoted at each rung",
         "tpe (tree-structured Parzen estimator) after 10 random ones, seed 0",
         # Both that were stopped lack 2,000 of 3,000 samples.
         "4,000 samples, 44% of training all 3 to the end",
@@ -357,14 +302,12 @@ def test_of_many_trials_the_best_is_drawn_and_all_are_in_the_table() -> None:
     page = render_report(config, record(rows))
     shape = check_page(page)
     assert all(f">{one.name}" in page for one in rows)
-    shown = Shown(rows, LOSS, "min", SPACE)
-    assert MOST_DRAWN - 1 <= len(shown.drawn) <= MOST_DRAWN
-    assert f"Of 500 trials {len(shown.drawn)} are drawn" in shape.words
+    view = SweepView(rows, LOSS, "min", SPACE)
+    assert MOST_DRAWN - 1 <= len(view.drawn) <= MOST_DRAWN
+    assert f"{len(view.drawn)} of 500 trials are drawn" in shape.words
     assert "440 more" in shape.words
     assert len(page) < 1_500_000
-    assert {id(shown.best), id(max(rows, key=lambda one: one.value(LOSS) or 0))} <= {
-        id(one.trial) for one in shown.drawn
-    }
+    assert {id(view.best), id(max(rows, key=lambda one: one.value(LOSS) or 0))} <= {id(one.trial) for one in view.drawn}
 
 
 # Whatever comes

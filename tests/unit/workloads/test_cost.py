@@ -18,10 +18,10 @@ from raylens.storage import Store, open_store
 from raylens.train.checkpoint.retention import steps_to_keep
 from raylens.workloads.cost.cost import Cost, cost, pools_of
 from raylens.workloads.cost.inputs import CostOptions, data_of, rate_of
+from raylens.workloads.cost.page import cost_page
 from raylens.workloads.cost.storage import checkpoint_bytes, checkpoints_kept, upload_requests
 from raylens.workloads.cost.terms import Data, Rate, Spot
 from raylens.workloads.cost.time import duration_of
-from raylens.workloads.cost_page import cost_page
 
 MODEL = {
     "embed_dim": 16,

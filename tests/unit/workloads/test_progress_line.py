@@ -20,7 +20,7 @@ def test_what_is_known_is_in_it() -> None:
     more = replace(RECORD, epoch=0.256, mfu=0.413, memory_bytes=61 * 2**30, skipped=1200, substituted=3, truncated=9)
     assert progress_line(more) == (
         "epoch 0.26  loss 4.568  scale 14.3  16,384 pairs/s  MFU 41%  device-bound: 3% data wait, 1.5 data cores  "
-        "61.0 GiB a worker  3 bad samples replaced (see quarantine/)  9 captions cut at the context  "
+        "61.0 GiB per worker  3 bad samples replaced (see quarantine/)  9 captions cut at the context  "
         "1,200 steps skipped"
     )
 

@@ -182,7 +182,7 @@ def test_lines_of_a_comparison_are_told_apart(storage: Store, tmp_path: Path) ->
     )
     page = out.read_text()
     legend = page[page.index('<ul class="legend above">') : page.index('<div class="panels">')]
-    strokes = re.findall(r'stroke="var\((--series-\d)\)" stroke-width="3" stroke-dasharray="([^"]*)"', legend)
+    strokes = re.findall(r'stroke="var\((--\w+)\)" stroke-width="3" stroke-dasharray="([^"]*)"', legend)
     assert len(strokes) == len(set(strokes)) == 10
     assert len(re.findall(r"runs/digits", legend)) == len(re.findall(r"more/digits", legend)) == 1
 
@@ -191,7 +191,7 @@ def test_equal_settings_are_said_to_be(storage: Store, tmp_path: Path) -> None:
     put(storage, "twin")
     text = printed("compare", f"{storage.uri}/digits", f"{storage.uri}/twin", "--out", tmp_path / "c.html")
     assert "the runs have equal settings" in text
-    assert "None: the runs have equal settings." in (tmp_path / "c.html").read_text()
+    assert "The runs have equal settings." in (tmp_path / "c.html").read_text()
 
 
 def test_what_cannot_be_looked_at_is_refused(storage: Store, tmp_path: Path) -> None:

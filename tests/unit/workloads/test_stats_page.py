@@ -15,7 +15,7 @@ from raylens.data.manifest import SCHEMA
 from raylens.data.stats.collect import Stats, collect
 from raylens.data.stats.histogram import Bar, Summary
 from raylens.data.stats.sketches import Duplicates
-from raylens.workloads.stats_page import WIDTH, stats_page
+from raylens.workloads.pages.stats import WIDTH, stats_page
 
 NAMES = (
     "shard", "key", "width", "height", "image_length", "caption_count", "caption_length", "image_sha256",
@@ -54,12 +54,12 @@ def test_the_page_says_what_was_counted() -> None:
     check_fits(page)
     assert page.splitlines()[:2] == ["s3://bucket/set", "───────────────"]
     assert line_of(page, "samples").split(maxsplit=1)[1] == "1,200 in 3 shards, 400 a shard"
-    assert line_of(page, "left out").split(maxsplit=2)[2] == "400 (25.0 %)"
+    assert line_of(page, "left out").split(maxsplit=2)[2] == "400 (25.0%)"
     assert "400  not an image" in page
     assert line_of(page, "image files").split(maxsplit=2)[2] == "24.7 MB"
-    assert line_of(page, "small images").split(maxsplit=2)[2] == "300 (25.0 %) shorter edge under 224 pixels"
-    assert line_of(page, "repeated images").split(maxsplit=2)[2] == "99.9 %, one 1,200 times"
-    assert line_of(page, "repeated captions").split(maxsplit=2)[2] == "0.0 %"
+    assert line_of(page, "small images").split(maxsplit=2)[2] == "300 (25.0%) shorter edge under 224 pixels"
+    assert line_of(page, "repeated images").split(maxsplit=2)[2] == "99.9%, one 1,200 times"
+    assert line_of(page, "repeated captions").split(maxsplit=2)[2] == "0.0%"
     assert line_of(page, "width ").split() == ["width", *["100"] * 4, *["640"] * 5, "505"]
     assert line_of(page, "captions a sample").split()[3:] == ["1"] * 9 + ["1.00"]
 
@@ -82,7 +82,7 @@ def test_bars_are_as_long_as_their_shares() -> None:
     first = 1 + next(number for number, line in enumerate(lines) if line[:48].rstrip() == "captions a sample")
     bars = [line[:48].split() for line in lines[first : first + 4]]
     assert [bar[0] for bar in bars] == ["1", "2", "3", "4"]
-    assert [bar[-2] for bar in bars if "%" in bar] == ["60.0", "30.0", "10.0"]
+    assert [bar[-1] for bar in bars if "%" in bar[-1]] == ["60.0%", "30.0%", "10.0%"]
     assert bars[2] == ["3", "-"]
     lengths = [len(bar[1].rstrip("▏▎▍▌▋▊▉")) for bar in (bars[0], bars[1], bars[3])]
     assert lengths == [36, 18, 6]
@@ -93,7 +93,7 @@ def test_what_is_estimated_is_called_so() -> None:
     estimate = Duplicates(0.1234, 0.0008, 1 / 256, 1_562_000, 1_370_000, 71)
     page = stats_page(replace(rows, samples=400_000_000, duplicate_images=estimate, sizes_short=6_000), "set")
     check_fits(page)
-    said = "about 12.34 ± 0.16 % going by 1,562,000 of 400,000,000 samples, one 71 times"
+    said = "about 12.34 ± 0.16%, estimated from 1,562,000 of 400,000,000 samples, one 71 times"
     assert line_of(page, "repeated images").endswith(said)
     assert "most frequent sizes (counts at most 6,000 short)" in page
 
@@ -104,7 +104,7 @@ def test_without_samples_only_counts_are_shown() -> None:
         "left out          0",
     ]
     page = stats_page(stats_of([{**dict.fromkeys(NAMES), "shard": 1, "reason": "no image"}]), "bad")
-    assert "1 (100.0 %)" in page
+    assert "1 (100.0%)" in page
     assert "median" not in page
 
 
@@ -126,8 +126,8 @@ def test_control_sequences_do_not_reach_the_terminal() -> None:
 
 @pytest.mark.parametrize(
     ("value", "shown"),
-    [(0, "0 B"), (999, "999 B"), (1000, "1.00 kB"), (9_994, "9.99 kB"), (9_996, "10.0 kB"), (99_960, "100 kB"),
-     (999_499, "999 kB"), (999_500, "1.00 MB"), (4 * 10**9, "4.00 GB"), (2**62, "4.61 EB")],
+    [(0, "0 B"), (999, "999 B"), (1000, "1 kB"), (9_994, "9.99 kB"), (9_996, "10 kB"), (99_960, "100 kB"),
+     (999_499, "999 kB"), (999_500, "1 MB"), (4 * 10**9, "4 GB"), (2**62, "4.61 EB")],
 )  # fmt: skip
 def test_bytes_have_three_digits(value: int, shown: str) -> None:
     page = stats_page(stats_of([row(0, image_length=value)]), "set")
@@ -152,4 +152,4 @@ def test_any_numbers_and_any_title_fit(values: list[tuple[int, int, int]], title
 def test_a_bar_of_a_thousandth_is_seen() -> None:
     summary = Summary(0, 1.0, 1, 2, {"p50": 1}, (Bar(1, 1, 99_999), Bar(2, 2, 1)))
     page = stats_page(replace(stats_of([row(0)]), captions=summary), "set")
-    assert any(line[:48].split() == ["2", "▏", "<0.1", "%"] for line in page.splitlines())
+    assert any(line[:48].split() == ["2", "▏", "<0.1%"] for line in page.splitlines())

@@ -18,6 +18,7 @@ from raylens.evaluate import (
     zero_shot,
 )
 from raylens.registry import Encoder, Registry, Version
+from raylens.report.numbers import count_text, percent_text
 from raylens.storage import Store, open_store
 from raylens.train.runs.jsonl import read_metrics
 
@@ -46,8 +47,8 @@ class Evaluation:
         low, high = self.interval
         bad = f"; {self.unreadable} unreadable" if self.unreadable else ""
         return (
-            f"zero-shot accuracy {self.accuracy:.1%} (95% interval {low:.1%} to {high:.1%}) on {self.images} images, "
-            f"chance {self.chance:.0%}{bad}"
+            f"zero-shot accuracy {percent_text(self.accuracy)} (95% interval {percent_text(low)} to "
+            f"{percent_text(high)}) on {count_text(self.images, 'images')}, chance {percent_text(self.chance, 0)}{bad}"
         )
 
 

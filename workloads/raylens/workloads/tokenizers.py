@@ -7,6 +7,7 @@ from raylens.cluster import session
 from raylens.data.stats.word_counts import word_counts
 from raylens.data.stream import ray_map
 from raylens.inputs import Tokenizer
+from raylens.report.numbers import percent_text
 from raylens.workloads.lines import Lines
 from raylens.workloads.pages.data import shard_progress, source_config
 
@@ -29,7 +30,10 @@ def train_text(
     out.write_text(tokenizer.to_json(), encoding="utf-8")
     common = [word for word, _ in words.most_common(1000)]
     whole = sum(tokenizer.count(word) == 1 for word in common) / len(common)
-    yield f"{tokenizer.vocab_size:,} tokens in {out}; {whole:.0%} of the {len(common):,} commonest words are one token"
+    yield (
+        f"{tokenizer.vocab_size:,} tokens in {out}; {percent_text(whole, 0)} of the {len(common):,} "
+        "commonest words are one token"
+    )
 
 
 def show_text(path: Path, texts: Sequence[str], context: int) -> Iterator[str]:

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 from raylens.cluster.doctor.facts import NodeFacts
 from raylens.cluster.doctor.findings import Finding
+from raylens.report.numbers import GIB, memory_text, percent_text
 
 __all__ = ["judge_disk", "judge_files", "judge_shared_memory"]
 
-GIB = 2**30
 NCCL_BYTES = GIB
 """Shared memory through which the GPUs of a node exchange data if they have no other way."""
 LITTLE_DISK, NO_DISK = 0.10, 0.05
@@ -24,11 +24,11 @@ def judge_shared_memory(node: NodeFacts) -> Iterator[Finding]:
         yield Finding(check, node.name, "failed", "there is no /dev/shm", f"mount a tmpfs there ({grow})", "none")
         return
     wanted = node.object_store + (NCCL_BYTES if node.gpus > 1 else 0)
-    short = f"{shared.total / GIB:.1f} GiB"
+    short = memory_text(shared.total)
     measured = (
-        f"{short} at /dev/shm ({node.shared_kind or 'not a mount of its own'}), {shared.free / GIB:.1f} of it free"
+        f"{short} at /dev/shm ({node.shared_kind or 'not a mount of its own'}), {memory_text(shared.free)} of it free"
     )
-    measured += f"; Ray's objects may take {node.object_store / GIB:.1f}"
+    measured += f"; Ray's objects may take {memory_text(node.object_store)}"
     if node.shared_kind not in ("tmpfs", None):
         yield Finding(check, node.name, "warning", measured, f"mount a tmpfs at /dev/shm ({grow})", short)
     elif shared.total < node.object_store:
@@ -47,8 +47,8 @@ def judge_disk(node: NodeFacts) -> Iterator[Finding]:
         advice = "check whether the folder is mounted (ray start --temp-dir)"
         yield Finding(check, node.name, "failed", f"{node.disk_path} cannot be read", advice, "?")
         return
-    left, short = disk.free / disk.total if disk.total else 0.0, f"{disk.free / GIB:.0f} GiB"
-    measured = f"{short} free of {disk.total / GIB:.0f} ({left:.0%}) at {node.disk_path}"
+    left, short = disk.free / disk.total if disk.total else 0.0, memory_text(disk.free, 0)
+    measured = f"{short} free of {memory_text(disk.total, 0)} ({percent_text(left, 0)}) at {node.disk_path}"
     advice = "delete old sessions under Ray's temporary folder, or give the node a larger disk (ray start --temp-dir)"
     if left < NO_DISK:
         yield Finding(check, node.name, "failed", f"{measured}: Ray stops spilling objects here", advice, short)
@@ -70,4 +70,4 @@ def judge_files(node: NodeFacts) -> Iterator[Finding]:
 
 
 def _gib(size: float) -> str:
-    return f"{size / GIB:.1f} GiB"
+    return memory_text(size)

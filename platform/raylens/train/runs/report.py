@@ -7,13 +7,13 @@ from typing import Any
 
 from raylens.config import flatten
 from raylens.errors import ConfigError
-from raylens.evaluate.metrics import finite
+from raylens.report.charts import histogram_chart
+from raylens.report.numbers import count_text, duration_text, finite, memory_text, number_text
+from raylens.report.page import Panel, legend_of, records_panel, render_page
 from raylens.storage import Store
-from raylens.train.run_figure import Line, histogram_svg, lines_svg
-from raylens.train.run_pages import Panel, legend_of, render_page
 from raylens.train.runs.events import time_text, wall_seconds, wanted_steps
 from raylens.train.runs.run_dir import RunFiles
-from raylens.train.runs.scores import best_row, count_text, duration_text, figure_text
+from raylens.train.runs.scores import best_row
 from raylens.train.runs.settings import changes
 
 __all__ = ["REPORT", "render_training_report", "run_facts", "write_training_report"]
@@ -21,20 +21,17 @@ __all__ = ["REPORT", "render_training_report", "run_facts", "write_training_repo
 REPORT = "training.html"
 """Beside ``report.html``, which is the evaluation's."""
 
-STEP = "optimiser step"
-PANELS: tuple[tuple[str, tuple[str, ...], bool], ...] = (
-    ("learning rate", ("lr",), True),
-    ("logit scale", ("logit_scale",), True),
-    ("gradient norm, before clipping", ("grad_norm",), True),
-    ("pairs per second", ("samples_per_second",), True),
-    ("share of time waiting for data", ("data_wait",), True),
-    ("norms of embeddings", ("image_norm", "text_norm"), False),
-    ("model FLOPs utilisation", ("mfu",), False),
+PANELS: tuple[tuple[str, dict[str, str], bool], ...] = (
+    ("learning rate", {"lr": ""}, True),
+    ("logit scale", {"logit_scale": ""}, True),
+    ("gradient norm, before clipping", {"grad_norm": ""}, True),
+    ("pairs per second", {"samples_per_second": ""}, True),
+    ("share of time waiting for data", {"data_wait": ""}, True),
+    ("norms of embeddings", {"image_norm": "images", "text_norm": "texts"}, False),
+    ("model FLOPs utilisation", {"mfu": ""}, False),
 )
-"""Title, keys, and whether a panel is there although nothing was recorded."""
-NAMES = {"image_norm": "images", "text_norm": "texts"}
+"""The title of a panel, its keys with the names of their lines, and whether it is there without any record."""
 COSINES = ("positive_cosines", "negative_cosines")
-GIB = 2**30
 
 
 def write_training_report(store: Store, path: str = REPORT) -> None:
@@ -49,13 +46,14 @@ def write_training_report(store: Store, path: str = REPORT) -> None:
 
 
 def render_training_report(run: RunFiles) -> str:
-    """One self-contained HTML page; equal input gives equal bytes. A run may have no records yet."""
+    """Return one self-contained HTML page; equal input gives equal bytes. A run may have no records yet."""
     try:
         changed, unknown = {change.key: change.default for change in changes(run.config)}, ""
     except ConfigError as error:  # of an older run, whose page is drawn all the same and says so
         changed, unknown = {}, str(error)
     return render_page(
         "training.html.j2",
+        "raylens.train.runs",
         name=run.name,
         state=run.state,
         facts=run_facts(run),
@@ -72,7 +70,7 @@ def render_training_report(run: RunFiles) -> str:
 
 
 def run_facts(run: RunFiles) -> dict[str, str]:
-    """What a reader asks first, in this order; what nobody recorded is left out."""
+    """Return what a reader asks first, in this order; what nobody recorded is left out."""
     last = run.records[-1] if run.records else {}
     wanted, seconds = wanted_steps(run.events), wall_seconds(run.events)
     speeds = [speed for record in run.records if (speed := finite(record.get("samples_per_second"))) is not None]
@@ -82,10 +80,10 @@ def run_facts(run: RunFiles) -> dict[str, str]:
         "State": run.state,
         "Steps": f"{count_text(run.last_step)}{'' if wanted is None else f' of {wanted:,}'}",
         "Samples seen": count_text(run.samples_at(last)) if last else None,
-        "Epochs": figure_text(last["epoch"]) if finite(last.get("epoch")) is not None else None,
+        "Epochs": number_text(last["epoch"]) if finite(last.get("epoch")) is not None else None,
         "Wall-clock time": None if seconds is None else duration_text(seconds),
-        "Pairs per second": f"{figure_text(statistics.median(speeds))} (median)" if speeds else None,
-        "Memory at most": f"{max(memory) / GIB:.2f} GiB" if memory else None,
+        "Pairs per second": f"{number_text(statistics.median(speeds))} (median)" if speeds else None,
+        "Memory at most": memory_text(max(memory), 2) if memory else None,
         "Restarts": count_text(restarts) if run.events else None,
         "Skipped steps": _total(run, "skipped"),
         "Replaced samples": _total(run, "substituted"),
@@ -103,37 +101,21 @@ def _total(run: RunFiles, key: str) -> str | None:
 def _panels(run: RunFiles) -> Iterator[Panel]:
     level = _nothing_learned(run)
     note = "" if level is None else f"; the dashed line is ln({run.global_batch:,}) = {level:.2f}: nothing learned yet"
-    yield _panel(run.records, "loss", ("loss",), level, note)
+    yield records_panel(run.records, "loss", {"loss": ""}, level=level, note=note, samples=True)
     for title, keys, always in PANELS:
         if always or any(finite(record.get(key)) is not None for record in run.records for key in keys):
-            yield _panel(run.records, title, keys)
-
-
-def _panel(
-    records: Sequence[Mapping[str, Any]], title: str, keys: Sequence[str], level: float | None = None, note: str = ""
-) -> Panel:
-    steps = [finite(record["step"]) for record in records]
-    columns = [[finite(record.get(key)) for record in records] for key in keys]
-    lines = [Line(steps, column, number) for number, column in enumerate(columns)]
-    names = [NAMES.get(key, key) for key in keys] if len(keys) > 1 else []
-    says = "; ".join(_from_to(column, name) for column, name in zip(columns, names or [""], strict=True))
-    return Panel.of(title, lines_svg(lines, STEP, level), f"{says}{note}".strip(), names)
-
-
-def _from_to(column: Sequence[float | None], name: str) -> str:
-    known = [value for value in column if value is not None]
-    return f"{name} from {figure_text(known[0])} to {figure_text(known[-1])}".strip() if known else f"{name} unknown"
+            yield records_panel(run.records, title, keys)
 
 
 def _nothing_learned(run: RunFiles) -> float | None:
-    """Loss of a model that tells no pair of a batch from another; a landmark of the softmax loss only."""
+    """Return the loss of a model that tells no pair of a batch from another, a landmark of the softmax loss only."""
     objective = run.config.get("objective", {})
     kind = objective.get("kind", "softmax") if isinstance(objective, Mapping) else None
     return math.log(run.global_batch) if kind == "softmax" and run.global_batch and run.global_batch > 1 else None
 
 
 def _cosines(records: Sequence[Mapping[str, Any]]) -> Iterator[Panel]:
-    """Of the first, the middle and the last record that has them."""
+    """Yield histograms of the first, the middle and the last record that has them."""
     having = [record for record in records if all(_counts(record.get(key)) for key in COSINES)]
     if not having:
         return
@@ -141,19 +123,19 @@ def _cosines(records: Sequence[Mapping[str, Any]]) -> Iterator[Panel]:
         record = having[place]
         counts = [_counts(record[key]) for key in COSINES]
         means = [f"{_mean(each):.2f}" for each in counts]
-        says = f"mean {means[0]} of matching pairs, {means[1]} of others"
-        yield Panel.of(f"step {record['step']:,}", histogram_svg(counts), says)
+        says = f"The mean is {means[0]} for matching pairs, {means[1]} for others."
+        yield Panel(f"step {record['step']:,}", histogram_chart(counts), says)
 
 
 def _counts(value: object) -> list[float]:
-    """A histogram; empty where there is none."""
+    """Return a histogram, which is empty where there is none."""
     counts = [finite(each) for each in value] if isinstance(value, list) else []
     known = [count for count in counts if count is not None and count >= 0]
     return known if len(known) == len(counts) and sum(known) > 0 else []
 
 
 def _mean(counts: Sequence[float]) -> float:
-    """By the middles of the bins."""
+    """Return the mean of a histogram, going by the middles of its bins."""
     width = 2.0 / len(counts)
     return sum(count * (width * (place + 0.5) - 1.0) for place, count in enumerate(counts)) / sum(counts)
 
@@ -163,7 +145,7 @@ def _evaluations(run: RunFiles) -> list[dict[str, Any]]:
     return [
         {
             "step": f"{row['step']:,}",
-            "cells": [{"text": figure_text(row.get(metric)), "best": row is best[metric]} for metric in run.metrics],
+            "cells": [{"text": number_text(row.get(metric)), "best": row is best[metric]} for metric in run.metrics],
         }
         for row in run.evaluations
     ]

@@ -7,7 +7,8 @@ from typing import Any, Self
 
 from raylens.config import load_yaml
 from raylens.errors import NotFoundError, TrainingError
-from raylens.evaluate.metrics import LARGEST, Goal, finite, goal_of
+from raylens.evaluate.metrics import Goal, goal_of
+from raylens.report.numbers import finite
 from raylens.storage import Store
 from raylens.train.checkpoint.store import Checkpoints
 from raylens.train.runs.events import event_text, state_of, wanted_steps
@@ -16,6 +17,7 @@ from raylens.train.runs.jsonl import EVALUATIONS, EVENTS, METRICS, read_metrics,
 __all__ = ["CONFIG", "Row", "RunFiles", "RunSummary", "by_step"]
 
 CONFIG = "config.yaml"
+
 Row = Mapping[str, Any]
 
 
@@ -96,7 +98,7 @@ class RunFiles:
     def global_batch(self) -> int | None:
         """Return the pairs of a step, or None if the configuration does not have them."""
         batch = self.config.get("global_batch")
-        return batch if isinstance(batch, int) and not isinstance(batch, bool) and 0 < batch < LARGEST else None
+        return batch if isinstance(batch, int) and finite(batch) is not None and batch > 0 else None
 
     @property
     def metrics(self) -> list[str]:

@@ -1,11 +1,12 @@
-"""Which value of an evaluated metric is the best, and how figures of runs are written."""
+"""Which value of an evaluated metric is the best, and which the last."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from raylens.evaluate.metrics import Goal, cost, finite
+from raylens.evaluate.metrics import Goal, cost
+from raylens.report.numbers import finite
 
-__all__ = ["best_row", "count_text", "duration_text", "figure_text", "last_row"]
+__all__ = ["best_row", "last_row"]
 
 
 def best_row(rows: Sequence[Mapping[str, Any]], metric: str, goal: Goal | None) -> Mapping[str, Any] | None:
@@ -19,30 +20,3 @@ def best_row(rows: Sequence[Mapping[str, Any]], metric: str, goal: Goal | None) 
 def last_row(rows: Sequence[Mapping[str, Any]], metric: str) -> Mapping[str, Any] | None:
     """Return the last row with a value of a metric, or None."""
     return next((row for row in reversed(rows) if finite(row.get(metric)) is not None), None)
-
-
-def figure_text(value: object) -> str:
-    """A figure in four digits, or a dash."""
-    number = finite(value)
-    if number is None:
-        return "–"
-    if number == int(number) and abs(number) < 1e15:
-        return f"{int(number):,}"
-    return f"{number:,.1f}" if 1000 <= abs(number) < 1e9 else f"{number:.4g}"
-
-
-def count_text(value: object) -> str:
-    """A whole number, or a dash."""
-    number = finite(value)
-    return "–" if number is None else f"{number:,.0f}" if abs(number) < 1e15 else f"{number:.4g}"
-
-
-def duration_text(seconds: float) -> str:
-    """``2 d 3 h``, ``3 h 20 min``, ``4 min 10 s`` or ``12.3 s``."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    for size, unit, below, small in ((86_400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
-        if seconds >= size:
-            whole, rest = divmod(int(seconds), size)
-            return f"{whole:,} {unit} {rest // below} {small}"
-    raise AssertionError(seconds)

@@ -69,8 +69,8 @@ def cost(
     from raylens.cluster.description import load_spec
     from raylens.workloads.cost.cost import cost as of
     from raylens.workloads.cost.inputs import CostOptions, data_of, rate_of
+    from raylens.workloads.cost.page import cost_page
     from raylens.workloads.cost.terms import Spot
-    from raylens.workloads.cost_page import cost_page
     from raylens.workloads.recipes import configure
 
     config, cluster = configure(source, changes or ()), load_spec(spec)

@@ -81,14 +81,14 @@ def stats(
 
         raylens data stats quickstart/data/train --sheet digits.png
     """
-    from raylens.data.contact_sheet import contact_sheet
     from raylens.data.stats.collect import collect
     from raylens.messages import warning, with_severity
+    from raylens.report.contact_sheet import contact_sheet
     from raylens.storage import open_store
     from raylens.workloads.cli.options import check_file
     from raylens.workloads.data_sets import Cluster, manifests_for, sample_pairs
     from raylens.workloads.pages.data import shard_progress, source_config
-    from raylens.workloads.stats_page import stats_page
+    from raylens.workloads.pages.stats import stats_page
 
     source = source_config(uri, kind, image_column, caption_column)
     check_file(sheet, "--sheet")

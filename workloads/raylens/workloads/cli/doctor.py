@@ -59,7 +59,7 @@ def doctor(
         return
     from raylens.cluster import session
     from raylens.cluster.doctor import Limits, examine
-    from raylens.workloads.doctor_page import doctor_page
+    from raylens.workloads.pages.doctor import doctor_page
     from raylens.workloads.pages.terminal import Terminal
 
     with Terminal() as terminal, session(cluster, num_cpus, say=terminal.say):

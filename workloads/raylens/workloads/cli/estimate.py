@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from raylens.errors import ConfigError
+from raylens.report.numbers import ABSENT, GIB, percent_text
 from raylens.workloads.cli.options import Set
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["add_to"]
 
-GIB, GB, TERA = 2**30, 1e9, 1e12
+GB, TERA = 1e9, 1e12
 COLUMNS = ("GPUs", "batch", "micro", "GiB", "state", "towers", "loss", "GB sent", "s", "network", "hides", "pairs/s")
 
 
@@ -128,8 +129,8 @@ def _row(step: "Estimate") -> list[str]:
     sizes = [memory.total, memory.state, memory.activations, memory.loss]
     left = [f"{step.workers:,}", f"{step.global_batch:,}", micro, *(f"{size / GIB:.1f}" for size in sizes)]
     if not step.fits:
-        return [*left, *["–"] * 6]
+        return [*left, *[ABSENT] * 6]
     sent = f"{step.traffic.total / GB:,.1f}"
-    share = f"{step.network_seconds / step.seconds:.1%}"
+    share = percent_text(step.network_seconds / step.seconds)
     right = [share, "yes" if step.hides else "no", f"{step.pairs_per_second:,.0f}", f"{step.days():,.1f}"]
     return [*left, sent, f"{step.seconds:,.2f}", *right]

@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from raylens.report.numbers import percent_text
 from raylens.workloads.cli.options import Address, NumCpus, Set
 
 if TYPE_CHECKING:
@@ -75,10 +76,11 @@ def quickstart(
 def _show(result: "QuickstartResult", storage: str) -> None:
     from raylens.storage import open_store
 
-    low, high = result.zero_shot_interval
+    low, high = map(percent_text, result.zero_shot_interval)
+    accuracy = f"{percent_text(result.zero_shot_accuracy)}  (95% interval {low} to {high}; chance 10%)"
     table = Table(title="raylens quickstart", show_header=False, title_justify="left")
     for name, value in (
-        ("zero-shot accuracy", f"{result.zero_shot_accuracy:.1%}  (95% interval {low:.1%} to {high:.1%}; chance 10%)"),
+        ("zero-shot accuracy", accuracy),
         ("report", result.report),
         ("model", f"{result.model} in {result.registry}"),
         ("run", result.run),

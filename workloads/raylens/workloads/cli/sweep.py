@@ -115,7 +115,7 @@ def show(
     """Show a sweep's trials, the best first. When it has ended, its folder has a page of plots, report.html."""
     from raylens.storage import open_store
     from raylens.tune.paths import read_config
-    from raylens.tune.sweep_report import render_report
+    from raylens.tune.report import render_report
     from raylens.tune.trials import read_sweep
     from raylens.workloads.pages.sweeps import show_page
 

@@ -80,7 +80,7 @@ def _train(config: "RunConfig", terminal: "Terminal") -> "RunResult":
 
 
 def _plot(config: "RunConfig", path: Path) -> None:
-    from raylens.workloads.schedule_plot import plot_schedule
+    from raylens.workloads.pages.schedule import plot_schedule
 
     plot_schedule(config, path)
     typer.echo(str(path))

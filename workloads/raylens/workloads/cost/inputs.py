@@ -10,7 +10,7 @@ from raylens.data import Manifest
 from raylens.data.plan import build_plan
 from raylens.errors import ConfigError, DataError, StorageError, TrainingError
 from raylens.estimate.step import estimate
-from raylens.evaluate.metrics import finite
+from raylens.report.numbers import finite
 from raylens.storage import open_store
 from raylens.train.runs.run_dir import RunFiles
 from raylens.workloads.cost.terms import Data, Rate

@@ -7,10 +7,10 @@ from rich.table import Table
 from raylens.cluster import kuberay, ray_up
 from raylens.cluster.description import ClusterSpec, GroupSpec, MachineSpec, is_pinned
 from raylens.errors import ConfigError
+from raylens.report.numbers import ABSENT, GIB
 
 __all__ = ["check_page"]
 
-GIB = 2**30
 COLUMNS = ("nodes", "CPUs", "GPUs", "GiB", "shared", "objects", "spot", "price/h")
 
 
@@ -82,6 +82,6 @@ def _row(machine: MachineSpec) -> list[str]:
     nodes = f"{group.min_nodes}-{group.max_nodes}" if group else "1"
     gpus = f"{group.gpus} {group.gpu_kind or ''}".strip() if group else "0"
     sizes = (machine.memory_bytes, machine.shared_memory_bytes, machine.object_store_bytes)
-    price = f"{machine.price_per_hour:g}" if machine.price_per_hour else "–"
+    price = f"{machine.price_per_hour:g}" if machine.price_per_hour else ABSENT
     spot = "yes" if group and group.spot else "no"
     return [nodes, str(machine.cpus), gpus, *(f"{size / GIB:.1f}" for size in sizes), spot, price]

@@ -17,6 +17,7 @@ from raylens.data.stream import ray_map
 from raylens.data.verify import Topology, verify
 from raylens.errors import ConfigError
 from raylens.messages import warning, with_severity
+from raylens.report.numbers import bytes_text, count_text
 from raylens.storage import open_store
 from raylens.workloads.data_sets import (
     Cluster,
@@ -44,8 +45,8 @@ def manifest_lines(manifest: Manifest) -> Iterator[str]:
     """Yield lines with counts, rejected samples, and the manifest's digest."""
     size = sum(shard.size for shard in manifest.shards)
     yield (
-        f"{_count(len(manifest), 'sample')} in {_count(manifest.table.num_rows, 'shard')}, {size / 1e6:,.1f} MB "
-        f"({manifest.source.format_name})"
+        f"{count_text(len(manifest), 'samples')} in {count_text(manifest.table.num_rows, 'shards')}, "
+        f"{bytes_text(size)} ({manifest.source.format_name})"
     )
     yield f"rejected: {manifest.rejected} ({manifest.rejected_summary()})"
     for line in manifest.warnings():
@@ -104,7 +105,7 @@ def verify_text(
     yield from (f"  {name}" for name in found.topologies)
     for source, whole in zip(config.data.train, found.epochs, strict=True):
         dropped = " but for what drop_last leaves out" if config.data.drop_last else ""
-        proven = f"{_count(whole, 'whole epoch')}, each sample exactly once{dropped}"
+        proven = f"{count_text(whole, 'whole epochs')}, each sample exactly once{dropped}"
         yield f"{source.uri}: {proven if whole else 'no whole epoch so far; --epochs looks further'}"
     compared = compare_with_run(config, found.hashes)
     yield (
@@ -113,12 +114,8 @@ def verify_text(
     cost = forecast(plan, manifests)
     yield (
         f"an epoch reads about {cost.bytes / 1e9:,.3g} GB in {cost.requests:,} requests of "
-        f"{cost.bytes_per_request / 1e3:,.0f} kB, {cost.requests_per_block:.0f} a unit"
+        f"{bytes_text(cost.bytes_per_request)}, {cost.requests_per_block:.0f} a block"
     )
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _topology(text: str, batch: int) -> Topology:
@@ -208,7 +205,8 @@ def pack_text(
             (manifest,) = manifests_for([source], open_store(manifests), Cluster(address="auto"), progress)
         with shard_progress("packing") as progress:
             done = repack(manifest, target, ray_map, per_shard=per_shard, shorter_edge=shorter_edge, progress=progress)
-    yield f"{done.samples:,} samples in {done.shards:,} shards, {done.bytes / 1e6:,.1f} MB: {target.describe()}"
+    size = f"{count_text(done.samples, 'samples')} in {count_text(done.shards, 'shards')}, {bytes_text(done.bytes)}"
+    yield f"{size}: {target.describe()}"
     if manifest.rejected or done.left_out:
         undecodable = f", {done.left_out} not decodable" if done.left_out else ""
         yield f"left out: {manifest.rejected_summary()}{undecodable}"

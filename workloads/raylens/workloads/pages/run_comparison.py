@@ -6,17 +6,16 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from raylens.errors import ConfigError, TrainingError
-from raylens.evaluate.metrics import finite
-from raylens.train.run_figure import Line, lines_svg
-from raylens.train.run_pages import Panel, legend_of, render_page
+from raylens.report.charts import Line, line_chart
+from raylens.report.numbers import ABSENT, count_text, finite, number_text
+from raylens.report.page import Panel, legend_of, render_page
 from raylens.train.runs.run_dir import RunFiles
-from raylens.train.runs.scores import best_row, count_text, figure_text, last_row
+from raylens.train.runs.scores import best_row, last_row
 from raylens.train.runs.settings import differing
 
 __all__ = ["Comparison"]
 
 SAMPLES = "samples seen"
-ABSENT = "–"
 BETTER = {"min": "lower", "max": "higher"}
 CURVES = (
     ("loss", "loss"),
@@ -64,7 +63,7 @@ class Comparison:
 
     @cached_property
     def figures(self) -> dict[str, list[str]]:
-        """Last and best values, a row a figure with a text for each run."""
+        """Last and best values, a row for each with a text for each run."""
         return {name: [texts.get(name, ABSENT) for texts in self._texts] for name in self._figure_names()}
 
     @property
@@ -76,6 +75,7 @@ class Comparison:
         """Return a self-contained HTML page; equal input gives equal bytes."""
         return render_page(
             "comparison.html.j2",
+            "raylens.workloads.pages",
             title=", ".join(self.names),
             lines=legend_of(self.names),
             values=self.figures,
@@ -100,12 +100,12 @@ class Comparison:
                 )
                 for number, run in enumerate(self.runs)
             ]
-            yield Panel.of(title, lines_svg(lines, SAMPLES), f"{title} against {SAMPLES}")
+            yield Panel(title, line_chart(lines, SAMPLES), f"{title} against {SAMPLES}")
         for metric in self.metrics:
             goals = {goal for run in self.runs if metric in run.metrics and (goal := run.goal(metric))}
             better = f"; {BETTER[goals.pop()]} is better" if len(goals) == 1 else ""
-            svg = lines_svg([_evaluated(run, metric, number) for number, run in enumerate(self.runs)], SAMPLES)
-            yield Panel.of(metric, svg, f"{metric} against {SAMPLES}{better}")
+            svg = line_chart([_evaluated(run, metric, number) for number, run in enumerate(self.runs)], SAMPLES)
+            yield Panel(metric, svg, f"{metric} against {SAMPLES}{better}")
 
 
 def _figures(run: RunFiles) -> Iterator[tuple[str, str]]:
@@ -114,17 +114,17 @@ def _figures(run: RunFiles) -> Iterator[tuple[str, str]]:
     yield "state", run.state
     yield "steps", count_text(run.last_step)
     yield SAMPLES, count_text(run.samples_at(last))
-    yield "last loss", figure_text(last.get("loss"))
+    yield "last loss", number_text(last.get("loss"))
     if lowest is not None:
-        yield "lowest loss", f"{figure_text(lowest['loss'])} at step {lowest['step']:,}"
-    yield "last logit scale", figure_text(last.get("logit_scale"))
-    yield "pairs per second (median)", figure_text(statistics.median(speeds)) if speeds else ABSENT
+        yield "lowest loss", f"{number_text(lowest['loss'])} at step {lowest['step']:,}"
+    yield "last logit scale", number_text(last.get("logit_scale"))
+    yield "pairs per second (median)", number_text(statistics.median(speeds)) if speeds else ABSENT
     for metric in run.metrics:
         best, latest = best_row(run.evaluations, metric, run.goal(metric)), last_row(run.evaluations, metric)
         if latest is not None:
-            yield f"last {metric}", figure_text(latest[metric])
+            yield f"last {metric}", number_text(latest[metric])
         if best is not None:
-            yield f"best {metric}", f"{figure_text(best[metric])} at step {best['step']:,}"
+            yield f"best {metric}", f"{number_text(best[metric])} at step {best['step']:,}"
 
 
 def _evaluated(run: RunFiles, metric: str, number: int) -> Line:

@@ -12,12 +12,13 @@ from rich.table import Table
 
 from raylens.config import flatten
 from raylens.errors import ConfigError, NotFoundError
+from raylens.report.numbers import count_text, number_text
 from raylens.storage import open_store
 from raylens.train.runs.events import event_text
 from raylens.train.runs.listing import list_runs
 from raylens.train.runs.report import render_training_report, run_facts
 from raylens.train.runs.run_dir import CONFIG, RunFiles
-from raylens.train.runs.scores import best_row, count_text, figure_text, last_row
+from raylens.train.runs.scores import best_row, last_row
 from raylens.train.runs.settings import changes
 from raylens.workloads.pages.run_comparison import Comparison
 from raylens.workloads.pages.tables import Page, add_row, pairs_table
@@ -60,7 +61,7 @@ def list_page(uri: str, as_json: bool) -> Page:
     table = Table("name", "state", "step", "loss", "pairs/s", "checkpoint", "last event (UTC)")
     for run in runs:
         step = count_text(run.step) if run.steps is None else f"{count_text(run.step)} of {run.steps:,}"
-        numbers = (step, figure_text(run.loss), figure_text(run.pairs_per_second), count_text(run.checkpoint))
+        numbers = (step, number_text(run.loss), number_text(run.pairs_per_second), count_text(run.checkpoint))
         add_row(table, run.name, run.state, *numbers, run.last_event)
     yield table
 
@@ -81,7 +82,7 @@ def show_page(run: RunFiles, as_json: bool) -> Page:
         table = Table("evaluation", "best", "at step", "last")
         for metric, (best, last) in _scores(run).items():
             add_row(
-                table, metric, figure_text(best.get(metric)), count_text(best.get("step")), figure_text(last[metric])
+                table, metric, number_text(best.get(metric)), count_text(best.get("step")), number_text(last[metric])
             )
         yield table
     if run.checkpoints:
@@ -164,7 +165,7 @@ def _scores(run: RunFiles) -> dict[str, tuple[Mapping[str, Any], Mapping[str, An
 
 def _value(value: object) -> str:
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return figure_text(value)
+        return number_text(value)
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 

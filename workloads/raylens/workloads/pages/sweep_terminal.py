@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.text import Text
 
 from raylens.messages import with_severity
-from raylens.train.runs.scores import count_text, duration_text, figure_text
+from raylens.report.numbers import count_text, duration_text, number_text, percent_text
 from raylens.tune import SweepConfig
 from raylens.tune.monitor import PARTS
 from raylens.tune.results import Configuration, ranked
@@ -67,7 +67,7 @@ def headline(config: SweepConfig, record: SweepRecord) -> str:
     parts = [f"{count} {state}" for state, count in record.counts().items()]
     order = ranked(record.trials, config.metric, config.goal)
     if order:
-        parts.append(f"best {config.metric} {figure_text(order[0].mean)}: {_values(order)}")
+        parts.append(f"best {config.metric} {number_text(order[0].mean)}: {_values(order)}")
     parts += [f"{count_text(record.samples)} samples", duration_text(record.seconds), *_budget(config, record)]
     left = time_left(config, record)
     return ", ".join(parts) + (f", about {duration_text(left)} left" if left else "")
@@ -79,7 +79,11 @@ def _values(order: Sequence[Configuration]) -> str:
 
 def _budget(config: SweepConfig, record: SweepRecord) -> list[str]:
     most = {part: getattr(config.budget, part) for part in PARTS}
-    return [f"{record.used(part) / value:.0%} of budget.{part}" for part, value in most.items() if value is not None]
+    return [
+        f"{percent_text(record.used(part) / value, 0)} of budget.{part}"
+        for part, value in most.items()
+        if value is not None
+    ]
 
 
 def time_left(config: SweepConfig, record: SweepRecord) -> float | None:

@@ -8,12 +8,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from raylens.errors import ConfigError, NotFoundError, StorageError, TrainingError
+from raylens.report.numbers import count_text, duration_text, number_text, value_text
 from raylens.storage import Store, open_store
-from raylens.train.runs.scores import count_text, duration_text, figure_text
 from raylens.tune.config import SweepConfig
 from raylens.tune.paths import CONFIG, STOP, read_config
 from raylens.tune.results import Configuration, ranked, verdict
-from raylens.tune.scales import value_text
 from raylens.tune.trials import SweepRecord, TrialRecord, read_or_new_sweep
 from raylens.workloads.pages.tables import Page, add_row, pairs_table
 
@@ -56,7 +55,7 @@ def _row(store: Store, name: str) -> dict[str, Any]:
         "state": record.state,
         "trials": len(record.trials),
         "metric": config.metric,
-        "best": figure_text(order[0].mean) if order else "–",
+        "best": number_text(order[0].mean) if order else "–",
         "news": record.why or record.updated_at,
     }
 
@@ -105,7 +104,7 @@ def trials_table(config: SweepConfig, record: SweepRecord, order: Sequence[Confi
             table,
             trial.name,
             trial.state,
-            figure_text(trial.value(config.metric)),
+            number_text(trial.value(config.metric)),
             step,
             values_text(trial),
             trial.note,
@@ -149,8 +148,8 @@ def _column(config: SweepConfig, record: SweepRecord) -> dict[str, str]:
     interval = best.interval if best else None
     return {
         **facts(config, record),
-        f"best {config.metric}": figure_text(best.mean) if best else "–",
-        "interval (95%)": f"{figure_text(interval[0])} to {figure_text(interval[1])}" if interval else "–",
+        f"best {config.metric}": number_text(best.mean) if best else "–",
+        "interval (95%)": f"{number_text(interval[0])} to {number_text(interval[1])}" if interval else "–",
         "its values": values_text(best.best_trial) if best else "–",
     }
 

@@ -8,6 +8,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from raylens.messages import warning
+from raylens.report.numbers import count_text, duration_text, memory_text, percent_text, rate_text
 from raylens.train.loop.events import (
     Checkpointed,
     Evaluated,
@@ -20,12 +21,10 @@ from raylens.train.loop.events import (
     Warned,
 )
 from raylens.train.loop.metrics import StepMetrics
-from raylens.train.runs.scores import duration_text
 from raylens.workloads.lines import Lines
 
 __all__ = ["Terminal", "progress_line", "time_left"]
 
-GIB = 2**30
 PLAIN_SECONDS = 5.0
 """Seconds between lines about progress if there is no terminal for a bar."""
 
@@ -103,20 +102,22 @@ class Terminal(Lines):
 
 def progress_line(record: StepMetrics) -> str:
     """Return a line that shows how well a run learns, how fast, and what bounds its speed."""
-    parts = [f"loss {record.loss:.3f}", f"scale {record.logit_scale:.1f}", f"{record.samples_per_second:,.0f} pairs/s"]
+    speed = rate_text(record.samples_per_second, "pairs")
+    parts = [f"loss {record.loss:.3f}", f"scale {record.logit_scale:.1f}", speed]
     if record.epoch is not None:
         parts.insert(0, f"epoch {record.epoch:.2f}")
     if record.mfu is not None:
-        parts.append(f"MFU {record.mfu:.0%}")
-    parts.append(f"{record.bound}-bound: {record.data_wait:.0%} data wait, {record.data_cores:.1f} data cores")
+        parts.append(f"MFU {percent_text(record.mfu, 0)}")
+    wait = percent_text(record.data_wait, 0)
+    parts.append(f"{record.bound}-bound: {wait} data wait, {record.data_cores:.1f} data cores")
     if record.memory_bytes:
-        parts.append(f"{record.memory_bytes / GIB:.1f} GiB a worker")
+        parts.append(f"{memory_text(record.memory_bytes)} per worker")
     if record.substituted:
         parts.append(f"{record.substituted} bad samples replaced (see quarantine/)")
     if record.truncated:
-        parts.append(f"{record.truncated:,} captions cut at the context")
+        parts.append(f"{count_text(record.truncated, 'captions')} cut at the context")
     if record.skipped:
-        parts.append(f"{record.skipped:,} steps skipped")
+        parts.append(f"{count_text(record.skipped, 'steps')} skipped")
     return "  ".join(parts)
 
 
