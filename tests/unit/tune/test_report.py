@@ -259,7 +259,7 @@ def test_facts_and_commands() -> None:
         "3 configurations of 24; 1 of 2 hours; 5,000 of 100,000 samples; 3 of 3 GPU hours",
         "raylens train best.yaml", "raylens sweep promote 's3://bucket/my sweeps/tuned' NAME@staging",
         "raylens sweep resume 's3://bucket/my sweeps/tuned'", "not comparable", "with one seed",
-        "Nothing was trained as far as the best",
+        "No other configuration was trained as long",
     ):  # fmt: skip
         assert said in shape.words, said
 
