@@ -146,7 +146,7 @@ class Transformer(nn.Sequential):
         """Whether only the blocks' inputs are kept, and their insides are recomputed in the backward pass."""
 
     def forward(self, x_NW: Tensor, layout: Layout, at_B: Tensor | None = None) -> Tensor:  # type: ignore[override]
-        """Map ``[N, W]`` to ``[B, W]``, each sample's token at ``at_B`` in the row's order; without it, to ``[N, W]``."""
+        """Map ``[N, W]`` to the tokens at ``at_B`` in the row's order, ``[B, W]``; without it, to all tokens."""
         for number, block in enumerate(self, 1):
             place = at_B if number == len(self) else None
             if self.checkpointed and torch.is_grad_enabled():

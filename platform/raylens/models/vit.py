@@ -75,7 +75,9 @@ def at_resolution(config: ModelConfig, weights: dict[str, Tensor], size: int) ->
     """
     tower = config.image
     if not isinstance(tower, VisionTransformerConfig):
-        raise ConfigError(f"image size {size}: only a vision transformer can change its size, and this tower is a ResNet")
+        raise ConfigError(
+            f"image size {size}: only a vision transformer can change its size, and this tower is a ResNet"
+        )
     if size % tower.patch:
         raise ConfigError(f"image size {size} must be a multiple of the model's patch, {tower.patch}")
     first, grid = weights[TABLE][:1], weights[TABLE][1:]

@@ -82,7 +82,7 @@ class Products:
 
 @cache
 def onednn_is_exact() -> bool:
-    """Tell whether oneDNN, when it is permitted to round to bf16, computes fp32 products on this processor all the same.
+    """Tell whether oneDNN, though permitted to round to bf16, computes exact fp32 products on this processor.
 
     It does on processors without AMX, and on AMD's it is twice as fast as MKL, torch's own choice: 440 against 195
     GFLOP/s on 2 cores of Zen 5. Only a trial product shows it; the trial has a generator of its own.

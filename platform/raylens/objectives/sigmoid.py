@@ -34,7 +34,7 @@ def sigmoid_loss(
     matmul_precision: Precision = "fp32",
     tile: TileSize = TILE,
 ) -> Tensor:
-    """Return the sum over all pairs of ``softplus(-z (s <I, T> + bias))``, divided by B; ``z`` is 1 for matches, else -1.
+    """Return the sum over all pairs of ``softplus(-z (s <I, T> + bias))`` over B; ``z`` is 1 for matches, else -1.
 
     Zhai et al. 2023, "Sigmoid Loss for Language Image Pre-Training", algorithm 1. Arguments, memory and the scale of
     the gradients over ranks are as in `contrastive_loss`.
