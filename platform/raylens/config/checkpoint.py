@@ -24,4 +24,4 @@ class CheckpointConfig(Node):
     keep_best: Annotated[int, Field(ge=0)] = 0
     """The number of further checkpoints that are kept, the best by ``best_by``."""
     best_by: str = "validation_loss"
-    """A metric of ``evaluation``, which says whether higher or lower is better."""
+    """A metric of ``evaluation``, which determines whether higher or lower is better."""

@@ -13,7 +13,7 @@ __all__ = ["EvaluationConfig", "Goal"]
 RECALLS = (1, 5, 10)
 
 Goal = Literal["max", "min"]
-"""Whether a higher or a lower value of a metric is better, in the words of Ray Tune."""
+"""Whether a higher or a lower value of a metric is better, in the terms of Ray Tune."""
 
 
 class EvaluationConfig(Node):
@@ -53,10 +53,10 @@ class EvaluationConfig(Node):
         return self.pairs is not None or bool(self.zero_shot)
 
     def metrics(self, *, retrieval: bool) -> dict[str, Goal]:
-        """What is measured, by name, and the goal of each, as the evaluator yields it.
+        """Return the names of the metrics that the evaluator yields, with their goals.
 
         Args:
-            retrieval: whether the objective gives texts a place in the joint space.
+            retrieval: whether the objective embeds texts in the joint space.
         """
         ways = ("image_to_text", "text_to_image") if retrieval else ()
         metrics: dict[str, Goal] = {}

@@ -45,7 +45,7 @@ class Version:
 
 
 class _Record(BaseModel):
-    """What ``versions/000001.json`` says."""
+    """The content of a file such as ``versions/000001.json``."""
 
     digest: str
     created: str
