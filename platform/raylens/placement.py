@@ -13,14 +13,14 @@ from typing import Literal, Self, get_args
 __all__ = ["GROUPS", "GROUP_LABEL", "HEAD", "SUBCLUSTER_LABEL", "Group", "GroupSize", "Placement", "node_labels"]
 
 Group = Literal["decode", "train", "serve"]
-"""What a group of nodes is for."""
+"""The purpose of a group of nodes."""
 GROUPS: tuple[Group, ...] = get_args(Group)
 GROUP_LABEL = "raylens.io/group"
-"""On every node: ``head``, ``decode``, ``train`` or ``serve``."""
+"""The label on every node whose value is ``head``, ``decode``, ``train`` or ``serve``."""
 SUBCLUSTER_LABEL = "ray-subcluster"
-"""By which Ray Data and Ray Train tell which nodes' resources they may count on (Ray 2.60). Where decoding and training
-have nodes of their own, all but the training nodes carry it: Ray Data counts those that its tasks ask for, Ray Train
-those without it."""
+"""The label by which Ray Data and Ray Train select the nodes whose resources they count (Ray 2.60). If decoding and
+training have nodes of their own, all but the training nodes have it: Ray Data counts the nodes that its tasks select,
+Ray Train those without it."""
 HEAD: Literal["head"] = "head"
 """The value of `GROUP_LABEL` on the head."""
 YES = "true"
@@ -32,9 +32,9 @@ class GroupSize:
 
     nodes: int
     cpus: float
-    """Of one node."""
+    """The CPUs of one node of the group."""
     gpus: float = 0
-    """Of one node."""
+    """The GPUs of one node of the group."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Placement:
     groups: Mapping[Group, GroupSize | None] = field(default_factory=dict)
     """None where a group's size was not announced."""
     subclusters: bool = False
-    """Whether nodes carry `SUBCLUSTER_LABEL`."""
+    """Whether the cluster's nodes have the label `SUBCLUSTER_LABEL`."""
 
     @classmethod
     def read(cls, labels: Iterable[Mapping[str, str]]) -> Self:
