@@ -77,7 +77,7 @@ UNFIT = {
     "fp16.fp16_master_weights_and_grads": MASTERS,
     "bf16.bf16_master_weights_and_grads": MASTERS,
     "bf16.bf16_optimizer_states": MASTERS,
-    "zero_optimization.zero_quantized_nontrainable_weights": "locked weights would be rounded and registered so",
+    "zero_optimization.zero_quantized_nontrainable_weights": "locked weights would be registered rounded",
     "zero_optimization.zenflow": MEMORY,
     "zero_optimization.offload_optimizer.nvme_path": MEMORY,
     "zero_optimization.offload_optimizer.ratio": MEMORY,
