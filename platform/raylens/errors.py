@@ -3,30 +3,30 @@
     RaylensError
     ├── ConfigError              a setting is unknown, mistyped or out of range
     ├── MissingExtraError        a package of an extra of raylens is not installed
-    ├── StorageError             an object store did not do what was asked
+    ├── StorageError             a request to an object store failed
     │   ├── NotFoundError        no such object, folder or bucket
-    │   ├── AlreadyExistsError   a write-once object is there already
+    │   ├── AlreadyExistsError   a write-once object exists already
     │   ├── ConflictError        a compare-and-set lost against another writer
-    │   ├── ChangedError         an object is not the one any more that was indexed
+    │   ├── ChangedError         an object is no longer the one that was indexed
     │   └── UnreachableError     endpoint, network, credentials or permission
     ├── InputError               an image or a text that cannot be used
     ├── DataError                shards, manifest or plan
     │   ├── ManifestError        no samples, or a manifest that does not fit its shards
-    │   │   └── DamagedError     a shard that ends or breaks in the middle
-    │   ├── CursorError          a checkpoint's place in the data does not fit this run
+    │   │   └── DamagedError     a shard that is truncated or corrupt
+    │   ├── CursorError          a checkpoint's position in the data does not fit this run
     │   └── QuarantineError      more bad samples than the budget allows
-    ├── TrainingError            a run cannot go on (the message carries the diagnosis)
+    ├── TrainingError            a run cannot continue (the message has the diagnosis)
     │   ├── CheckpointError      a checkpoint is incomplete, corrupt or does not fit this run
-    │   └── WorkersLostError     a run's processes were lost, or did not start, more often than was tried again
+    │   └── WorkersLostError     a run's processes were lost, or did not start, more often than it retries
     ├── BundleError              a model bundle is incomplete, corrupt or does not fit its config
-    ├── ClusterError             Ray cannot give what was asked
-    │   └── UnansweredError      a cluster does not answer; it may a moment later
-    └── ServingError             the embedding API cannot start, or answers wrongly
-        ├── OverloadedError      more is asked for than there is room for
+    ├── ClusterError             Ray cannot provide what is requested
+    │   └── UnansweredError      a cluster does not answer; it may answer a moment later
+    └── ServingError             the embedding API cannot start, or gives a wrong answer
+        ├── OverloadedError      there are more requests than there is room for
         └── UnavailableError     no replica can answer at the moment
 
-A message names the field or object, its value, and what to do about it. Every exception takes the
-one message as its only argument, so all of them travel between Ray processes unharmed.
+A message names the field or object, its value, and what to do about it. Every exception takes its
+message as its only argument, so Ray can pickle all of them between processes.
 """
 
 __all__ = [
@@ -64,26 +64,26 @@ class RaylensError(Exception):
 
 
 def own_error(error: BaseException | None) -> RaylensError | None:
-    """The error raised on purpose that lies inside what a framework made of it, if there is one.
+    """Return the error of raylens that a framework's exception wraps, if there is one.
 
-    Ray wraps an exception in classes that carry it in an attribute, some of which claim its class as well but have a
-    traceback for a message; what they carry is looked at first.
+    Ray wraps an exception in classes that hold it in an attribute. Some of them also claim its class, but their
+    message is a traceback, so the attributes are searched first.
     """
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
         carried = (getattr(error, name, None) for name in ("_base_exc", "controller_failure", "cause"))
-        inner = next((one for one in carried if isinstance(one, BaseException)), None)
+        inner = next((cause for cause in carried if isinstance(cause, BaseException)), None)
         if inner is None and isinstance(error, RaylensError):
             first, *more = str(error).splitlines() or [""]
-            # Ray Data writes advice under the message of what it carries; a message of ours is one line.
+            # Ray Data appends advice to the message of the exception that it holds; our messages have one line.
             return type(error)(first) if more else error
         error = inner if inner is not None else error.__cause__
     return None
 
 
 def message_of(error: BaseException) -> str:
-    """Return what an error says: the message of one of ours; of any other, which may be none, the class before it."""
+    """Return the message of an error; for an error that is not ours, its class comes first."""
     return str(error) if isinstance(error, RaylensError) else f"{type(error).__name__}: {error}"
 
 
@@ -96,11 +96,11 @@ class MissingExtraError(RaylensError):
 
 
 class StorageError(RaylensError):
-    """An object store did not do what was asked."""
+    """A request to an object store failed."""
 
 
 class NotFoundError(StorageError):
-    """No such object, folder or bucket."""
+    """There is no such object, folder or bucket."""
 
 
 class AlreadyExistsError(StorageError):
@@ -108,35 +108,35 @@ class AlreadyExistsError(StorageError):
 
 
 class ConflictError(StorageError):
-    """A compare-and-set lost: the object changed since it was read."""
+    """A compare-and-set failed, because the object changed since it was read."""
 
 
 class ChangedError(StorageError):
-    """An object is not the one any more that was indexed, or whose first part was read."""
+    """An object is no longer the one that was indexed, or whose first part was read."""
 
 
 class UnreachableError(StorageError):
-    """The store cannot be reached or refuses: endpoint, network, credentials or permission."""
+    """The store cannot be reached or refuses access: endpoint, network, credentials or permission."""
 
 
 class InputError(RaylensError):
-    """An image or a text that cannot be used."""
+    """An image or a text cannot be used."""
 
 
 class DataError(RaylensError):
-    """Something about the shards, the manifest or the plan."""
+    """The shards, the manifest or the plan cannot be used."""
 
 
 class ManifestError(DataError):
-    """A data set without samples, or a manifest that does not fit its shards."""
+    """A data set has no samples, or a manifest does not fit its shards."""
 
 
 class DamagedError(ManifestError):
-    """A shard that ends or breaks in the middle; what came before it can be used."""
+    """A shard is truncated or corrupt; the samples before the damage can be used."""
 
 
 class CursorError(DataError):
-    """A checkpoint's place in the data does not fit this run."""
+    """A checkpoint's position in the data does not fit this run."""
 
 
 class QuarantineError(DataError):
@@ -144,7 +144,7 @@ class QuarantineError(DataError):
 
 
 class TrainingError(RaylensError):
-    """A run cannot go on; the message carries the diagnosis."""
+    """A run cannot continue; the message has the diagnosis."""
 
 
 class CheckpointError(TrainingError):
@@ -152,7 +152,7 @@ class CheckpointError(TrainingError):
 
 
 class WorkersLostError(TrainingError):
-    """A run's processes were lost, or did not start, more often than was tried again."""
+    """A run's processes were lost, or did not start, more often than it retries."""
 
 
 class BundleError(RaylensError):
@@ -160,19 +160,19 @@ class BundleError(RaylensError):
 
 
 class ClusterError(RaylensError):
-    """Ray cannot give what was asked."""
+    """Ray cannot provide what is requested."""
 
 
 class UnansweredError(ClusterError):
-    """A cluster does not answer: it is not there, not yet or not any more; the same request may succeed later."""
+    """A cluster does not answer: it is not there yet, or no longer; the same request may succeed later."""
 
 
 class ServingError(RaylensError):
-    """The embedding API cannot start, or answers wrongly."""
+    """The embedding API cannot start, or gives a wrong answer."""
 
 
 class OverloadedError(ServingError):
-    """More is asked for than there is room for; the same request may succeed a moment later."""
+    """There are more requests than there is room for; the same request may succeed a moment later."""
 
 
 class UnavailableError(ServingError):

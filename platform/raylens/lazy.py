@@ -1,7 +1,7 @@
-"""Packages whose public names are imported when they are first asked for.
+"""Packages whose public names are imported at their first use.
 
-Every process of a run unpickles something of raylens, most of them something small. With ordinary imports in a
-package's ``__init__``, each of these processes would load torch, a tokenizer and a plotting library for it.
+Every process of a run unpickles some object of raylens, mostly a small one. With ordinary imports in a package's
+``__init__``, each of these processes would load torch, a tokenizer and a plotting library for it.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,7 +15,7 @@ def lazy_face(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
     """Return the ``__getattr__`` of a package that imports its public names on demand (PEP 562).
 
     Args:
-        package: name of the package, ``__name__`` in its ``__init__``.
+        package: the name of the package, ``__name__`` in its ``__init__``.
         modules: for each public name, the module below the package that defines it.
     """
 

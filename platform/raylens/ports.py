@@ -10,21 +10,21 @@ __all__ = ["free_port"]
 EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
 EPHEMERAL_BY_DEFAULT = (32768, 60999)
 LOWEST = 20_000
-"""Below lie the ports that programs fix, and those of Ray's workers (10002 to 19999)."""
+"""The lowest port: below it are the fixed ports of programs, and those of Ray's workers (10002 to 19999)."""
 DRAWS = 100
 
 
 def free_port(wanted: int = 0) -> int:
-    """A port that nobody holds at the moment, on any address of this machine.
+    """Return a port that is free at the moment on every address of this machine.
 
-    It lies outside the range from which the kernel gives ports to connections (``ip_local_port_range``). One of that
-    range may be taken by any connection, of any program, before the caller listens on it; a Ray cluster has hundreds.
+    It lies outside the range from which the kernel assigns ports to connections (``ip_local_port_range``). A port of
+    that range may be taken by any program's connection before the caller listens on it; a Ray cluster has hundreds.
 
     Args:
-        wanted: this one, if it is free.
+        wanted: the port to return if it is free.
 
     Raises:
-        OSError: none is free.
+        OSError: no port is free.
     """
     for port in filter(None, (wanted, *_outside())):
         with suppress(OSError):
@@ -33,14 +33,14 @@ def free_port(wanted: int = 0) -> int:
 
 
 def _bound(port: int) -> int:
-    """The port, if it can be bound; for 0, one that the kernel gives."""
+    """Return the port if it can be bound; for 0, a port that the kernel chooses."""
     with socket.socket() as probe:
         probe.bind(("", port))
         return int(probe.getsockname()[1])
 
 
 def _outside() -> list[int]:
-    """Some ports outside the kernel's range, in random order: programs that ask at the same time get different ones."""
+    """Return some ports outside the kernel's range, in random order, so that programs at the same time get others."""
     low, high = _ephemeral()
     ports = [port for port in range(LOWEST, 65536) if not low <= port <= high]
     return random.sample(ports, min(DRAWS, len(ports)))
@@ -49,6 +49,6 @@ def _outside() -> list[int]:
 def _ephemeral() -> tuple[int, int]:
     try:
         low, high = map(int, EPHEMERAL.read_text().split())
-    except (OSError, ValueError):  # not Linux, or nothing that we know
+    except (OSError, ValueError):  # not Linux, or a file of an unknown form
         return EPHEMERAL_BY_DEFAULT
     return low, high

@@ -273,7 +273,7 @@ class TestConditions:
     def test_two_processes_write(self, store: Store) -> None:
         version = store.compare_and_set("x", b"1", None)
         assert isinstance(in_another_process(store, "compare_and_set", "x", b"theirs", version), str)
-        with pytest.raises(ConflictError, match="changed by somebody else"):
+        with pytest.raises(ConflictError, match="was changed"):
             store.compare_and_set("x", b"ours", version)
         with pytest.raises(AlreadyExistsError):
             in_another_process(store, "write_once", "x", b"theirs again")

@@ -305,7 +305,7 @@ def test_a_conflict_in_flight_decides_nothing(store: Store, server: Server) -> N
     with pytest.raises(AlreadyExistsError, match="s3://bucket/p/x"):
         store.write_once("x", b"")
     server.faults = [CONFLICT, TAKEN]
-    with pytest.raises(ConflictError, match="changed by somebody else"):
+    with pytest.raises(ConflictError, match="was changed"):
         store.compare_and_set("x", b"", "tag")
     assert server.requests == ["PUT"] * 8
 

@@ -12,7 +12,7 @@ DEFINED = {name: kind for name, kind in vars(errors).items() if inspect.isclass(
 
 
 def test_all_are_exported() -> None:
-    assert sorted([*DEFINED, "own_error"]) == errors.__all__
+    assert sorted([*DEFINED, "message_of", "own_error"]) == errors.__all__
 
 
 @pytest.mark.parametrize("kind", DEFINED.values(), ids=lambda kind: kind.__name__)

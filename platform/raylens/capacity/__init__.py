@@ -1,4 +1,4 @@
-"""Whether a cluster has room for what is asked of it: nodes, bundles of resources, and what is missing."""
+"""The check whether a cluster has room for requested resources: nodes, bundles of resources, and shortages."""
 
 from raylens.capacity.autoscaler import lasting_shortage
 from raylens.capacity.nodes import declare_own_cluster, is_own_cluster, live_nodes, placement, possible_nodes

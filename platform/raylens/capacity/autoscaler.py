@@ -1,4 +1,4 @@
-"""Whether a cluster has, or gets, room for bundles of resources; an autoscaler is asked where nothing else can tell."""
+"""The check whether a cluster has, or will get, room for bundles of resources; it asks the autoscaler if need be."""
 
 import time
 import uuid
@@ -16,32 +16,32 @@ from raylens.ray_internals import AutoscalingState, GetClusterStatusReply, clust
 __all__ = ["PATIENCE_SECONDS", "autoscaler_status", "lasting_shortage", "launches"]
 
 PATIENCE_SECONDS = 40.0
-"""So long may nodes take to join a cluster that does not say what it may become."""
+"""The longest wait for nodes to join a cluster that does not announce its possible size."""
 LOOK_SECONDS = 2.0
 REPLY_SECONDS = 10
 
 
 def lasting_shortage(requests: Sequence[ResourceRequest], say: Callable[[str], None]) -> Shortage | None:
-    """What is missing for these bundles, and will not come; None where there is room, or there may be.
+    """Return the shortage for these bundles that will not end; None if there is room, or there may be.
 
-    Answers at once where the cluster is this process's own, or says what it may become. Elsewhere nodes are asked for,
-    and waited for up to `PATIENCE_SECONDS`.
+    The answer comes at once if this process started the cluster, or if the cluster announces its possible size.
+    Otherwise nodes are requested, and awaited for up to `PATIENCE_SECONDS`.
 
     Args:
-        requests: that are to fit at the same time.
-        say: is told of the wait.
+        requests: the requests, which are to fit at the same time.
+        say: a function that is called with a message about the wait.
     """
     live = live_nodes()
-    found = shortage(requests, possible_nodes(live))
-    if found is None or started_by_this_process() or _says_its_sizes(live):
-        return found
-    say(f"no room yet for {_text(requests)}: waiting {PATIENCE_SECONDS:.0f} s at most for more nodes")
+    lacking = shortage(requests, possible_nodes(live))
+    if lacking is None or started_by_this_process() or _says_its_sizes(live):
+        return lacking
+    say(f"no room yet for {_text(requests)}: waiting at most {PATIENCE_SECONDS:.0f} s for more nodes")
     with _requested(requests):
         return _after_waiting(requests)
 
 
 def autoscaler_status() -> GetClusterStatusReply:
-    """What Ray's autoscaler wrote down last, and what is asked of it; empty parts where there is none of version 2."""
+    """Return the autoscaler's last status, and the requests to it; empty without an autoscaler of version 2."""
     if client.is_connected():
         text: bytes = ray.get(ray.remote(num_cpus=0)(_status).remote())
     else:
@@ -50,10 +50,10 @@ def autoscaler_status() -> GetClusterStatusReply:
 
 
 def launches(state: AutoscalingState) -> tuple[list[str], list[str]]:
-    """What the autoscaler is making, and what it could not make, as texts."""
-    coming = [f"{one.count} x {one.ray_node_type_name}" for one in state.pending_instance_requests]
-    coming += [f"1 x {one.ray_node_type_name} ({one.details})" for one in state.pending_instances]
-    failed = [f"{one.ray_node_type_name}: {one.reason}" for one in state.failed_instance_requests]
+    """Return, as texts, the nodes that the autoscaler is launching, and those that it could not launch."""
+    coming = [f"{nodes.count} x {nodes.ray_node_type_name}" for nodes in state.pending_instance_requests]
+    coming += [f"1 x {node.ray_node_type_name} ({node.details})" for node in state.pending_instances]
+    failed = [f"{nodes.ray_node_type_name}: {nodes.reason}" for nodes in state.failed_instance_requests]
     return coming, list(dict.fromkeys(failed))
 
 
@@ -69,24 +69,24 @@ def _says_its_sizes(live: Sequence[Node]) -> bool:
 def _after_waiting(requests: Sequence[ResourceRequest]) -> Shortage | None:
     end, asked_at = time.monotonic() + PATIENCE_SECONDS, 0
     while True:
-        found = shortage(requests, live_nodes())
-        if found is None or time.monotonic() > end:
-            return found
+        lacking = shortage(requests, live_nodes())
+        if lacking is None or time.monotonic() > end:
+            return lacking
         status = autoscaler_status()
-        told, state = status.autoscaling_state, status.cluster_resource_state
+        scaling, state = status.autoscaling_state, status.cluster_resource_state
         if not asked_at and state.cluster_resource_constraints:
             asked_at = state.cluster_resource_state_version
-        if asked_at and told.last_seen_cluster_resource_state_version >= asked_at:
-            if told.infeasible_cluster_resource_constraints:
-                return found
-            if told.pending_instance_requests or told.pending_instances:
+        if asked_at and scaling.last_seen_cluster_resource_state_version >= asked_at:
+            if scaling.infeasible_cluster_resource_constraints:
+                return lacking
+            if scaling.pending_instance_requests or scaling.pending_instances:
                 return None
         time.sleep(LOOK_SECONDS)
 
 
 @contextmanager
 def _requested(requests: Sequence[ResourceRequest]) -> Iterator[None]:
-    """Inside, the autoscaler is asked for room, beside what others ask it for."""
+    """Request room from the autoscaler, within this context, beside the requests of others."""
     from raylens.ray_internals import get_or_create_autoscaling_coordinator  # imports Ray Data
 
     coordinator, name = get_or_create_autoscaling_coordinator(), f"raylens-{uuid.uuid4().hex}"

@@ -1,4 +1,4 @@
-"""The nodes of the cluster that this process is connected to, and those that it may still get."""
+"""The nodes of the cluster that this process is connected to, and those that may still join it."""
 
 import os
 from collections.abc import Mapping
@@ -24,24 +24,26 @@ __all__ = [
 OWN_CLUSTER = "RAYLENS_OWN_CLUSTER"
 """The environment variable by which the processes of a cluster know that one command owns it."""
 MANY = 1_000_000
-"""What stands for a number of nodes without a bound."""
+"""The number of nodes that stands for an unbounded number."""
 
 
 def live_nodes() -> list[Node]:
-    """Those that are there."""
+    """Return the nodes that the cluster has now."""
     return [_node(row) for row in ray.nodes() if row["Alive"]]
 
 
 def placement() -> Placement:
-    """The groups of nodes that the cluster has; none without a cluster."""
+    """Return the groups of nodes that the cluster has; none without a cluster."""
     if not ray.is_initialized():
         return Placement()
     return Placement.read([node.labels for node in live_nodes()])
 
 
 def possible_nodes(live: list[Node]) -> list[Node]:
-    """Those that are there, and those that may come: by the head's announcements, or else by what a service that
-    manages the cluster reported to Ray."""
+    """Return the live nodes and those that may join.
+
+    The latter come from the head's announcements, or else from the report of a service that manages the cluster.
+    """
     groups = Placement.read([node.labels for node in live])
     if not groups.groups:
         return _reported() or live
@@ -54,14 +56,14 @@ def possible_nodes(live: list[Node]) -> list[Node]:
 
 
 def started_by_this_process() -> bool:
-    """Whether this process began the cluster, for itself alone: no node ever joins it."""
+    """Tell whether this process started the cluster for itself alone, so that no node ever joins it."""
     return is_head_process()
 
 
 def declare_own_cluster(own: bool) -> None:
-    """Note in the environment whether the cluster that is about to be used was started by this command for itself.
+    """Note in the environment whether this command started the cluster, which it is about to use, for itself.
 
-    Processes of a cluster inherit the environment of whoever started it.
+    The processes of a cluster inherit the environment of the process that started it.
     """
     if own:
         os.environ[OWN_CLUSTER] = "1"
@@ -75,7 +77,7 @@ def is_own_cluster() -> bool:
 
 
 def name_of(row: Mapping[str, Any]) -> str:
-    """What a node is called in messages; ``row`` is one of `ray.nodes`."""
+    """Return the name of a node in messages; ``row`` is a row of `ray.nodes`."""
     return f"{row['NodeManagerHostname']} ({row['NodeID'][:6]})"
 
 
@@ -89,11 +91,11 @@ def _announced(group: Group, size: GroupSize, count: int, groups: Placement) -> 
 
 
 def _reported() -> list[Node]:
-    """Ray's own autoscaler reports no limits, so this is empty with it; nor is it to be had through Ray's client."""
+    """Return the reported nodes; none with Ray's own autoscaler, which reports no limits, or through Ray's client."""
     config = None if client.is_connected() else cluster_config()
     groups = config.node_group_configs if config is not None else ()
     return [
-        Node(one.name, dict(one.resources), {}, MANY if one.max_count < 0 else one.max_count)
-        for one in groups
-        if one.resources and one.max_count
+        Node(group.name, dict(group.resources), {}, MANY if group.max_count < 0 else group.max_count)
+        for group in groups
+        if group.resources and group.max_count
     ]

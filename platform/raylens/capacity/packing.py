@@ -1,4 +1,4 @@
-"""Whether bundles of resources fit on nodes, and which resource is missing if they do not: arithmetic alone."""
+"""The arithmetic of fitting bundles of resources on nodes, and of what is missing if they do not fit."""
 
 import bisect
 import math
@@ -9,62 +9,62 @@ __all__ = ["Node", "ResourceRequest", "Shortage", "shortage"]
 
 Resources = Mapping[str, float]
 ROUNDING = 1e-6
-"""Ray counts resources in ten-thousandths."""
+"""The fractions of a resource that Ray counts: ten-thousandths."""
 TRIES = 20_000
-"""So many placements are tried before what was not shown to be impossible is taken to be possible."""
+"""The most placements that are tried; requests not shown to be impossible by then are taken to be possible."""
 
 
 @dataclass(frozen=True)
 class Node:
-    """A node of a cluster, or several alike."""
+    """A node of a cluster, or several equal nodes."""
 
     name: str
     resources: Resources
-    """Of one of them, by Ray's names: CPU, GPU."""
+    """The resources of one node, by Ray's names: CPU, GPU."""
     labels: Mapping[str, str] = field(default_factory=dict)
     count: int = 1
 
 
 @dataclass(frozen=True)
 class ResourceRequest:
-    """So many bundles, each on one node that has these labels; several may share a node."""
+    """A request for a number of bundles, each on one node with these labels; several may share a node."""
 
     what: str
-    """What the bundles are for, named in messages."""
+    """The purpose of the bundles, for messages."""
     count: int
     each: Resources
     selector: Mapping[str, str] = field(default_factory=dict)
 
     def allows(self, labels: Mapping[str, str]) -> bool:
-        """Whether a node with these labels is one that the bundles may be on."""
+        """Tell whether the bundles may be on a node with these labels."""
         return all(labels.get(key) == value for key, value in self.selector.items())
 
     def room(self, resources: Resources) -> int:
-        """How many bundles fit on one node with so much left."""
+        """Return how many bundles fit on a node that has these resources left."""
         each = [(resources.get(name, 0.0), size) for name, size in self.each.items() if size > 0]
         return min((_whole(have / size) for have, size in each), default=self.count)
 
 
 @dataclass(frozen=True)
 class Shortage:
-    """What does not fit, and why."""
+    """The requests that do not fit, and why."""
 
     requests: tuple[ResourceRequest, ...]
-    """The requests that do not fit; if there are several, each alone would."""
+    """The requests that do not fit; if there are several, each would fit alone."""
     resource: str | None
-    """The one there is too little of; None if it is there, but not on nodes that have all of a bundle."""
+    """The scarce resource; None if there is enough of each, but not on nodes that have all of a bundle."""
     wanted: float
-    """Of the resource; of bundles where it is None."""
+    """The amount of the resource that is needed; the number of bundles if the resource is None."""
     most: float
-    """That there is, likewise."""
+    """The amount of the resource that there is; the number of bundles that fit if the resource is None."""
     nodes: tuple[Node, ...]
-    """Those with the labels that are asked for."""
+    """The nodes with the requested labels."""
 
 
 def shortage(requests: Sequence[ResourceRequest], nodes: Sequence[Node]) -> Shortage | None:
-    """What is missing for all requests to fit on the nodes at the same time; None if they fit.
+    """Return what is missing for all requests to fit on the nodes at the same time; None if they fit.
 
-    Exact for as many tries as `TRIES`; beyond them None, so that nothing is refused that may be possible.
+    The answer is exact within `TRIES` placements, and None beyond them, so that nothing possible is refused.
     """
     if _fit(requests, nodes):
         return None
@@ -78,18 +78,18 @@ def shortage(requests: Sequence[ResourceRequest], nodes: Sequence[Node]) -> Shor
 
 
 def _alone(request: ResourceRequest, nodes: Sequence[Node]) -> Shortage | None:
-    """Bundles of one request that are too large for what each node has."""
+    """Return the shortage of one request by itself, if its bundles are too large or too many for the nodes."""
     own = tuple(node for node in nodes if request.allows(node.labels))
     fitting = sum(node.count * request.room(node.resources) for node in own)
     return Shortage((request,), None, request.count, fitting, own) if fitting < request.count else None
 
 
 def _at_once(requests: Sequence[ResourceRequest], nodes: Sequence[Node]) -> Shortage:
-    """Asks that fit, but not beside each other."""
+    """Return the shortage of requests that fit alone, but not beside each other."""
     own = tuple(node for node in nodes if any(request.allows(node.labels) for request in requests))
     total, largest = sum(request.count for request in requests), max(requests, key=lambda request: request.count)
     others = [request for request in requests if request is not largest]
-    # The first number of the largest request that does not fit any more beside the others.
+    # The smallest number of bundles of the largest request that does not fit beside the others.
     first = bisect.bisect_left(
         range(largest.count), True, key=lambda count: not _fit([replace(largest, count=count), *others], nodes)
     )
@@ -97,18 +97,18 @@ def _at_once(requests: Sequence[ResourceRequest], nodes: Sequence[Node]) -> Shor
 
 
 def _in_all(requests: tuple[ResourceRequest, ...], nodes: tuple[Node, ...]) -> Shortage | None:
-    """A resource of which there is too little on all the nodes taken together; of several the scarcest, GPUs first."""
-    found = []
+    """Return the shortage of the scarcest resource on all nodes taken together; in a tie, GPUs first."""
+    shortages = []
     for name in sorted({name for request in requests for name in request.each}, reverse=True):
         wanted = sum(request.count * request.each.get(name, 0.0) for request in requests)
         have = sum(node.count * node.resources.get(name, 0.0) for node in nodes)
         if have < wanted - ROUNDING:
-            found.append(Shortage(requests, name, wanted, have, nodes))
-    return min(found, key=lambda one: one.most / one.wanted, default=None)
+            shortages.append(Shortage(requests, name, wanted, have, nodes))
+    return min(shortages, key=lambda scarce: scarce.most / scarce.wanted, default=None)
 
 
 def _fit(requests: Sequence[ResourceRequest], nodes: Sequence[Node]) -> bool:
-    """Try all placements of all bundles but those of which there are most: for these, nodes are only counted."""
+    """Try all placements of the bundles, except those of the largest request: for these it is enough to count."""
     if not requests:
         return True
     most = max(requests, key=lambda request: request.count)
@@ -130,7 +130,7 @@ def _place(
     if next(tries, None) is None:
         return True
     if not singles:
-        rooms = (most.room(one) for node, one in zip(places, left, strict=True) if most.allows(node.labels))
+        rooms = (most.room(free) for node, free in zip(places, left, strict=True) if most.allows(node.labels))
         return sum(rooms) >= most.count
     request, *others = singles
     seen = set()

@@ -1,4 +1,4 @@
-"""When a run saves its state, and which checkpoints it keeps."""
+"""The settings of checkpoints: when a run saves its state, and which checkpoints it keeps."""
 
 from typing import Annotated
 
@@ -12,15 +12,16 @@ Positive = Annotated[int, Field(gt=0)]
 
 
 class CheckpointConfig(Node):
-    """When state is saved, and how much of it is kept."""
+    """When a run saves its state, and which checkpoints it keeps."""
 
     every_steps: Positive | None = 1000
     every_minutes: Annotated[float, Field(gt=0.0)] | None = None
-    """Of wall-clock time since the one before; with both, whichever comes first. The last step is saved always."""
+    """Minutes of wall-clock time between checkpoints. With ``every_steps`` too, whichever comes first counts. The last
+    step is always saved."""
     keep_last: Positive = 3
     keep_every: Positive | None = None
-    """Those at multiples of so many steps are kept for good."""
+    """Checkpoints at multiples of this number of steps are kept for good."""
     keep_best: Annotated[int, Field(ge=0)] = 0
-    """So many more are kept, the best by ``best_by``."""
+    """The number of further checkpoints that are kept, the best by ``best_by``."""
     best_by: str = "validation_loss"
-    """A metric of ``evaluation``, which says whether higher or lower is better."""
+    """A metric of ``evaluation``, which determines whether higher or lower is better."""

@@ -1,4 +1,4 @@
-"""What is measured during a run on images that it does not train on; nothing here changes what is learned."""
+"""The settings of evaluation during a run, on images that it does not train on; they do not change the training."""
 
 from typing import Annotated, Literal
 
@@ -13,21 +13,21 @@ __all__ = ["EvaluationConfig", "Goal"]
 RECALLS = (1, 5, 10)
 
 Goal = Literal["max", "min"]
-"""Whether a higher or a lower value of a metric is better, in the words of Ray Tune."""
+"""Whether a higher or a lower value of a metric is better, in the terms of Ray Tune."""
 
 
 class EvaluationConfig(Node):
-    """All workers share the work; without ``pairs`` and ``zero_shot`` there is none."""
+    """The evaluation during a run, which all workers share; without ``pairs`` and ``zero_shot`` there is none."""
 
     every_steps: Annotated[int, Field(gt=0)] = 1000
-    """And after the last step."""
+    """Steps between evaluations; the last step is always evaluated."""
     pairs: SourceConfig | None = None
-    """Image-text pairs, for the validation loss and for retrieval both ways: a URI, or as in ``data.train``."""
+    """Image-text pairs for the validation loss and for retrieval in both directions: a URI, or as in ``data.train``."""
     most_pairs: Annotated[int, Field(gt=1, le=65_536)] = 4096
-    """Of ``pairs`` so many are used, evenly spaced. The workers keep their pixels in memory, shared out."""
+    """The most of ``pairs`` that are used, evenly spaced. Each worker keeps the pixels of its share in memory."""
     zero_shot: dict[str, SourceConfig] = {}  # noqa: RUF012 (pydantic copies it)
-    """By name, labelled shards with a ``classes.json`` beside them, as `raylens evaluate` reads them; all images are
-    used, and kept in memory like ``pairs``."""
+    """Names of evaluation sets, each with its labelled shards and their ``classes.json``, as `raylens evaluate` reads
+    them; all images are used, and kept in memory like ``pairs``."""
 
     @field_validator("pairs", mode="before")
     @classmethod
@@ -37,7 +37,7 @@ class EvaluationConfig(Node):
     @field_validator("zero_shot", mode="before")
     @classmethod
     def _uris_alone(cls, sets: object) -> object:
-        return {name: from_uri(one) for name, one in sets.items()} if isinstance(sets, dict) else sets
+        return {name: from_uri(source) for name, source in sets.items()} if isinstance(sets, dict) else sets
 
     @field_validator("zero_shot")
     @classmethod
@@ -49,14 +49,14 @@ class EvaluationConfig(Node):
 
     @property
     def anything(self) -> bool:
-        """Whether there is something to evaluate on."""
+        """Whether there is anything to evaluate."""
         return self.pairs is not None or bool(self.zero_shot)
 
     def metrics(self, *, retrieval: bool) -> dict[str, Goal]:
-        """What is measured, by name, and the goal of each, as the evaluator yields it.
+        """Return the names of the metrics that the evaluator yields, with their goals.
 
         Args:
-            retrieval: whether the objective gives texts a place in the joint space.
+            retrieval: whether the objective embeds texts in the joint space.
         """
         ways = ("image_to_text", "text_to_image") if retrieval else ()
         metrics: dict[str, Goal] = {}

@@ -22,7 +22,7 @@ Context = Annotated[int, Field(ge=3)]
 Vocab = Annotated[int, Field(ge=514)]
 Activation = Literal["quick_gelu", "gelu"]
 RESNET_STRIDE = 32
-"""Pixels that one cell of a ResNet's last feature map stands for, along an edge."""
+"""The pixels along an edge of one cell in a ResNet's last feature map."""
 
 
 class VisionTransformerConfig(Node):
@@ -30,7 +30,7 @@ class VisionTransformerConfig(Node):
 
     kind: Literal["vit"] = "vit"
     size: Positive = 224
-    """Height and width of the input image, in pixels."""
+    """Height and width of the input images in pixels."""
     patch: Positive = 32
     width: Positive = 768
     layers: Positive = 12
@@ -49,7 +49,7 @@ class ResNetConfig(Node):
 
     kind: Literal["resnet"] = "resnet"
     size: Positive = 224
-    """Height and width of the input image, in pixels."""
+    """Height and width of the input images in pixels."""
     blocks: tuple[Positive, Positive, Positive, Positive] = (3, 4, 6, 3)
     """Bottleneck blocks in each of the four stages."""
     width: Positive = 64
@@ -79,9 +79,9 @@ class TextTransformerConfig(Node):
 
     kind: Literal["transformer"] = "transformer"
     context: Context = 77
-    """Most tokens a text may have, start and end tokens included."""
+    """The most tokens of a text, start and end tokens included."""
     vocab: Vocab = 49_408
-    """Rows of the token embedding: an upper bound on the tokenizer's size (256 bytes, twice, and 2 marks at least)."""
+    """Rows of the token embedding: an upper bound on the tokenizer's size (at least 514)."""
     width: Positive = 512
     layers: Positive = 12
     heads: Positive = 8
@@ -93,11 +93,11 @@ class TextTransformerConfig(Node):
 
 
 class BagOfWordsConfig(Node):
-    """The paper's cheaper text tower (CBOW, figure 3): the mean of the tokens' embeddings, in no order."""
+    """The paper's cheaper text tower (CBOW, figure 3): the mean of the token embeddings, without order."""
 
     kind: Literal["cbow"] = "cbow"
     context: Context = 77
-    """Most tokens a text may have, start and end tokens included."""
+    """The most tokens of a text, start and end tokens included."""
     vocab: Vocab = 49_408
     width: Positive = 512
 
@@ -124,12 +124,12 @@ TextTower = Annotated[
 
 
 class ModelConfig(Node):
-    """Two towers and the joint space they meet in."""
+    """The two towers and their joint embedding space."""
 
     embed_dim: Annotated[int, Field(gt=0)] = 512
     activation: Activation = "quick_gelu"
     """``quick_gelu`` is OpenAI's x * sigmoid(1.702 x); ``gelu`` is the exact one, as LAION's models use it."""
     logit_bias: bool = False
-    """A learned bias beside the logit scale, as the sigmoid objective needs it (Zhai et al. 2023)."""
+    """Whether a bias is learned beside the logit scale, which the sigmoid objective needs (Zhai et al. 2023)."""
     image: ImageTower = VisionTransformerConfig()
     text: TextTower = TextTransformerConfig()

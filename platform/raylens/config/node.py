@@ -1,4 +1,4 @@
-"""The base of every configuration class, and pydantic's complaints in raylens' words."""
+"""The base of every configuration class, and the translation of pydantic's errors into messages of raylens."""
 
 import difflib
 from collections.abc import Mapping, Sequence
@@ -22,20 +22,20 @@ RENAMED = {
     "follow_s": "follow_interval_s",
     "at_once": "max_concurrency",
 }
-"""Keys that have another name now, which an error suggests; the old ones are as unknown as any."""
+"""Former names of keys, with the new names, which errors suggest; a former name is an unknown key."""
 
 
 class Node(BaseModel):
-    """A frozen part of the configuration tree that refuses keys it does not know."""
+    """A frozen part of the configuration tree that refuses unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
 
     @field_validator("*", mode="before")
     @classmethod
     def _no_switch_for_a_number(cls, value: object, info: ValidationInfo) -> object:
-        # YAML reads yes, on and true alike, and pydantic would take each of them for the number 1.
+        # YAML reads yes, on and true alike, and pydantic would convert each of them to the number 1.
         if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
-            raise ValueError("neither true nor false (in YAML also yes, no, on, off) is allowed; quote text")
+            raise ValueError("true and false (in YAML also yes, no, on, off) are not allowed; quote text")
         return value
 
 
@@ -43,7 +43,7 @@ def validated(node: type[NodeT], values: Mapping[str, Any]) -> NodeT:
     """Build ``node`` from plain values.
 
     Raises:
-        ConfigError: names each field, the value it got, and what is allowed.
+        ConfigError: a value is invalid; the message names each field, its value, and what is allowed.
     """
     try:
         return node.model_validate(dict(values))
@@ -52,7 +52,7 @@ def validated(node: type[NodeT], values: Mapping[str, Any]) -> NodeT:
 
 
 def explain(error: ValidationError, node: type[BaseModel]) -> str:
-    """All complaints of a validation error as sentences that name field, value and remedy."""
+    """Describe every fault in a validation error by field, value and fix."""
     return "; ".join(_sentence(item, node) for item in error.errors(include_url=False))
 
 
@@ -66,14 +66,14 @@ def _sentence(item: "ErrorDetails", node: type[BaseModel]) -> str:
     if kind == "union_tag_invalid":
         return f"{path}.kind = {item['ctx']['tag']!r}: it must be one of {item['ctx']['expected_tags']}"
     message = item["msg"].removeprefix("Value error, ")
-    if not path:  # a rule about several fields: the message names them itself
+    if not path:  # a rule about several fields, whose message names them itself
         return message
-    if kind == "value_error" and isinstance(item["input"], Mapping):  # likewise, about the fields of a folder
+    if kind == "value_error" and isinstance(item["input"], Mapping):  # the same for the fields of a section
         return f"{path}: {message}"
     if kind == "model_type":
         message = f"expected keys and values: {', '.join(_keys_beside((*item['loc'], ''), node))}"
     elif kind == "string_type":
-        message += "; quote what is meant as text"
+        message += "; quote a value that is meant as text"
     return f"{path} = {item['input']!r}: {message[:1].lower()}{message[1:]}"
 
 
@@ -81,19 +81,19 @@ def _unknown(place: Sequence[str | int], node: type[BaseModel]) -> str:
     key, allowed = str(place[-1]), _keys_beside(place, node)
     close = [RENAMED[key]] if RENAMED.get(key) in allowed else difflib.get_close_matches(key, allowed, n=1)
     hint = f" (did you mean {close[0]!r}?)" if close else ""
-    if "." in key:  # as --set has it; in a tree it would be one key with a dot in its name
+    if "." in key:  # as --set has it; in a file it would be one key with a dot in its name
         hint = f" (in a file, nest it: {key.replace('.', ': {')}: ...{'}' * key.count('.')})"
     path, _ = _follow(place, node)
     return f"unknown key {path!r}{hint}; allowed here: {', '.join(allowed)}"
 
 
 def _keys_beside(place: Sequence[str | int], node: type[BaseModel]) -> list[str]:
-    """The keys that the tree knows at the place where the unknown one stands."""
+    """Return the known keys in the section of an unknown one."""
     return sorted(_follow(place[:-1], node)[1].model_fields)
 
 
 def _follow(place: Sequence[str | int], node: type[BaseModel]) -> tuple[str, type[BaseModel]]:
-    """A place as people write it, and the class of what is there; pydantic's has a tag where a field has kinds."""
+    """Return a path as people write it, and the class there; pydantic's path has a tag where a field has kinds."""
     path: list[str] = []
     kinds: dict[str, type[BaseModel]] = {}
     for part in place:
@@ -101,11 +101,11 @@ def _follow(place: Sequence[str | int], node: type[BaseModel]) -> tuple[str, typ
             node, kinds = kinds[str(part)], {}
             continue
         path.append(str(part))
-        if isinstance(part, int) or part not in node.model_fields:  # a place in a list, whose items' class is known
+        if isinstance(part, int) or part not in node.model_fields:  # an index in a list, whose items' class is known
             continue
         annotation = node.model_fields[part].annotation
         kinds = {str(of[1].tag): of[0] for of in map(get_args, get_args(annotation)) if of and isinstance(of[1], Tag)}
-        child = (*get_args(annotation), annotation)[0]  # what a list is made of
+        child = (*get_args(annotation), annotation)[0]  # the class of a list's items
         if isinstance(child, type) and issubclass(child, BaseModel):
             node = child
     return ".".join(path), node

@@ -1,4 +1,4 @@
-"""How weights are updated: the optimiser, its learning rates over the run, and the average that is kept of weights."""
+"""The settings of the optimiser: its learning rates over the run, and the moving average of the weights."""
 
 from typing import Annotated, Literal, Self
 
@@ -12,16 +12,16 @@ Steps = Annotated[int, Field(ge=0)]
 
 
 class ScheduleConfig(Node):
-    """A learning rate over the run, as a share of its peak: up in a line, along a curve, down in a line at the end."""
+    """The learning rate over the run as a share of its peak: a linear warm-up, a curve, a linear cool-down."""
 
     kind: Literal["cosine", "linear", "constant", "inverse_sqrt"] = "cosine"
-    """Of the curve after the warm-up. ``constant`` with a cool-down is WSD (Hu et al. 2024); ``inverse_sqrt`` falls
+    """The curve after the warm-up. ``constant`` with a cool-down is WSD (Hu et al. 2024); ``inverse_sqrt`` falls
     with the root of the step (Vaswani et al. 2017)."""
     warmup_steps: Steps = 2000
     cooldown_steps: Steps = 0
-    """Last steps of the run, in which the rate goes from where the curve is to ``end`` in a line."""
+    """The last steps of the run, in which the rate goes linearly from the curve to ``end``."""
     end: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
-    """Share of the peak after the last step; a constant or ``inverse_sqrt`` goes there in its cool-down alone."""
+    """The share of the peak after the last step; ``constant`` and ``inverse_sqrt`` reach it only by a cool-down."""
 
     @model_validator(mode="after")
     def _ends(self) -> Self:
@@ -31,18 +31,18 @@ class ScheduleConfig(Node):
 
 
 class GroupConfig(Node):
-    """What is different for some of the weights."""
+    """The settings that differ for a group of weights."""
 
     lr_factor: Annotated[float, Field(ge=0.0)] = 1.0
-    """On ``optim.peak_lr``."""
+    """The factor on ``optim.peak_lr`` for this group."""
     weight_decay: Annotated[float, Field(ge=0.0)] | None = None
-    """``optim.weight_decay`` if unset; gains and biases have none in any case."""
+    """The group's weight decay; ``optim.weight_decay`` if unset. Gains and biases have none in any case."""
     schedule: ScheduleConfig | None = None
-    """``optim.schedule`` if unset."""
+    """The group's schedule; ``optim.schedule`` if unset."""
 
 
 class GroupsConfig(Node):
-    """The weights that may be treated apart."""
+    """The groups of weights that may have settings of their own."""
 
     image: GroupConfig = GroupConfig()
     text: GroupConfig = GroupConfig()
@@ -51,24 +51,25 @@ class GroupsConfig(Node):
 
 
 class OptimConfig(Node):
-    """AdamW with warm-up and cosine decay to zero, unless said otherwise (Radford et al. 2021, table 18)."""
+    """The optimiser; by default AdamW with warm-up and cosine decay to zero (Radford et al. 2021, table 18)."""
 
     kind: Literal["adamw", "lion"] = "adamw"
-    """``lion`` (Chen et al. 2023) keeps one moment instead of two; it wants a peak 3 to 10 times lower and a weight
-    decay that is as much higher."""
+    """``lion`` (Chen et al. 2023) keeps one moment instead of two; it needs a peak 3 to 10 times lower and a weight
+    decay higher by the same factor."""
     peak_lr: Annotated[float, Field(gt=0.0)] = 5e-4
     schedule: ScheduleConfig = ScheduleConfig()
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.2
-    """Decoupled; on everything but gains, biases and the logit scale."""
+    """The decoupled weight decay of everything but gains, biases and the logit scale."""
     beta1: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
     beta2: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.98
     eps: Annotated[float, Field(gt=0.0)] = 1e-6
     clip_norm: Annotated[float, Field(ge=0.0)] = 0.0
-    """Largest norm of the whole gradient; 0 leaves it alone."""
+    """The largest norm of the whole gradient; 0 switches clipping off."""
     max_skipped: Annotated[int, Field(ge=0)] = 10
-    """Steps in a row that are skipped for a loss or gradient that is not finite, before the run stops."""
+    """The most steps in a row that are skipped because a loss or gradient is not finite; then the run stops."""
     layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
-    """Factor on the learning rate from each block of a tower to the one before it; 1 for training from scratch."""
+    """The factor on the learning rate from each block of a tower to the block before; 1 for training from scratch."""
     ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
-    """Of the moving average of weights, which is evaluated and registered in their place, a step; 0 keeps none."""
+    """The decay per step of the moving average of weights, which is evaluated and registered in their place; 0 keeps
+    none."""
     groups: GroupsConfig = GroupsConfig()

@@ -1,4 +1,4 @@
-"""The machines of a run; nothing here changes what is learned."""
+"""The settings of a run's machines, which do not change what is learned."""
 
 from typing import Annotated, Any, Literal, Self
 
@@ -12,31 +12,32 @@ Positive = Annotated[int, Field(gt=0)]
 
 
 class ResourcesConfig(Node):
-    """The machines. Nothing here changes what is learned: `RunConfig.global_batch` does."""
+    """The machines of a run. They do not change what is learned, because ``global_batch`` stays the same."""
 
     workers: Positive = 2
-    """Or ``{min: 2, max: 8}``: as many as the cluster has room for, of the numbers that divide ``global_batch``."""
+    """The number of workers; or ``{min: 2, max: 8}``, the most that the cluster can hold and that divide
+    ``global_batch``."""
     min_workers: Positive | None = None
-    """The fewest to go on with; unset, ``workers`` are waited for."""
+    """The fewest workers to run with; unset, the run waits for all ``workers``."""
     cpus_per_worker: Positive = 1
     gpus_per_worker: Annotated[int, Field(ge=0, le=1)] = 0
     micro_batch: Positive | None = None
-    """Pairs that go through the towers at a time; unset, what the memory of the workers holds."""
+    """Pairs that go through the towers at a time; unset, as many as fit into the workers' memory."""
     max_failures: Annotated[int, Field(ge=0)] = 3
-    """Restarts in a row, after a worker or its node was lost, that bring no new checkpoint before the run gives up."""
+    """The most restarts in a row, after a worker or its node was lost, without a new checkpoint; then the run stops."""
     placement: Literal["auto", "anywhere"] = "auto"
-    """Where a cluster has groups of nodes, ``auto`` keeps workers to those of group ``train`` and decoding to those of
-    group ``decode``."""
+    """If the cluster has groups of nodes, ``auto`` restricts workers to the group ``train`` and decoding to the group
+    ``decode``."""
 
     @model_validator(mode="before")
     @classmethod
     def _range(cls, values: Any) -> Any:
         if not isinstance(values, dict) or not isinstance(values.get("workers"), dict):
             return values
-        given = values["workers"]
-        if set(given) != {"min", "max"}:
-            raise ValueError(f"workers = {given}: give a number, or {{min: 2, max: 8}}")
-        return {**values, "workers": given["max"], "min_workers": given["min"]}
+        limits = values["workers"]
+        if set(limits) != {"min", "max"}:
+            raise ValueError(f"workers = {limits}: set a number, or {{min: 2, max: 8}}")
+        return {**values, "workers": limits["max"], "min_workers": limits["min"]}
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:

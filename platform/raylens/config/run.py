@@ -1,4 +1,4 @@
-"""`RunConfig`: everything that a training run depends on."""
+"""The configuration of a training run, `RunConfig`: everything that a run depends on."""
 
 import math
 from typing import Annotated, Literal, Self
@@ -24,44 +24,44 @@ Positive = Annotated[int, Field(gt=0)]
 
 
 class LengthConfig(Node):
-    """How long to train: exactly one of the two."""
+    """The length of training; exactly one of the two is set."""
 
     epochs: Annotated[float, Field(gt=0)] | None = None
     samples_seen: Positive | None = None
 
     @model_validator(mode="after")
-    def _one(self) -> Self:
+    def _exactly_one(self) -> Self:
         if (self.epochs is None) == (self.samples_seen is None):
             raise ValueError(
-                f"give exactly one of length.epochs (now {self.epochs}) and length.samples_seen "
-                f"(now {self.samples_seen}), and null for the other"
+                f"set exactly one of length.epochs (now {self.epochs}) and length.samples_seen "
+                f"(now {self.samples_seen}), and the other to null"
             )
         return self
 
     def steps(self, samples: int, global_batch: int) -> int:
-        """Optimiser steps over a data set of ``samples``: the length, rounded up to whole global batches."""
+        """Return the optimiser steps over a data set of ``samples``: the length, rounded up to whole global batches."""
         seen = self.samples_seen if self.samples_seen is not None else samples * (self.epochs or 0.0)
         return max(1, math.ceil(seen / global_batch))
 
 
 class RunConfig(Node):
-    """A complete training run. Recipes return one; YAML files and ``--set`` change it."""
+    """The configuration of a training run. Recipes return one; YAML files and ``--set`` change it."""
 
     name: Annotated[str, AfterValidator(RUN_NAME.validated)]
     storage: str = "runs"
-    """Where the run lives: everything it writes is under ``<storage>/<name>/``."""
+    """The place of the run's files: everything it writes is under ``<storage>/<name>/``."""
     registry: str | None = None
-    """Where finished encoders go; ``<storage>/registry`` if unset."""
+    """The registry of finished encoders; ``<storage>/registry`` if unset."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     global_batch: Positive = 32_768
     """Image-text pairs contrasted in one step, over all workers."""
     precision: Literal["fp32", "amp_bf16", "bf16", "fp16"] = "fp32"
-    """What the towers compute in: ``amp_bf16`` keeps weights in fp32 and multiplies in bf16 (torch's autocast);
+    """The precision of the towers: ``amp_bf16`` keeps weights in fp32 and multiplies in bf16 (torch's autocast);
     ``bf16`` and ``fp16`` keep weights and activations in 16 bits beside a master copy in fp32 (DeepSpeed)."""
     start_from: str | None = None
-    """A model in the registry, NAME@VERSION: its weights, tokenizer and normalisation of pixels begin the run."""
+    """A model in the registry, NAME@VERSION; the run starts from its weights, tokenizer and normalisation of pixels."""
     tokenizer: str | None = None
-    """A file (tokenizer.json, OpenAI's merges) or folder of one; else it is learned from the captions."""
+    """A tokenizer's file (tokenizer.json, OpenAI's merges) or folder; unset, it is learned from the captions."""
     data: DataConfig
     model: ModelConfig = ModelConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
@@ -85,7 +85,7 @@ class RunConfig(Node):
         if self.global_batch % self.resources.workers:
             raise ValueError(
                 f"global_batch = {self.global_batch} cannot be shared equally by "
-                f"resources.workers = {self.resources.workers}: change one of them"
+                f"resources.workers = {self.resources.workers}: change either"
             )
         return self
 
@@ -104,8 +104,8 @@ class RunConfig(Node):
         kind = self.objective.kind
         if (kind == "sigmoid") != self.model.logit_bias:
             raise ValueError(
-                f"objective.kind = {kind!r} and model.logit_bias = {self.model.logit_bias} do not go "
-                "together: the sigmoid loss has a bias, the others none"
+                f"objective.kind = {kind!r} and model.logit_bias = {self.model.logit_bias} do not fit "
+                "together: the sigmoid loss has a bias, the others have none"
             )
         wanted = {"bag_of_words": "cbow", "caption": "transformer"}.get(kind, self.model.text.kind)
         if self.model.text.kind != wanted:
@@ -117,11 +117,13 @@ class RunConfig(Node):
     @model_validator(mode="after")
     def _towers_fit(self) -> Self:
         if self.tokenizer is not None and self.start_from is not None:
-            raise ValueError(f"tokenizer = {self.tokenizer!r}: start_from brings its own; leave one of them out")
+            raise ValueError(
+                f"tokenizer = {self.tokenizer!r}: start_from brings a tokenizer of its own; leave either out"
+            )
         if self.towers.lock_image and self.towers.lock_text:
-            raise ValueError("towers.lock_image and towers.lock_text leave nothing to train: lock one of them")
+            raise ValueError("towers.lock_image and towers.lock_text leave nothing to train: lock at most one tower")
         if self.towers.patch_dropout and self.model.image.kind != "vit":
-            raise ValueError(f"towers.patch_dropout = {self.towers.patch_dropout}: only a vit has patches to leave out")
+            raise ValueError(f"towers.patch_dropout = {self.towers.patch_dropout}: only a vit has patches to drop")
         return self
 
     @model_validator(mode="after")
@@ -148,23 +150,23 @@ class RunConfig(Node):
 
     @property
     def metrics(self) -> dict[str, Goal]:
-        """The names of what is measured in the course of the run, and whether higher or lower is better."""
+        """The names of the metrics that the run measures, and whether higher or lower is better."""
         return self.evaluation.metrics(retrieval=self.objective.kind not in ("caption", "bag_of_words"))
 
     @property
     def worker_batch(self) -> int:
-        """Pairs that one worker holds in a step."""
+        """The number of pairs that each worker has in a step."""
         return self.global_batch // self.resources.workers
 
     @property
     def worker_counts(self) -> tuple[int, ...]:
-        """The numbers of workers that the run may have, ascending: those that share a global batch equally."""
+        """The possible numbers of workers, ascending: those that divide a global batch."""
         least = self.resources.min_workers or self.resources.workers
         return tuple(n for n in range(least, self.resources.workers + 1) if self.global_batch % n == 0)
 
     @property
     def registry_uri(self) -> str:
-        """Where the finished encoder is registered."""
+        """The URI of the registry of the finished encoder."""
         if self.registry is not None:
             return self.registry
         base, question, query = self.storage.partition("?")

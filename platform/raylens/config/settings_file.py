@@ -1,4 +1,4 @@
-"""The settings of a run or a sweep: written once beside what it makes, and the same for whoever resumes it."""
+"""The settings file of a run or a sweep, written once beside its results and compared at every resume."""
 
 from dataclasses import dataclass
 
@@ -13,26 +13,26 @@ __all__ = ["SettingsFile"]
 
 @dataclass(frozen=True)
 class SettingsFile:
-    """The file that says what may never differ between two starts."""
+    """A file of the settings that must not differ between two starts."""
 
     kind: str
-    """What has the settings, in messages: a run, a sweep."""
+    """The owner of the settings in messages: a run or a sweep."""
     path: str
     free: tuple[str, ...]
-    """Dotted keys that may differ, each with all that is below it."""
+    """Dotted keys that may differ, each with all keys below it."""
 
     def claim(self, store: Store, config: Node) -> None:
-        """Write the settings where there are none yet; those that are there must agree (see `check`)."""
+        """Write the settings if there are none yet; existing settings must agree (see `check`)."""
         try:
             store.write_once(self.path, dump_yaml(config).encode())
         except AlreadyExistsError:
             self.check(store, config)
 
     def check(self, store: Store, config: Node) -> None:
-        """Refuse other settings than those that are there, if there are some.
+        """Refuse settings that differ from the existing ones, if there are any.
 
         Raises:
-            ConfigError: names each setting, with both values.
+            ConfigError: settings differ; the message names each with both values.
         """
         try:
             saved = load_yaml(store.read_text(self.path), f"{store.describe()}/{self.path}")

@@ -1,4 +1,4 @@
-"""Trees of plain values: one laid over another, changed by ``--set optim.peak_lr=1e-3``, compared, flattened."""
+"""Operations on trees of plain values: merging, assignments as in ``--set optim.peak_lr=1e-3``, comparison."""
 
 import json
 from collections.abc import Collection, Mapping, Sequence
@@ -13,12 +13,12 @@ __all__ = ["apply_overrides", "differences", "flatten", "merge", "parse_assignme
 
 
 def parse_assignment(assignment: str) -> tuple[list[str], Any]:
-    """``"a.b=0.5"`` to ``(["a", "b"], 0.5)``; the value is read as YAML.
+    """Parse ``"a.b=0.5"`` to ``(["a", "b"], 0.5)``; the value is read as YAML.
 
-    YAML 1.1 leaves ``1e-3`` a string; validation makes it the number that the field wants.
+    YAML 1.1 reads ``1e-3`` as a string; validation converts it to the number that the field needs.
 
     Raises:
-        ConfigError: there is no ``=``, an empty part in the key, or a value that is not YAML.
+        ConfigError: there is no ``=``, a part of the key is empty, or the value is not YAML.
     """
     key, equals, text = assignment.partition("=")
     path = key.strip().split(".")
@@ -31,7 +31,7 @@ def parse_assignment(assignment: str) -> tuple[list[str], Any]:
 
 
 def apply_overrides(tree: Mapping[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
-    """A copy of ``tree`` with each assignment made, in order. Keys are checked when the tree is validated.
+    """Return a copy of ``tree`` with all assignments made in order. Keys are checked when the tree is validated.
 
     Raises:
         ConfigError: an assignment cannot be read, or names an entry that a list does not have.
@@ -46,7 +46,7 @@ def apply_overrides(tree: Mapping[str, Any], assignments: Sequence[str]) -> dict
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """``base`` with ``changes`` laid over it, folder by folder; another ``kind`` starts from its own defaults."""
+    """Return ``base`` with ``changes`` merged into it, section by section; another ``kind`` has its own defaults."""
     other = "kind" in changes and "kind" in base and changes["kind"] != base["kind"]
     merged = {} if other else dict(base)
     for key, value in changes.items():
@@ -57,13 +57,13 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
 def differences(
     old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "", ignore: Collection[str] = ()
 ) -> list[str]:
-    """A line for each key whose value is another, as ``optim.peak_lr was 0.1, is now 0.2``.
+    """Return a line for each key whose values differ, such as ``optim.peak_lr was 0.1, is now 0.2``.
 
     Args:
-        old: plain values.
-        new: plain values.
-        prefix: stands before each key, with its dot.
-        ignore: keys that may differ, dotted as the lines have them, with all that is below them.
+        old: the tree before, of plain values.
+        new: the tree after, of plain values.
+        prefix: a prefix of each key, with its dot.
+        ignore: dotted keys that may differ, with all keys below them.
     """
     lines = []
     for key in [*old, *(key for key in new if key not in old)]:
@@ -80,7 +80,7 @@ def differences(
 def flatten(tree: object, prefix: str = "") -> dict[str, str]:
     """Give each value of a tree a key of its own: ``{"optim": {"peak_lr": 1}}`` becomes ``{"optim.peak_lr": "1"}``.
 
-    A list without lists or mappings in it is one value; the entries of another have their numbers for keys.
+    A list without lists or mappings in it is one value; the entries of other lists have their indices as keys.
     """
     children: list[tuple[str, object]] = []
     if isinstance(tree, Mapping):
@@ -102,7 +102,7 @@ def value_text(value: object) -> str:
 
 
 def _over(old: Any, value: Any, key: str) -> Any:
-    """A folder goes into a folder; numbers name the entries of a list, as in ``models.0.port``; the rest replaces."""
+    """Merge a mapping into a mapping or, with indices as in ``models.0.port``, into a list; replace anything else."""
     if not isinstance(value, Mapping):
         return value
     if isinstance(old, Mapping):

@@ -1,4 +1,4 @@
-"""Configuration trees as YAML text."""
+"""Reading and writing of configuration trees as YAML."""
 
 from typing import Any
 
@@ -11,27 +11,27 @@ __all__ = ["dump_yaml", "load_yaml", "parse_yaml"]
 
 
 def dump_yaml(node: Node) -> str:
-    """The complete tree, in the order of its definition."""
+    """Write the complete tree as YAML, in the order of its definition."""
     return yaml.dump(node.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
 
 
 def load_yaml(text: str, source: str) -> dict[str, Any]:
-    """A mapping read from YAML.
+    """Read a mapping from YAML text.
 
     Raises:
         ConfigError: the text is not YAML or not a mapping; the message names ``source`` and the line.
     """
     tree = parse_yaml(text, source)
     if not isinstance(tree, dict):
-        raise ConfigError(f"{source}: expected keys and values, found {type(tree).__name__}")
+        raise ConfigError(f"{source}: expected keys and values, not {type(tree).__name__}")
     return tree
 
 
 def parse_yaml(text: str, source: str) -> Any:
-    """One YAML value.
+    """Parse YAML text as one value.
 
     Raises:
-        ConfigError: the text is not YAML, or a key stands twice; the message names ``source`` and the line.
+        ConfigError: the text is not YAML, or a key occurs twice; the message names ``source`` and the line.
     """
     try:
         return _UniqueKeys(text).get_single_data()
@@ -45,7 +45,7 @@ def parse_yaml(text: str, source: str) -> Any:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Escapes Unicode's line separators, which PyYAML writes as they are and reads as plain line ends."""
+    """A dumper that escapes Unicode's line separators, which PyYAML writes unchanged and reads as plain line ends."""
 
     def represent_str(self, data: str) -> yaml.ScalarNode:
         style = '"' if any(separator in data for separator in "\x85\u2028\u2029") else None
@@ -56,7 +56,7 @@ _Dumper.add_representer(str, _Dumper.represent_str)
 
 
 class _UniqueKeys(yaml.SafeLoader):
-    """Refuses a key that stands twice, of which PyYAML silently keeps the last."""
+    """A loader that refuses a key that occurs twice, of which PyYAML silently keeps the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
@@ -64,7 +64,7 @@ class _UniqueKeys(yaml.SafeLoader):
             if isinstance(key, yaml.ScalarNode):
                 if key.value in seen:
                     raise yaml.constructor.ConstructorError(
-                        problem=f"the key {key.value!r} stands twice", problem_mark=key.start_mark
+                        problem=f"the key {key.value!r} occurs twice", problem_mark=key.start_mark
                     )
                 seen.add(key.value)
         return super().construct_mapping(node, deep)

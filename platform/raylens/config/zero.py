@@ -1,7 +1,7 @@
-"""What DeepSpeed's ZeRO spreads, and which of DeepSpeed's own keys a user may give beside it.
+"""The settings of DeepSpeed's ZeRO, and the keys of DeepSpeed's own configuration that a user may add.
 
-Those are the keys that it knows, without what raylens decides or cannot work with. The lists are of DeepSpeed 0.19,
-which training workers alone import; a test compares them with what it reads.
+Those are all keys of DeepSpeed but the ones that raylens sets or cannot work with. The lists are those of DeepSpeed
+0.19, which only training workers import; a test compares them with the keys that it reads.
 """
 
 import difflib
@@ -53,13 +53,13 @@ OWN = {
     "tensorboard": "tracking.tensorboard",
     "wandb": "tracking.wandb",
 }
-"""A key that raylens decides, and the setting to use in its place."""
+"""Keys that raylens sets itself, each with the setting to use instead."""
 
-SPREAD = "checkpoints hold what ZeRO spreads evenly over all workers, and put weights back there"
+SPREAD = "checkpoints hold state that ZeRO partitions evenly over all workers, and restore weights there"
 MASTERS = "checkpoints hold masters and moments in fp32"
 MEMORY = "checkpoints copy the optimiser's state from one memory"
-GONE = "DeepSpeed has it no more"
-FINITE = "a step whose gradient is not finite is to change nothing, and to be told of"
+GONE = "DeepSpeed no longer has it"
+FINITE = "a step whose gradient is not finite must change nothing, and must be reported"
 UNFIT = {
     "zero_optimization.mics_shard_size": SPREAD,
     "zero_optimization.mics_hierarchical_params_gather": SPREAD,
@@ -77,7 +77,7 @@ UNFIT = {
     "fp16.fp16_master_weights_and_grads": MASTERS,
     "bf16.bf16_master_weights_and_grads": MASTERS,
     "bf16.bf16_optimizer_states": MASTERS,
-    "zero_optimization.zero_quantized_nontrainable_weights": "locked weights would be rounded, and registered so",
+    "zero_optimization.zero_quantized_nontrainable_weights": "locked weights would be registered rounded",
     "zero_optimization.zenflow": MEMORY,
     "zero_optimization.offload_optimizer.nvme_path": MEMORY,
     "zero_optimization.offload_optimizer.ratio": MEMORY,
@@ -85,7 +85,7 @@ UNFIT = {
     "zero_force_ds_cpu_optimizer": "optimisers are torch's",
     "zero_optimization.compute_grad_norm": FINITE,
     "bf16.check_grad_overflow": FINITE,
-    "gradient_allreduce_op": "what is learned would hang on the number of workers",
+    "gradient_allreduce_op": "what is learned would depend on the number of workers",
     "hybrid_engine": "it is for inference",
     "weight_quantization": "it is for inference",
     "autotuning": "it starts runs of its own; see raylens estimate",
@@ -104,7 +104,7 @@ UNFIT = {
         GONE,
     ),
 }
-"""A key that is refused, and why."""
+"""Keys that are refused, each with the reason."""
 
 STAGE3 = (
     "prefetch_bucket_size",
@@ -139,33 +139,34 @@ ALLOWED = {
     ),
     "bf16": ("immediate_grad_update",),
 }  # fmt: skip
-"""By section, the keys that may be given."""
+"""The keys that are allowed in each section."""
 
 FREE = ("aio", "flops_profiler", "comms_logger", "csv_monitor", "comet", "timers", "zero_optimization.leaf_module")
-"""Sections in which any key may be given."""
+"""The sections in which any key is allowed."""
 
 
 class ZeroConfig(Node):
-    """What DeepSpeed spreads over the workers: 1 optimiser state, 2 gradients too, 3 weights too."""
+    """The partitioning of state over the workers by DeepSpeed: stage 1 partitions optimiser state, 2 gradients too, 3
+    weights too."""
 
     stage: Literal[0, 1, 2, 3] = 1
     offload_optimizer: bool = False
     """Keep optimiser state and master weights in the host's memory and update there; needs stage 1, 2 or 3."""
     deepspeed: dict[str, Any] = {}  # noqa: RUF012 (pydantic copies it)
-    """More keys for DeepSpeed's configuration, as its documentation has them, such as bucket sizes. What raylens sets
-    itself is refused here, with the raylens setting to use."""
+    """Further keys of DeepSpeed's configuration, as in its documentation, such as bucket sizes. A key that raylens sets
+    itself is refused, and the error names the setting to use."""
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
         if self.offload_optimizer and self.stage == 0:
-            raise ValueError("offload_optimizer = true needs stage 1, 2 or 3, now it is 0")
+            raise ValueError("offload_optimizer = true needs stage 1, 2 or 3, but stage is 0")
         if complaints := conflicts(self.deepspeed):
             raise ValueError("; ".join(complaints))
         return self
 
 
 def conflicts(keys: Mapping[str, Any]) -> list[str]:
-    """A sentence for each key that is not DeepSpeed's, is decided by raylens, or does not go with it."""
+    """Return a sentence for each key that is not DeepSpeed's, is set by raylens, or does not work with it."""
     return list(_conflicts(keys, ""))
 
 
@@ -187,11 +188,11 @@ def _conflicts(keys: Mapping[str, Any], section: str) -> Iterator[str]:
 
 
 def _hint(key: str, section: str) -> str:
-    """What may have been meant: of all that stands in the section, refused or not, so that the answer to it follows."""
+    """Suggest the closest key of the section, refused keys included, whose own error then names the fix."""
     prefix = f"{section}." if section else ""
     refused = [path.removeprefix(prefix) for path in (*OWN, *UNFIT) if path.startswith(prefix)]
     allowed = sorted(ALLOWED[section])
-    close = difflib.get_close_matches(str(key), [*allowed, *(one for one in refused if "." not in one)], n=1)
+    close = difflib.get_close_matches(str(key), [*allowed, *(name for name in refused if "." not in name)], n=1)
     if not close:
         return f"; allowed here: {', '.join(allowed)}"
     instead = OWN.get(f"{prefix}{close[0]}")

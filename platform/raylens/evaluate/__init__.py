@@ -1,4 +1,4 @@
-"""How good an encoder is: features once, then figures with intervals, and a report to look at."""
+"""The evaluation of encoders: features computed once, metrics with intervals, and a report."""
 
 from typing import TYPE_CHECKING
 

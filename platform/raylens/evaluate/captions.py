@@ -1,4 +1,4 @@
-"""The captions nearest to an image, and which images are worth a look.
+"""The captions nearest to an image, and the choice of images to show.
 
 Shapes: B images, M captions, D embedding.
 """
@@ -26,23 +26,23 @@ class NearestCaptions:
     uid: str
     image: bytes
     captions: tuple[tuple[str, float], ...]
-    """Caption and cosine; empty where the image's embedding is not finite."""
+    """Pairs of caption and cosine; empty if the image's embedding is not finite."""
 
 
 def nearest_captions(
     encoder: "Encoder", images: Iterable[LabelledImage], captions: Sequence[str], k: int = 3
 ) -> list[NearestCaptions]:
-    """For each of a few images the ``k`` nearest of the captions; a caption given twice counts once.
+    """Return the ``k`` nearest captions of each of a few images; a repeated caption counts once.
 
     Equal cosines keep the order of the captions.
 
     Raises:
-        ConfigError: no captions, or ``k`` below 1.
-        InputError: an image that cannot be read; the message names its uid.
+        ConfigError: there are no captions, or ``k`` is below 1.
+        InputError: an image cannot be read; the message names its uid.
     """
     distinct = list(dict.fromkeys(captions))
     if not distinct or k < 1:
-        raise ConfigError(f"captions: {len(distinct)} given, k = {k}: both must be at least 1")
+        raise ConfigError(f"{len(distinct)} captions, k = {k}: both must be at least 1")
     items = list(images)
     if not items:
         return []
@@ -50,19 +50,19 @@ def nearest_captions(
     text_MD = encoder.encode_texts(distinct).numpy()
     with np.errstate(invalid="ignore"):
         cosine_BM = image_BD.astype(np.float64) @ text_MD.astype(np.float64).T
-    found = []
+    nearest_of_each = []
     for item, cosine_M in zip(items, cosine_BM, strict=True):
         order = [int(at) for at in np.argsort(-cosine_M, kind="stable") if np.isfinite(cosine_M[at])]
         nearest = tuple((distinct[at], float(cosine_M[at])) for at in order[:k])
-        found.append(NearestCaptions(item.uid, item.image, nearest))
-    return found
+        nearest_of_each.append(NearestCaptions(item.uid, item.image, nearest))
+    return nearest_of_each
 
 
 def pick_examples(result: ZeroShotResult, right: int = 4, wrong: int = 8) -> tuple[str, ...]:
-    """uids of images to look at: some right ones, then some wrong ones.
+    """Choose images to show, by uid: some correct ones, then some wrong ones.
 
-    The same ones for the same result, and spread over the classes: the first of each class, then the second of
-    each, and so on.
+    The choice is the same for the same result, and spread over the classes: the first of each class, then the second
+    of each, and so on.
     """
     labels = result.table["label"].to_pylist()
     met = [0] * len(result.classes)

@@ -31,82 +31,82 @@ FEWEST_FOR_TOP5 = 6
 
 @dataclass(frozen=True, eq=False)
 class ZeroShotResult:
-    """A zero-shot classification and everything a report needs of it. All numbers in it are finite."""
+    """The result of a zero-shot classification, with everything that a report needs. All its numbers are finite."""
 
     name: str
     classes: tuple[str, ...]
     templates: tuple[str, ...]
     confidence: float
     rank_N: NDArray[np.int64]
-    """See `Decisions.rank_N`."""
+    """The rank of each image's true class, as in `Decisions.rank_N`."""
     count_C: NDArray[np.int64]
-    """Images of each class."""
+    """The number of images of each class."""
     confusion_CC: NDArray[np.int64]
-    """Images by true class (row) and prediction (column); undecided images are in no column."""
+    """The number of images by true class (row) and prediction (column); undecided images are in no column."""
     unreadable: tuple[tuple[str, str], ...]
-    """uid and reason; these images are in no other number."""
+    """The uid and the reason of each unreadable image; these images are in no other number."""
     lint: tuple[str, ...]
-    """Complaints about the prompts."""
+    """The warnings about the prompts (see `lint_prompts`)."""
     table: "pa.Table"
-    """One row an image: uid, label, prediction, rank, top_ids, top_logits; null where a logit was not finite."""
+    """A row per image: uid, label, prediction, rank, top_ids, top_logits; null where a logit is not finite."""
 
     @property
     def n(self) -> int:
-        """Images that were classified."""
+        """The number of images that were classified."""
         return len(self.rank_N)
 
     @property
     def correct(self) -> int:
-        """Images whose true class leads alone."""
+        """The number of images whose true class leads alone."""
         return int((self.rank_N == 1).sum())
 
     @property
     def undecided(self) -> int:
-        """Images with a logit that is not finite; they count as wrong."""
+        """The number of images with a logit that is not finite; they count as wrong."""
         return int((self.rank_N == UNDECIDED).sum())
 
     @property
     def accuracy(self) -> float:
-        """Share of right images."""
+        """The share of images that are correct."""
         return self.correct / self.n
 
     @property
     def interval(self) -> Interval:
-        """Clopper-Pearson interval of the accuracy."""
+        """The Clopper-Pearson interval of the accuracy."""
         return clopper_pearson(self.correct, self.n, self.confidence)
 
     @property
     def mean_per_class(self) -> float:
-        """Mean of the classes' accuracies, over the classes that have images."""
+        """The mean of the classes' accuracies, over the classes that have images."""
         seen_C = self.count_C > 0
         return float((self.confusion_CC.diagonal()[seen_C] / self.count_C[seen_C]).mean())
 
     @property
     def top5(self) -> float | None:
-        """Share of images with their true class among the best five, ties against it; None below six classes."""
+        """The share of images whose true class is among the top five, with ties against it; None below six classes."""
         if len(self.classes) < FEWEST_FOR_TOP5:
             return None
         return float(((self.rank_N >= 1) & (self.rank_N <= TOP)).mean())
 
     @property
     def chance(self) -> float:
-        """Accuracy of guessing a class evenly at random."""
+        """The accuracy of guessing a class uniformly at random."""
         return 1.0 / len(self.classes)
 
     @property
     def majority(self) -> float:
-        """Accuracy of always naming the most frequent class."""
+        """The accuracy of always predicting the most frequent class."""
         return float(self.count_C.max() / self.n)
 
     def metrics(self) -> Iterator[Metric]:
-        """Yield what the model is judged by, as far as it is defined."""
+        """Yield the metrics of the model, except those that are not defined."""
         yield Metric("accuracy", self.accuracy, "max")
         yield Metric("mean_per_class", self.mean_per_class, "max")
         if self.top5 is not None:
             yield Metric("top5", self.top5, "max")
 
     def facts(self) -> dict[str, float | int]:
-        """What the metrics have to be read with: their uncertainty, what guessing gives, and counts of images."""
+        """The context of the metrics: their uncertainty, the accuracy of guessing, and counts of images."""
         return {
             "accuracy_low": self.interval.low,
             "accuracy_high": self.interval.high,
@@ -119,7 +119,7 @@ class ZeroShotResult:
         }
 
     def to_json(self) -> str:
-        """Metrics with their goals, classes, confusion matrix, lint and unreadable images as JSON without NaN."""
+        """Return metrics with goals, classes, confusion matrix, lint and unreadable images as JSON without NaN."""
         measured = {metric.name: metric.value for metric in self.metrics()}
         fields = {
             "name": self.name,
@@ -147,17 +147,17 @@ def zero_shot(
     Ties count as wrong (see `decide`); unreadable images are listed and left out.
 
     Args:
-        encoder: what embeds images and prompts.
-        evaluation_set: its images are read once.
-        confidence: of the interval around the accuracy.
-        batch: images embedded together.
-        progress: called after each batch with the number of images read so far.
+        encoder: the encoder of images and prompts.
+        evaluation_set: the task, whose images are read once.
+        confidence: the confidence level of the interval around the accuracy.
+        batch: the number of images embedded together.
+        progress: a function that is called after each batch with the number of images read so far.
 
     Raises:
-        ConfigError: ``confidence`` or ``batch`` out of range.
-        DataError: no readable images, a repeated uid, or a label that is not the index of a class.
+        ConfigError: ``confidence`` or ``batch`` is out of range.
+        DataError: no image is readable, a uid is repeated, or a label is not the index of a class.
     """
-    clopper_pearson(0, 1, confidence)  # a wrong confidence should not cost a pass over the images
+    clopper_pearson(0, 1, confidence)  # an invalid confidence must not cost a pass over the images
     features = image_features(encoder, _labels_in_range(evaluation_set), batch, progress)
     classifier = encoder.classifier(evaluation_set.prompts())
     lint = lint_prompts(evaluation_set, encoder.tokenizer, encoder.context)
@@ -176,7 +176,7 @@ def zero_shot_from_features(
 
     Raises:
         ConfigError: ``confidence`` is not between 0 and 1.
-        DataError: a label that is not the index of a class.
+        DataError: a label is not the index of a class.
     """
     C, labels_N = len(classes.classes), features.labels_N
     for uid, label in zip(features.uids, labels_N.tolist(), strict=True):
@@ -200,7 +200,7 @@ def zero_shot_from_features(
 
 
 def _labels_in_range(evaluation_set: EvaluationSet) -> Iterator[LabelledImage]:
-    """The images; a wrong label stops the pass where it stands, not at its end."""
+    """Yield the images; an invalid label stops the pass at that image, not at the end."""
     for item in evaluation_set.images:
         evaluation_set.check_label(item.label, f"image {item.uid!r}")
         yield item

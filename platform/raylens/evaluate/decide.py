@@ -1,4 +1,4 @@
-"""From features and class vectors to decisions, with ties against the model.
+"""Decisions from features and class vectors, with ties against the model.
 
 Shapes: N images, C classes, D embedding, k classes listed.
 """
@@ -12,23 +12,23 @@ from numpy.typing import NDArray
 __all__ = ["TIE", "UNDECIDED", "Decisions", "decide"]
 
 TIE = 1e-6
-"""Cosines closer than this are equal: fp32 embeddings do not say which of the two is the larger."""
+"""Cosines closer than this count as equal, because fp32 embeddings do not determine which is larger."""
 UNDECIDED = -1
-"""Prediction and rank where a logit is not finite."""
+"""The prediction and rank of an image with a logit that is not finite."""
 
 CHUNK = 4096
 
 
 @dataclass(frozen=True)
 class Decisions:
-    """What the classifier made of each image."""
+    """The decisions of a classifier about each image."""
 
     prediction_N: NDArray[np.int64]
-    """Class, or `UNDECIDED`."""
+    """The predicted class of each image, or `UNDECIDED`."""
     rank_N: NDArray[np.int64]
-    """1 where the true class leads alone; otherwise 1 + the classes that are ahead of it or tie with it."""
+    """1 if the true class leads alone; otherwise 1 + the number of classes that are ahead of it or tie with it."""
     top_ids_Nk: NDArray[np.int64]
-    """The classes of the largest logits, largest first."""
+    """The classes with the largest logits, largest first."""
     top_logits_Nk: NDArray[np.float32]
 
 
@@ -41,12 +41,12 @@ def decide(
 ) -> Decisions:
     """Classify unit features by the nearest unit class vector.
 
-    An image counts as right only where its true class leads every other one by more than `TIE` in cosine. A model
-    that tells nothing apart therefore scores 0, wherever the true class stands; to give a tie to the first class
-    would score a set sorted by class at 100%. The prediction of an image that is not right is the best of the
-    other classes, so that the diagonal of the confusion matrix is what accuracy counts.
+    An image counts as correct only if its true class leads every other class by more than `TIE` in cosine. A model
+    that separates no classes therefore scores 0, whatever their order; if ties went to the first class, it would score
+    100% on a set with images of that class alone. The prediction of an image that is not correct is the best of the
+    other classes, so that accuracy counts exactly the diagonal of the confusion matrix.
 
-    An image with a logit that is not finite is not right, and its prediction is `UNDECIDED`.
+    An image with a logit that is not finite is not correct, and its prediction is `UNDECIDED`.
     """
     starts = range(0, len(features_ND), CHUNK)
     parts = [
@@ -68,14 +68,14 @@ def _decide_chunk(
     logit_scale: float,
     k: int,
 ) -> Decisions:
-    # fp64, because an fp32 matrix product gives equal columns different last digits.
+    # In fp64, because an fp32 matrix product gives equal columns different last digits.
     with np.errstate(invalid="ignore", over="ignore"):
         cosine_nC = features_nD.astype(np.float64) @ class_CD.astype(np.float64).T
         logits_nC = (logit_scale * cosine_nC).astype(np.float32)
     finite_n = np.asarray(np.isfinite(logits_nC).all(axis=1))
     cosine_nC = np.where(finite_n.reshape(-1, 1), cosine_nC, 0.0)
     own_n1 = np.take_along_axis(cosine_nC, labels_n[:, None], axis=1)
-    # The true class itself is among those counted, hence no "1 +".
+    # The true class itself is counted too, hence no "1 +".
     rank_n = (cosine_nC >= own_n1 - TIE).sum(axis=1)
     others_nC = cosine_nC.copy()
     np.put_along_axis(others_nC, labels_n[:, None], -np.inf, axis=1)

@@ -1,4 +1,4 @@
-"""Images to features, once: every figure of an evaluation derives from this one pass.
+"""The features of images, computed once: every metric of an evaluation derives from this one pass.
 
 Shapes: N images, D embedding.
 """
@@ -22,13 +22,13 @@ __all__ = ["ImageFeatures", "image_features"]
 
 @dataclass(frozen=True)
 class ImageFeatures:
-    """Embeddings of the readable images, and what was wrong with the others."""
+    """The embeddings of the readable images, and the reasons why others are unreadable."""
 
     uids: tuple[str, ...]
     labels_N: NDArray[np.int64]
     features_ND: NDArray[np.float32]
     unreadable: tuple[tuple[str, str], ...]
-    """uid and reason."""
+    """The uid of each unreadable image, with the reason."""
 
 
 def image_features(
@@ -37,20 +37,20 @@ def image_features(
     batch: int = 64,
     progress: Callable[[int], None] | None = None,
 ) -> ImageFeatures:
-    """Embed a stream of images; no more than one batch of files is held at a time.
+    """Embed a stream of images, with at most one batch of files in memory.
 
     Args:
-        encoder: what embeds.
-        images: read once, in order.
-        batch: images embedded together.
-        progress: called after each batch with the number of images read so far.
+        encoder: the encoder of the images.
+        images: the images, which are read once and in order.
+        batch: the number of images embedded together.
+        progress: a function that is called after each batch with the number of images read so far.
 
     Returns:
         Unit features ``[N, D]`` fp32 of the readable images, in order; unreadable images are listed.
 
     Raises:
         ConfigError: ``batch`` is not positive.
-        DataError: there are no images, none is readable, or a uid stands twice.
+        DataError: there are no images, none is readable, or a uid occurs twice.
     """
     if batch < 1:
         raise ConfigError(f"batch = {batch}: it must be at least 1")
@@ -59,7 +59,7 @@ def image_features(
     unreadable: list[tuple[str, str]] = []
     for part in _batches(_unique(images), batch):
         readable, features, problems = _embed(encoder, part)
-        # Only uid and label outlive the batch: the files may not fit into memory together.
+        # Only uid and label are kept: the files of all images may not fit into memory.
         kept += [LabelledImage(item.uid, b"", item.label) for item in readable]
         parts.append(features)
         unreadable += problems
@@ -95,7 +95,7 @@ def _unique(images: Iterable[LabelledImage]) -> Iterator[LabelledImage]:
     seen: set[str] = set()
     for item in images:
         if item.uid in seen:
-            raise DataError(f"uid {item.uid!r} stands twice among the images: give each image a uid of its own")
+            raise DataError(f"uid {item.uid!r} occurs twice among the images: give each image a unique uid")
         seen.add(item.uid)
         yield item
 

@@ -1,4 +1,4 @@
-"""Confidence intervals of proportions."""
+"""Exact confidence intervals of binomial proportions."""
 
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ class Interval(NamedTuple):
 
 
 def clopper_pearson(successes: int, n: int, confidence: float = 0.95) -> Interval:
-    """The exact interval of a binomial proportion, from two one-sided tests.
+    """Return the exact interval of a binomial proportion, from two one-sided tests.
 
     ``low`` is the proportion at which ``successes`` or more have a probability of ``(1 - confidence) / 2``, and
     ``high`` the one at which ``successes`` or fewer have it; both are quantiles of beta distributions. The interval
@@ -25,7 +25,7 @@ def clopper_pearson(successes: int, n: int, confidence: float = 0.95) -> Interva
     Biometrika 26(4); used by Radford et al. 2021 in section 5.
 
     Raises:
-        ConfigError: ``n`` below 1, ``successes`` outside of 0..n, or ``confidence`` outside of (0, 1).
+        ConfigError: ``n`` is below 1, ``successes`` outside of 0..n, or ``confidence`` outside of (0, 1).
     """
     if n < 1:
         raise ConfigError(f"n = {n}: an interval needs at least one trial")
@@ -36,7 +36,7 @@ def clopper_pearson(successes: int, n: int, confidence: float = 0.95) -> Interva
     from scipy import special
 
     tail = (1.0 - confidence) / 2
-    # A beta distribution with a zero parameter is a point mass, which the quantile functions do not have.
+    # A beta distribution with a zero parameter is a point mass, which the quantile functions do not support.
     low = special.betaincinv(successes, n - successes + 1, tail) if successes > 0 else 0.0
     high = special.betainccinv(successes + 1, n - successes, tail) if successes < n else 1.0
     return Interval(float(low), float(high))

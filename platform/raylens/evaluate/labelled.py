@@ -17,7 +17,7 @@ __all__ = ["CLASSES_FILE", "ClassList", "EvaluationSet", "LabelledImage", "Label
 
 CLASSES_FILE = "classes.json"
 SHOWN = 3
-"""Prompts or classes that a complaint names."""
+"""The most prompts or classes that a message names."""
 
 
 @dataclass(frozen=True)
@@ -25,18 +25,19 @@ class LabelledImage:
     """An image file and the index of its true class."""
 
     uid: str
-    """Unique within its evaluation set."""
+    """The image's identifier, unique within its evaluation set."""
     image: bytes
-    """The bytes of the file, as `raylens.inputs.decode_image` takes them."""
+    """The bytes of the image file, for `raylens.inputs.decode_image`."""
     label: int
 
 
 @dataclass(frozen=True)
 class ClassList:
-    """The classes of a task and the templates of their prompts: a file of its own, so that it has versions.
+    """The classes of a task and the templates of their prompts, in a file of their own, so that they have versions.
 
     Raises:
-        ConfigError: no name, fewer than two classes, an empty or repeated class, a template without one ``{}``.
+        ConfigError: there is no name, or there are fewer than two classes; a class is empty or repeated; a template
+            has not exactly one ``{}``.
     """
 
     name: str
@@ -50,18 +51,18 @@ class ClassList:
         fill_templates(self.classes, self.templates)
 
     def prompts(self) -> list[list[str]]:
-        """Each class name in each template: ``C`` lists of ``P`` prompts."""
+        """Return each class name in each template: ``C`` lists of ``P`` prompts."""
         return fill_templates(self.classes, self.templates)
 
     def check_label(self, label: object, name: str) -> int:
-        """Return the label of an image, if it is the index of a class.
+        """Return the label of an image if it is the index of a class.
 
         Args:
-            label: what the image has for one.
-            name: the image in messages.
+            label: the label of the image, of any type.
+            name: the name of the image in messages.
 
         Raises:
-            DataError: it is no whole number, or there is no such class.
+            DataError: the label is not a whole number, or there is no such class.
         """
         if not isinstance(label, int) or isinstance(label, bool) or not 0 <= label < len(self.classes):
             raise DataError(
@@ -71,7 +72,7 @@ class ClassList:
         return label
 
     def with_images(self, images: Iterable[LabelledImage]) -> "EvaluationSet":
-        """The same task with images to classify."""
+        """Return the same task with images to classify."""
         return EvaluationSet(self.name, self.classes, self.templates, images)
 
     def to_json(self) -> str:
@@ -81,14 +82,14 @@ class ClassList:
 
     @classmethod
     def from_json(cls, text: str | bytes, source: str = CLASSES_FILE) -> Self:
-        """Read what `to_json` writes; ``source`` names the file in messages.
+        """Read the text that `to_json` writes; ``source`` names the file in messages.
 
         Raises:
-            ConfigError: not JSON, an unknown or missing key, or classes and templates that cannot be used.
+            ConfigError: the text is not JSON, a key is unknown or missing, or classes or templates cannot be used.
         """
         try:
             fields = json.loads(text)
-        except ValueError as error:  # undecodable bytes as well
+        except ValueError as error:  # this includes bytes that are not UTF-8
             raise ConfigError(f"{source}: not valid JSON: {error}") from None
         if not isinstance(fields, dict):
             raise ConfigError(f"{source}: expected an object with name, classes and templates")
@@ -99,7 +100,7 @@ class ClassList:
 
     @classmethod
     def read(cls, store: "Store", path: str = CLASSES_FILE) -> Self:
-        """Read the file from a store.
+        """Read the file of classes from a store.
 
         Raises:
             NotFoundError: there is no such file.
@@ -108,7 +109,7 @@ class ClassList:
         return cls.from_json(store.read(path), f"{store.describe()}/{path}")
 
     def write(self, store: "Store", path: str = CLASSES_FILE) -> None:
-        """Write the file into a store."""
+        """Write the file of classes into a store."""
         store.write(path, self.to_json().encode())
 
 
@@ -121,7 +122,7 @@ class EvaluationSet(ClassList):
 
 @dataclass(frozen=True)
 class LabelledShards:
-    """A classification task in shards; travels by pickle."""
+    """A classification task in shards, which can be pickled."""
 
     source: Source
     shards: "tuple[ObjectInfo, ...]"
@@ -146,10 +147,10 @@ class LabelledShards:
         return cls(source, tuple(shards), classes)
 
     def samples(self, shard: "ObjectInfo") -> Iterator[tuple[LabelledImage, str | None]]:
-        """Each image of a shard with its label, and its caption if it has one.
+        """Yield each image of a shard with its label, and its caption if it has one.
 
         Raises:
-            DataError: a sample has no label, or one that is no class.
+            DataError: a sample has no label, or its label is not the index of a class.
         """
         for sample in self.source.walk(shard):
             uid = f"{shard.path}/{sample.key}"
@@ -164,10 +165,10 @@ class _ClassesFile(Node):
 
 
 def lint_prompts(classes: ClassList, tokenizer: Tokenizer, context: int) -> tuple[str, ...]:
-    """Return complaints about prompts that do not say what they seem to, in the words of the tokenizer.
+    """Return warnings about prompts that the tokenizer truncates, or encodes alike for several classes.
 
-    Truncated prompts lose their end, which is often the class name; classes whose prompts have become the same
-    token ids can never be told apart.
+    Truncated prompts lose their end, which is often the class name; classes whose prompts have the same token ids
+    cannot be distinguished.
     """
     prompts = classes.prompts()
     flat = [prompt for of_class in prompts for prompt in of_class]

@@ -1,7 +1,7 @@
-"""Metrics as evaluations yield them: a name, a value, and whether higher or lower is better.
+"""The metrics that evaluations yield: a name, a value, and whether higher or lower is better.
 
-The direction goes with the value wherever it is kept or shown, because no name tells it: a labelled set may be called
-``frank`` or ``loss``, and its accuracy ``zero_shot_loss`` is still better where it is higher.
+The direction accompanies the value wherever it is stored or shown, because a name does not determine it: a labelled
+set may be called ``frank`` or ``loss``, and higher values of its accuracy ``zero_shot_loss`` are still better.
 """
 
 import re
@@ -16,7 +16,7 @@ OWN = {
     "min": re.compile(r"validation_loss"),
     "max": re.compile(r"(image_to_text|text_to_image)_recall_[0-9]+|zero_shot_[a-z0-9_]+"),
 }
-"""Whole names of the metrics that raylens measured before it wrote down their goals; see `goal_of`."""
+"""The full names of the metrics of runs that have no goals on record; see `goal_of`."""
 
 
 @dataclass(frozen=True)
@@ -26,29 +26,29 @@ class Metric:
     name: str
     value: float
     goal: Goal
-    """``max`` where higher values are better, ``min`` where lower ones are."""
+    """``max`` if higher values are better, ``min`` if lower ones are."""
 
     @property
     def cost(self) -> float:
-        """The value, negated where higher is better; see `raylens.evaluate.metrics.cost`."""
+        """The value, negated if higher is better; see `raylens.evaluate.metrics.cost`."""
         return cost(self.value, self.goal)
 
 
 def cost(value: float, goal: Goal) -> float:
-    """The value, negated where higher is better, so that the best of several values has the lowest cost."""
+    """Return the value, negated if higher is better, so that the best of several values has the lowest cost."""
     return value if goal == "min" else -value
 
 
 def goal_of(name: str, goals: object) -> Goal | None:
-    """The direction of a metric that was written down.
+    """Return the direction of a stored metric.
 
     Args:
-        name: of the metric.
-        goals: the goals by name that stand beside the values; what was written before goals were has none, and then
-            the whole name must be one that raylens gave.
+        name: the name of the metric.
+        goals: the goals by name, as stored beside the values; older files have none, and then the full name must be
+            one of raylens' own.
 
     Returns:
-        None where nothing says it.
+        The goal, or None if it is unknown.
     """
     written = goals.get(name) if isinstance(goals, Mapping) else None
     if written == "min" or (written is None and OWN["min"].fullmatch(name)):

@@ -21,17 +21,17 @@ FLOATS = NDArray[np.floating[Any]]
 def recalls(
     image_ND: FLOATS, text_ND: FLOATS, text_N: NDArray[np.int64], ks: Sequence[int] = (1, 5, 10)
 ) -> list[Metric]:
-    """Recall at each k both ways, as ``image_to_text_recall_1`` and so on.
+    """Return the recall at each k in both directions, as ``image_to_text_recall_1`` and so on.
 
-    Pairs whose texts are equal share one text: each of their images finds it, and it finds any of them. An image is
-    found among the first k where fewer than k others are as near or nearer (within `TIE` in cosine), so that a model
-    that tells nothing apart finds nothing. What is not finite is nowhere found.
+    Pairs with equal texts share one text: it is the match of each of their images, and any of them is its match. A
+    match is among the first k if fewer than k others are as near or nearer (within `TIE` in cosine), so a model that
+    separates nothing has a recall of 0. An embedding that is not finite matches nothing.
 
     Args:
-        image_ND: unit embeddings of the images.
-        text_ND: unit embeddings of the texts, one for each image.
-        text_N: equal numbers for equal texts.
-        ks: how many are looked at.
+        image_ND: the unit embeddings of the images.
+        text_ND: the unit embeddings of the texts, one per image.
+        text_N: a number for each text, equal for equal texts.
+        ks: the values of k.
 
     Returns:
         Shares of the N images (images to texts) and of the U texts (texts to images).
@@ -57,7 +57,7 @@ def _cosines(query_nD: FLOATS, key_ND: FLOATS) -> NDArray[np.float64]:
 
 
 def _ranks(cosine_nU: NDArray[np.float64], own_n: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Of each row's own column, itself counted."""
+    """Return the rank of each row's own column, counted from 1."""
     own_n1 = np.take_along_axis(cosine_nU, own_n[:, None], axis=1)
     ranks: NDArray[np.int64] = (cosine_nU >= own_n1 - TIE).sum(axis=1)
     return np.where(np.isfinite(own_n1[:, 0]), ranks, np.iinfo(np.int64).max)
@@ -66,7 +66,7 @@ def _ranks(cosine_nU: NDArray[np.float64], own_n: NDArray[np.int64]) -> NDArray[
 def _best_ranks(
     cosine_nN: NDArray[np.float64], of_N: NDArray[np.int64], text_n: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """Of the nearest of each text's own images, among those of other texts."""
+    """Return the rank of each text's nearest own image among the images of other texts."""
     own_nN = of_N[None, :] == text_n[:, None]
     best_n1 = np.where(own_nN, cosine_nN, -np.inf).max(axis=1, keepdims=True)
     ahead_n = ((cosine_nN >= best_n1 - TIE) & ~own_nN).sum(axis=1)

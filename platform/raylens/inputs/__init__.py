@@ -1,4 +1,4 @@
-"""Images and texts to arrays: the same code in training, evaluation and serving."""
+"""The way from images and texts to arrays: the same code in training, evaluation and serving."""
 
 from typing import TYPE_CHECKING
 

@@ -1,7 +1,7 @@
 """Byte pair encoding learned from counts of words (Sennrich et al. 2016), so that a corpus is read only once.
 
-The ``tokenizers`` library trains from texts; words that were counted on many machines would have to be spelled out
-again as often as they stand there.
+The ``tokenizers`` library trains from texts; words counted on many machines would have to be repeated for it as often
+as they occur.
 """
 
 import heapq
@@ -13,15 +13,15 @@ __all__ = ["learn_merges"]
 
 Pair = tuple[str, str]
 RAREST = 2
-"""A pair that stands in the corpus less often is not worth a token."""
+"""The least occurrences of a pair in the corpus; a rarer pair is not worth a token."""
 
 
 def learn_merges(words: Mapping[tuple[str, ...], int], count: int) -> list[Pair]:
-    """The ``count`` most frequent pairs, each after the merges before it; fewer if none is frequent enough.
+    """Learn ``count`` merges, each of the most frequent pair after those before; fewer if no pair is frequent enough.
 
     Args:
-        words: how often each word stands in the corpus, as its symbols.
-        count: merges wanted.
+        words: the number of occurrences of each word, a tuple of symbols, in the corpus.
+        count: the number of merges.
 
     Ties go to the pair that is first in the order of its symbols, so that the result depends on the counts alone.
     """
@@ -31,7 +31,7 @@ def learn_merges(words: Mapping[tuple[str, ...], int], count: int) -> list[Pair]
     merges: list[Pair] = []
     while heap and len(merges) < count:
         total, pair = heapq.heappop(heap)
-        if -total != corpus.pairs[pair]:  # its count has changed since: the right entry is in the heap too
+        if -total != corpus.pairs[pair]:  # The pair's count has changed since; the heap also holds the current entry.
             continue
         if -total < RAREST:
             break
@@ -42,7 +42,7 @@ def learn_merges(words: Mapping[tuple[str, ...], int], count: int) -> list[Pair]
 
 
 class _Corpus:
-    """The words as they are after the merges so far, and where each pair stands in them."""
+    """The words after the merges so far, and the words in which each pair occurs."""
 
     def __init__(self, words: Mapping[tuple[str, ...], int]) -> None:
         self._texts, self._times = [list(word) for word in words], list(words.values())
@@ -54,7 +54,7 @@ class _Corpus:
                 self._places[pair].add(at)
 
     def merge(self, pair: Pair) -> set[Pair]:
-        """Make one symbol of the pair everywhere; the pairs whose count changed, without those that are gone."""
+        """Replace the pair by one symbol everywhere; return the remaining pairs whose count changed."""
         changed = {other for at in self._places.pop(pair) for other in self._merge_in(at, pair)}
         return {other for other in changed if self.pairs[other] > 0}
 

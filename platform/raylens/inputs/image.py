@@ -1,4 +1,4 @@
-"""Decoding: bytes of an image file to pixels, within limits that are checked before any pixel exists."""
+"""Decoding of image files to pixels, within limits that are checked before any pixel exists."""
 
 import io
 import re
@@ -13,21 +13,21 @@ from raylens.errors import InputError
 
 __all__ = ["DEFAULT_MAX_PIXELS", "FORMATS", "decode_image", "image_size"]
 
-# Named, because Pillow knows some forty formats and several of its rarer decoders have a poor record.
+# An explicit list, because Pillow knows some forty formats, and several of its rarer decoders have a poor record.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 DEFAULT_MAX_PIXELS = 89_478_485
-"""A quarter of a gibibyte of RGB, the size from which Pillow itself warns. From twice that on it refuses."""
+"""A quarter of a gibibyte of RGB, above which Pillow itself warns; it refuses images of more than twice the size."""
 
 MAX_SCANS = 32
-"""Of a progressive JPEG, each of which passes over the whole image; encoders write about ten."""
+"""The most scans of a progressive JPEG. Each scan passes over the whole image; encoders write about ten."""
 MAX_SEGMENTS = 10_000
 START_OF_SCAN = b"\xff\xda"
-# In the pixels' code 0xFF is followed by zero or by a restart mark; everything else ends a scan.
+# In entropy-coded data 0xFF is followed by zero or by a restart marker; anything else ends a scan.
 MARK = re.compile(rb"\xff([^\x00\x01\xff\xd0-\xd8])", re.DOTALL)
 CHUNK = 16 * 2**10
-"""Bytes that are decoded between two looks at the clock."""
+"""The bytes that are decoded between two checks of the time limit."""
 
-# Pillow warns of metadata that we do not read, and of sizes that we check. The filter is set once and for the whole
+# Pillow warns of metadata that we do not read, and of sizes that we check. The filter is set once for the whole
 # process: warnings.catch_warnings is not safe in threads, and images are decoded in threads.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
@@ -39,14 +39,14 @@ def decode_image(
 
     Args:
         data: the file's bytes: JPEG, PNG, WebP, GIF (first frame) or BMP.
-        least: pixels that the shorter edge must keep. A JPEG at least twice as large is decoded at a half,
-            a quarter or an eighth, which is several times faster; 0 always decodes at full size.
-        max_pixels: refuse an image that declares more, before memory is spent on it.
-        max_seconds: of this thread's processor time, after which an image is given up. WebP is decoded at one go, and
-            bounded by its pixels alone.
+        least: the pixels that the shorter edge must keep. A JPEG at least twice as large is decoded at a half,
+            a quarter or an eighth of its size, which is several times faster; 0 always decodes at full size.
+        max_pixels: the most pixels; an image that declares more is refused before memory is allocated for it.
+        max_seconds: the most processor time of this thread, in seconds. WebP is decoded in one piece, and only its
+            pixels are limited.
 
     Raises:
-        InputError: not an image, of another format, truncated, corrupt, too large, or too slow.
+        InputError: the data is not an image of these formats, or is truncated, corrupt, too large, or too slow.
     """
     try:
         image = Image.open(io.BytesIO(data) if max_seconds is None else _Timed(data, max_seconds), formats=FORMATS)
@@ -58,11 +58,11 @@ def decode_image(
             )
         if max_seconds is not None:
             image.decodermaxblock = CHUNK
-        # MPO is what Pillow calls a JPEG with further pictures behind it, as many phones write.
+        # MPO is Pillow's name for a JPEG followed by further pictures, as many phones write it.
         if image.format in ("JPEG", "MPO"):
             _check_scans(data)
         if least and image.format in ("JPEG", "MPO"):
-            # draft() keeps both edges at or above what is asked, so it never costs sharpness.
+            # draft() keeps both edges at or above the requested size, so it never costs sharpness.
             image.draft("RGB", (least, least))
         return _to_rgb(image)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -74,10 +74,10 @@ def decode_image(
 
 
 def image_size(data: bytes) -> tuple[int, int]:
-    """Width and height that the header of an image file declares; no pixel is decoded.
+    """Return the width and height that the header of an image file declares; no pixel is decoded.
 
     Raises:
-        InputError: not an image of a format that `decode_image` takes.
+        InputError: the data is not an image of a format that `decode_image` takes.
     """
     try:
         return Image.open(io.BytesIO(data), formats=FORMATS).size
@@ -86,9 +86,9 @@ def image_size(data: bytes) -> tuple[int, int]:
 
 
 class _Timed(io.BytesIO):
-    """A file that can be read for so long; threads cannot be stopped from outside.
+    """A file whose reads fail after a time limit; a thread cannot be stopped from outside.
 
-    What counts is the thread's own time: beside others, or on a slow store, an image is not worse for it.
+    Only the thread's own processor time counts, so that a busy machine or a slow store makes no image fail.
     """
 
     def __init__(self, data: bytes, seconds: float) -> None:
@@ -104,12 +104,12 @@ class _Timed(io.BytesIO):
 
 
 def _check_scans(data: bytes) -> None:
-    """Refuse a JPEG that passes over its image too often: 199 kB of a hundred scans took 2.7 s to decode.
+    """Refuse a JPEG of too many scans or segments: 199 kB with a hundred scans took 2.7 s to decode.
 
     Raises:
-        InputError: it does.
+        InputError: the JPEG has too many.
     """
-    if data.count(START_OF_SCAN) <= MAX_SCANS:  # at least as many as there are: previews and videos have some too
+    if data.count(START_OF_SCAN) <= MAX_SCANS:  # An upper bound: previews and videos inside the file have segments too.
         return
     at, scans = 2, 0
     for _ in range(MAX_SEGMENTS):
@@ -124,11 +124,11 @@ def _check_scans(data: bytes) -> None:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """RGB before any geometry: resampling palette indices would mix unrelated colours."""
+    """Convert to RGB before any geometry, because resampling palette indices would mix unrelated colours."""
     if image.mode in ("I;16", "I", "F"):
         raise InputError(f"image mode {image.mode} (more than 8 bits a channel) is not supported: convert it to 8 bits")
     if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA"):
-        # A transparent pixel's colour is arbitrary; white is what a viewer shows behind it.
+        # A transparent pixel's colour is arbitrary; viewers show it on white.
         rgba = image.convert("RGBA")
         canvas = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
         return Image.alpha_composite(canvas, rgba).convert("RGB")

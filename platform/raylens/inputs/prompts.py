@@ -8,33 +8,33 @@ from raylens.errors import ConfigError
 __all__ = ["CAPTION_TEMPLATES", "check_class_names", "fill_templates"]
 
 CAPTION_TEMPLATES = ("a photo of a {}.", "a picture of a {}.", "an image of a {}.", "{}")
-"""What is used where nobody chose: short, and true of most images."""
+"""The default templates: short, and true of most images."""
 
 
 def check_class_names(names: Sequence[str]) -> None:
-    """Refuse what would make accuracy meaningless.
+    """Refuse class names with which accuracy would be meaningless.
 
     Raises:
-        ConfigError: fewer than two classes, an empty name, or one that stands twice.
+        ConfigError: there are fewer than two classes, or a name is empty or occurs twice.
     """
     if len(names) < 2:
         raise ConfigError(f"classes = {list(names)!r}: a classification needs at least two")
     seen: set[str] = set()
     for name in names:
-        # As the tokenizer folds them: names of equal ids have equal scores for every image.
+        # Compared after the tokenizer's cleaning: names of equal ids have equal scores for every image.
         folded = " ".join(unicodedata.normalize("NFC", name).lower().split())
         if not folded:
             raise ConfigError(f"classes: an empty class name among {list(names)!r}")
         if folded in seen:
-            raise ConfigError(f"classes: {name!r} stands twice; ties would be broken by order, not by the image")
+            raise ConfigError(f"classes: {name!r} occurs twice; ties would be broken by order, not by the image")
         seen.add(folded)
 
 
 def fill_templates(names: Sequence[str], templates: Sequence[str]) -> list[list[str]]:
-    """Each class name in each template: ``C`` lists of ``P`` prompts.
+    """Set each class name into each template: return ``C`` lists of ``P`` prompts.
 
     Raises:
-        ConfigError: no template, or one without exactly one ``{}``.
+        ConfigError: there is no template, or one has not exactly one ``{}``.
     """
     if not templates:
         raise ConfigError("templates: give at least one, such as 'a photo of a {}.'")

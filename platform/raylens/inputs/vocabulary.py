@@ -1,4 +1,4 @@
-"""Vocabularies as people have them, and the ``tokenizers`` backend that encodes with one."""
+"""Vocabularies in their usual file formats, and the ``tokenizers`` backend that encodes with one."""
 
 import gzip
 import json
@@ -20,24 +20,24 @@ START = "<|startoftext|>"
 END = "<|endoftext|>"
 END_OF_WORD = "</w>"
 SMALLEST = 514
-"""256 bytes, each within a word and at its end, and the two marks."""
+"""The smallest vocabulary: 256 bytes, each within a word and at its end, and the start and end tokens."""
 LONGEST_WORD = 1000
-"""Characters; what is longer is no word, and would take learning a time that grows with its square."""
+"""The most characters of a word. The time to learn from a word grows with the square of its length."""
 OPENAI_MERGES = 49_152 - 256 - 2
-"""Merges that count in OpenAI's file; it has more lines."""
+"""The merges of OpenAI's file that are used; the file has more lines."""
 # Radford et al. 2021, section 2.4: contractions, runs of letters, single digits, runs of anything else.
 WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
 def backend_of(merges: Sequence[Pair]) -> Any:
-    """The backend of these merges, with ids as OpenAI numbers them: bytes, final bytes, merges, start, end."""
+    """Return the backend of these merges, with ids in OpenAI's order: bytes, final bytes, merges, start, end."""
     alphabet = _alphabet()
     tokens = [*alphabet, *(symbol + END_OF_WORD for symbol in alphabet), *(a + b for a, b in merges), START, END]
     return _backend({token: number for number, token in enumerate(tokens)}, merges)
 
 
 def backend_from_file(path: Path) -> Any:
-    """`bpe_simple_vocab_16e6.txt.gz`, `tokenizer.json`, or a folder with the latter or `vocab.json` and `merges.txt`.
+    """Read OpenAI's merges, a `tokenizer.json`, or a folder with the latter or with `vocab.json` and `merges.txt`.
 
     Raises:
         BundleError: there is no such file, or it is none of these.
@@ -67,7 +67,7 @@ def _from_json(text: str) -> Any:
 
 
 def count_words(captions: Iterable[str]) -> Counter[str]:
-    """How often each word stands in captions, after `clean`: the words that merges never cross."""
+    """Count each word of captions, after `clean`. Merges never cross the bounds of these words."""
     splitter = pre_tokenizers.Split(tokenizers.Regex(WORDS), behavior="removed", invert=True)
     counts: Counter[str] = Counter()
     for caption in captions:
@@ -76,10 +76,10 @@ def count_words(captions: Iterable[str]) -> Counter[str]:
 
 
 def learn_backend(words: Counter[str], vocab_size: int) -> Any:
-    """The backend of the merges learned from counts of words; as many as ``vocab_size`` has room for.
+    """Learn as many merges as ``vocab_size`` has room for from counts of words, and return their backend.
 
     Raises:
-        ConfigError: ``vocab_size`` has no room for the bytes and the marks.
+        ConfigError: ``vocab_size`` has no room for the bytes and the start and end tokens.
     """
     if vocab_size < SMALLEST:
         raise ConfigError(
@@ -97,7 +97,7 @@ def _backend(vocabulary: dict[str, int], merges: Sequence[Pair]) -> Any:
     missing = [symbol for symbol in _alphabet() if symbol not in vocabulary or symbol + END_OF_WORD not in vocabulary]
     if missing:
         raise ValueError(f"the vocabulary lacks {len(missing)} of 256 bytes, {missing[0]!r} among them")
-    # The library raises bare Exception for merges of tokens that are not there; the line does nothing else.
+    # The library raises bare Exception for merges of unknown tokens, and the line does nothing else.
     try:
         model = models.BPE(vocab=vocabulary, merges=list(merges), end_of_word_suffix=END_OF_WORD)
     except Exception as error:  # noqa: BLE001
@@ -110,17 +110,17 @@ def _backend(vocabulary: dict[str, int], merges: Sequence[Pair]) -> Any:
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
-    # A space as the byte alphabet spells it, so that what follows decodes all bytes of a character together.
+    # A space in the byte alphabet, so that the decoder after it decodes all bytes of a character together.
     backend.decoder = decoders.Sequence([decoders.Replace(END_OF_WORD, "Ġ"), decoders.ByteLevel()])
     backend.add_special_tokens([START, END])
-    # raylens places the marks itself; this is for other programs that read tokenizer.json.
+    # raylens adds start and end tokens itself; this is for other programs that read tokenizer.json.
     marks = [(mark, backend.token_to_id(mark)) for mark in (START, END)]
     backend.post_processor = processors.TemplateProcessing(single=f"{START} $A {END}", special_tokens=marks)
     return backend
 
 
 def _merges(text: str) -> list[Pair]:
-    """Lines of two symbols behind a first line that tells the version."""
+    """Parse lines of two symbols, after a first line that names the version."""
     merges: list[Pair] = []
     for line in text.split("\n")[1:]:
         if line:
@@ -130,7 +130,7 @@ def _merges(text: str) -> list[Pair]:
 
 
 def _alphabet() -> list[str]:
-    """The 256 bytes as characters that can be seen, in OpenAI's order: those that are seen anyway come first."""
+    """Return the 256 bytes as visible characters, in OpenAI's order: bytes that are visible themselves come first."""
     seen = [*range(33, 127), *range(161, 173), *range(174, 256)]
     hidden = [byte for byte in range(256) if byte not in seen]
     return [chr(byte) for byte in seen] + [chr(256 + number) for number in range(len(hidden))]

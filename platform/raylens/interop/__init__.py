@@ -1,4 +1,4 @@
-"""Checkpoints of other programs, read into bundles and written from them: OpenAI's, OpenCLIP's, Hugging Face's."""
+"""Reading and writing of other programs' checkpoints: OpenAI's, OpenCLIP's, Hugging Face's."""
 
 from raylens.interop.read import Foreign, read_foreign
 from raylens.interop.write import FORMATS, write_foreign

@@ -1,4 +1,4 @@
-"""Files of weights, opened without running what strangers put into them."""
+"""Reading of weight files without running any code that they contain."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,11 +15,11 @@ from raylens.interop.torchscript import is_torchscript, read_torchscript
 __all__ = ["read_tensors"]
 
 WRAPPINGS = ("module.", "_orig_mod.")
-"""What DistributedDataParallel and torch.compile put before every name."""
+"""The prefixes that DistributedDataParallel and torch.compile add to every name."""
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], bool]:
-    """The tensors of ``.safetensors``, ``.pt`` or ``.bin``, and whether it was a TorchScript archive.
+    """Return the tensors of ``.safetensors``, ``.pt`` or ``.bin``, and whether the file is a TorchScript archive.
 
     Pickled files are read with ``weights_only``, TorchScript archives without their code.
 
@@ -41,12 +41,12 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], bool]:
 def _unpickled(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    # What is no pickle, or a forged one, raises almost anything; the line does nothing else.
+    # A file that is not a pickle, or a forged one, raises almost anything, and the line does nothing else.
     except Exception as error:  # noqa: BLE001
         reason = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
         raise BundleError(
             f"{path} is damaged or holds more than tensors, which is never unpickled: convert it to safetensors "
-            f"where you trust it ({reason[:200]})"
+            f"if you trust it ({reason[:200]})"
         ) from None
 
 

@@ -1,4 +1,4 @@
-"""Hugging Face's CLIPModel: its names, its configuration, and the way between them and ours."""
+"""Conversion between Hugging Face's CLIPModel, its names and configuration, and raylens' own."""
 
 import re
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from raylens.interop.json_config import number, section
 
 __all__ = ["from_hf", "hf_config", "hf_json", "hf_preprocess", "hf_preprocess_json", "to_hf"]
 
-# Ours, theirs, and whether one is the other transposed.
+# Our name, their name, and whether the tensor is transposed.
 SINGLE = (
     ("visual.conv1.weight", "vision_model.embeddings.patch_embedding.weight", False),
     ("visual.class_embedding", "vision_model.embeddings.class_embedding", False),
@@ -46,24 +46,24 @@ QKV = ("q", "k", "v")
 
 
 def from_hf(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """CLIPModel's state to ours. Names that are not known stay as they are."""
+    """Convert CLIPModel's state to ours. Unknown names stay as they are."""
     single = {theirs: (ours, turned) for ours, theirs, turned in SINGLE}
-    found: dict[str, Tensor] = {}
+    weights: dict[str, Tensor] = {}
     thirds: dict[str, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         if name in single:
             new, turned = single[name]
-            found[new] = tensor.T.contiguous() if turned else tensor
+            weights[new] = tensor.T.contiguous() if turned else tensor
         elif third := THIRD.fullmatch(name):
             target = f"{OURS[third[1]]}.transformer.{third[2]}.attn.in_proj_{third[4]}"
             thirds.setdefault(target, {})[third[3]] = tensor
         elif not name.endswith(".position_ids"):
-            found[_from_block(name)] = tensor.reshape(1) if name == "logit_scale" else tensor
+            weights[_from_block(name)] = tensor.reshape(1) if name == "logit_scale" else tensor
     for target, parts in thirds.items():
         if len(parts) < len(QKV):
             raise BundleError(f"{target}: of self_attn.{{q,k,v}}_proj only {', '.join(sorted(parts))} are there")
-        found[target] = torch.cat([parts[part] for part in QKV])
-    return found
+        weights[target] = torch.cat([parts[part] for part in QKV])
+    return weights
 
 
 def _from_block(name: str) -> str:
@@ -74,33 +74,33 @@ def _from_block(name: str) -> str:
 
 
 def to_hf(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Our state to CLIPModel's."""
+    """Convert our state to that of CLIPModel."""
     single = {ours: (theirs, turned) for ours, theirs, turned in SINGLE}
     block = dict(IN_BLOCK)
-    found = {}
+    tensors = {}
     for name, tensor in weights.items():
         if name in single:
             new, turned = single[name]
-            found[new] = tensor.T.contiguous() if turned else tensor
+            tensors[new] = tensor.T.contiguous() if turned else tensor
         elif name == "logit_scale":
-            found[name] = tensor.reshape(())
+            tensors[name] = tensor.reshape(())
         else:
             tower, _, layer, rest = name.split(".", 3)
             prefix = f"{THEIRS[tower]}_model.encoder.layers.{layer}"
             if rest.startswith("attn.in_proj_"):
                 for part, third in zip(QKV, tensor.chunk(3), strict=True):
-                    found[f"{prefix}.self_attn.{part}_proj.{rest.removeprefix('attn.in_proj_')}"] = third.contiguous()
+                    tensors[f"{prefix}.self_attn.{part}_proj.{rest.removeprefix('attn.in_proj_')}"] = third.contiguous()
             else:
                 layer_name, _, kind = rest.rpartition(".")
-                found[f"{prefix}.{block[layer_name]}.{kind}"] = tensor
-    return found
+                tensors[f"{prefix}.{block[layer_name]}.{kind}"] = tensor
+    return tensors
 
 
 def hf_config(tree: Mapping[str, Any]) -> ModelConfig:
-    """``config.json`` of a CLIPModel; what it leaves out has the defaults of CLIPConfig.
+    """Convert the ``config.json`` of a CLIPModel; missing keys have the defaults of CLIPConfig.
 
     Raises:
-        BundleError: it is not CLIP, or of an architecture that raylens does not have.
+        BundleError: the model is not CLIP, or has an architecture that raylens does not have.
     """
     if tree.get("model_type") != "clip":
         raise BundleError(f"config.json: model_type = {tree.get('model_type')!r}, expected 'clip'")
@@ -144,7 +144,7 @@ def _activation(vision: Mapping[str, Any], text: Mapping[str, Any]) -> Any:
 
 
 def hf_json(config: ModelConfig, end_id: int, start_id: int) -> dict[str, Any]:
-    """What `hf_config` reads, and the rest that CLIPModel needs.
+    """Return the ``config.json`` that `hf_config` reads, with the other keys that CLIPModel needs.
 
     Raises:
         BundleError: CLIPModel has no such towers.
@@ -193,14 +193,14 @@ def _hf_sizes(width: int, layers: int, heads: int, activation: str) -> dict[str,
 
 
 def hf_preprocess(tree: Mapping[str, Any], size: int) -> Preprocess:
-    """``preprocessor_config.json``: its normalisation; the geometry is CLIP's."""
+    """Convert ``preprocessor_config.json``: its normalisation, with CLIP's geometry."""
     return Preprocess(
         size=size, mean=tuple(tree.get("image_mean", CLIP_MEAN)), std=tuple(tree.get("image_std", CLIP_STD))
     )
 
 
 def hf_preprocess_json(preprocess: Preprocess) -> dict[str, Any]:
-    """What CLIPImageProcessor reads."""
+    """Return the ``preprocessor_config.json`` that CLIPImageProcessor reads."""
     return {
         "image_processor_type": "CLIPImageProcessor",
         "do_resize": True,

@@ -1,4 +1,4 @@
-"""The architecture that a state dict can only have: its widths and depths follow from shapes."""
+"""Inference of an architecture from a state dict, whose shapes determine widths and depths."""
 
 import math
 import re
@@ -16,10 +16,10 @@ HEAD_WIDTH = 64
 
 
 def infer_config(weights: Mapping[str, Tensor], activation: Activation) -> ModelConfig:
-    """The configuration of weights under our names; heads are 64 wide, as in every model of the paper.
+    """Infer the configuration of weights under our names; heads are 64 wide, as in every model of the paper.
 
     Raises:
-        BundleError: a tensor that says it is missing, or has a shape that no such model has.
+        BundleError: a tensor that determines it is missing, or has a shape that no such model has.
     """
     try:
         text_projection, positions = weights["text.text_projection"], weights["text.positional_embedding"]
@@ -70,4 +70,4 @@ def _resnet(weights: Mapping[str, Tensor]) -> ResNetConfig:
 
 def _depth(weights: Mapping[str, Tensor], prefix: str) -> int:
     pattern = re.compile(rf"{re.escape(prefix)}\.(\d+)\.")
-    return len({found[1] for name in weights if (found := pattern.match(name))})
+    return len({match[1] for name in weights if (match := pattern.match(name))})

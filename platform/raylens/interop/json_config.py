@@ -1,4 +1,4 @@
-"""Configuration files of other programs: what is in them, and what raylens has no counterpart for."""
+"""Configuration files of other programs, and the refusal of settings that raylens does not have."""
 
 import json
 from collections.abc import Mapping, Set
@@ -11,7 +11,7 @@ __all__ = ["checked", "number", "read_json", "section"]
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object.
+    """Read a JSON object from a file.
 
     Raises:
         BundleError: the file is missing or holds something else.
@@ -28,22 +28,22 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def section(tree: Mapping[str, Any], key: str, what: str) -> Mapping[str, Any]:
-    """An object inside of an object.
+    """Return an object inside an object.
 
     Raises:
-        BundleError: it is not there.
+        BundleError: there is no such object.
     """
-    found = tree.get(key)
-    if not isinstance(found, Mapping):
+    inner = tree.get(key)
+    if not isinstance(inner, Mapping):
         raise BundleError(f"{what} has no {key}: its keys are {', '.join(sorted(tree)[:8])}")
-    return found
+    return inner
 
 
 def checked(tree: Mapping[str, Any], known: Set[str], neutral: Mapping[str, tuple[Any, ...]], what: str) -> None:
     """Refuse settings that are not known, unless their value changes nothing.
 
     Raises:
-        BundleError: names each such setting.
+        BundleError: there are such settings; the message names each.
     """
     foreign = [
         f"{key} = {value!r}"
@@ -51,14 +51,14 @@ def checked(tree: Mapping[str, Any], known: Set[str], neutral: Mapping[str, tupl
         if key not in known and not (key in neutral and value in neutral[key])
     ]
     if foreign:
-        raise BundleError(f"{what} asks for what raylens does not have: {', '.join(foreign)}")
+        raise BundleError(f"{what} has settings that raylens does not have: {', '.join(foreign)}")
 
 
 def number(tree: Mapping[str, Any], key: str, default: int | None = None) -> int:
-    """A whole number.
+    """Return the whole number of a key.
 
     Raises:
-        BundleError: it is missing without a default, or no whole number.
+        BundleError: the key is missing and has no default, or its value is not a whole number.
     """
     value = tree.get(key, default)
     if not isinstance(value, int) or isinstance(value, bool):

@@ -1,6 +1,6 @@
-"""OpenCLIP's configuration files and names of tensors, read and written.
+"""Conversion of OpenCLIP's configuration files and names of tensors, in both directions.
 
-OpenAI shares the names. Ours differ in ``resblocks``, in a prefix of the text tower, and in the shape of the scale.
+OpenAI's names are the same. Ours differ in ``resblocks``, in a prefix of the text tower, and in the scale's shape.
 """
 
 import re
@@ -18,7 +18,7 @@ from raylens.interop.json_config import checked, number, section
 __all__ = ["from_openclip", "openclip_config", "openclip_json", "openclip_preprocess", "to_openclip"]
 
 NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size", "attn_mask")
-"""Entries of OpenAI's archives that only describe."""
+"""The entries of OpenAI's archives that only describe the model."""
 SCALARS = ("logit_scale", "logit_bias")
 TEXT = ("token_embedding.", "positional_embedding", "transformer.", "ln_final.", "text_projection")
 HEAD_WIDTH = 64
@@ -49,10 +49,10 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
 
 
 def openclip_config(tree: Mapping[str, Any]) -> ModelConfig:
-    """``model_cfg`` of `open_clip_config.json`, or the same alone.
+    """Convert the ``model_cfg`` of `open_clip_config.json`, or such an object by itself.
 
     Raises:
-        BundleError: a key is missing, or asks for an architecture that raylens does not have.
+        BundleError: a key is missing, or the architecture is one that raylens does not have.
     """
     model = section(tree, "model_cfg", WHAT) if "model_cfg" in tree else tree
     vision, text = section(model, "vision_cfg", WHAT), section(model, "text_cfg", WHAT)
@@ -86,19 +86,19 @@ def openclip_config(tree: Mapping[str, Any]) -> ModelConfig:
 
 
 def openclip_preprocess(tree: Mapping[str, Any], size: int) -> Preprocess:
-    """``preprocess_cfg`` of `open_clip_config.json`.
+    """Convert the ``preprocess_cfg`` of `open_clip_config.json`.
 
     Raises:
-        BundleError: it asks for another geometry than raylens has.
+        BundleError: its geometry is one that raylens does not have.
     """
-    found = tree.get("preprocess_cfg") or {}
+    settings = tree.get("preprocess_cfg") or {}
     neutral = {"mode": ("RGB",), "interpolation": ("bicubic",), "resize_mode": ("shortest",), "fill_color": (0,)}
-    checked(found, {"mean", "std", "size"}, neutral, f"{WHAT}: preprocess_cfg")
-    return Preprocess(size=size, mean=tuple(found.get("mean", CLIP_MEAN)), std=tuple(found.get("std", CLIP_STD)))
+    checked(settings, {"mean", "std", "size"}, neutral, f"{WHAT}: preprocess_cfg")
+    return Preprocess(size=size, mean=tuple(settings.get("mean", CLIP_MEAN)), std=tuple(settings.get("std", CLIP_STD)))
 
 
 def openclip_json(config: ModelConfig, preprocess: Preprocess) -> dict[str, Any]:
-    """What `openclip_config` and `openclip_preprocess` read.
+    """Return the `open_clip_config.json` that `openclip_config` and `openclip_preprocess` read.
 
     Raises:
         BundleError: OpenCLIP has no such text tower, or its heads have another width.
@@ -138,21 +138,21 @@ def _vision(tower: VisionTransformerConfig | ResNetConfig) -> dict[str, Any]:
 
 
 def from_openclip(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """State of an OpenAI or OpenCLIP model to ours. Names that are not known stay as they are."""
-    found = {}
+    """Convert the state of an OpenAI or OpenCLIP model to ours. Unknown names stay as they are."""
+    weights = {}
     for name, tensor in tensors.items():
         if name in NOT_WEIGHTS or name == "text.attn_mask":
             continue
         new = f"text.{name}" if name.startswith(TEXT) else name
         new = re.sub(r"\.transformer\.resblocks\.", ".transformer.", new)
-        found[new] = tensor.reshape(1) if name in SCALARS else tensor
-    return found
+        weights[new] = tensor.reshape(1) if name in SCALARS else tensor
+    return weights
 
 
 def to_openclip(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Our state to OpenCLIP's."""
-    found = {}
+    """Convert our state to that of OpenCLIP."""
+    tensors = {}
     for name, tensor in weights.items():
         new = re.sub(r"^(visual|text)\.transformer\.", r"\1.transformer.resblocks.", name).removeprefix("text.")
-        found[new] = tensor.reshape(()) if name in SCALARS else tensor
-    return found
+        tensors[new] = tensor.reshape(()) if name in SCALARS else tensor
+    return tensors

@@ -1,4 +1,4 @@
-"""A checkpoint of another program as a bundle: its kind is found, its numbers are kept, what differs is an error."""
+"""Reading of other programs' checkpoints: the kind is detected, numbers are kept, and any difference is an error."""
 
 import logging
 from collections.abc import Mapping
@@ -32,7 +32,7 @@ WEIGHTS = {
     "openclip": ("open_clip_model.safetensors", "open_clip_pytorch_model.bin", "open_clip_pytorch_model.pt"),
     "hf": ("model.safetensors", "pytorch_model.bin"),
 }
-"""Which files of weights a folder may have; safe ones first."""
+"""The names of weight files that a folder may have; safe formats come first."""
 
 
 @dataclass(frozen=True)
@@ -40,16 +40,16 @@ class Foreign:
     """A model of another program under our names, in fp32."""
 
     format: str
-    """``openai``, ``openclip`` or ``hf``."""
+    """The checkpoint's format: ``openai``, ``openclip`` or ``hf``."""
     config: ModelConfig
     weights: Mapping[str, Tensor]
     preprocess: Preprocess
     tokenizer: Tokenizer | None
     notes: tuple[str, ...] = field(default=())
-    """What was done to it that one should know of."""
+    """The changes made to the model, as sentences for people."""
 
     def resized(self, size: int) -> "Foreign":
-        """The same for images of ``size`` pixels (see `raylens.models.vit`)."""
+        """Return the model for images of ``size`` pixels (see `raylens.models.vit`)."""
         if size == self.config.image.size:
             return self
         config, weights = at_resolution(self.config, dict(self.weights), size)
@@ -58,7 +58,7 @@ class Foreign:
         return replace(self, config=config, weights=weights, preprocess=preprocess, notes=(*self.notes, note))
 
     def bundle(self, tokenizer: Tokenizer | None, source: str) -> Bundle:
-        """What raylens registers, evaluates and serves; ``tokenizer`` goes before the checkpoint's own.
+        """Return the model as a bundle; ``tokenizer`` takes precedence over the checkpoint's own.
 
         Raises:
             BundleError: there is no tokenizer, or it does not fit.
@@ -71,22 +71,24 @@ class Foreign:
 
 
 def read_foreign(path: Path, *, activation: Activation | None = None) -> Foreign:
-    """Read a checkpoint.
+    """Read a checkpoint of OpenAI, OpenCLIP or Hugging Face.
 
     Args:
         path: a folder with ``open_clip_config.json``, a folder of CLIPModel, or a file of weights.
-        activation: for a file of weights that does not say; must agree with one that does.
+        activation: the activation, for a file of weights that does not name it; it must agree with one that does.
 
     Raises:
-        BundleError: it is none of these, damaged, unsafe, of another architecture, or says another activation.
+        BundleError: the path is none of these, damaged, unsafe, of another architecture, or names another activation.
     """
     try:
-        found = _from_folder(path) if path.is_dir() else _from_file(path, activation)
+        foreign = _from_folder(path) if path.is_dir() else _from_file(path, activation)
     except ValidationError as error:
         raise BundleError(f"{path}: {explain(error, ModelConfig)}") from None
-    if activation is not None and activation != found.config.activation:
-        raise BundleError(f"{path} says activation {found.config.activation}, asked for is {activation}: leave it out")
-    return replace(found, weights=_checked(found, path))
+    if activation is not None and activation != foreign.config.activation:
+        raise BundleError(
+            f"{path} has activation {foreign.config.activation}, not {activation}: leave --activation out"
+        )
+    return replace(foreign, weights=_checked(foreign, path))
 
 
 def _from_folder(path: Path) -> Foreign:
@@ -97,7 +99,7 @@ def _from_folder(path: Path) -> Foreign:
         preprocess = openclip_preprocess(tree, config.image.size)
         return Foreign("openclip", config, from_openclip(tensors), preprocess, _tokenizer(path))
     if not (path / "config.json").exists():
-        raise BundleError(f"{path} has neither {OPENCLIP_CONFIG} nor config.json: it is no folder of a CLIP model")
+        raise BundleError(f"{path} has neither {OPENCLIP_CONFIG} nor config.json: it is not the folder of a CLIP model")
     config = hf_config(read_json(path / "config.json"))
     tensors, _ = read_tensors(_weights_file(path, "hf"))
     geometry = path / "preprocessor_config.json"
@@ -120,7 +122,7 @@ def _tokenizer(path: Path) -> Tokenizer | None:
 
 def _from_file(path: Path, activation: Activation | None) -> Foreign:
     tensors, archive = read_tensors(path)
-    # These entries are OpenAI's own, and all of its models have the approximate activation.
+    # Only OpenAI's files have these entries, and all of its models have the approximate activation.
     by_openai = archive or "input_resolution" in tensors
     known: Activation | None = "quick_gelu" if by_openai else activation
     if known is None:
@@ -133,12 +135,12 @@ def _from_file(path: Path, activation: Activation | None) -> Foreign:
     return Foreign("openai" if by_openai else "openclip", config, weights, Preprocess(size=config.image.size), None)
 
 
-def _checked(found: Foreign, path: Path) -> dict[str, Tensor]:
+def _checked(foreign: Foreign, path: Path) -> dict[str, Tensor]:
     with unfilled():
-        expected: dict[str, Any] = DualEncoder(found.config, end_id=0, mean=(0, 0, 0), std=(1, 1, 1)).state_dict()
-    if differing := difference(expected, found.weights):
+        expected: dict[str, Any] = DualEncoder(foreign.config, end_id=0, mean=(0, 0, 0), std=(1, 1, 1)).state_dict()
+    if differing := difference(expected, foreign.weights):
         raise BundleError(f"{path} is not the model that its configuration describes: {differing}")
     return {
-        name: found.weights[name].float() if tensor.is_floating_point() else found.weights[name]
+        name: foreign.weights[name].float() if tensor.is_floating_point() else foreign.weights[name]
         for name, tensor in expected.items()
     }

@@ -1,6 +1,6 @@
 """The tensors of a TorchScript archive, read without running or unpickling any of its code.
 
-Such an archive is a zip file: ``data.pkl`` has the tree of modules, ``data/<n>`` the bytes of a tensor each.
+Such an archive is a zip file: ``data.pkl`` has the tree of modules, and each ``data/<n>`` the bytes of one tensor.
 `torch.jit.load` would compile the code beside them; here classes become plain holders of attributes, and the few
 functions that build tensors are our own.
 """
@@ -31,7 +31,7 @@ DTYPES = {
 
 
 def is_torchscript(path: Path) -> bool:
-    """Whether the file is such an archive (and not one of plain tensors, which has no constants)."""
+    """Tell whether the file is such an archive (and not one of plain tensors, which has no constants)."""
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:
@@ -39,28 +39,28 @@ def is_torchscript(path: Path) -> bool:
 
 
 def read_torchscript(path: Path) -> dict[str, Tensor]:
-    """Every tensor of the archive by its dotted name.
+    """Read every tensor of the archive, by its dotted name.
 
     Raises:
-        BundleError: the archive is damaged, or holds what tensors and modules have no need of.
+        BundleError: the archive is damaged, or holds classes or functions that no tensor or module needs.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             (name,) = (name for name in archive.namelist() if name.endswith("/data.pkl") and name.count("/") == 1)
             with archive.open(name) as stream:
                 root = _Reader(stream, archive, name.removesuffix("data.pkl")).load()
-    # A forged archive raises almost anything; the lines only read it.
+    # A forged archive raises almost anything, and the lines only read it.
     except Exception as error:  # noqa: BLE001
         raise BundleError(f"{path} is not a TorchScript archive that can be read safely: {error}") from None
     return dict(_tensors(root))
 
 
 class _Holder:
-    """Stands in for every class of the archive: its attributes are what was saved of it."""
+    """A stand-in for every class of the archive; its attributes are those that were saved."""
 
 
 class _Reader(pickle.Unpickler):
-    """Builds tensors and holders; any other function or class is refused."""
+    """An unpickler that builds tensors and holders, and refuses any other function or class."""
 
     def __init__(self, stream: IO[bytes], archive: zipfile.ZipFile, prefix: str) -> None:
         super().__init__(stream)
@@ -82,7 +82,7 @@ class _Reader(pickle.Unpickler):
             ("torch.jit._pickle", "build_tensorlist"): list,
         }
         if (module, name) not in allowed:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+            raise pickle.UnpicklingError(f"it requires {module}.{name}")
         return allowed[module, name]
 
     def persistent_load(self, pid: Any) -> Tensor:
@@ -100,4 +100,4 @@ def _tensors(node: Any, prefix: str = "") -> list[tuple[str, Tensor]]:
         return [(prefix.removesuffix("."), node)]
     if not isinstance(node, _Holder):
         return []
-    return [found for name, value in vars(node).items() for found in _tensors(value, f"{prefix}{name}.")]
+    return [item for name, value in vars(node).items() for item in _tensors(value, f"{prefix}{name}.")]

@@ -1,4 +1,4 @@
-"""A bundle as a checkpoint of another program."""
+"""Writing of a bundle as a checkpoint of another program."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -19,11 +19,11 @@ __all__ = ["FORMATS", "write_foreign"]
 
 
 def write_foreign(bundle: Bundle, target: Path, form: str) -> None:
-    """Write a folder (``openclip``, ``hf``) or one file (``openai``), which must not exist yet.
+    """Write a bundle as a folder (``openclip``, ``hf``) or a file (``openai``), which must not exist yet.
 
     Raises:
         BundleError: the format has no such architecture.
-        AlreadyExistsError: something is at ``target``.
+        AlreadyExistsError: ``target`` exists.
     """
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
         raise AlreadyExistsError(f"{target} exists already: delete it, or export to another place")
@@ -71,7 +71,7 @@ def _openai(bundle: Bundle, target: Path) -> None:
 
 
 FORMATS: Mapping[str, Callable[[Bundle, Path], None]] = {"openclip": _openclip, "hf": _hf, "openai": _openai}
-"""Writers by the name that the command line gives them."""
+"""The writers by their names on the command line."""
 
 
 def _save(tensors: Mapping[str, Tensor], path: Path) -> None:

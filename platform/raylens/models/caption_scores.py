@@ -1,4 +1,4 @@
-"""Zero-shot classification by a model that predicts captions: how likely each class's prompts are, given the image.
+"""Zero-shot classification by a model that predicts captions: the likelihood of each class's prompts, given the image.
 
 Shapes: B images, C classes, P prompts of all classes, T tokens, D embedding.
 """
@@ -20,14 +20,14 @@ __all__ = ["caption_scores"]
 def caption_scores(
     model: DualEncoder, image_BD: Tensor, ids_PT: Tensor, prompts: Sequence[int], *, batch: int = 256
 ) -> Tensor:
-    """``[B, C]`` logits: the logarithm of the mean over a class's prompts of ``p(prompt | image)``.
+    """Return logits ``[B, C]``: the logarithm of the mean over a class's prompts of ``p(prompt | image)``.
 
     Args:
-        model: trained with the caption objective; its text tower is a transformer.
+        model: a model trained with the caption objective; its text tower is a transformer.
         image_BD: image embeddings, as `DualEncoder.encode_image` gives them.
         ids_PT: token ids of all prompts, class by class.
-        prompts: how many each class has.
-        batch: images that are scored at a time.
+        prompts: the number of prompts of each class.
+        batch: the number of images that are scored at a time.
     """
     parts = [_log_likely(model, image_bD, ids_PT) for image_bD in image_BD.split(batch)]
     by_class = torch.cat(parts).split(list(prompts), dim=1)
@@ -35,7 +35,7 @@ def caption_scores(
 
 
 def _log_likely(model: DualEncoder, image_bD: Tensor, ids_PT: Tensor) -> Tensor:
-    """``log p(prompt | image)`` ``[b, P]``."""
+    """Return ``log p(prompt | image)``, ``[b, P]``."""
     assert isinstance(model.text, TextTransformer)
     end_P = model.end_of(ids_PT)
     columns = []

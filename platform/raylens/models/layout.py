@@ -1,4 +1,4 @@
-"""Where the tokens of each sample lie in one long row of tokens, so that layers compute no padding.
+"""The layout of a batch's tokens in one long row, so that layers compute no padding.
 
 Shapes: N tokens of all samples, B samples, T tokens of a sample.
 """
@@ -14,31 +14,31 @@ from torch.autograd.function import once_differentiable
 __all__ = ["Group", "Layout"]
 
 SPREAD, SHORT = 1.5, 8
-"""Samples share a group up to this ratio of lengths; up to ``SHORT`` tokens, lengths do not matter."""
+"""The largest ratio of lengths within a group; lengths up to ``SHORT`` tokens count as equal."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """Neighbouring samples of like length, on which attention runs as one batch."""
+    """Neighbouring samples of similar length, on which attention runs as one batch."""
 
     first: int
-    """Where its tokens begin in the long row."""
+    """The position of the group's first token in the long row."""
     tokens: int
     batch: int
     longest: int
     slot_n: Tensor | None
-    """Where each of its tokens stands in ``[batch x longest]``; None where all samples are equally long."""
+    """The index of each of the group's tokens in ``[batch x longest]``; None where all samples are equally long."""
     length_B: Tensor | None
 
     def spread(self, x_NW: Tensor) -> Tensor:
-        """The group's tokens as ``[batch, longest, W]``, zeros behind the shorter samples."""
+        """Return the group's tokens as ``[batch, longest, W]``, with zeros after the shorter samples."""
         x_nW = x_NW[self.first : self.first + self.tokens]
         if self.slot_n is not None:
             x_nW = _Spread.apply(x_nW, self.slot_n, self.batch * self.longest)  # type: ignore[no-untyped-call]
         return x_nW.view(self.batch, self.longest, -1)
 
     def gather(self, x_BTW: Tensor) -> Tensor:
-        """The reverse of `spread`."""
+        """Return ``[batch, longest, W]`` as rows of tokens again, the reverse of `spread`."""
         x_nW = x_BTW.reshape(self.batch * self.longest, -1)
         if self.slot_n is None:
             return x_nW
@@ -46,7 +46,7 @@ class Group:
         return gathered
 
     def valid(self) -> Tensor | None:
-        """Which of ``[batch, 1, 1, longest]`` are tokens; None where all are."""
+        """Return a mask ``[batch, 1, 1, longest]`` of the positions that hold tokens; None where all of them do."""
         if self.length_B is None:
             return None
         places_T = torch.arange(self.longest, device=self.length_B.device)
@@ -55,21 +55,21 @@ class Group:
 
 @dataclass(frozen=True)
 class Layout:
-    """All groups, in the order of the long row."""
+    """The groups of a batch, in the order of the long row."""
 
     groups: tuple[Group, ...]
     source_N: Tensor
-    """Of each token, its place in the padded batch ``[B x T]``."""
+    """Each token's index in the padded batch ``[B x T]``."""
     last_B: Tensor
-    """Of each sample, in the order of the long row, the place of its last token."""
+    """The position of each sample's last token, for samples in the order of the long row."""
     rank_B: Tensor
-    """Of each sample of the batch, its number in the order of the long row."""
+    """The position of each sample of the batch in the order of the long row."""
     key_N: Tensor | None = None
-    """Of each token, what its random choices hang on; None where there are none."""
+    """The key on which each token's random choices depend; None where there are none."""
 
     @classmethod
     def of(cls, lengths: Sequence[int], padded: int, device: torch.device) -> "Layout":
-        """Samples sorted by length; ``padded`` is the row length of the batch that they come from."""
+        """Lay out samples sorted by length; ``padded`` is the row length of the batch that they come from."""
         ranked, order = torch.tensor(lengths).sort(stable=True)
         rows = order.repeat_interleave(ranked)
         stop = ranked.cumsum(0)
@@ -79,7 +79,7 @@ class Layout:
 
     @classmethod
     def even(cls, batch: int, tokens: int, device: torch.device) -> "Layout":
-        """Samples that all have as many tokens, in the batch's order."""
+        """Lay out samples that all have the same number of tokens, in the batch's order."""
         rank_B = torch.arange(batch, device=device)
         group = Group(0, batch * tokens, batch, tokens, None, None)
         source_N = torch.arange(batch * tokens, device=device)
@@ -105,7 +105,7 @@ def _groups(ranked: Tensor, places: Tensor, device: torch.device) -> list[Group]
 
 
 class _Spread(torch.autograd.Function):
-    """Rows to unique places among zeros. Indexing's own backward would add where a copy is enough."""
+    """Copy rows to unique places among zeros. The backward pass of plain indexing would add where a copy is enough."""
 
     @staticmethod
     def forward(ctx: Any, x_nW: Tensor, slot_n: Tensor, places: int) -> Tensor:
@@ -120,7 +120,7 @@ class _Spread(torch.autograd.Function):
 
 
 class _Gather(torch.autograd.Function):
-    """The reverse of `_Spread`."""
+    """Copy rows from unique places, the reverse of `_Spread`."""
 
     @staticmethod
     def forward(ctx: Any, x_nW: Tensor, slot_n: Tensor) -> Tensor:

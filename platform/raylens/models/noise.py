@@ -1,7 +1,7 @@
-"""Random choices that belong to a sample: the same in whichever worker, micro-batch and pass it is computed.
+"""Random choices that belong to a sample: they are the same whichever worker, micro-batch and pass computes it.
 
-A generator's numbers depend on the order in which they are drawn, so that other batch sizes would train another model.
-Here each number is a hash of what it is for. Shapes: B samples, N tokens of all samples, W width.
+A generator's numbers depend on the order in which they are drawn, so another size of micro-batches would train
+another model. Here each number is a hash of what it is used for. Shapes: B samples, N tokens of all samples, W width.
 """
 
 import torch
@@ -14,18 +14,18 @@ GOLDEN = 0x9E3779B1
 
 
 def any_keys(samples: int, device: torch.device) -> Tensor:
-    """Keys ``[B]`` from torch's generator, for those who bring none."""
+    """Draw keys ``[B]`` from torch's generator, for callers that have none."""
     return torch.randint(-HALF, HALF, (samples,), device=device, dtype=torch.int64)
 
 
 def keys_of_tokens(key_B: Tensor, row_N: Tensor, place_N: Tensor, tower: int) -> Tensor:
-    """Of each token a key ``[N]`` in int32, from its sample's, its place and its tower.
+    """Return a key for each token, ``[N]`` in int32, from its sample's key, its position and its tower.
 
     Args:
-        key_B: of each sample, int64.
-        row_N: the sample that the token belongs to.
-        place_N: where it stands in it.
-        tower: tells towers apart, which see the same keys.
+        key_B: the key of each sample, int64.
+        row_N: the sample that each token belongs to.
+        place_N: the position of each token in its sample.
+        tower: the number of the tower, because both towers get the same keys.
     """
     low_B, high_B = key_B.to(torch.int32), (key_B >> 32).to(torch.int32)
     sample_B = _mixed(_mixed(low_B ^ tower) ^ high_B)
@@ -33,13 +33,13 @@ def keys_of_tokens(key_B: Tensor, row_N: Tensor, place_N: Tensor, tower: int) ->
 
 
 def dropped(x_NW: Tensor, key_N: Tensor, share: float, layer: int) -> Tensor:
-    """``x`` with a share of its values zero and the others raised accordingly (Srivastava et al. 2014).
+    """Return ``x`` with a share of its values set to zero and the others scaled up (Srivastava et al. 2014).
 
     Args:
-        x_NW: of each token a row.
-        key_N: of each token, as `keys_of_tokens` gives them.
-        share: of the values that are dropped, below 1.
-        layer: tells the calls apart that a token comes by.
+        x_NW: a row for each token.
+        key_N: the key of each token, as `keys_of_tokens` returns it.
+        share: the share of values that are dropped, below 1.
+        layer: a number that differs between the calls that a token passes through.
     """
     channel_W = _mixed(torch.arange(x_NW.shape[1], device=x_NW.device, dtype=torch.int32))
     hash_NW = _mixed(_mixed(key_N ^ _signed((layer + 1) * GOLDEN))[:, None] ^ channel_W)
@@ -48,14 +48,14 @@ def dropped(x_NW: Tensor, key_N: Tensor, share: float, layer: int) -> Tensor:
 
 
 def shuffled(key_B: Tensor, places: int) -> Tensor:
-    """Of each sample an order of its places ``[B, places]``."""
+    """Return a random order of places for each sample, ``[B, places]``."""
     row = torch.arange(len(key_B), device=key_B.device).repeat_interleave(places)
     place = torch.arange(places, device=key_B.device).repeat(len(key_B))
     return keys_of_tokens(key_B, row, place, tower=-1).view(-1, places).argsort(dim=1, stable=True)
 
 
 def _mixed(x: Tensor) -> Tensor:
-    """A bijection of 32-bit integers that spreads every bit over all (lowbias32, Wellons 2018)."""
+    """Apply a bijection of 32-bit integers that spreads every bit over all (lowbias32, Wellons 2018)."""
     x = x ^ ((x >> 16) & 0xFFFF)
     x = x * _signed(0x7FEB352D)
     x = x ^ ((x >> 15) & 0x1FFFF)
@@ -64,5 +64,5 @@ def _mixed(x: Tensor) -> Tensor:
 
 
 def _signed(value: int) -> int:
-    """The signed integer with the same lowest 32 bits."""
+    """Return the signed integer with the same lowest 32 bits."""
     return (value + HALF) % (2 * HALF) - HALF

@@ -1,7 +1,7 @@
-"""Weights in the layout that the processor multiplies with, for towers that only embed.
+"""Weights in the layout in which the processor multiplies them, for towers that only embed.
 
-A product on a CPU lays its weights out anew at each call, which takes longer than the product itself where few rows
-come, as in a request of one text. Here that is done once. oneDNN does both; torch's compiler uses the same two
+A product on a CPU rearranges its weights at each call, which takes longer than the product itself where there are few
+rows, as in a request of one text. Here that is done once. oneDNN does both; torch's compiler uses the same two
 operators.
 
 Shapes: N rows, W width in, V width out.
@@ -15,26 +15,26 @@ from raylens.models.transformer import Attention, Block, Transformer
 __all__ = ["pack"]
 
 ROWS = 64
-"""For which the layout is chosen; it serves any number."""
+"""The number of rows for which the layout is chosen; it works for any number."""
 
 
 class PackedLinear(nn.Module):
-    """A linear layer, or rows of one."""
+    """A linear layer, or some rows of one, with packed weights."""
 
     def __init__(self, weight_VW: Tensor, bias_V: Tensor | None) -> None:
         super().__init__()
-        # Plain attributes and neither parameters nor buffers: the layout is the processor's own, not to be saved.
+        # Plain attributes, neither parameters nor buffers: the layout is the processor's own and must not be saved.
         self.weight: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight_VW.detach().contiguous(), ROWS)
         self.bias = None if bias_V is None else bias_V.detach().contiguous()
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[..., W]`` in, ``[..., V]`` out."""
+        """Apply the layer to ``[..., W]``; the result is ``[..., V]``."""
         product: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
         return product
 
 
 class PackedAttention(Attention):
-    """`Attention` with a packed input projection: in one where all tokens ask, in two where one of each sample does."""
+    """`Attention` with packed input projections: one if all tokens have queries, two if one per sample has."""
 
     def __init__(self, plain: Attention, *, reads: bool) -> None:
         nn.Module.__init__(self)
@@ -57,9 +57,9 @@ class PackedAttention(Attention):
 
 
 def pack(tower: nn.Module) -> None:
-    """Put packed layers in the place of a tower's own, which are freed; it can only embed from then on.
+    """Replace a tower's layers by packed ones and free its own; the tower can only embed from then on.
 
-    Does nothing where oneDNN is not there, or has no products in the tower's type on this processor.
+    Do nothing where oneDNN is missing, or has no products in the tower's dtype on this processor.
     """
     for module in list(tower.modules()):
         if isinstance(module, Transformer):

@@ -1,4 +1,6 @@
-"""The image tower's other kind: a ResNet with antialiased strides and an attention pool (section 2.4, table 19).
+"""The other kind of image tower: a ResNet with antialiased strides and an attention pool.
+
+Radford et al. 2021, section 2.4 and table 19.
 
 Shapes: B batch, S image size, C channels, X and Y cells, T cells and their mean, D embedding.
 """
@@ -17,7 +19,7 @@ EXPANSION = 4
 
 
 class Bottleneck(nn.Module):
-    """Three convolutions around a shortcut. All have stride 1: an average pool does what a stride would alias."""
+    """Three convolutions beside a shortcut. All have stride 1; an average pool downsamples, without aliasing."""
 
     def __init__(self, inplanes: int, planes: int, stride: int) -> None:
         super().__init__()
@@ -30,7 +32,7 @@ class Bottleneck(nn.Module):
         self.bn3 = nn.BatchNorm2d(planes * EXPANSION)
         self.downsample: nn.Module | None = None
         if stride > 1 or inplanes != planes * EXPANSION:
-            # Numbered as the reference checkpoints have it: the pool in front has no number of its own.
+            # The layers are numbered as in the reference checkpoints: the pool in front has no number of its own.
             self.downsample = nn.Sequential(
                 OrderedDict(
                     [
@@ -42,7 +44,7 @@ class Bottleneck(nn.Module):
             )
 
     def forward(self, x_BCXY: Tensor) -> Tensor:
-        """``[B, C, X, Y]`` to ``[B, 4 planes, X / stride, Y / stride]``."""
+        """Map ``[B, C, X, Y]`` to ``[B, 4 planes, X / stride, Y / stride]``."""
         out = functional.relu(self.bn1(self.conv1(x_BCXY)), inplace=True)
         out = functional.relu(self.bn2(self.conv2(out)), inplace=True)
         out = self.bn3(self.conv3(self.avgpool(out)))
@@ -51,7 +53,7 @@ class Bottleneck(nn.Module):
 
 
 class AttentionPool(nn.Module):
-    """Attention of the mean cell over all cells and itself; one vector an image."""
+    """Attention of the mean cell over all cells and itself, which yields one vector per image."""
 
     def __init__(self, cells: int, channels: int, heads: int, embed_dim: int) -> None:
         super().__init__()
@@ -65,7 +67,7 @@ class AttentionPool(nn.Module):
             nn.init.normal_(layer.weight, std=channels**-0.5)
 
     def forward(self, x_BCXY: Tensor) -> Tensor:
-        """``[B, C, X, Y]`` to ``[B, D]``."""
+        """Map cells ``[B, C, X, Y]`` to embeddings ``[B, D]``."""
         x_BTC = x_BCXY.flatten(2).transpose(1, 2)
         x_BTC = torch.cat([x_BTC.mean(dim=1, keepdim=True), x_BTC], dim=1)
         x_BTC = x_BTC + self.positional_embedding.to(x_BTC.dtype)
@@ -80,7 +82,7 @@ class AttentionPool(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Normalised pixels to embeddings (not yet of unit norm)."""
+    """An image tower that maps normalised pixels to embeddings (not yet of unit norm)."""
 
     def __init__(self, config: ResNetConfig, embed_dim: int, activation: Activation) -> None:  # noqa: ARG002
         super().__init__()
@@ -101,12 +103,12 @@ class ResNet(nn.Module):
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
         self.attnpool = AttentionPool(config.cells, channels, config.heads, embed_dim)
         for module in self.modules():
-            if isinstance(module, Bottleneck):  # each block begins as its shortcut (section 2.5 of Goyal et al. 2017)
+            if isinstance(module, Bottleneck):  # Each block begins as its shortcut (section 2.5 of Goyal et al. 2017).
                 nn.init.zeros_(module.bn3.weight)
 
     def forward(self, image_BCSS: Tensor, key_B: Tensor | None = None) -> Tensor:  # noqa: ARG002
-        """``[B, 3, S, S]`` normalised pixels to ``[B, D]``."""
-        # The layout in which convolutions need no reordering, on CPUs and on tensor cores.
+        """Map normalised pixels ``[B, 3, S, S]`` to embeddings ``[B, D]``."""
+        # In this layout convolutions need no reordering, on CPUs and on tensor cores.
         x = image_BCSS.contiguous(memory_format=torch.channels_last)
         for conv, norm in ((self.conv1, self.bn1), (self.conv2, self.bn2), (self.conv3, self.bn3)):
             x = functional.relu(norm(conv(x)), inplace=True)

@@ -20,17 +20,17 @@ __all__ = ["BagOfWords", "Prediction", "TextTransformer"]
 
 
 class Prediction(NamedTuple):
-    """What follows each token of the captions but their last, given an image."""
+    """The predicted token after each token of the captions but the last, given an image."""
 
     logits_NV: Tensor
     next_N: Tensor
-    """The token that does follow."""
+    """The token that follows in the caption."""
     row_N: Tensor
-    """Its caption."""
+    """The caption that each token belongs to."""
 
 
 class TextTransformer(nn.Module):
-    """Token ids to embeddings (not yet of unit norm)."""
+    """A causal transformer that maps token ids to embeddings (not yet of unit norm)."""
 
     def __init__(self, config: TextTransformerConfig, embed_dim: int, activation: Activation) -> None:
         super().__init__()
@@ -48,10 +48,10 @@ class TextTransformer(nn.Module):
     def forward(
         self, ids_BT: Tensor, end_B: Tensor, key_B: Tensor | None = None, image_BD: Tensor | None = None
     ) -> Any:
-        """``[B, T]`` ids and the place of each row's end token, ``[B]``, to ``[B, D]``; given images, to `Prediction`.
+        """Map ids ``[B, T]`` and the positions of end tokens ``[B]`` to ``[B, D]``; with images, to `Prediction`.
 
-        Nothing behind the end tokens is computed, which is exact: attention is causal, so no token sees what follows.
-        Random choices hang on ``key_B``; without it there are none.
+        Nothing after the end tokens is computed, which is exact: attention is causal, so no token sees what follows.
+        Random choices depend on ``key_B``; without it there are none.
         """
         x_NW, layout = self._embedded(ids_BT, end_B, key_B)
         if image_BD is not None:
@@ -61,9 +61,9 @@ class TextTransformer(nn.Module):
         return out
 
     def _predicted(self, x_NW: Tensor, layout: Layout, image_BD: Tensor, ids_BT: Tensor, end_B: Tensor) -> "Prediction":
-        """The image stands at the start token, by the projection that text leaves the tower by.
+        """Predict captions: the image enters at the start token, through the transposed text projection.
 
-        A token's embedding is also what predicts it (Press and Wolf 2017). So no parameter is there for this alone.
+        A token's embedding also predicts it (Press and Wolf 2017), so the task needs no parameters of its own.
         """
         row_N, place_N = layout.source_N // ids_BT.shape[1], layout.source_N % ids_BT.shape[1]
         image_BW = (image_BD.to(self.text_projection.dtype) @ self.text_projection.T).to(x_NW.dtype)
@@ -84,7 +84,7 @@ class TextTransformer(nn.Module):
 
 
 class BagOfWords(nn.Module):
-    """The mean of the embeddings of a text's tokens, normalised and projected: no order, no attention."""
+    """A text tower that normalises and projects the mean of a text's token embeddings: no order, no attention."""
 
     def __init__(self, config: BagOfWordsConfig, embed_dim: int, activation: Activation) -> None:  # noqa: ARG002
         super().__init__()
@@ -101,9 +101,9 @@ class BagOfWords(nn.Module):
         *,
         words: bool = False,
     ) -> Tensor:
-        """As `TextTransformer.forward`. The end token counts as a word, so that an empty text has one.
+        """Map ids as `TextTransformer.forward` does. The end token counts as a word, so that an empty text has one.
 
-        With ``words``, of each token of the vocabulary the embedding of a text that is this token alone, ``[V, D]``.
+        With ``words``, return for each token of the vocabulary the embedding of a text of this token alone, ``[V, D]``.
         """
         if words:
             return self._projected(self.token_embedding.weight)
@@ -120,7 +120,7 @@ class BagOfWords(nn.Module):
 
 
 def _initialise(block: Block, width: int, layers: int) -> None:
-    """Scales of the reference implementation: residual branches shrink with depth."""
+    """Initialise weights with the reference implementation's scales: residual branches shrink with depth."""
     nn.init.normal_(block.attn.in_proj_weight, std=width**-0.5)
     nn.init.normal_(block.attn.out_proj.weight, std=width**-0.5 * (2 * layers) ** -0.5)
     nn.init.normal_(block.mlp.c_fc.weight, std=(2 * width) ** -0.5)

@@ -1,4 +1,4 @@
-"""How the towers of a model are trained: what is locked, left out, computed again or compiled."""
+"""The training settings of a model's towers: what is locked, dropped, recomputed or compiled."""
 
 from raylens.config import TowersConfig
 from raylens.models.dual_encoder import DualEncoder
@@ -9,7 +9,7 @@ __all__ = ["prepare_towers"]
 
 
 def prepare_towers(model: DualEncoder, config: TowersConfig) -> DualEncoder:
-    """The model itself, in training mode, with the settings applied."""
+    """Apply the settings to a model, put it in training mode and return it."""
     model.lock(image=config.lock_image, text=config.lock_text)
     model.train()
     if isinstance(model.visual, VisionTransformer):

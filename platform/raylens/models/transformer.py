@@ -1,4 +1,4 @@
-"""Pre-norm transformer blocks, as both towers use them.
+"""The pre-norm transformer blocks that both towers use.
 
 Shapes: N tokens of all samples in one row, B samples, T tokens of one, W width, H heads, K width of a head.
 """
@@ -21,16 +21,16 @@ SLOPE = 1.702
 
 
 class LayerNorm(nn.LayerNorm):
-    """Computed in fp32 and cast back, so that half-precision towers keep their statistics."""
+    """Layer normalisation in fp32, cast back afterwards, so that half-precision towers keep their statistics."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[..., W]`` in, the same out."""
+        """Normalise ``[..., W]``; the result has the same shape and dtype."""
         wide = functional.layer_norm(x.float(), self.normalized_shape, self.weight.float(), self.bias.float(), self.eps)
         return wide.to(x.dtype)
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention with one input projection; parameter names as OpenAI's checkpoints have them."""
+    """Multi-head self-attention with one input projection; parameters have the names of OpenAI's checkpoints."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class Attention(nn.Module):
         nn.init.zeros_(self.out_proj.bias)
 
     def forward(self, x_NW: Tensor, layout: Layout, causal: bool) -> Tensor:
-        """``[N, W]`` in, the same out; ``causal`` hides later tokens from earlier ones."""
+        """Apply attention to ``[N, W]``; the shape stays. ``causal`` hides later tokens from earlier ones."""
         qkv = self._project(x_NW)
         parts = [self._in_group(group, qkv, causal) for group in layout.groups]
         out: Tensor = self.out_proj(parts[0] if len(parts) == 1 else torch.cat(parts))
@@ -52,14 +52,14 @@ class Attention(nn.Module):
         return functional.linear(x_NW.to(self.in_proj_weight.dtype), self.in_proj_weight, self.in_proj_bias)
 
     def _project_apart(self, x_NW: Tensor, at_B: Tensor) -> tuple[Tensor, Tensor]:
-        """Queries of some tokens, keys and values of all."""
+        """Return the queries of some tokens, and keys and values of all."""
         x_NW = x_NW.to(self.in_proj_weight.dtype)
         weight_q, weight_kv = self.in_proj_weight.split([x_NW.shape[1], 2 * x_NW.shape[1]])
         bias_q, bias_kv = self.in_proj_bias.split([x_NW.shape[1], 2 * x_NW.shape[1]])
         return functional.linear(x_NW[at_B], weight_q, bias_q), functional.linear(x_NW, weight_kv, bias_kv)
 
     def _in_group(self, group: Group, qkv: Tensor, causal: bool) -> Tensor:
-        # No mask for the padding of a group: it stands behind the tokens, which causal attention hides from them.
+        # A group's padding needs no mask: it comes after the tokens, so causal attention hides it from them.
         assert causal or group.slot_n is None
         spread = group.spread(qkv).view(group.batch, group.longest, 3, self.heads, -1)
         q_BHTK, k_BHTK, v_BHTK = spread.permute(2, 0, 3, 1, 4)
@@ -67,7 +67,7 @@ class Attention(nn.Module):
         return group.gather(out_BHTK.transpose(1, 2))
 
     def read(self, x_NW: Tensor, at_B: Tensor, layout: Layout) -> Tensor:
-        """What the tokens at ``at_B``, one of each sample, take from all others: ``[B, W]``.
+        """Return the attention output of the tokens at ``at_B`` alone, one per sample: ``[B, W]``.
 
         Only these tokens' queries and outputs are computed.
         """
@@ -85,7 +85,7 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Two linear layers, four times as wide between them."""
+    """Two linear layers with a hidden width of four times the input's."""
 
     def __init__(self, width: int, activation: Activation) -> None:
         super().__init__()
@@ -94,7 +94,7 @@ class MLP(nn.Module):
         self.c_proj = nn.Linear(4 * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[..., W]`` in, the same out."""
+        """Apply the layers to ``[..., W]``; the shape stays."""
         out: Tensor = self.c_proj(self.act(self.c_fc(x.to(self.c_fc.weight.dtype))))
         return out
 
@@ -102,14 +102,14 @@ class MLP(nn.Module):
 class Block(nn.Module):
     """``x + attention(norm(x))``, then ``x + mlp(norm(x))``.
 
-    ``x`` keeps its dtype, fp32, where the layers multiply in bf16, as under autocast: sums are not rounded.
+    ``x`` keeps its dtype, fp32, where the layers multiply in bf16, as under autocast, so that sums are not rounded.
     """
 
     def __init__(self, width: int, heads: int, activation: Activation, *, causal: bool) -> None:
         super().__init__()
         self.causal = causal
         self.number = 0
-        """In its transformer; and below the share of each branch's values that a training step drops."""
+        """The block's number in its transformer. ``dropout`` is the share of each branch's values that a step drops."""
         self.dropout = 0.0
         self.ln_1 = LayerNorm(width)
         self.attn = Attention(width, heads)
@@ -117,7 +117,7 @@ class Block(nn.Module):
         self.mlp = MLP(width, activation)
 
     def forward(self, x_NW: Tensor, layout: Layout, at_B: Tensor | None = None) -> Tensor:
-        """``[N, W]`` in, the same out; with ``at_B`` only those tokens of it, ``[B, W]``."""
+        """Apply the block to ``[N, W]``; the shape stays. With ``at_B``, return those tokens alone, ``[B, W]``."""
         key = layout.key_N
         if at_B is None:
             x = x_NW + self._thinned(self.attn(self.ln_1(x_NW), layout, self.causal), key, 0)
@@ -128,14 +128,14 @@ class Block(nn.Module):
         return out
 
     def _thinned(self, x: Tensor, key: Tensor | None, branch: int) -> Tensor:
-        """Dropout on what a branch adds (Vaswani et al. 2017, section 5.4)."""
+        """Apply dropout to the output of a branch (Vaswani et al. 2017, section 5.4)."""
         if key is None or not (self.training and self.dropout):
             return x
         return dropped(x, key, self.dropout, 2 * self.number + branch)
 
 
 class Transformer(nn.Sequential):
-    """Blocks in a row. Where one token a sample is read, the last block computes nothing else."""
+    """A sequence of blocks. Where one token per sample is read, the last block computes nothing else."""
 
     def __init__(self, width: int, layers: int, heads: int, activation: Activation, *, causal: bool) -> None:
         super().__init__(*(Block(width, heads, activation, causal=causal) for _ in range(layers)))
@@ -143,10 +143,10 @@ class Transformer(nn.Sequential):
             assert isinstance(block, Block)
             block.number = number
         self.checkpointed = False
-        """Keep only what goes in between the blocks and compute their inside again in the backward pass."""
+        """Whether only the blocks' inputs are kept, and their insides are recomputed in the backward pass."""
 
     def forward(self, x_NW: Tensor, layout: Layout, at_B: Tensor | None = None) -> Tensor:  # type: ignore[override]
-        """``[N, W]`` to ``[B, W]``: the token at ``at_B`` of each sample, which stand in the row's order; or all."""
+        """Map ``[N, W]`` to the tokens at ``at_B`` in the row's order, ``[B, W]``; without it, to all tokens."""
         for number, block in enumerate(self, 1):
             place = at_B if number == len(self) else None
             if self.checkpointed and torch.is_grad_enabled():
@@ -160,13 +160,13 @@ class QuickGELU(nn.Module):
     """``x * sigmoid(1.702 x)``, the approximation that OpenAI's weights were trained with."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Any shape in, the same out."""
+        """Apply the activation elementwise to any shape."""
         y: Tensor = _QuickGELU.apply(x)  # type: ignore[no-untyped-call]
         return y
 
 
 class _QuickGELU(torch.autograd.Function):
-    """It is ``silu(1.702 x) / 1.702``, for which torch has kernels: one saved tensor, and one pass backward."""
+    """QuickGELU as ``silu(1.702 x) / 1.702``, for which torch has kernels: one saved tensor, one backward pass."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -182,5 +182,5 @@ class _QuickGELU(torch.autograd.Function):
 
 
 def activation_module(name: Activation) -> nn.Module:
-    """The module behind a configuration's name."""
+    """Return the module of an activation's name in the configuration."""
     return QuickGELU() if name == "quick_gelu" else nn.GELU()

@@ -22,7 +22,7 @@ TABLE = "visual.positional_embedding"
 
 
 class VisionTransformer(nn.Module):
-    """Normalised pixels to embeddings (not yet of unit norm)."""
+    """An image tower that maps normalised pixels to embeddings (not yet of unit norm)."""
 
     def __init__(self, config: VisionTransformerConfig, embed_dim: int, activation: Activation) -> None:
         super().__init__()
@@ -37,10 +37,10 @@ class VisionTransformer(nn.Module):
         self.ln_post = LayerNorm(width)
         self.proj = nn.Parameter(torch.randn(width, embed_dim).mul_(std))
         self.patch_dropout = 0.0
-        """Share of the patches that a training step leaves out, others for each image (Li et al. 2023, FLIP)."""
+        """The share of patches that a training step drops, chosen anew for each image (Li et al. 2023, FLIP)."""
 
     def forward(self, image_BCSS: Tensor, key_B: Tensor | None = None) -> Tensor:
-        """``[B, 3, S, S]`` normalised pixels to ``[B, D]``; random choices hang on ``key_B``, if given."""
+        """Map normalised pixels ``[B, 3, S, S]`` to ``[B, D]``; random choices depend on ``key_B``, if it is passed."""
         patch_BPW = self.conv1(image_BCSS).flatten(2).transpose(1, 2) + self.positional_embedding[1:]
         if self.training and self.patch_dropout and key_B is not None:
             patch_BPW = _some(patch_BPW, self.patch_dropout, key_B)
@@ -58,7 +58,7 @@ class VisionTransformer(nn.Module):
 
 
 def _some(patch_BPW: Tensor, dropout: float, key_B: Tensor) -> Tensor:
-    """A random choice of each image's patches, of the same number for all, one at least."""
+    """Choose patches of each image at random: the same number for all images, at least one."""
     _, patches, width = patch_BPW.shape
     kept = max(1, round(patches * (1.0 - dropout)))
     chosen_Bk = shuffled(key_B, patches)[:, :kept]
@@ -66,14 +66,18 @@ def _some(patch_BPW: Tensor, dropout: float, key_B: Tensor) -> Tensor:
 
 
 def at_resolution(config: ModelConfig, weights: dict[str, Tensor], size: int) -> tuple[ModelConfig, dict[str, Tensor]]:
-    """The model for images of ``size`` pixels; positions in between are bicubic, the class token's stays.
+    """Return the model for images of ``size`` pixels, with position embeddings interpolated bicubically.
+
+    The class token's position embedding stays as it is.
 
     Raises:
         ConfigError: the tower is no vision transformer, or ``size`` is not a multiple of its patch.
     """
     tower = config.image
     if not isinstance(tower, VisionTransformerConfig):
-        raise ConfigError(f"image size {size}: only a vision transformer can change its size, this tower is a ResNet")
+        raise ConfigError(
+            f"image size {size}: only a vision transformer can change its size, and this tower is a ResNet"
+        )
     if size % tower.patch:
         raise ConfigError(f"image size {size} must be a multiple of the model's patch, {tower.patch}")
     first, grid = weights[TABLE][:1], weights[TABLE][1:]

@@ -1,4 +1,4 @@
-"""Weights of an architecture: a model built without numbers, to be filled, and what does not fit into it."""
+"""Weights of an architecture: building a model without initialising it, and comparing weights with it."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +17,7 @@ _DRAWS: frozenset[Any] = frozenset(
 
 
 class _DrawNothing(TorchFunctionMode):
-    """Leaves a weight as it is where it would be drawn."""
+    """A mode in which initialising functions leave weights as they are."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -30,23 +30,23 @@ class _DrawNothing(TorchFunctionMode):
 
 @contextmanager
 def unfilled() -> Iterator[None]:
-    """Modules that are made inside have weights on the device "meta": the caller assigns those that count.
+    """Build modules with weights on the device "meta", within this context; the caller assigns the real weights.
 
-    What draws weights would draw there in vain, and by code that torch has in Python: it imports all of torch._dynamo,
+    Initialisation would be in vain there, and torch runs it on "meta" by Python code that imports all of torch._dynamo:
     1.5 s of a core and 160 MB in every replica.
     """
     with torch.device("meta"), _DrawNothing():
         yield
 
 
-def difference(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:
-    """What is missing, not known, or of another shape; nothing where names and shapes are the same."""
-    lines = [f"{name} is missing" for name in expected if name not in found]
-    lines += [f"{name} is not known" for name in found if name not in expected]
+def difference(expected: Mapping[str, Tensor], actual: Mapping[str, Tensor]) -> str:
+    """List weights that are missing, unknown or of another shape; "" where names and shapes are the same."""
+    lines = [f"{name} is missing" for name in expected if name not in actual]
+    lines += [f"{name} is not known" for name in actual if name not in expected]
     lines += [
-        f"{name} has shape {_shape(found[name])}, expected {_shape(tensor)}"
+        f"{name} has shape {_shape(actual[name])}, expected {_shape(tensor)}"
         for name, tensor in expected.items()
-        if name in found and found[name].shape != tensor.shape
+        if name in actual and actual[name].shape != tensor.shape
     ]
     return "; ".join(lines[:SHOWN]) + (f"; and {len(lines) - SHOWN} more" if len(lines) > SHOWN else "")
 

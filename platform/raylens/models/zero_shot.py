@@ -15,7 +15,7 @@ __all__ = ["ZeroShotClassifier"]
 
 @dataclass(frozen=True)
 class ZeroShotClassifier:
-    """Unit vectors of the classes and the scale that turns cosines into logits."""
+    """A linear classifier: unit vectors of the classes, and the scale that turns cosines into logits."""
 
     class_CD: Tensor
     logit_scale: float
@@ -27,12 +27,12 @@ class ZeroShotClassifier:
         encode: Callable[[Sequence[str]], Tensor],
         logit_scale: float,
     ) -> "ZeroShotClassifier":
-        """Average each class's prompt embeddings and normalise again (section 3.1.4).
+        """Average each class's prompt embeddings and normalise the mean (section 3.1.4).
 
         Args:
-            prompts: for each of ``C`` classes its prompts.
-            encode: texts to unit vectors ``[n, D]``.
-            logit_scale: the scale the model learned, not its logarithm.
+            prompts: the prompts of each of ``C`` classes.
+            encode: a function from texts to unit vectors ``[n, D]``.
+            logit_scale: the scale that the model learned, not its logarithm.
         """
         flat = [prompt for of_class in prompts for prompt in of_class]
         parts = torch.split(encode(flat), [len(of_class) for of_class in prompts])
@@ -40,9 +40,9 @@ class ZeroShotClassifier:
         return cls(functional.normalize(torch.stack(means), dim=-1), logit_scale)
 
     def logits(self, image_BD: Tensor) -> Tensor:
-        """Unit image embeddings ``[B, D]`` to logits ``[B, C]``."""
+        """Return the logits ``[B, C]`` of unit image embeddings ``[B, D]``."""
         return self.logit_scale * image_BD @ self.class_CD.T
 
     def probabilities(self, image_BD: Tensor) -> Tensor:
-        """Unit image embeddings ``[B, D]`` to probabilities ``[B, C]``."""
+        """Return the class probabilities ``[B, C]`` of unit image embeddings ``[B, D]``."""
         return self.logits(image_BD).softmax(dim=-1)

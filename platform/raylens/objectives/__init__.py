@@ -1,16 +1,16 @@
 """Training objectives: pure functions of embeddings, in torch alone (and Triton on a GPU).
 
     contrastive_loss    the symmetric contrastive loss over the global batch, without its logit matrix
-    contrastive_dense   the same with the matrix kept between the passes, for small batches
-    sigmoid_loss        the sigmoid loss of SigLIP, in as little memory
+    contrastive_dense   the same loss with the matrix kept between the passes, for small batches
+    sigmoid_loss        the sigmoid loss of SigLIP, in the same memory
     triplet_loss        the triplet margin loss, the classical baseline
-    bag_of_words_loss   predicting a caption's words from its image
-    caption_loss        predicting the caption
+    bag_of_words_loss   the loss of predicting a caption's words from its image
+    caption_loss        the loss of predicting a caption from its image
     TileSize            how many logits of a loss exist at a time
-    capped_log_scale    the cap on the learned logit scale, as a function in place of a clamp after the step
+    capped_log_scale    the cap on the learned logit scale, as a function instead of a clamp after the step
     initial_log_scale   where the learned parameter starts
 
-No Ray and no DeepSpeed here: with one process nothing needs to be initialised, with several only
+The losses know neither Ray nor DeepSpeed: with one process nothing needs to be initialised, with several only
 ``torch.distributed``.
 """
 

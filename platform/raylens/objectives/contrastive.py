@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["contrastive_dense", "contrastive_loss"]
 
 DENSE_ENTRIES = 2**22
-"""Of a rank's logits, up to which keeping them is faster than computing them twice: 16 MiB, measured on a CPU."""
+"""The number of a rank's logits up to which keeping them beats computing them twice: 16 MiB, measured on a CPU."""
 
 
 def contrastive_loss(
@@ -32,14 +32,14 @@ def contrastive_loss(
     matmul_precision: Precision = "fp32",
     tile: TileSize | None = None,
 ) -> Tensor:
-    """Mean of the image-to-text and the text-to-image cross-entropy over the global batch.
+    """Return the mean of the image-to-text and the text-to-image cross-entropy over the global batch.
 
     Radford et al. 2021, "Learning Transferable Visual Models From Natural Language Supervision", section 2.3.
     The value is deterministic and the same on every rank. Memory is ``O((b + B) D)`` and a tile: no ``[b, B]`` tensor
     exists in either pass.
 
     The gradients are those of the global loss times the number of ranks, so that the *mean* over ranks of
-    parameter gradients, which is what DDP and ZeRO compute, is the gradient of the global loss; that holds
+    parameter gradients, which is what DDP and ZeRO compute, is the gradient of the global loss. This holds
     for `log_scale` as well, without a collective of its own. Gradients of gradients are not available.
 
     bf16 and fp16 embeddings are multiplied and summed in fp32, fp64 ones in fp64, unless `matmul_precision` rounds them
@@ -50,12 +50,12 @@ def contrastive_loss(
     Args:
         image_bD: this rank's image embeddings ``[b, D]``, each of unit norm.
         text_bD: the matching text embeddings ``[b, D]``, each of unit norm, in the same dtype.
-        log_scale: logarithm of the logit scale, one element; keep it in fp32 where the towers run in bf16.
-        group: the ranks that share the global batch; the default group where None. Each must call with the same
+        log_scale: logarithm of the logit scale, one element; keep it in fp32 if the towers run in bf16.
+        group: the ranks that share the global batch; the default group if None. Each must call with the same
             ``b``, and a group keeps the ``b`` of its first call.
         matmul_precision: what matrices are rounded to before they are multiplied; see docs/objectives.md for its cost.
-        tile: how many logits exist at a time. If None, all of them where they are few (`contrastive_dense`), and on a
-            GPU with `matmul_precision` other than fp32 as many as Triton's kernels hold.
+        tile: how many logits exist at a time. If None, all of them where they are few (`contrastive_dense`); on a GPU
+            with a `matmul_precision` other than fp32, as many as Triton's kernels hold.
 
     Returns:
         The loss, a scalar in fp32 (fp64 for fp64 embeddings).
@@ -79,9 +79,9 @@ def contrastive_dense(
     group: ProcessGroup | None = None,
     matmul_precision: Precision = "fp32",
 ) -> Tensor:
-    """`contrastive_loss` in memory of ``O(b B)``: the backward pass finds the matrix where the forward pass left it.
+    """Compute `contrastive_loss` in memory of ``O(b B)``: the forward pass keeps the matrix for the backward pass.
 
-    `contrastive_loss` chooses it by itself for small batches. Arguments, value, gradients and errors are the same.
+    `contrastive_loss` chooses this by itself for small batches. Arguments, value, gradients and errors are the same.
     """
     ranks = Ranks.of(group)
     tile = TileSize(max(1, len(image_bD)), max(1, len(image_bD) * ranks.size))

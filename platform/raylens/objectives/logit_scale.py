@@ -1,7 +1,7 @@
 """The logit scale: one learned parameter, the logarithm of an inverse temperature.
 
-Radford et al. 2021, sections 2.4 and 2.5: it starts at ``ln(1 / 0.07)``, and the scale is kept from exceeding
-100, without which training became unstable.
+Radford et al. 2021, sections 2.4 and 2.5: it starts at ``ln(1 / 0.07)``, and the scale is capped at 100, because
+training became unstable without the cap.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["capped_log_scale", "initial_log_scale"]
 
 
 def initial_log_scale(temperature: float = 0.07) -> float:
-    """Where the parameter starts: ``ln(1 / temperature)``.
+    """Return the parameter's initial value, ``ln(1 / temperature)``.
 
     Raises:
         TrainingError: `temperature` is not a positive, finite number.
@@ -34,16 +34,15 @@ def initial_log_scale(temperature: float = 0.07) -> float:
 
 
 def capped_log_scale(log_scale: Tensor, max_scale: float = 100.0, *, group: ProcessGroup | None = None) -> Tensor:
-    """``min(log_scale, ln max_scale)``, with a gradient that cannot strand the parameter above the cap.
+    """Return ``min(log_scale, ln max_scale)``, with a gradient that lets the parameter come back from above the cap.
 
-    The usual cap is a clamp of the parameter in place after every step. Under ZeRO that is lost: the optimiser
+    The usual cap clamps the parameter in place after every step. Under ZeRO such a clamp is lost: the optimiser
     steps an fp32 master copy held elsewhere, which then overwrites the clamped one. A cap in the forward pass
     needs no access to any copy. But the plain minimum has a gradient of zero above the cap, so a step that
-    overshoots would freeze the parameter there for good. Here the gradient passes below the cap, and above it
-    (or on it) where it is positive, that is where descent brings the parameter back; only a push further up
-    is stopped.
+    overshoots would freeze the parameter there for good. Here the gradient always passes below the cap. At or above
+    the cap it passes only if it is positive, because descent then lowers the parameter; otherwise it is set to zero.
 
-    With several ranks that decision must fall on the gradient of the global loss: one rank's own gradient may
+    With several ranks this must be decided on the gradient of the global loss: one rank's own gradient may
     have the other sign, and dropping it before the average would bias the average. The backward pass therefore
     averages this one number over `group` first; the average that DDP or ZeRO takes afterwards leaves it as it is.
 
@@ -75,5 +74,5 @@ class _Cap(torch.autograd.Function):
         grad = grad.clone()
         ctx.ranks.sum_in_place(grad)
         grad /= ctx.ranks.size
-        # A gradient that is not finite must stay visible to whoever checks it, also above the cap.
+        # A gradient that is not finite must stay visible to the checks that follow, above the cap too.
         return torch.where(below | ~(grad <= 0), grad, torch.zeros_like(grad)), None, None

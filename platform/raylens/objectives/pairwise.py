@@ -1,4 +1,6 @@
-"""The skeleton of every loss over all pairs of the global batch: texts gathered, tiles, a backward that recomputes.
+"""The base of every loss over all pairs of the global batch.
+
+It gathers the texts, computes the logits a tile at a time, and recomputes them in the backward pass.
 
 Shapes: ``b`` local batch, ``B`` global batch, ``D`` embedding width.
 """
@@ -27,11 +29,11 @@ __all__ = ["Outcome", "PairLoss", "Pairs"]
 
 @dataclass(frozen=True)
 class Pairs:
-    """The global batch as one rank sees it."""
+    """One rank's view of the global batch: its own images, and the texts of all ranks."""
 
     image_bD: Tensor
     text_BD: Tensor
-    """All ranks' texts."""
+    """The text embeddings of all ranks."""
     log_scale: Tensor
     bias: Tensor | None
     ranks: Ranks
@@ -40,31 +42,31 @@ class Pairs:
 
     @property
     def dtype(self) -> torch.dtype:
-        """What half-precision embeddings are multiplied and summed in."""
+        """The dtype in which half-precision embeddings are multiplied and summed."""
         return torch.promote_types(self.image_bD.dtype, torch.float32)
 
     @property
     def own(self) -> slice:
-        """This rank's rows of the global batch."""
+        """The rows of the global batch that this rank holds."""
         first = self.ranks.rank * len(self.image_bD)
         return slice(first, first + len(self.image_bD))
 
     def tiles(self, dtype: torch.dtype | None = None, unit: float = 1.0) -> Tiles:
-        """The logits without bias, in ``dtype`` where another is needed."""
+        """Return the logits without bias, in ``dtype`` or by default in that of the pairs."""
         scale = self.log_scale.double().exp().reshape(()).to(dtype or self.dtype)
         return Tiles(self.image_bD, self.text_BD, scale, self.own.start, self.tile, self.products, unit)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a forward pass leaves."""
+    """The result of a forward pass: the loss, and what the backward pass needs."""
 
     loss: Tensor
-    """Of the global batch, the same on every rank."""
+    """The loss of the global batch, the same on every rank."""
     tiles: Tiles
-    """Those to walk in the backward pass."""
+    """The tiles that the backward pass goes through."""
     kept: tuple[Tensor, ...] = ()
-    """What turns logits into their gradient."""
+    """The tensors that turn logits into their gradient."""
 
 
 class PairLoss(ABC):
@@ -72,15 +74,15 @@ class PairLoss(ABC):
 
     @abstractmethod
     def forward(self, pairs: Pairs) -> Outcome:
-        """The loss and what its gradient needs. Collective."""
+        """Return the loss and what its gradient needs. Every rank must call it (a collective operation)."""
 
     def tiles_again(self, pairs: Pairs, dtype: torch.dtype, kept: tuple[Tensor, ...]) -> Tiles:  # noqa: ARG002
-        """What the backward pass walks: the logits, computed again."""
+        """Return the tiles of the backward pass: the logits, computed again."""
         return pairs.tiles(dtype)
 
     @abstractmethod
     def gradient(self, tile: Tile, pairs: Pairs, outcome: Outcome) -> None:
-        """Turn logits in place into their gradient times ``B``."""
+        """Turn a tile's logits in place into their gradient times ``B``."""
 
     def __call__(
         self,
@@ -92,7 +94,7 @@ class PairLoss(ABC):
         products: Products,
         tile: TileSize,
     ) -> Tensor:
-        """The loss of the global batch, with gradients for the mean over ranks.
+        """Return the loss of the global batch, with gradients scaled for the mean over ranks.
 
         Raises:
             TrainingError: shapes or dtypes do not fit, or the ranks' batches differ in size.
@@ -104,7 +106,7 @@ class PairLoss(ABC):
 
 
 class _OverPairs(torch.autograd.Function):
-    """A loop over tiles under plain autograd would keep every tile alive: hence a function of its own."""
+    """The passes over the tiles as one autograd function; autograd over a plain loop would keep every tile alive."""
 
     @staticmethod
     def forward(
@@ -145,7 +147,7 @@ class _OverPairs(torch.autograd.Function):
 
             with pairs.products.applied(image_bD.device):
                 dI_bD, dT_BD = tiles.products_with(gradient, wants_text=wants_text)
-            # 1/b, not 1/B: the mean over ranks that follows supplies the rest.
+            # Divided by b, not B: the mean over ranks that follows divides by the number of ranks.
             factor = grad.to(tiles.dtype) / len(image_bD)
             dI_bD.mul_(factor * tiles.scale)
             dT_bD = pairs.ranks.sum_to_owners(dT_BD.mul_(factor * tiles.scale)) if dT_BD is not None else None
@@ -160,16 +162,16 @@ class _OverPairs(torch.autograd.Function):
 
 
 def _dot(image_bD: Tensor, dI_bD: Tensor, rows: int) -> Tensor:
-    """``sum_i <I_i, dI_i>`` in fp64, a few rows at a time."""
+    """Return ``sum_i <I_i, dI_i>`` in fp64, computed a few rows at a time."""
     parts = zip(image_bD.split(rows), dI_bD.split(rows), strict=True)
     return torch.stack([(image_nD.to(dI_nD.dtype) * dI_nD).sum(dtype=torch.float64) for image_nD, dI_nD in parts]).sum()
 
 
 def _check_pairs(image_bD: Tensor, text_bD: Tensor, log_scale: Tensor, bias: Tensor | None) -> None:
-    """Embeddings of pairs, a scale of one element, a bias of one element or none.
+    """Check the shapes and dtypes of embeddings, scale and bias.
 
     Raises:
-        TrainingError: names what does not fit.
+        TrainingError: one does not fit; the message names it.
     """
     shape = tuple(image_bD.shape)
     if len(shape) != 2 or 0 in shape or text_bD.shape != image_bD.shape:

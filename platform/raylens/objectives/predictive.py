@@ -1,8 +1,8 @@
-"""The objectives that contrastive learning was preferred to: predicting a caption's words, and the caption itself.
+"""The predictive objectives, which the paper compares with contrastive learning: a caption's words, or the caption.
 
 Radford et al. 2021, section 2.3 and figure 2. Shapes: ``b`` captions, ``T`` tokens, ``N`` tokens without padding,
-``V`` vocabulary, ``D`` embedding width. Each returns the loss of every caption, which no other caption enters: the mean
-over micro-batches and ranks is the loss of the global batch.
+``V`` vocabulary, ``D`` embedding width. Each function returns a loss per caption that depends on no other caption, so
+the mean over micro-batches and ranks is the loss of the global batch.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ __all__ = ["bag_of_words_loss", "caption_loss"]
 
 
 def bag_of_words_loss(image_bD: Tensor, word_VD: Tensor, log_scale: Tensor, ids_bT: Tensor, end_b: Tensor) -> Tensor:
-    """Cross-entropy between the words of each caption, all equally likely, and those predicted from its image.
+    """Return the cross-entropy between each caption's words, all equally likely, and those predicted from its image.
 
     Joulin et al. 2016, "Learning Visual Features from Large Weakly Supervised Data", section 3.2, the multi-class
     logistic loss. A word is a token between start and end; one that is repeated counts once. A caption without
-    words has its end token for one.
+    words counts its end token as a word.
 
     Args:
         image_bD: image embeddings of unit norm.
-        word_VD: of each token of the vocabulary an embedding of unit norm.
-        log_scale: logarithm of the factor from cosine to logit, one element.
+        word_VD: an embedding of unit norm for each token of the vocabulary.
+        log_scale: logarithm of the logit scale, one element.
         ids_bT: token ids, which begin with the start token.
-        end_b: where each caption's end token stands.
+        end_b: the position of each caption's end token.
 
     Returns:
         The loss of each caption ``[b]`` in nats, in fp32.
@@ -42,7 +42,8 @@ def bag_of_words_loss(image_bD: Tensor, word_VD: Tensor, log_scale: Tensor, ids_
     """
     if image_bD.ndim != 2 or word_VD.ndim != 2 or image_bD.shape[1] != word_VD.shape[1]:
         raise TrainingError(
-            f"image_bD has shape {tuple(image_bD.shape)} and word_VD {tuple(word_VD.shape)}: [b, D] and [V, D] fit"
+            f"image_bD has shape {tuple(image_bD.shape)} and word_VD {tuple(word_VD.shape)}: "
+            "they must be [b, D] and [V, D]"
         )
     target_bV = torch.zeros(len(ids_bT), len(word_VD), device=image_bD.device)
     place_T = torch.arange(ids_bT.shape[1], device=ids_bT.device)
@@ -57,15 +58,15 @@ def bag_of_words_loss(image_bD: Tensor, word_VD: Tensor, log_scale: Tensor, ids_
 
 
 def caption_loss(logits_NV: Tensor, next_N: Tensor, row_N: Tensor, captions: int) -> Tensor:
-    """``-log p(caption)``: the sum over a caption's tokens of the cross-entropy of each given those before it.
+    """Return ``-log p(caption)``: the sum over a caption's tokens of each one's cross-entropy given those before it.
 
-    As in Desai and Johnson 2021, "VirTex", equation 1, in one direction.
+    This is Desai and Johnson 2021, "VirTex", equation 1, in one direction.
 
     Args:
-        logits_NV: predictions behind each token but the last of its caption.
+        logits_NV: the predictions after each token of a caption but its last.
         next_N: the token that follows.
-        row_N: the caption that it belongs to.
-        captions: ``b``.
+        row_N: the caption that the token belongs to.
+        captions: the number of captions, ``b``.
 
     Returns:
         The loss of each caption ``[b]`` in nats, in fp32.

@@ -1,4 +1,4 @@
-"""How the losses multiply matrices: in fp32 by default, in TF32 or bf16 where asked; sums are in fp32 always."""
+"""The matrix products of the losses: in fp32 by default, in TF32 or bf16 on request; sums are always in fp32."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ __all__ = ["Precision", "Products"]
 
 Precision = Literal["fp32", "tf32", "bf16"]
 EXACT = 2e-6
-"""Relative error of an fp32 product that was not rounded to anything less; bf16 makes 1e-3."""
+"""The largest relative error of a product in full fp32; rounding to bf16 makes about 1e-3."""
 
 
 @dataclass(frozen=True)
 class Products:
     """Products of matrices whose operands are rounded to ``precision`` first.
 
-    With bf16 a CPU rounds only what makes the gradient of it: its bf16 products have bf16 results, with which logits
-    would be off by up to 0.2 at a scale of 100. A GPU rounds the operands of both, and keeps results in fp32.
+    With bf16 a CPU rounds only the operands of the gradient: its bf16 products have bf16 results, so that logits
+    would be off by up to 0.2 at a scale of 100. A GPU rounds the operands of logits too, and keeps results in fp32.
     """
 
     precision: Precision = "fp32"
@@ -40,22 +40,22 @@ class Products:
             )
 
     def rounds(self, x: Tensor) -> bool:
-        """Whether ``x`` is multiplied in bf16."""
+        """Tell whether ``x`` is multiplied in bf16."""
         return self.precision == "bf16" and x.dtype != torch.float64
 
     def logits(self, image_nD: Tensor, text_mD: Tensor, out_nm: Tensor) -> None:
-        """``out = image text'``, for operands in the dtype of ``out``."""
+        """Compute ``out = image text'``, for operands in the dtype of ``out``."""
         if out_nm.is_cuda and self.rounds(out_nm):
             torch.mm(image_nD.bfloat16(), text_mD.bfloat16().T, out_dtype=out_nm.dtype, out=out_nm)
         else:
             torch.mm(image_nD, text_mD.T, out=out_nm)
 
     def operand(self, x: Tensor) -> Tensor:
-        """``x`` as `add_product` multiplies it."""
+        """Return ``x`` in the dtype in which `add_product` multiplies it."""
         return x.bfloat16() if self.rounds(x) else x
 
     def add_product(self, a: Tensor, b: Tensor, out: Tensor) -> None:
-        """``out += a b``, for operands."""
+        """Compute ``out += a b``, for matrices that `operand` returned."""
         if a.dtype == out.dtype:
             out.addmm_(a, b)
         elif out.is_cuda:
@@ -65,7 +65,7 @@ class Products:
 
     @contextmanager
     def applied(self, device: torch.device) -> Iterator[None]:
-        """Within, torch multiplies fp32 matrices as these products do."""
+        """Make torch multiply fp32 matrices at this precision, within this context."""
         backend, wanted = self._setting(device)
         before = backend.fp32_precision
         backend.fp32_precision = wanted
@@ -82,10 +82,10 @@ class Products:
 
 @cache
 def onednn_is_exact() -> bool:
-    """Whether oneDNN, given leave to round to bf16, makes fp32 products here all the same.
+    """Tell whether oneDNN, though permitted to round to bf16, computes exact fp32 products on this processor.
 
     It does on processors without AMX, and on AMD's it is twice as fast as MKL, torch's own choice: 440 against 195
-    GFLOP/s on 2 cores of Zen 5. Tried on a product, since nothing else tells; its own generator leaves torch's alone.
+    GFLOP/s on 2 cores of Zen 5. Only a trial product shows it; the trial has a generator of its own.
     """
     generator = torch.Generator().manual_seed(0)
     a, b = (torch.randn(256, 512, generator=generator) for _ in "ab")
@@ -93,11 +93,11 @@ def onednn_is_exact() -> bool:
     before = setting.fp32_precision
     setting.fp32_precision = "bf16"
     try:
-        found = a @ b.T
+        product = a @ b.T
     finally:
         setting.fp32_precision = before
     wanted = a.double() @ b.double().T
-    return bool((found - wanted).norm() <= EXACT * wanted.norm())
+    return bool((product - wanted).norm() <= EXACT * wanted.norm())
 
 
 def _mkldnn() -> Any:

@@ -26,7 +26,7 @@ _agreed_rows: WeakKeyDictionary[dist.ProcessGroup, int] = WeakKeyDictionary()
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process's place among the ``size`` processes that share one global batch."""
+    """The rank of this process among the ``size`` processes that share one global batch."""
 
     rank: int
     size: int
@@ -34,7 +34,7 @@ class Ranks:
 
     @classmethod
     def of(cls, group: dist.ProcessGroup | None) -> Ranks:
-        """The place in `group`, or in the default group where `group` is None; alone where there is none.
+        """Return the ranks of `group`, or of the default group if it is None; one rank alone if there is no group.
 
         Raises:
             TrainingError: this process is not a member of `group`.
@@ -51,11 +51,11 @@ class Ranks:
         return cls(rank=rank, size=dist.get_world_size(group), group=group)
 
     def agree_on_rows(self, rows_bD: Tensor) -> None:
-        """Refuse local batches of unequal size, before a gather hangs on them.
+        """Refuse local batches of unequal size, because a gather of them would hang.
 
-        One small collective at the group's first call; from then on a comparison on this process alone. That
-        is why a group keeps the local batch that it began with: a rank that changes it says so at once,
-        where any collective to find out would meet another collective on the ranks that did not change.
+        The group's first call makes one small collective; later calls only compare on this process. A group
+        therefore keeps the local batch of its first call: a rank that changes it raises at once, whereas a
+        collective to detect the change would meet another collective on the ranks that did not change.
 
         Raises:
             TrainingError: the ranks differ (on all of them), or this rank's batch changed (on this one).
@@ -80,7 +80,7 @@ class Ranks:
             )
 
     def gather_rows(self, rows_bD: Tensor) -> Tensor:
-        """All ranks' rows ``[B, ...]`` in rank order; the argument itself where there is one rank."""
+        """Return all ranks' rows ``[B, ...]`` in rank order; the argument itself if there is one rank."""
         if self.size == 1:
             return rows_bD
         rows_BD = rows_bD.new_empty(self.size * rows_bD.shape[0], *rows_bD.shape[1:])
@@ -93,7 +93,7 @@ class Ranks:
             dist.all_reduce(values, group=self.group)
 
     def sum_to_owners(self, rows_BD: Tensor) -> Tensor:
-        """Sum ``[B, D]`` over the ranks; each keeps its own block of rows ``[b, D]``."""
+        """Sum ``[B, D]`` over the ranks and return this rank's own block of rows ``[b, D]``."""
         if self.size == 1:
             return rows_BD
         rows_bD = rows_BD.new_empty(rows_BD.shape[0] // self.size, *rows_BD.shape[1:])

@@ -1,4 +1,4 @@
-"""The sigmoid loss of Zhai et al. 2023 (SigLIP): each pair of the global batch is a yes-or-no question of its own.
+"""The sigmoid loss of Zhai et al. 2023 (SigLIP): a binary classification of each pair of the global batch.
 
 Shapes: ``b`` local batch, ``D`` embedding width.
 """
@@ -34,7 +34,7 @@ def sigmoid_loss(
     matmul_precision: Precision = "fp32",
     tile: TileSize = TILE,
 ) -> Tensor:
-    """Sum over all pairs of ``softplus(-z (s <I, T> + bias))``, ``z`` being 1 for matches and -1 else, divided by B.
+    """Return the sum over all pairs of ``softplus(-z (s <I, T> + bias))`` over B; ``z`` is 1 for matches, else -1.
 
     Zhai et al. 2023, "Sigmoid Loss for Language Image Pre-Training", algorithm 1. Arguments, memory and the scale of
     the gradients over ranks are as in `contrastive_loss`.
@@ -62,7 +62,7 @@ class _Sigmoid(PairLoss):
         total = torch.zeros(1, dtype=torch.float64, device=pairs.image_bD.device)
         tiles = pairs.tiles()
         for tile in tiles:
-            # Not softplus, which torch takes for the identity above 20.
+            # Not torch's softplus, which is the identity above 20.
             total -= functional.logsigmoid(_signed(tile, pairs).neg_()).sum(dtype=torch.float64)
         pairs.ranks.sum_in_place(total)
         return Outcome((total / len(pairs.text_BD)).reshape(()), tiles)
@@ -73,7 +73,7 @@ class _Sigmoid(PairLoss):
 
 
 def _signed(tile: Tile, pairs: Pairs) -> Tensor:
-    """``-z (s <I, T> + bias)``, in place of the logits."""
+    """Replace the logits of a tile by ``-z (s <I, T> + bias)`` and return them."""
     assert pairs.bias is not None
     tile.x_nm.add_(pairs.bias.to(tile.x_nm.dtype).reshape(()))
     tile.diagonal.neg_()

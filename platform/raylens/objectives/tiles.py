@@ -25,7 +25,7 @@ __all__ = ["TILE", "FusedTiles", "KeptTiles", "Tile", "TileSize", "Tiles"]
 
 @dataclass(frozen=True)
 class TileSize:
-    """Of the logits that exist at a time. The default, 8 MiB, stays in a processor's cache.
+    """The number of logits that exist at a time. The default, 8 MiB, stays in a processor's cache.
 
     Raises:
         TrainingError: a tile would hold nothing.
@@ -41,17 +41,17 @@ class TileSize:
 
 TILE = TileSize()
 FUSED_ENTRIES = 2**27
-"""Of the gradient that exist at a time on a GPU: 256 MiB in bf16, enough for a product to run at full rate."""
+"""The entries of the gradient that exist at a time on a GPU: 256 MiB in bf16, enough for products at full rate."""
 
 
 @dataclass(frozen=True)
 class Tile:
-    """A part of the logits, which may be overwritten; valid until the next one."""
+    """A part of the logits, which may be overwritten; it is valid until the next tile."""
 
     rows: slice
-    """Of this rank."""
+    """The tile's rows among this rank's rows."""
     columns: slice
-    """Of the global batch."""
+    """The tile's columns among those of the global batch."""
     x_nm: Tensor
     own: slice
     """The rows of this rank whose matching column lies in the tile."""
@@ -61,28 +61,28 @@ class Tile:
 
 @dataclass(frozen=True)
 class Tiles:
-    """``x_ij = s <I_i, T_j>``, row block by row block."""
+    """The logits ``x_ij = s <I_i, T_j>``, row block by row block."""
 
     image_bD: Tensor
     text_BD: Tensor
-    """All ranks' texts."""
+    """The text embeddings of all ranks."""
     scale: Tensor
     """``s``, a scalar in the dtype of the computation: fp32 or fp64."""
     first: int
-    """The global row of the first local row: the column of its matching text."""
+    """The global row of this rank's first row, which is also the column of its matching text."""
     size: TileSize
-    """At most."""
+    """The largest size of a tile; those at the edges are smaller."""
     products: Products
     unit: float = 1.0
     """A factor on the logits of tiles, for losses that want them in another unit than nats."""
 
     @property
     def dtype(self) -> torch.dtype:
-        """What logits and sums are in."""
+        """The dtype of logits and sums."""
         return self.scale.dtype
 
     def __iter__(self) -> Iterator[Tile]:
-        """All tiles; those of the same rows follow one another."""
+        """Yield all tiles; those of the same rows follow one another."""
         b, B = len(self.image_bD), len(self.text_BD)
         buffer = self.scale.new_empty(min(self.size.rows, b) * min(self.size.columns, B))
         text_BD = self.text_BD.to(self.dtype)
@@ -103,17 +103,17 @@ class Tiles:
         return Tile(rows, columns, x_nm, slice(begin, begin + len(diagonal)), diagonal)
 
     def matched_cosine(self) -> Tensor:
-        """``<I_i, T_i>`` ``[b]`` in fp64: every digit of a small loss hangs on it."""
+        """Return ``<I_i, T_i>``, ``[b]``, in fp64, because every digit of a small loss depends on it."""
         text_bD = self.text_BD[self.first : self.first + len(self.image_bD)]
         pairs = zip(torch.split(self.image_bD, self.size.rows), torch.split(text_bD, self.size.rows), strict=True)
         return torch.cat([(image_nD.double() * text_nD.double()).sum(1) for image_nD, text_nD in pairs])
 
     def products_with(self, gradient: Callable[[Tile], None], *, wants_text: bool) -> tuple[Tensor, Tensor | None]:
-        """``G T`` ``[b, D]`` and this rank's part of ``G' I`` ``[B, D]``.
+        """Return ``G T``, ``[b, D]``, and this rank's part of ``G' I``, ``[B, D]``.
 
         Args:
-            gradient: turns the logits of a tile, in place, into their part of ``G``.
-            wants_text: whether the second is computed.
+            gradient: a function that turns the logits of a tile, in place, into their part of ``G``.
+            wants_text: whether the second product is computed.
         """
         dI_bD = self.scale.new_zeros(self.image_bD.shape)
         dT_BD = self.scale.new_zeros(self.text_BD.shape) if wants_text else None
@@ -130,12 +130,12 @@ class Tiles:
 
 @dataclass(frozen=True)
 class KeptTiles(Tiles):
-    """All of the matrix as one tile that is there already."""
+    """The whole matrix as one tile that was computed before."""
 
     kept_bB: Tensor = field(kw_only=True)
 
     def __iter__(self) -> Iterator[Tile]:
-        """The tile, which is overwritten: to be walked once."""
+        """The tile, which is overwritten, so that it can be iterated over only once."""
         yield self._tile(slice(0, len(self.kept_bB)), slice(0, self.kept_bB.shape[1]), self.kept_bB)
 
 
@@ -148,7 +148,7 @@ class FusedTiles(Tiles):
     shift: Tensor = field(kw_only=True)
 
     def __iter__(self) -> Iterator[Tile]:
-        """All columns, each with all rows."""
+        """Yield blocks of columns, each with all rows."""
         b, B = len(self.image_bD), len(self.text_BD)
         rounded = self.products.rounds(self.scale)
         columns = max(128, FUSED_ENTRIES // b)

@@ -34,7 +34,7 @@ def triplet_loss(
     matmul_precision: Precision = "fp32",
     tile: TileSize = TILE,
 ) -> Tensor:
-    """Hinges of all negatives of an image and of a text, summed, divided by B: no temperature, a margin instead.
+    """Return the sum of the hinges of all negatives, divided by B; it has a margin instead of a temperature.
 
     ``1/B sum_{i != j} [m - <I_i, T_i> + <I_i, T_j>]_+ + [m - <I_i, T_i> + <I_j, T_i>]_+``, the sum-of-hinges ranking
     loss of Kiros et al. 2014, "Unifying Visual-Semantic Embeddings with Multimodal Neural Language Models", equation 2,
@@ -63,7 +63,10 @@ def triplet_loss(
 
 
 class _Hinges(PairLoss):
-    """``kept`` are the matches' cosines of all ranks ``[B]``, and how many hinges each match holds open ``[b]``."""
+    """The triplet loss.
+
+    ``kept`` holds the matches' cosines of all ranks ``[B]``, and the number of active hinges of each match ``[b]``.
+    """
 
     def __init__(self, margin: float) -> None:
         self.margin = margin
@@ -80,7 +83,7 @@ class _Hinges(PairLoss):
             rows = slice(pairs.own.start + tile.rows.start, pairs.own.start + tile.rows.stop)
             open_B[rows] += (row_nm > 0).sum(1)
             open_B[tile.columns] += (column_nm > 0).sum(0)
-        # A cosine that is not finite holds no hinge open, and would go unseen.
+        # A cosine that is not finite activates no hinge, and would go unnoticed.
         total += 0.0 * tiles.matched_cosine().sum()
         pairs.ranks.sum_in_place(counts)
         return Outcome((total / len(match_B)).reshape(()), tiles, (match_B, open_B[pairs.own].clone()))
@@ -92,7 +95,7 @@ class _Hinges(PairLoss):
         tile.diagonal.copy_(-open_b[tile.own])
 
     def _hinges(self, tile: Tile, match_B: Tensor, first: int) -> tuple[Tensor, Tensor]:
-        """Arguments of the hinges of images and of texts; matches are far below zero."""
+        """Return the arguments of the hinges of images and of texts; those of matches are far below zero."""
         tile.diagonal.fill_(-math.inf)
         match_B = match_B.to(tile.x_nm.dtype)
         match_n = match_B[first + tile.rows.start : first + tile.rows.stop, None]

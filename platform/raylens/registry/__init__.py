@@ -1,4 +1,4 @@
-"""Trained encoders at rest: the bundle, and the registry that numbers bundles and names them."""
+"""Storage of trained encoders: the bundle, and the registry that numbers bundles and names them."""
 
 from typing import TYPE_CHECKING
 

@@ -1,6 +1,6 @@
 """The bundle: everything that turns an image or a text into an embedding, and nothing else.
 
-The only seam between training and what comes after it: evaluation and serving read bundles alone.
+It is the only interface between training and everything after it: evaluation and serving read bundles alone.
 
     weights.safetensors   fp32 weights, the logit scale among them
     config.json           the architecture (`raylens.config.ModelConfig`)
@@ -34,7 +34,7 @@ FILES = ("weights.safetensors", "config.json", "tokenizer.json", "preprocess.jso
 
 @dataclass(frozen=True)
 class Bundle:
-    """An encoder at rest.
+    """A trained encoder and all that it needs to embed.
 
     ``lineage`` says where it comes from and does not change its identity.
     """
@@ -46,7 +46,7 @@ class Bundle:
     lineage: Lineage = field(default_factory=Lineage)
 
     def files(self) -> dict[str, bytes]:
-        """The files of the bundle by name, without ``bundle.json``."""
+        """Return the files of the bundle by name, without ``bundle.json``."""
         tensors = {name: self.weights[name].detach().cpu().contiguous() for name in sorted(self.weights)}
         return {
             "weights.safetensors": safetensors.torch.save(tensors),
@@ -66,16 +66,16 @@ class Bundle:
         return _digest(described)
 
     def is_saved(self, store: Store) -> bool:
-        """Is a whole bundle there? Its manifest is written last."""
+        """Tell whether a folder holds a whole bundle, whose manifest is written last."""
         return store.exists(MANIFEST)
 
     def digest(self) -> str:
-        """The identity of the bundle: a hash over the hashes of its files."""
+        """Return the bundle's identity: a hash over the hashes of its files."""
         return _digest(_described(self.files()))
 
     @classmethod
     def load(cls, store: Store, digest: str | None = None) -> Self:
-        """Read a bundle and check every file against its hash, and all of them against ``digest`` if given.
+        """Read a bundle and check every file against its hash, and all of them against ``digest`` unless it is None.
 
         Raises:
             BundleError: a file is missing, differs from its hash, or cannot be read.
@@ -105,7 +105,7 @@ class _File(BaseModel):
 
 
 class _Manifest(BaseModel):
-    """What ``bundle.json`` says."""
+    """The content of ``bundle.json``."""
 
     format: int
     files: dict[str, _File]
@@ -117,10 +117,10 @@ class _Manifest(BaseModel):
 
 
 def _read_manifest(store: Store) -> _Manifest:
-    """The parsed ``bundle.json`` of a folder.
+    """Read and parse the ``bundle.json`` of a folder.
 
     Raises:
-        BundleError: there is none, it is damaged, or of another format.
+        BundleError: the file is missing, damaged, or of another format.
     """
     try:
         manifest = _Manifest.model_validate_json(store.read(MANIFEST))
@@ -167,10 +167,10 @@ def _verified(store: Store, name: str, described: Mapping[str, _File]) -> bytes:
         data = store.read(name)
     except NotFoundError:
         raise BundleError(f"bundle at {store.describe()}: {name} is missing") from None
-    found = _sha256(data)
-    if found != described[name].sha256:
+    actual = _sha256(data)
+    if actual != described[name].sha256:
         raise BundleError(
-            f"bundle at {store.describe()}: {name} has sha256 {found[:12]}, {MANIFEST} says "
+            f"bundle at {store.describe()}: {name} has sha256 {actual[:12]}, {MANIFEST} says "
             f"{described[name].sha256[:12]}: the file was changed or damaged"
         )
     return data

@@ -1,4 +1,4 @@
-"""A bundle made ready: texts and images in, unit vectors out.
+"""An encoder built from a bundle: it embeds texts and images as unit vectors.
 
 Shapes: B items, S image size, T tokens, D embedding.
 """
@@ -21,11 +21,11 @@ from raylens.registry.bundle import Bundle
 __all__ = ["Encoder"]
 
 TOWERS: dict[Literal["image", "text"], str] = {"image": "visual", "text": "text"}
-"""Their names in `raylens.models.DualEncoder`."""
+"""The attributes of `raylens.models.DualEncoder` that hold each tower."""
 
 
 class Encoder:
-    """What evaluation and serving embed with; both therefore run the same code on the same inputs.
+    """The encoder of evaluation and serving, which thus run the same code on the same inputs.
 
     Raises:
         BundleError: weights, tokenizer or preprocessing do not fit the bundle's config.
@@ -39,30 +39,30 @@ class Encoder:
 
     @property
     def embed_dim(self) -> int:
-        """Width of the joint space, ``D``."""
+        """The width ``D`` of the joint space."""
         return self.bundle.config.embed_dim
 
     @property
     def context(self) -> int:
-        """Most tokens of a text, marks included, ``T``."""
+        """The most tokens ``T`` of a text, start and end tokens included."""
         return self.bundle.config.text.context
 
     @property
     def logit_scale(self) -> float:
-        """The factor from cosine to logit that the model learned."""
+        """The logit scale that the model learned (not its logarithm)."""
         return math.exp(float(self.model.logit_scale))
 
     @property
     def embeds_texts(self) -> bool:
-        """Not where the model was trained to predict captions."""
+        """Whether the model embeds texts; one that was trained to predict captions does not."""
         return self.bundle.lineage.objective != "caption"
 
     def round_tower(self, tower: Literal["image", "text"], dtype: torch.dtype) -> None:
-        """Multiply in a smaller type; see `raylens.models.DualEncoder.multiply_in`."""
+        """Multiply in a smaller dtype; see `raylens.models.DualEncoder.multiply_in`."""
         self.model.multiply_in(dtype, self._tower(tower))
 
     def restore_tower(self, tower: Literal["image", "text"]) -> None:
-        """Take a tower's weights from the bundle again."""
+        """Load a tower's weights from the bundle again, which undoes any rounding."""
         prefix = f"{TOWERS[tower]}."
         weights = {name: value for name, value in self.bundle.weights.items() if name.startswith(prefix)}
         device = self.model.device
@@ -71,14 +71,14 @@ class Encoder:
         self._tower(tower).requires_grad_(False)
 
     def keep_only(self, towers: Collection[Literal["image", "text"]]) -> None:
-        """Free the memory of the other tower, and of the weights as they were before any rounding."""
+        """Free the memory of the other towers, and of the bundle's unrounded weights."""
         for tower, name in TOWERS.items():
             if tower not in towers:
                 setattr(self.model, name, torch.nn.Identity())
         self.bundle = replace(self.bundle, weights={})
 
     def pack(self) -> None:
-        """Lay the weights out as the processor multiplies them; see `raylens.models.pack`. For good."""
+        """Rearrange the weights for the processor, irreversibly; see `raylens.models.pack`."""
         for name in TOWERS.values():
             pack(getattr(self.model, name))
 
@@ -88,7 +88,7 @@ class Encoder:
 
     @torch.inference_mode()
     def encode_ids(self, ids_BT: NDArray[np.int32]) -> Tensor:
-        """Token ids ``[B, T]`` to unit vectors ``[B, D]``, fp32, on the CPU.
+        """Embed token ids ``[B, T]`` as unit vectors ``[B, D]``, in fp32 on the CPU.
 
         Raises:
             BundleError: the model was trained to predict captions, and embeds no texts.
@@ -104,18 +104,18 @@ class Encoder:
 
     @torch.inference_mode()
     def encode_pixels(self, image_BSSC: NDArray[np.uint8]) -> Tensor:
-        """Preprocessed images ``[B, S, S, 3]`` uint8 to unit vectors ``[B, D]``, fp32, on the CPU."""
+        """Embed preprocessed images ``[B, S, S, 3]`` uint8 as unit vectors ``[B, D]``, in fp32 on the CPU."""
         if len(image_BSSC) == 0:
             return torch.zeros(0, self.embed_dim)
         return self.model.encode_image(_tensor(image_BSSC).to(self.model.device)).cpu()
 
     def encode_texts(self, texts: Sequence[str], *, batch: int = 256) -> Tensor:
-        """``B`` texts to unit vectors ``[B, D]``; texts over the context are truncated."""
+        """Embed ``B`` texts as unit vectors ``[B, D]``; texts longer than the context are truncated."""
         ids_BT, _ = self.tokenizer(texts, self.context)
         return torch.cat([self.encode_ids(ids_BT[at : at + batch]) for at in range(0, max(1, len(texts)), batch)])
 
     def encode_images(self, files: Sequence[bytes], *, batch: int = 64) -> Tensor:
-        """``B`` image files to unit vectors ``[B, D]``.
+        """Embed ``B`` image files as unit vectors ``[B, D]``.
 
         Raises:
             InputError: one of the files is not a usable image.
@@ -126,17 +126,17 @@ class Encoder:
         return torch.cat([self.encode_pixels(np.stack([self.preprocess(data) for data in part])) for part in parts])
 
     def classifier(self, prompts: Sequence[Sequence[str]]) -> ZeroShotClassifier:
-        """A zero-shot classifier from each class's prompts (see `raylens.inputs.fill_templates`)."""
+        """Build a zero-shot classifier from each class's prompts (see `raylens.inputs.fill_templates`)."""
         return ZeroShotClassifier.build(prompts, self.encode_texts, self.logit_scale)
 
 
 def _tensor(array: NDArray[Any]) -> Tensor:
-    # A copy: arrays from decoders and shared memory are often read-only, which torch does not allow for.
+    # A copy: arrays from decoders and shared memory are often read-only, which torch does not support.
     return torch.from_numpy(array.copy())
 
 
 def _check_inputs(bundle: Bundle) -> None:
-    """Refuse what would fail at the first text or image, or embed it wrongly."""
+    """Refuse a bundle that would fail at the first text or image, or embed it wrongly."""
     size, rows = bundle.config.image.size, bundle.config.text.vocab
     if bundle.preprocess.size != size:
         raise BundleError(f"preprocess.json has size {bundle.preprocess.size}, config.json has image.size {size}")

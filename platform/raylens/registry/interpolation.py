@@ -1,4 +1,7 @@
-"""Between a model and what it was fine-tuned to (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models")."""
+"""Interpolation between a model and its fine-tuned version.
+
+Wortsman et al. 2022, "Robust fine-tuning of zero-shot models".
+"""
 
 from collections.abc import Mapping
 
@@ -14,20 +17,20 @@ __all__ = ["interpolate"]
 
 
 def interpolate(base: Bundle, tuned: Bundle, alpha: float) -> Bundle:
-    """The model with weights ``(1 - alpha) base + alpha tuned`` (section 3), the logit scale's logarithm among them.
+    """Return the model with weights ``(1 - alpha) base + alpha tuned`` (section 3), the log logit scale included.
 
-    Where fine-tuning on one distribution has cost accuracy on others, models in between often lose little on the one
-    and win most of it back on the others. Computed in fp64; 0 and 1 give the weights of one of the two bit for bit.
-    Counts, as of BatchNorm, are those of ``tuned``.
+    Fine-tuning on one distribution can cost accuracy on others; models in between often lose little on the former and
+    regain most of it on the latter. Computed in fp64; 0 and 1 give the weights of ``base`` and ``tuned`` bit for bit.
+    Integer weights, such as BatchNorm's counts, are those of ``tuned``.
 
     Args:
-        base: the model that fine-tuning began with.
-        tuned: what it became.
-        alpha: share of ``tuned``, from 0 to 1.
+        base: the model that fine-tuning started from.
+        tuned: the fine-tuned model.
+        alpha: the share of ``tuned``, from 0 to 1.
 
     Raises:
         ConfigError: ``alpha`` is out of range.
-        BundleError: the two differ in more than their weights; names what differs.
+        BundleError: the two differ in more than their weights; the message names what differs.
     """
     if not 0.0 <= alpha <= 1.0:
         raise ConfigError(f"alpha = {alpha}: it must be from 0, the first model, to 1, the second")
@@ -48,13 +51,13 @@ def _between(base: Tensor, tuned: Tensor, alpha: float) -> Tensor:
 
 def _check_fit(base: Bundle, tuned: Bundle) -> None:
     models = (_plain(base), _plain(tuned))
-    found = differences(*models, "model.")
+    differing = differences(*models, "model.")
     if base.tokenizer.to_json() != tuned.tokenizer.to_json():
-        found.append("the tokenizers are not the same")
-    found += differences(base.preprocess.model_dump(), tuned.preprocess.model_dump(), "preprocess.")
-    if found:
+        differing.append("the tokenizers are not the same")
+    differing += differences(base.preprocess.model_dump(), tuned.preprocess.model_dump(), "preprocess.")
+    if differing:
         raise BundleError(
-            f"only models that differ in nothing but their weights can be interpolated: {'; '.join(found)}"
+            f"only models that differ in nothing but their weights can be interpolated: {'; '.join(differing)}"
         )
 
 

@@ -1,4 +1,4 @@
-"""Where a bundle comes from: a training run, a sweep's choice among runs, another program, or two other bundles."""
+"""The origin of a bundle: a training run, a sweep's choice among runs, another program, or two other bundles."""
 
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -10,75 +10,75 @@ from raylens.config.evaluation import Goal
 __all__ = ["Interpolation", "Lineage", "Selection"]
 
 SHOWN = 12
-"""Characters of a digest that people are shown."""
+"""The number of a digest's characters that are shown."""
 
 
 class Selection(BaseModel):
-    """How a sweep came to promote this trial and no other."""
+    """The choice of a sweep's best trial, from which a bundle comes."""
 
     model_config = ConfigDict(frozen=True)
 
     sweep: str
-    """URI of the sweep's folder."""
+    """The URI of the sweep's folder."""
     trial: str
-    """Name of the best trial."""
+    """The name of the best trial."""
     values: dict[str, Any]
-    """Its values of the searched keys, by dotted path."""
+    """The trial's values of the searched keys, by dotted path."""
     metric: str
-    """Name of the metric that trials were compared by."""
+    """The name of the metric by which trials were compared."""
     goal: Goal
     value: float | None
     """The trial's last value of the metric."""
     configurations: int
-    """How many configurations were compared."""
+    """The number of configurations that were compared."""
 
 
 class Interpolation(BaseModel):
-    """The two bundles whose weights this one's lie between; see `raylens.registry.interpolate`."""
+    """The two bundles between whose weights a bundle was interpolated; see `raylens.registry.interpolate`."""
 
     model_config = ConfigDict(frozen=True)
 
     base: str
-    """Digest of the bundle that fine-tuning began with."""
+    """The digest of the bundle that fine-tuning started from."""
     tuned: str
-    """Digest of what it became."""
+    """The digest of the fine-tuned bundle."""
     alpha: float
-    """Share of ``tuned``, from 0 to 1."""
+    """The share of ``tuned``, from 0 to 1."""
 
 
 class Lineage(BaseModel):
-    """Everything that is known of a bundle's origin; what does not apply, or nobody wrote down, is None or empty.
+    """Everything that is known of a bundle's origin; a field that does not apply, or is not known, is None or empty.
 
-    Keys of other versions of raylens are kept as they are, and written again: see `others`.
+    Keys of other versions of raylens are kept unchanged and written again: see `others`.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
     run: str | None = None
-    """URI of the folder of the training run."""
+    """The URI of the training run's folder."""
     step: int | None = None
-    """The step of the checkpoint that the weights are from."""
+    """The step of the checkpoint that holds the weights."""
     objective: str | None = None
-    """The loss, as ``objective.kind`` of the run names it."""
+    """The loss, as in the run's ``objective.kind``."""
     weights: Literal["average", "last"] | None = None
-    """Whether the weights are the run's exponential moving average."""
+    """Whether the weights are the run's exponential moving average or those of the last step."""
     samples_seen: int | None = None
     global_batch: int | None = None
     manifests: tuple[str, ...] = ()
-    """Digests of the manifests of the training data."""
+    """The digests of the training data's manifests."""
     selection: Selection | None = None
     imported_from: str | None = None
-    """Name of the file or folder of another program."""
+    """The name of another program's file or folder."""
     format: str | None = None
-    """How that was read: ``openai``, ``openclip`` or ``hf``."""
+    """The format of that file or folder: ``openai``, ``openclip`` or ``hf``."""
     notes: tuple[str, ...] = ()
-    """What was done to imported weights that one should know of."""
+    """The changes made to imported weights, as sentences for people."""
     interpolated: Interpolation | None = None
 
     @model_validator(mode="before")
     @classmethod
     def _plural(cls, tree: Any) -> Any:
-        """Read the ``manifest`` of bundles that were trained on one only."""
+        """Read the key ``manifest`` of bundles that were trained on a single data set."""
         if not isinstance(tree, Mapping) or "manifest" not in tree or "manifests" in tree:
             return tree
         return {key: value for key, value in tree.items() if key != "manifest"} | {"manifests": [tree["manifest"]]}
@@ -90,7 +90,7 @@ class Lineage(BaseModel):
 
     @property
     def training_data(self) -> str:
-        """The manifests' digests, shortened, or why they are not known."""
+        """The manifests' digests, shortened, or the reason why they are not known."""
         if self.manifests:
             return ", ".join(digest[:SHOWN] for digest in self.manifests)
         if self.interpolated is not None:
@@ -98,5 +98,5 @@ class Lineage(BaseModel):
         return "unknown" if self.imported_from is None else f"unknown; imported from {self.imported_from}"
 
     def tree(self) -> dict[str, Any]:
-        """What is known as plain values, for JSON."""
+        """Return the known fields as plain values, for JSON."""
         return self.model_dump(mode="json", exclude_defaults=True)

@@ -20,7 +20,7 @@ from raylens.names import MODEL_NAME
 from raylens.registry.lineage import Lineage
 from raylens.storage import Store, open_store
 
-if TYPE_CHECKING:  # torch takes seconds, and to look versions up needs none
+if TYPE_CHECKING:  # importing torch takes seconds, and listing versions does not need it
     from raylens.registry.bundle import Bundle
     from raylens.registry.encoder import Encoder
 
@@ -31,13 +31,13 @@ LATEST = "latest"
 
 @dataclass(frozen=True)
 class Version:
-    """A numbered bundle of a model."""
+    """One version of a model: a bundle with a number."""
 
     name: str
     number: int
     digest: str
     created: str
-    """UTC, ISO 8601."""
+    """The time of publication, in ISO 8601 and UTC."""
     lineage: Lineage
 
     def __str__(self) -> str:
@@ -45,7 +45,7 @@ class Version:
 
 
 class _Record(BaseModel):
-    """What ``versions/000001.json`` says."""
+    """The content of a file such as ``versions/000001.json``."""
 
     digest: str
     created: str
@@ -53,13 +53,13 @@ class _Record(BaseModel):
 
 
 class Registry:
-    """All models under one URI."""
+    """The registry of all models under one URI."""
 
     def __init__(self, uri: str) -> None:
         self.store: Store = open_store(uri)
 
     def publish(self, name: str, bundle: "Bundle") -> Version:
-        """Add a bundle as the next version; the same bundle again is the version it already has."""
+        """Add a bundle as the next version; a bundle that was published before keeps its version."""
         MODEL_NAME.check("model name", name)
         model = self.store / name
         digest = bundle.digest()
@@ -75,9 +75,9 @@ class Registry:
         return self._claim_number(Version(name, first, digest, created, bundle.lineage))
 
     def _claim_number(self, version: Version) -> Version:
-        """The version under the next free number, or under the one that another publisher gave the same bundle.
+        """Write the version under the next free number; return another publisher's version of the same bundle instead.
 
-        The search starts behind the versions that `publish` looked through, so that it meets every later one.
+        The search starts after the versions that `publish` compared, so that it sees every later one.
         """
         model = self.store / version.name
         record = {"digest": version.digest, "created": version.created, "lineage": version.lineage.tree()}
@@ -94,31 +94,31 @@ class Registry:
                 return version
 
     def names(self) -> list[str]:
-        """Every model that has a version."""
+        """List every model that has a version."""
         return sorted({info.path.split("/")[0] for info in self.store.list() if "/versions/" in info.path})
 
     def versions(self, name: str) -> list[Version]:
-        """All versions of a model, oldest first; empty for a name that nobody published."""
+        """List all versions of a model, oldest first; the list is empty for an unknown name."""
         MODEL_NAME.check("model name", name)
         model = self.store / name
-        found = [_read_version(model, name, info.path) for info in model.list("versions")]
-        return sorted(found, key=lambda version: version.number)
+        versions = [_read_version(model, name, info.path) for info in model.list("versions")]
+        return sorted(versions, key=lambda version: version.number)
 
     def aliases(self, name: str) -> dict[str, int]:
-        """The aliases of a model and the version number each points to."""
+        """Return the aliases of a model, each with the number of its version."""
         MODEL_NAME.check("model name", name)
         model = self.store / name
-        found = {}
+        numbers = {}
         for info in model.list("aliases"):
             with _damage_named(model, info.path):
-                found[_stem(info.path)] = int(json.loads(model.read(info.path))["version"])
-        return found
+                numbers[_stem(info.path)] = int(json.loads(model.read(info.path))["version"])
+        return numbers
 
     def resolve(self, reference: str) -> Version:
-        """``name``, ``name@latest``, ``name@3`` or ``name@alias`` to a version.
+        """Resolve ``name``, ``name@latest``, ``name@3`` or ``name@alias`` to a version.
 
         Raises:
-            NotFoundError: no such model, version or alias; the message lists those there are.
+            NotFoundError: there is no such model, version or alias; the message lists those that exist.
         """
         name, _, which = reference.partition("@")
         versions = self.versions(name)
@@ -138,7 +138,7 @@ class Registry:
         )
 
     def load(self, reference: str, device: str = "cpu") -> tuple[Version, "Encoder"]:
-        """The encoder behind a reference, its files verified.
+        """Load the encoder of a reference, and verify its files.
 
         Raises:
             NotFoundError: see `resolve`.
@@ -151,7 +151,7 @@ class Registry:
         return version, Encoder(Bundle.load(self.bundle_store(version), version.digest), device)
 
     def bundle_store(self, version: Version) -> Store:
-        """The folder that holds a version's files."""
+        """Return the store of a version's files."""
         return self.store / version.name / "bundles" / version.digest[:16]
 
     def promote(self, name: str, alias: str, number: int) -> Version:
@@ -159,11 +159,11 @@ class Registry:
 
         Raises:
             NotFoundError: there is no such version.
-            ConflictError: somebody else moved the alias in the same moment.
+            ConflictError: another process moved the alias at the same moment.
         """
         MODEL_NAME.check("alias", alias)
         if alias == LATEST or alias.isdecimal():
-            raise ConfigError(f"alias = {alias!r}: 'latest' and numbers have a meaning already; choose a word")
+            raise ConfigError(f"alias = {alias!r}: 'latest' and numbers already have a meaning; choose a word")
         version = self.resolve(f"{name}@{number}")
         model, path = self.store / name, f"aliases/{alias}.json"
         try:
@@ -173,7 +173,9 @@ class Registry:
         try:
             model.compare_and_set(path, json.dumps({"version": number}).encode(), current)
         except ConflictError:
-            raise ConflictError(f"alias {name}@{alias} was moved by somebody else just now: look, then retry") from None
+            raise ConflictError(
+                f"alias {name}@{alias} was moved by another process at the same moment: check it, then retry"
+            ) from None
         return version
 
 

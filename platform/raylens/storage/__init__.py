@@ -1,4 +1,4 @@
-"""Object stores by URI: folders of this machine and buckets, behind one small interface."""
+"""Object stores by URI: local folders and buckets, behind one small interface."""
 
 from raylens.storage.base import ObjectInfo, Store
 from raylens.storage.open import open_store

@@ -1,4 +1,4 @@
-"""What every store can do, and the file that reads an object by ranges."""
+"""The interface of every object store, and a file that reads an object by ranges."""
 
 import abc
 import io
@@ -25,61 +25,61 @@ __all__ = [
 ]
 
 BLOCK_BYTES = 8 * 2**20
-"""The most that one request asks for: enough to hide a request's latency, little enough for many open files."""
+"""The most bytes of one request: enough to hide a request's latency, and few enough for many open files."""
 SMALLEST_BYTES = 64 * 2**10
-"""The least that one request asks for: fewer bytes take as long."""
+"""The fewest bytes of one request, because fewer bytes take as long."""
 
 
 @dataclass(frozen=True)
 class ObjectInfo:
-    """An object of a store."""
+    """Path, size and version of an object in a store."""
 
     path: str
-    """Relative to the store, with ``/`` between parts."""
+    """The path relative to the store, with ``/`` between parts."""
     size: int
-    """Bytes."""
+    """The object's size in bytes."""
     version: str
-    """Changes when the object does: the ETag on S3, size and modification time elsewhere."""
+    """A text that changes with the object: the ETag on S3, size and modification time elsewhere."""
 
 
 class Store(abc.ABC):
-    """Objects under one URI. Immutable and small: clients are made where they are used, so that it travels by pickle.
+    """The objects under one URI. A store is immutable and small; it makes clients where it is used, so it pickles.
 
-    Paths are relative, with ``/`` between parts; what would leave the store is refused with `ConfigError`.
+    Paths are relative, with ``/`` between parts; a path that would leave the store raises `ConfigError`.
     """
 
     @property
     @abc.abstractmethod
     def uri(self) -> str:
-        """Canonical and complete: `open_store` of it gives an equal store, on any machine."""
+        """The canonical and complete URI: `open_store` of it returns an equal store on any machine."""
 
     @abc.abstractmethod
     def describe(self) -> str:
-        """For people: a folder's path, ``s3://bucket/prefix`` or ``gs://bucket/prefix``."""
+        """Return the location for messages: a folder's path, ``s3://bucket/prefix`` or ``gs://bucket/prefix``."""
 
     @abc.abstractmethod
     def __truediv__(self, sub: str) -> Self:
-        """The store of a folder below."""
+        """Return the store of a folder below this one."""
 
     @abc.abstractmethod
     def arrow(self) -> "tuple[FileSystem, str]":
-        """A pyarrow filesystem and this store's path in it."""
+        """Return a pyarrow filesystem, and this store's path in it."""
 
     @abc.abstractmethod
     def read(self, path: str, *, version: str | None = None) -> bytes:
-        """A whole object; with ``version`` (as `list` and `info` give it) only if it is still that one.
+        """Read a whole object; with ``version`` (from `list` or `info`), only if the object still has it.
 
         Raises:
-            NotFoundError: there is none.
-            ChangedError: it has another version.
+            NotFoundError: there is no such object.
+            ChangedError: the object has another version.
         """
 
     def read_text(self, path: str) -> str:
-        """A whole object as UTF-8.
+        """Read a whole object as UTF-8 text.
 
         Raises:
-            NotFoundError: there is none.
-            StorageError: it is not UTF-8.
+            NotFoundError: there is no such object.
+            StorageError: the object is not UTF-8.
         """
         try:
             return self.read(path).decode("utf-8")
@@ -88,69 +88,69 @@ class Store(abc.ABC):
 
     @abc.abstractmethod
     def read_range(self, path: str, offset: int, length: int, *, version: str | None = None) -> bytes:
-        """Exactly ``length`` bytes from ``offset``; with ``version`` only if the object is still that one.
+        """Read exactly ``length`` bytes from ``offset``; with ``version``, only if the object still has it.
 
         Raises:
             NotFoundError: there is no such object.
-            ChangedError: it has another version.
-            StorageError: it is shorter.
+            ChangedError: the object has another version.
+            StorageError: the object is shorter.
         """
 
     def open_file(self, path: str, size: int, version: str | None = None) -> "RangedFile":
-        """An object of ``size`` bytes as a file, read by ranges; the store is not asked before the first read."""
+        """Open an object of ``size`` bytes as a file that reads ranges; the first request is made by the first read."""
         return RangedFile(self, path, size, version)
 
     @abc.abstractmethod
     def read_with_version(self, path: str) -> tuple[bytes, str]:
-        """A whole object and the version to hand to `compare_and_set`."""
+        """Return a whole object and the version to pass to `compare_and_set`."""
 
     @abc.abstractmethod
     def write(self, path: str, data: bytes) -> None:
-        """Publish atomically: readers see the old object or the new one, never a part."""
+        """Write an object atomically: readers see the old object or the new one, never a part of one."""
 
     @abc.abstractmethod
     def write_once(self, path: str, data: bytes) -> None:
-        """Publish where nothing is yet.
+        """Write an object where there is none yet.
 
         Raises:
-            AlreadyExistsError: there is an object; it stays as it is.
+            AlreadyExistsError: there is an object, which stays as it is.
         """
 
     @abc.abstractmethod
     def compare_and_set(self, path: str, data: bytes, version: str | None) -> str:
-        """Replace the object only if it still has ``version`` (None: only if there is none).
+        """Replace the object only if it still has ``version`` (None: only if there is no object yet).
 
         Returns:
             The new version.
 
         Raises:
-            ConflictError: it has another.
+            ConflictError: the object has another version.
 
-        A plain `write` at the same moment may be lost: write such an object by this method alone.
+        A plain `write` at the same moment may be lost, so write such an object with this method alone.
         """
 
     @abc.abstractmethod
     def upload(self, source: Path, path: str) -> None:
-        """Publish a file atomically, without holding it in memory."""
+        """Write a file as an object atomically, without holding it in memory."""
 
     @abc.abstractmethod
     def download(self, path: str, target: Path) -> None:
-        """Copy an object into a file that appears only when it is whole; its folder is made where it is missing."""
+        """Copy an object to a file that appears only when it is complete; create its folder if that is missing."""
 
     @abc.abstractmethod
     def list(self, prefix: str = "") -> list[ObjectInfo]:
-        """All objects below a folder, sorted by path; empty where there is nothing."""
+        """List all objects below a folder, sorted by path; the list is empty if there are none."""
 
     @abc.abstractmethod
     def info(self, path: str) -> ObjectInfo:
-        """Size and version of an object.
+        """Return the size and version of an object.
 
         Raises:
-            NotFoundError: there is none.
+            NotFoundError: there is no such object.
         """
 
     def exists(self, path: str) -> bool:
-        """Whether there is such an object."""
+        """Tell whether there is such an object."""
         try:
             self.info(path)
         except NotFoundError:
@@ -159,7 +159,7 @@ class Store(abc.ABC):
 
     @abc.abstractmethod
     def delete(self, path: str) -> None:
-        """Remove an object; nothing happens where there is none."""
+        """Remove an object; do nothing if there is none."""
 
     @abc.abstractmethod
     def delete_tree(self, prefix: str) -> None:
@@ -167,16 +167,15 @@ class Store(abc.ABC):
 
 
 class RangedFile(io.RawIOBase):
-    """Reads by `Store.read_range`, one block held at a time; for one thread.
+    """A file that reads an object with `Store.read_range` and holds one block at a time; for one thread.
 
-    Whoever reads on from the beginning gets whole blocks read ahead. Who jumps gets what was asked for, and more with
-    each read that goes on where the last block ended, so that a Parquet file's columns cost little more than
-    themselves.
+    Reads from the beginning on fetch whole blocks ahead. After a seek, a read fetches what it needs, and twice as much
+    with each block that continues the one before, so that a Parquet file's columns cost little more than their size.
 
     Raises, when read:
         NotFoundError: there is no such object.
         ChangedError: it has another version.
-        StorageError: it is shorter than ``size``.
+        StorageError: the object is shorter than ``size``.
     """
 
     def __init__(self, store: Store, path: str, size: int, version: str | None = None) -> None:
@@ -188,26 +187,26 @@ class RangedFile(io.RawIOBase):
 
     @property
     def name(self) -> str:
-        """For people: where the object is."""
+        """The location of the object, for messages."""
         return f"{self._store.describe()}/{self._path}"
 
     def readable(self) -> bool:
-        """Always."""
+        """Return True, because the file can be read."""
         self._checkClosed()
         return True
 
     def seekable(self) -> bool:
-        """Always."""
+        """Return True, because the position can be moved."""
         self._checkClosed()
         return True
 
     def tell(self) -> int:
-        """The position in bytes."""
+        """Return the current position in bytes."""
         self._checkClosed()
         return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        """Move; behind the end is allowed, and reads nothing there.
+        """Move to a position; it may lie beyond the end, where a read returns nothing.
 
         Raises:
             ValueError: ``offset`` from the start is negative, or ``whence`` unknown.
@@ -222,7 +221,7 @@ class RangedFile(io.RawIOBase):
         return self._position
 
     def readinto(self, buffer: "Buffer", /) -> int:
-        """Fill the buffer; fewer bytes come only at the end."""
+        """Fill the buffer; the number of bytes is smaller only at the end."""
         self._checkClosed()
         view = memoryview(buffer).cast("B")
         done = 0
@@ -234,16 +233,16 @@ class RangedFile(io.RawIOBase):
         return done
 
     def readall(self) -> bytes:
-        """All from here to the end."""
+        """Read everything from the position to the end."""
         return self.read(max(0, self._size - self.tell())) or b""
 
     def close(self) -> None:
-        """Let go of the block."""
+        """Close the file and free its block."""
         self._block = b""
         super().close()
 
     def _here(self, wanted: int) -> memoryview:
-        """From the position, at least one byte and at most ``wanted``."""
+        """Return at least one byte and at most ``wanted`` bytes from the position."""
         if not self._block_start <= self._position < self._block_start + len(self._block):
             self._fetch(wanted)
         start = self._position - self._block_start
@@ -256,16 +255,16 @@ class RangedFile(io.RawIOBase):
         else:
             ahead = self._ahead = SMALLEST_BYTES
         length = min(max(wanted, ahead), BLOCK_BYTES, self._size - self._position)
-        self._block = b""  # two blocks at a time would be one too many
+        self._block = b""  # freed first, so that no two blocks are in memory
         self._block_start = self._position
         self._block = self._store.read_range(self._path, self._position, length, version=self._version)
 
 
 def checked_path(path: str) -> str:
-    """A relative path that stays inside its store.
+    """Return a relative path if it stays inside its store.
 
     Raises:
-        ConfigError: it is empty, absolute, or has empty, ``.`` or ``..`` parts.
+        ConfigError: the path is empty, absolute, or has empty, ``.`` or ``..`` parts.
     """
     if not path or any(part in ("", ".", "..") for part in path.split("/")) or "\\" in path or "\0" in path:
         raise ConfigError(f"path {path!r}: give a relative path with '/' between its parts, without '.' or '..'")
@@ -273,11 +272,11 @@ def checked_path(path: str) -> str:
 
 
 def open_source(source: Path) -> BinaryIO:
-    """A local file to upload.
+    """Open a local file for an upload.
 
     Raises:
-        NotFoundError: there is none.
-        StorageError: it cannot be read.
+        NotFoundError: there is no such file.
+        StorageError: the file cannot be read.
     """
     try:
         return source.open("rb")
@@ -288,20 +287,20 @@ def open_source(source: Path) -> BinaryIO:
 
 
 def changed(name: str) -> ChangedError:
-    """For an object that is not the one any more whose version was asked for."""
+    """Return the error for an object that no longer has the requested version."""
     return ChangedError(
         f"{name} changed since it was indexed: put the old object back, or index the data set again under a new name"
     )
 
 
 def missing_bucket(what: str, where: str, bucket: str) -> NotFoundError:
-    """For a bucket that is not there."""
+    """Return the error for a bucket that does not exist."""
     return NotFoundError(f"{what}: there is no bucket {bucket!r} at {where}: create it, or check the name")
 
 
 def short_read(name: str, offset: int, length: int, came: int) -> StorageError:
-    """For a range that an object cannot give."""
+    """Return the error for a range that lies beyond an object's end."""
     return StorageError(
-        f"cannot read {length} bytes at offset {offset} of {name}: {came} came; the object is shorter than expected, "
-        "or the range is wrong"
+        f"cannot read {length} bytes at offset {offset} of {name}: received {came}; the object is shorter than "
+        "expected, or the range is wrong"
     )

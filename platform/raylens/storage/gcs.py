@@ -1,4 +1,4 @@
-"""A bucket of Google Cloud Storage, to be read: pyarrow offers no conditional write, which runs and registries need."""
+"""A bucket of Google Cloud Storage, read only: runs and registries need conditional writes, which pyarrow lacks."""
 
 import functools
 import os
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["GcsStore"]
 
 RETRY_SECONDS = 15
-"""Google's library begins no further attempt after so long; pauses grow from a second, so four or five fit in."""
+"""The time after which Google's library makes no further attempt. Pauses grow from a second: four or five fit in."""
 EMULATOR = "CLOUD_STORAGE_EMULATOR_ENDPOINT"
 STATUS = re.compile(r"google::cloud::Status\((?P<code>[A-Z_]+): (?P<reason>.*?)(?: error_info=|\)?$)", re.DOTALL)
 LOGIN = "set GOOGLE_APPLICATION_CREDENTIALS, or add ?anonymous=true to the URI of a public bucket"
@@ -29,72 +29,72 @@ LOGIN = "set GOOGLE_APPLICATION_CREDENTIALS, or add ?anonymous=true to the URI o
 
 @dataclass(frozen=True)
 class GcsStore(Store):
-    """Objects under a prefix of a bucket; whatever would write raises `StorageError`."""
+    """A read-only store of the objects under a prefix of a bucket; methods that write raise `StorageError`."""
 
     bucket: str
     prefix: str
     endpoint: str
-    """Empty for Google's own."""
+    """The endpoint; it is empty for Google's own."""
     anonymous: bool = False
 
     @property
     def uri(self) -> str:
-        """With the endpoint (empty: Google's own)."""
+        """The URI with its endpoint (empty: Google's own)."""
         options = {"endpoint_override": self.endpoint}
         if self.anonymous:
             options["anonymous"] = "true"
         return f"gs://{self.bucket}/{quote(self.prefix)}".rstrip("/") + f"?{urlencode(options, safe=':/')}"
 
     def describe(self) -> str:
-        """``gs://bucket/prefix``."""
+        """Return the location for messages as ``gs://bucket/prefix``."""
         return f"gs://{self.bucket}/{self.prefix}".rstrip("/")
 
     def __truediv__(self, sub: str) -> Self:
         return replace(self, prefix=f"{self.prefix}/{checked_path(sub)}".lstrip("/"))
 
     def arrow(self) -> "tuple[FileSystem, str]":
-        """pyarrow's filesystem with this store's endpoint."""
+        """Return pyarrow's filesystem with this store's endpoint."""
         return _filesystem(self.endpoint, self.anonymous), f"{self.bucket}/{self.prefix}".rstrip("/")
 
     def read(self, path: str, *, version: str | None = None) -> bytes:
-        """See `Store.read`."""
+        """Implement `Store.read` on a stream of pyarrow."""
         with self._opened(path, version) as stream:
             return bytes(stream.read())
 
     def read_range(self, path: str, offset: int, length: int, *, version: str | None = None) -> bytes:
-        """See `Store.read_range`."""
+        """Implement `Store.read_range` on a stream of pyarrow."""
         if offset < 0 or length < 0:
             raise short_read(self._name(path), offset, length, 0)
         with self._opened(path, version) as stream:
             size = stream.size()
-            left = min(length, max(size - offset, 0))  # pyarrow allocates before it reads
+            left = min(length, max(size - offset, 0))  # pyarrow allocates the whole length before it reads
             data = bytes(stream.read_at(left, offset)) if left else b""
         if len(data) != length:
             raise short_read(self._name(path), offset, length, len(data))
         return data
 
     def read_with_version(self, path: str) -> tuple[bytes, str]:
-        """The version is that of `info`."""
+        """Implement `Store.read_with_version`: the version is that of `info`."""
         version = self.info(path).version
         return self.read(path, version=version), version
 
     @contextmanager
     def _opened(self, path: str, version: str | None) -> Iterator[Any]:
-        """A stream that stays with the object that it met, whatever is written later."""
+        """Open a stream that keeps reading the object that it opened, whatever is written later."""
         with self._explained("read", path):
             filesystem, key = self._key(path)
             with filesystem.open_input_file(key) as stream:
-                # Asked after opening: what was indexed, and is there now, was there in between as well.
+                # Compared after opening: an object that was indexed and is still there was also there in between.
                 if version is not None and self.info(path).version != version:
                     raise changed(self._name(path))
                 yield stream
 
     def download(self, path: str, target: Path) -> None:
-        """See `Store.download`; several ranges at a time."""
+        """Implement `Store.download`: read several ranges at a time."""
         download_parts(self, path, target)
 
     def list(self, prefix: str = "") -> list[ObjectInfo]:
-        """See `Store.list`.
+        """Implement `Store.list` for a bucket of Google's.
 
         Raises:
             NotFoundError: there is no such bucket.
@@ -103,45 +103,45 @@ class GcsStore(Store):
 
         with self._explained("list", prefix):
             filesystem, folder = self._key(prefix) if prefix else self.arrow()
-            found = filesystem.get_file_info(FileSelector(folder, recursive=True, allow_not_found=True))
-            if not found:
+            files = filesystem.get_file_info(FileSelector(folder, recursive=True, allow_not_found=True))
+            if not files:
                 self._require_bucket(f"cannot list {self.describe()}")
         cut = len(f"{self.arrow()[1]}/")
-        return sorted((_info(one, one.path[cut:]) for one in found if one.type == FileType.File), key=_by_path)
+        return sorted((_info(file, file.path[cut:]) for file in files if file.type == FileType.File), key=_by_path)
 
     def info(self, path: str) -> ObjectInfo:
-        """See `Store.info`."""
+        """Implement `Store.info` with pyarrow's information."""
         from pyarrow.fs import FileType
 
         with self._explained("read", path):
             filesystem, key = self._key(path)
-            found = filesystem.get_file_info(key)
-            if found.type != FileType.File:
+            file = filesystem.get_file_info(key)
+            if file.type != FileType.File:
                 raise FileNotFoundError(key)
-        return _info(found, path)
+        return _info(file, path)
 
     def write(self, path: str, data: bytes) -> NoReturn:  # noqa: ARG002
-        """Refused."""
+        """Raise `StorageError`: the store is read only."""
         self._refuse(path)
 
     def write_once(self, path: str, data: bytes) -> NoReturn:  # noqa: ARG002
-        """Refused."""
+        """Raise `StorageError`: the store is read only."""
         self._refuse(path)
 
     def compare_and_set(self, path: str, data: bytes, version: str | None) -> NoReturn:  # noqa: ARG002
-        """Refused."""
+        """Raise `StorageError`: the store is read only."""
         self._refuse(path)
 
     def upload(self, source: Path, path: str) -> NoReturn:  # noqa: ARG002
-        """Refused."""
+        """Raise `StorageError`: the store is read only."""
         self._refuse(path)
 
     def delete(self, path: str) -> NoReturn:
-        """Refused."""
+        """Raise `StorageError`: the store is read only."""
         self._refuse(path)
 
     def delete_tree(self, prefix: str) -> NoReturn:
-        """Refused."""
+        """Raise `StorageError`: the store is read only."""
         self._refuse(prefix)
 
     def _refuse(self, path: str) -> NoReturn:
@@ -162,7 +162,7 @@ class GcsStore(Store):
 
     @contextmanager
     def _explained(self, verb: str, path: str) -> Iterator[None]:
-        """pyarrow's complaints in our words."""
+        """Turn pyarrow's errors into raylens' own, within this context."""
         from pyarrow import ArrowException
 
         what = f"cannot {verb} {self._name(path)}"
@@ -175,20 +175,20 @@ class GcsStore(Store):
             raise complaint from None
 
     def _require_bucket(self, what: str) -> None:
-        """Raise if the bucket is certainly missing; a policy may forbid asking."""
+        """Raise an error if the bucket is certainly missing; a policy may forbid the request."""
         from pyarrow import ArrowException
         from pyarrow.fs import FileType
 
         try:
-            found = _filesystem(self.endpoint, self.anonymous).get_file_info(self.bucket)
+            bucket = _filesystem(self.endpoint, self.anonymous).get_file_info(self.bucket)
         except (ArrowException, OSError):
             return
-        if found.type == FileType.NotFound:
+        if bucket.type == FileType.NotFound:
             raise missing_bucket(what, self._where(), self.bucket)
 
 
-def _info(found: "FileInfo", path: str) -> ObjectInfo:
-    return ObjectInfo(path, found.size, f"{found.size}-{found.mtime_ns}")
+def _info(file: "FileInfo", path: str) -> ObjectInfo:
+    return ObjectInfo(path, file.size, f"{file.size}-{file.mtime_ns}")
 
 
 def _by_path(info: ObjectInfo) -> str:
@@ -196,10 +196,10 @@ def _by_path(info: ObjectInfo) -> str:
 
 
 def _filesystem(endpoint: str, anonymous: bool) -> "GcsFileSystem":
-    """pyarrow's filesystem, made once a process.
+    """Return pyarrow's filesystem, which is made once per process.
 
     Raises:
-        UnreachableError: the environment would send it elsewhere.
+        UnreachableError: the environment would redirect it to another endpoint.
     """
     if os.environ.get(EMULATOR, endpoint) != endpoint:
         raise UnreachableError(
@@ -219,15 +219,15 @@ def _cached_filesystem(_process: int, endpoint: str, anonymous: bool, seconds: i
 
 
 def _failure(what: str, where: str, bucket: str, error: Exception) -> StorageError:
-    """What pyarrow raised, in one line."""
-    found = STATUS.search(str(error))
-    code, reason = (found["code"], found["reason"]) if found else ("", str(error))
+    """Return the error for what pyarrow raised, in one line."""
+    status = STATUS.search(str(error))
+    code, reason = (status["code"], status["reason"]) if status else ("", str(error))
     reason = " ".join(reason.rpartition("last message of ")[2].split())
     if isinstance(error, FileNotFoundError) or code == "NOT_FOUND":
         return NotFoundError(f"{what}: there is no such object")
     if isinstance(error, PermissionError) or code in ("UNAUTHENTICATED", "PERMISSION_DENIED"):
         return UnreachableError(f"{what}: {where} refuses access ({code}): check its permissions; {LOGIN}")
-    if "access token" in reason:  # the one case without a code of its own
+    if "access token" in reason:  # the only failure without an HTTP status
         return UnreachableError(f"{what}: no Google credentials ({_last_sentence(reason)}): {LOGIN}")
     if code in ("UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL"):
         return UnreachableError(

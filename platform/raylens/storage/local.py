@@ -1,4 +1,4 @@
-"""A folder of this machine as an object store, and files that appear only when they are whole."""
+"""A local folder as an object store, and files that appear only when they are complete."""
 
 import contextlib
 import errno
@@ -24,24 +24,24 @@ if TYPE_CHECKING:
 __all__ = ["LocalStore", "download_parts"]
 
 HIDDEN = ".raylens-"
-"""Begins the names of temporary and lock files, which are not objects."""
+"""The prefix of the names of temporary and lock files, which are not objects."""
 PART_BYTES, THREADS = 8 * 2**20, 8
 
 
 @dataclass(frozen=True)
 class LocalStore(Store):
-    """Objects are files. A new one is written beside its place, forced to disk, and moved there."""
+    """A store whose objects are files. A new file is written beside its target, forced to disk, and moved to it."""
 
     root: str
 
     @property
     def uri(self) -> str:
-        """The absolute path: a URI of its own kind."""
+        """The absolute path, which serves as a URI."""
         return self.root
 
     def describe(self) -> str:
-        """The path, relative to the current folder where that is shorter to read."""
-        with contextlib.suppress(ValueError, FileNotFoundError):  # elsewhere, or the current folder is gone
+        """Return the path for messages, relative to the current folder if it lies below."""
+        with contextlib.suppress(ValueError, FileNotFoundError):  # it lies elsewhere, or the current folder was deleted
             return str(Path(self.root).relative_to(Path.cwd()))
         return self.root
 
@@ -49,13 +49,13 @@ class LocalStore(Store):
         return type(self)(str(Path(self.root) / checked_path(sub)))
 
     def arrow(self) -> "tuple[FileSystem, str]":
-        """pyarrow's local filesystem."""
+        """Return pyarrow's local filesystem and the folder's path."""
         from pyarrow.fs import LocalFileSystem
 
         return LocalFileSystem(), self.root
 
     def read(self, path: str, *, version: str | None = None) -> bytes:
-        """See `Store.read`."""
+        """Implement `Store.read` on a local file."""
         target = self._at(path)
         with _explained("read", target), target.open("rb") as stream:
             data = stream.read()
@@ -63,44 +63,44 @@ class LocalStore(Store):
         return data
 
     def read_range(self, path: str, offset: int, length: int, *, version: str | None = None) -> bytes:
-        """See `Store.read_range`."""
+        """Implement `Store.read_range` on a local file."""
         target = self._at(path)
         if offset < 0 or length < 0:
             raise short_read(str(target), offset, length, 0)
         with _explained("read", target), target.open("rb") as stream:
             size = os.fstat(stream.fileno()).st_size
             stream.seek(min(offset, size))
-            data = stream.read(min(length, max(size - offset, 0)))  # a wrong length must not allocate itself
+            data = stream.read(min(length, max(size - offset, 0)))  # a wrong length must not be allocated
             _require_version(stream, version)
         if len(data) != length:
             raise short_read(str(target), offset, length, len(data))
         return data
 
     def read_with_version(self, path: str) -> tuple[bytes, str]:
-        """The version is a hash of the content: modification times may be equal for two writes."""
+        """Implement `Store.read_with_version`: the version is a hash, because two writes may have equal times."""
         data = self.read(path)
         return data, _hash(data)
 
     def write(self, path: str, data: bytes) -> None:
-        """See `Store.write`."""
+        """Implement `Store.write` by moving a finished file."""
         with _explained("write", self._at(path)), _beside(self._at(path)) as new:
             new.write_bytes(data)
             _publish(new, self._at(path))
 
     def write_once(self, path: str, data: bytes) -> None:
-        """See `Store.write_once`."""
+        """Implement `Store.write_once` by a hard link."""
         target = self._at(path)
         with _explained("write", target), _beside(target) as new:
             new.write_bytes(data)
             _sync(new)
             try:
-                target.hardlink_to(new)  # fails where something is, atomically
+                target.hardlink_to(new)  # atomic, and fails if the target exists
             except FileExistsError:
                 raise AlreadyExistsError(f"{target} exists already") from None
             _sync(target.parent)
 
     def compare_and_set(self, path: str, data: bytes, version: str | None) -> str:
-        """See `Store.compare_and_set`; writers take turns by a lock file."""
+        """Implement `Store.compare_and_set`: writers take turns by a lock file."""
         target = self._at(path)
         if version is None:
             return self._create(path, data)
@@ -122,14 +122,14 @@ class LocalStore(Store):
         return _hash(data)
 
     def upload(self, source: Path, path: str) -> None:
-        """See `Store.upload`."""
+        """Implement `Store.upload` by copying the file."""
         with open_source(source) as stream, _explained("write", self._at(path)), _beside(self._at(path)) as new:
             with new.open("wb") as sink:
                 shutil.copyfileobj(stream, sink)
             _publish(new, self._at(path))
 
     def download(self, path: str, target: Path) -> None:
-        """See `Store.download`."""
+        """Implement `Store.download` by copying the file."""
         with _explained("read", self._at(path)):
             stream = self._at(path).open("rb")
         with stream, _explained("write", target), _beside(target) as new:
@@ -138,41 +138,41 @@ class LocalStore(Store):
             _publish(new, target)
 
     def list(self, prefix: str = "") -> list[ObjectInfo]:
-        """See `Store.list`; links to folders are followed."""
+        """Implement `Store.list`: links to folders are followed."""
         folder = self._at(prefix) if prefix else Path(self.root)
         with _explained("list", folder):
             return sorted(self._objects(folder), key=lambda info: info.path)
 
     def _objects(self, folder: Path) -> Iterator[ObjectInfo]:
         for file in _walk(self.root, folder):
-            with contextlib.suppress(NotFoundError):  # deleted while we look, or a link to nothing
+            with contextlib.suppress(NotFoundError):  # deleted in the meantime, or a broken link
                 yield _file_info(file, str(file.relative_to(self.root)))
 
     def info(self, path: str) -> ObjectInfo:
-        """See `Store.info`."""
+        """Implement `Store.info` by the file's status."""
         return _file_info(self._at(path), path)
 
     def delete(self, path: str) -> None:
-        """See `Store.delete`."""
+        """Implement `Store.delete` for a local file."""
         with _explained("delete", self._at(path)):
             self._at(path).unlink(missing_ok=True)
 
     def delete_tree(self, prefix: str) -> None:
-        """See `Store.delete_tree`."""
+        """Implement `Store.delete_tree` for a local folder."""
         folder = self._at(prefix)
         with _explained("delete", folder):
             while folder.is_dir():
-                with contextlib.suppress(FileNotFoundError):  # somebody else deletes too
+                with contextlib.suppress(FileNotFoundError):  # another process deletes it too
                     shutil.rmtree(folder)
 
     def _at(self, path: str) -> Path:
         if any(part.startswith(HIDDEN) for part in checked_path(path).split("/")):
-            raise ConfigError(f"path {path!r}: names that begin with {HIDDEN!r} are kept for unfinished writes")
+            raise ConfigError(f"path {path!r}: names that begin with {HIDDEN!r} are reserved for unfinished writes")
         return Path(self.root) / path
 
 
 def _conflict(target: Path) -> ConflictError:
-    return ConflictError(f"{target} was changed by somebody else: read it again, then retry")
+    return ConflictError(f"{target} was changed by another process: read it again, then retry")
 
 
 def _hash(data: bytes) -> str:
@@ -180,18 +180,18 @@ def _hash(data: bytes) -> str:
 
 
 def download_parts(store: Store, path: str, target: Path) -> None:
-    """Copy an object into a file that appears only when it is whole.
+    """Copy an object to a file that appears only when it is complete.
 
     Raises:
         NotFoundError: there is no such object.
-        ChangedError: it changed in the meantime.
+        ChangedError: the object changed in the meantime.
         StorageError: the file cannot be written.
     """
-    found = store.info(path)
+    info = store.info(path)
     try:
         with _beside(target) as new:
             with new.open("wb") as sink:
-                _fill(sink, store, found)
+                _fill(sink, store, info)
             _publish(new, target)
     except ChangedError:
         raise ChangedError(f"{store.describe()}/{path} changed while it was downloaded: start again") from None
@@ -199,22 +199,22 @@ def download_parts(store: Store, path: str, target: Path) -> None:
         raise StorageError(f"cannot write {target}: {error.strerror or error}") from None
 
 
-def _fill(sink: BinaryIO, store: Store, found: ObjectInfo) -> None:
+def _fill(sink: BinaryIO, store: Store, info: ObjectInfo) -> None:
     def part(offset: int) -> None:
-        length = min(PART_BYTES, found.size - offset)
-        left = memoryview(store.read_range(found.path, offset, length, version=found.version))
-        while left:  # a disk that fills up takes a part of it first
+        length = min(PART_BYTES, info.size - offset)
+        left = memoryview(store.read_range(info.path, offset, length, version=info.version))
+        while left:  # a disk that runs full takes a part of it first
             written = os.pwrite(sink.fileno(), left, offset)
             left, offset = left[written:], offset + written
 
     with ThreadPoolExecutor(THREADS) as pool:
-        for _ in pool.map(part, range(0, found.size, PART_BYTES)):
+        for _ in pool.map(part, range(0, info.size, PART_BYTES)):
             pass
 
 
 @contextmanager
 def _beside(target: Path) -> Iterator[Path]:
-    """A hidden name in the folder of a file, gone at the end."""
+    """Yield a hidden name in the folder of a file; delete such a file at the end."""
     target.parent.mkdir(parents=True, exist_ok=True)
     new = target.with_name(f"{HIDDEN}{uuid.uuid4().hex}")
     try:
@@ -224,7 +224,7 @@ def _beside(target: Path) -> Iterator[Path]:
 
 
 def _publish(new: Path, target: Path) -> None:
-    """Move a finished file to its place, so that it survives a loss of power from here on."""
+    """Move a finished file to its target, so that it survives a loss of power from then on."""
     _sync(new)
     new.replace(target)
     _sync(target.parent)
@@ -241,22 +241,22 @@ def _sync(path: Path) -> None:
 
 @contextmanager
 def _explained(verb: str, path: Path) -> Iterator[None]:
-    """The operating system's complaints in our words."""
+    """Turn the operating system's errors into raylens' own, within this context."""
     try:
         yield
     except OSError as error:
         missing = isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError)
-        # A name that is too long and a link to itself cannot be anything.
+        # A name that is too long and a link to itself cannot be objects.
         absent = verb != "write" and (missing or error.errno in (errno.ENAMETOOLONG, errno.ELOOP))
         kind = NotFoundError if absent else StorageError
         raise kind(f"cannot {verb} {path}: {error.strerror or error}") from None
 
 
 def _file_info(file: Path, path: str) -> ObjectInfo:
-    """Size and version of a file whose path in its store is ``path``.
+    """Return the size and version of a file whose path in its store is ``path``.
 
     Raises:
-        NotFoundError: there is none, or it is no regular file.
+        NotFoundError: there is no such file, or it is not a regular file.
     """
     with _explained("read", file):
         status = file.stat()
@@ -266,21 +266,21 @@ def _file_info(file: Path, path: str) -> ObjectInfo:
 
 
 def _require_version(stream: BinaryIO, version: str | None) -> None:
-    """Ask after reading, of the open file: so neither a rename nor a write in place comes between.
+    """Compare the version of the open file after reading, so that neither a rename nor a write goes unnoticed.
 
     Raises:
-        ChangedError: it has another version; None is any.
+        ChangedError: the file has another version than ``version``, which is not None.
     """
     if version is not None and _version(os.fstat(stream.fileno())) != version:
         raise changed(str(stream.name))
 
 
 def _walk(root: str, folder: Path) -> Iterator[Path]:
-    """All objects below a folder of a store, links followed; not those within a link to a folder that it is in.
+    """Yield all files below a folder of a store, through links, except links that lead back to a folder above.
 
     Args:
         root: the store's own folder.
-        folder: it, or one below it.
+        folder: the store's folder, or a folder below it.
 
     Raises:
         OSError: a folder cannot be listed.
@@ -294,19 +294,19 @@ def _walk(root: str, folder: Path) -> Iterator[Path]:
 
 
 def _above(root: str, folder: Path) -> list[Path]:
-    """Where a folder and those that it is reached through really are, the store's own included."""
-    return [Path(os.path.realpath(one)) for one in (folder, *folder.parents) if one.is_relative_to(root)]
+    """Return the real paths of a folder and of its parents, up to the store's own folder."""
+    return [Path(os.path.realpath(path)) for path in (folder, *folder.parents) if path.is_relative_to(root)]
 
 
 def _leads_back(folder: Path, above: list[Path]) -> bool:
     if not above or not folder.is_symlink():
         return False
     target = Path(os.path.realpath(folder))
-    return any(one.is_relative_to(target) for one in above)
+    return any(path.is_relative_to(target) for path in above)
 
 
 def _missing_is_empty(error: OSError) -> None:
-    """What `os.walk` does about a folder that is not there: nothing."""
+    """Ignore a folder that does not exist; raise other errors of `os.walk`."""
     if not isinstance(error, FileNotFoundError | NotADirectoryError) and error.errno != errno.ELOOP:
         raise error
 

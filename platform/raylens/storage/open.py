@@ -1,4 +1,4 @@
-"""Object stores by URI: what a URI may say, and the store that it names."""
+"""Opening of object stores by URI: the check of a URI, and the store that it names."""
 
 import os
 import re
@@ -20,15 +20,15 @@ ENDPOINT = re.compile(r"https?://[^/@?#\s]+/?")
 
 @dataclass(frozen=True)
 class _Kind:
-    """What one kind of bucket URI may say."""
+    """The rules of one kind of bucket URI."""
 
     scheme: str
     names: re.Pattern[str]
     rule: str
-    """The pattern of names in words."""
+    """The pattern of bucket names in words."""
     options: tuple[str, ...]
     credentials: str
-    """What to set instead of writing them into the URI."""
+    """What to set instead of writing credentials into the URI."""
 
 
 S3 = _Kind(
@@ -48,7 +48,7 @@ GCS = _Kind(
 
 
 def open_store(uri: str | os.PathLike[str]) -> Store:
-    """The store behind a URI.
+    """Open the store of a URI.
 
     Args:
         uri: a path, ``file:///path``, or ``s3://bucket/prefix?endpoint_override=http://host:port&region=...``
@@ -61,12 +61,12 @@ def open_store(uri: str | os.PathLike[str]) -> Store:
         ConfigError: the URI is not of these forms; the message says what is allowed.
     """
     text = os.fspath(uri)
-    found = SCHEME.match(text)
-    if found is None:
+    match = SCHEME.match(text)
+    if match is None:
         return LocalStore(_folder(text, text))
-    scheme = found.group(1).lower()
+    scheme = match.group(1).lower()
     if scheme == "file":
-        path = unquote(text[found.end() :])
+        path = unquote(text[match.end() :])
         if not path.startswith("/"):
             raise ConfigError(f"storage URI {text!r}: another machine's files cannot be read; use file:///path")
         return LocalStore(_folder(path, text))
@@ -109,10 +109,10 @@ def _gcs(uri: str) -> GcsStore:
 
 
 class _BucketUri:
-    """``scheme://bucket/prefix?options``, checked.
+    """A checked URI of the form ``scheme://bucket/prefix?options``.
 
     Raises:
-        ConfigError: it is not of this form; the message says what is allowed, and repeats no secret.
+        ConfigError: the URI is not of this form; the message says what is allowed, and repeats no secret.
     """
 
     def __init__(self, uri: str, kind: _Kind) -> None:
@@ -124,11 +124,11 @@ class _BucketUri:
 
     @property
     def anonymous(self) -> bool:
-        """Whether to do without credentials."""
+        """Whether requests are made without credentials."""
         return self.options.get("anonymous", "false").lower() == "true"
 
     def endpoint(self, otherwise: str = "", source: str = "") -> str:
-        """``http://host:port``, or nothing for the owner's; if it is not said, ``otherwise``, found at ``source``."""
+        """Return ``http://host:port``, or "" for the vendor's; if the URI has none, ``otherwise`` from ``source``."""
         endpoint = self.options.get("endpoint_override", otherwise)
         if endpoint and "://" not in endpoint:
             endpoint = f"{self.options.get('scheme', 'https')}://{endpoint}"
@@ -178,5 +178,5 @@ class _BucketUri:
 
 
 def _shown(uri: str) -> str:
-    """Without what may be secret: a user's part, and the query."""
+    """Return the URI without what may be secret: the user's part and the query."""
     return re.sub(r"//.*@", "//...@", uri, flags=re.DOTALL).partition("?")[0]

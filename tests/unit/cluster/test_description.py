@@ -74,7 +74,7 @@ def test_amounts_are_read(text: str, expected: int) -> None:
         ("head.spot", True, "head: spot = true"),
         ("head.gpus", 1, "head: gpus = 1: no work is placed on the head"),
         ("head.memory", "64", "head.memory = '64': write an amount with its unit"),
-        ("head.memory", 64, "head.memory = 64: input should be a valid string; quote what is meant as text"),
+        ("head.memory", 64, "head.memory = 64: input should be a valid string; quote"),
         ("head.memory", "512Mi", "memory = '512Mi'"),
         ("head.shared_memory", "8Gi", "shared_memory = '8Gi' must be less than memory = '8Gi'"),
         ("head.object_store", "6Gi", "object_store = '6Gi' is more than shared_memory"),

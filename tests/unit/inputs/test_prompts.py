@@ -35,10 +35,10 @@ def test_no_template_is_refused() -> None:
         ([], r"classes = \[\]: a classification needs at least two"),
         (["cat"], r"classes = \['cat'\]: a classification needs at least two"),
         (["cat", " "], "an empty class name"),
-        (["cat", "dog", "cat"], "'cat' stands twice"),
-        (["cat", " CAT"], "' CAT' stands twice"),
-        (["hot  dog", "hot dog"], "'hot dog' stands twice"),
-        (["café", "cafe\u0301"], "stands twice"),
+        (["cat", "dog", "cat"], "'cat' occurs twice"),
+        (["cat", " CAT"], "' CAT' occurs twice"),
+        (["hot  dog", "hot dog"], "'hot dog' occurs twice"),
+        (["café", "cafe\u0301"], "occurs twice"),
     ],
 )
 def test_classes_that_cannot_be_told_apart_are_refused(names: list[str], words: str) -> None:

@@ -122,7 +122,7 @@ def test_emoji_and_very_long_texts() -> None:
 
 
 def test_half_a_surrogate_pair_is_an_input_error() -> None:
-    with pytest.raises(InputError, match=r"text 'a \\ud83d' has half of a surrogate pair: decode it as UTF-8"):
+    with pytest.raises(InputError, match=r"text 'a \\ud83d' contains half of a surrogate pair: decode it as UTF-8"):
         TOKENIZER(["fine", "a \ud83d"], 8)
 
 

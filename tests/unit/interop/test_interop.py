@@ -64,7 +64,7 @@ class TestWhatDiffers:
         with pytest.raises(BundleError, match=r"give --activation quick_gelu .* or gelu"):
             read_foreign(path)
         write_foreign(bundle(), tmp_path / "folder", "openclip")
-        with pytest.raises(BundleError, match="says activation quick_gelu, asked for is gelu"):
+        with pytest.raises(BundleError, match="activation quick_gelu, not gelu"):
             read_foreign(tmp_path / "folder", activation="gelu")
 
     @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ class TestWhatIsNotRun:
         with zipfile.ZipFile(tmp_path / "archive.pt", "w") as archive:
             archive.writestr("archive/data.pkl", data)
             archive.writestr("archive/constants.pkl", pickle.dumps(()))
-        with pytest.raises(BundleError, match=rf"cannot|can be read safely: it asks for {module}\.{name}"):
+        with pytest.raises(BundleError, match=rf"cannot|can be read safely: .*{module}\.{name}"):
             read_foreign(tmp_path / "archive.pt")
         assert not marker.exists()
 

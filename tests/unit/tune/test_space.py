@@ -91,7 +91,7 @@ BAD = [
     ({"optim.schedule.warmup_steps": {"uniform": [1, 10]}}, r"warmup_steps = 4\.4"),
     ({"optim.beta1": {"uniform": [0.5, 1.5]}}, r"optim\.beta1 = 1\.5"),
     ({"objective.temperature": [0.1], "objective.logit_scale": [10.0]}, "conflict"),
-    ({"objective.logit_scale": [10.0]}, "give exactly one of objective.temperature"),
+    ({"objective.logit_scale": [10.0]}, "exactly one of objective.temperature"),
     ({"optim.schedule": [{"kind": "linear"}], "optim.schedule.end": [0.1]}, "conflict"),
     ({"name": ["a", "b"]}, "name cannot be searched"),
     ({"resources.workers": [1, 3]}, r"workers = 3 is invalid: .*cannot be shared equally"),

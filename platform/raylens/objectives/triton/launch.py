@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 __all__ = ["available", "exp_gradient", "exp_sums"]
 
 _PARTIAL_SUMS = 2**24
-"""Columns' partial sums that exist at a time: 64 MB in fp32, and 128 MB in fp64 where they are added up."""
+"""The partial column sums that exist at a time: 64 MB in fp32, and 128 MB in fp64 where they are added up."""
 
 
 def available(device: torch.device) -> bool:
-    """Whether the functions below run there: Triton, and a GPU that multiplies bf16.
+    """Tell whether a device can run the functions below: they need Triton, and a GPU that multiplies bf16.
 
-    A CPU counts where Triton is told to interpret its kernels (``TRITON_INTERPRET=1``), which is for tests.
+    A CPU counts if Triton interprets its kernels (``TRITON_INTERPRET=1``), which is for tests.
     """
     if find_spec("triton") is None:
         return False
@@ -44,17 +44,17 @@ def exp_sums(
     *,
     matmul_precision: Literal["fp32", "tf32", "bf16"],
 ) -> tuple[Tensor, Tensor]:
-    """Row sums ``[b]`` and column sums ``[B]`` of ``E`` in fp64, the matching pairs ``(i, first + i)`` left out.
+    """Return row sums ``[b]`` and column sums ``[B]`` of ``E`` in fp64, without the matching pairs ``(i, first + i)``.
 
-    No atomics: the same input gives the same bits for as long as the tuned tile sizes stay, which Triton keeps in its
-    cache folder. An embedding, scale or shift that is not finite makes its row and column sums not finite. Memory
-    beyond the result is about 200 MB at most up to 2M columns.
+    There are no atomics: the same input gives the same bits as long as the tuned tile sizes stay, which Triton keeps in
+    its cache folder. An embedding, scale or shift that is not finite makes its row and column sums not finite. Memory
+    beyond the result is at most about 200 MB up to 2M columns.
 
     Args:
-        image_bD: in fp32 or bf16, contiguous.
-        text_BD: the same.
+        image_bD: image embeddings in fp32 or bf16, contiguous.
+        text_BD: text embeddings, in the same way.
         scale: ``s``, a scalar in fp32 on the device.
-        shift: likewise.
+        shift: the shift, a scalar in fp32 on the device.
         first: the column that matches row 0.
         matmul_precision: what operands are rounded to, in copies; embeddings in bf16 are multiplied as they are.
 
@@ -89,17 +89,17 @@ def exp_gradient(
     *,
     matmul_precision: Literal["fp32", "tf32", "bf16"],
 ) -> Tensor:
-    """``G_ij = E_ij (a_i + k_j)`` for a chunk of columns, 0 for the matching pairs ``(i, first + i)``.
+    """Write ``G_ij = E_ij (a_i + k_j)`` for a chunk of columns, with 0 for the matching pairs ``(i, first + i)``.
 
     Args:
-        image_bD: in fp32 or bf16, contiguous.
-        text_mD: the chunk's texts, the same.
+        image_bD: image embeddings in fp32 or bf16, contiguous.
+        text_mD: the chunk's text embeddings, in the same way.
         a_b: a number for each row, in any floating-point dtype, used in fp32.
-        k_m: a number for each column, likewise.
+        k_m: a number for each column, in the same way.
         scale: ``s``, a scalar in fp32 on the device.
-        shift: likewise.
-        first: the chunk's column that matches row 0; negative, or beyond the chunk, where it lies outside.
-        out: overwritten, ``[b, m]`` in bf16 or fp32, rows contiguous.
+        shift: the shift, a scalar in fp32 on the device.
+        first: the chunk's column that matches row 0; negative, or beyond the chunk, if it lies outside.
+        out: the result, which is overwritten: ``[b, m]`` in bf16 or fp32, with contiguous rows.
         matmul_precision: as for `exp_sums`.
 
     Returns:
@@ -122,7 +122,7 @@ def exp_gradient(
 
 
 def _operand(rows: Tensor, matmul_precision: str) -> Tensor:
-    """Rounded to nearest; TF32 too, whose digits a GPU else cuts off, which makes every product a little too small."""
+    """Round operands to nearest, TF32 too: a GPU would cut digits off, which makes every product a little too small."""
     if matmul_precision == "bf16":
         return rows.to(torch.bfloat16)
     if matmul_precision == "tf32" and rows.dtype == torch.float32:

@@ -52,12 +52,12 @@ def _sums_kernel(
     COLUMNS: tl.constexpr,
     FLATTEN: tl.constexpr,
 ) -> None:
-    """A row of tiles over `span` columns: row sums to ``[splits, b]``, column sums to ``[row tiles, B]``."""
+    """Sum a row of tiles over `span` columns: row sums to ``[splits, b]``, column sums to ``[row tiles, B]``."""
     row_tile, split = grouped(tl.program_id(0), tl.cdiv(b, ROWS), tl.cdiv(B, span), 16)
     top, begin = row_tile * ROWS, split * span
     high, low, shift2 = in_powers_of_two(scale, shift)
     row_sum = tl.zeros((ROWS,), dtype=tl.float32)
-    # Flattened, the loads of the next tile's embeddings run under the exponentials of this one.
+    # In a flattened loop the next tile's embeddings are loaded while this tile's exponentials are computed.
     for left in tl.range(begin, tl.minimum(begin + span, B), COLUMNS, flatten=FLATTEN):
         E = exponentials(
             image, text, top, left, b, B, first, high, low, shift2, D, EVEN, PRECISION, ROWS, COLUMNS, DEPTH
@@ -91,9 +91,9 @@ _tuned_sums_kernel = triton.autotune(
 def launch_sums(
     image_bD: Tensor, text_BD: Tensor, scale: Tensor, shift: Tensor, first: int, matmul_precision: str
 ) -> tuple[Tensor, Tensor]:
-    """Partial sums in fp32 of the rows ``[splits, b]`` and of the columns ``[row tiles, B]``.
+    """Return partial sums in fp32 of the rows ``[splits, b]`` and of the columns ``[row tiles, B]``.
 
-    Arguments as for `launch.exp_sums`, embeddings as they are multiplied.
+    The arguments are those of `launch.exp_sums`, with embeddings that are rounded already.
     """
     b, B = len(image_bD), len(text_BD)
     tiles, span = triton.cdiv(b, ROWS_OF_TILE), _span(triton.cdiv(b, ROWS_OF_TILE), B)
@@ -112,9 +112,9 @@ def launch_sums(
 
 
 def _span(row_tiles: int, B: int) -> int:
-    """Columns of a program, a multiple of every tile's: enough programs to fill a device, and then long ones.
+    """Return the number of columns per program, a multiple of every tile's: large, but with programs to fill a device.
 
-    Not beyond 4,096, that the sums of a program, in fp32, keep their digits.
+    It is at most 4,096, so that the sums of a program, in fp32, keep their digits.
     """
     span = 4096
     while span > 256 and row_tiles * triton.cdiv(B, span) < 1024:

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 __all__ = ["INTERPRETED", "exponentials", "grouped", "in_powers_of_two", "launch_gradient", "product_options", "size"]
 
 INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
-"""Whether the kernels of this process run in Python, on the CPU."""
+"""Whether Triton's interpreter runs the kernels of this process in Python, on the CPU."""
 
 
 @triton.jit
 def grouped(program: tl.tensor, row_tiles: tl.tensor, column_tiles: tl.tensor, GROUP: tl.constexpr) -> tl.tensor:
-    """Row and column tile of a program, such that GROUP row tiles share their columns while the L2 cache has them."""
+    """Return a program's row and column tile; GROUP row tiles share their columns while the L2 cache holds them."""
     together = GROUP * column_tiles
     top = program // together * GROUP
     height = tl.minimum(row_tiles - top, GROUP)
@@ -34,10 +34,10 @@ def grouped(program: tl.tensor, row_tiles: tl.tensor, column_tiles: tl.tensor, G
 
 @triton.jit
 def in_powers_of_two(scale: tl.tensor, shift: tl.tensor) -> tl.tensor:
-    """The scale in two parts and the shift such that ``exp(s c - shift) = 2 ** (high c + (low c - shift2))``.
+    """Return the scale in two parts, and the shift, with ``exp(s c - shift) = 2 ** (high c + (low c - shift2))``.
 
-    The low part keeps the digits of ``s log2(e)`` that fp32 has no room for. It is below zero, always: where ``c`` is
-    infinite the two products then have opposite signs and yield NaN, where ``exp(-inf) = 0`` would hide it.
+    The low part keeps the digits of ``s log2(e)`` that fp32 has no room for. It is always below zero: if ``c`` is
+    infinite, the two products then have opposite signs and yield NaN, whereas ``exp(-inf) = 0`` would hide it.
     """
     scale2 = tl.load(scale).to(tl.float64) * 1.4426950408889634
     high = (scale2 * 1.00000011920928955078125).to(tl.float32)
@@ -65,9 +65,9 @@ def exponentials(
     COLUMNS: tl.constexpr,
     DEPTH: tl.constexpr,
 ) -> tl.tensor:
-    """``E`` of the tile that begins at row `top` and column `left`: 0 outside the matrix and for matching pairs."""
+    """Return ``E`` of the tile at row `top` and column `left`, with 0 outside the matrix and for matching pairs."""
     rows, columns, depth = top + tl.arange(0, ROWS), left + tl.arange(0, COLUMNS), tl.arange(0, DEPTH)
-    # Places outside read the last row: the loop then needs no mask for them, and what they give is removed below.
+    # Rows outside the matrix read the last row: the loop needs no mask for them, and their results are removed below.
     image_at = image + tl.minimum(rows, b - 1).to(tl.int64)[:, None] * D + depth[None, :]
     text_at = text + tl.minimum(columns, B - 1).to(tl.int64)[None, :] * D + depth[:, None]
     cosine = tl.zeros((ROWS, COLUMNS), dtype=tl.float32)
@@ -151,7 +151,7 @@ def launch_gradient(
     out: Tensor,
     matmul_precision: str,
 ) -> None:
-    """Fill `out`; arguments as for `launch.exp_gradient`, embeddings as they are multiplied."""
+    """Fill `out`. The arguments are those of `launch.exp_gradient`, with embeddings that are rounded already."""
     b, m = out.shape
     arguments = (image_bD, text_mD, a_b, k_m, scale, shift, out, b, m, out.stride(0), first)
     options = product_options(image_bD, matmul_precision)
@@ -167,12 +167,12 @@ def launch_gradient(
 
 
 def product_options(image_bD: Tensor, matmul_precision: str) -> dict[str, str | int | bool]:
-    """How the kernels walk along embeddings: 128 bytes a step, fp32 ones rounded to TF32 where asked."""
+    """Return the kernels' options for products: 128 bytes of an embedding per step, and the precision of fp32 ones."""
     depth = 128 // image_bD.element_size()
     precision = "tf32" if matmul_precision == "tf32" else "ieee"
     return {"PRECISION": precision, "DEPTH": depth, "EVEN": image_bD.shape[1] % depth == 0}
 
 
 def size(rows: int, columns: int) -> int:
-    """A class of sizes, each tuned on its own: what is fast for ten rows says nothing about ten thousand."""
+    """Return the size class for tuning: what is fast for ten rows says nothing about ten thousand."""
     return (rows * columns >= 2**22) + (rows * columns >= 2**27)

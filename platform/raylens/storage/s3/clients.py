@@ -14,23 +14,23 @@ __all__ = ["ATTEMPTS", "s3_client", "s3_filesystem", "s3_reader"]
 
 CONNECT_SECONDS, REQUEST_SECONDS, ATTEMPTS = 3, 30, 3
 STALL_SECONDS = 10
-"""A read of which nothing comes for so long is made again."""
-# A store's URI is complete: the environment of the machine that reads it must not send it elsewhere.
+"""The time without any data after which a read is repeated."""
+# A store's URI is complete: the environment of the machine that reads it must not redirect it.
 URI_DECIDES: dict[str, Any] = {"ignore_configured_endpoint_urls": True}
 
 
 def s3_client(endpoint: str, region: str, anonymous: bool) -> "S3Client":
-    """boto3's client, made once a process: connections must not be shared with a forked child."""
+    """Return boto3's client, made once per process: connections must not be shared with a forked child."""
     return _client(os.getpid(), endpoint, region, anonymous, ATTEMPTS, REQUEST_SECONDS)
 
 
 def s3_reader(endpoint: str, region: str, anonymous: bool) -> "S3Client":
-    """boto3's client for `raylens.storage.s3.reads`, which repeats requests itself."""
+    """Return boto3's client for `raylens.storage.s3.reads`, which repeats requests itself."""
     return _client(os.getpid(), endpoint, region, anonymous, 1, STALL_SECONDS)
 
 
 def s3_filesystem(endpoint: str, region: str, anonymous: bool) -> "S3FileSystem":
-    """pyarrow's filesystem, made once a process."""
+    """Return pyarrow's filesystem, which is made once per process."""
     return _filesystem(os.getpid(), endpoint, region, anonymous)
 
 
@@ -45,7 +45,7 @@ def _client(_process: int, endpoint: str, region: str, anonymous: bool, attempts
         connect_timeout=CONNECT_SECONDS,
         read_timeout=seconds,
         signature_version=UNSIGNED if anonymous else None,
-        # A custom endpoint seldom resolves bucket.host.
+        # A custom endpoint seldom resolves names such as bucket.host.
         s3={"addressing_style": "path" if endpoint else "auto"},
         **URI_DECIDES,
     )
@@ -74,17 +74,17 @@ def _filesystem(_process: int, endpoint: str, region: str, anonymous: bool) -> "
 
 
 def _credentials(session: Any) -> Any:
-    found = session.get_credentials()
-    if found is None:
+    credentials = session.get_credentials()
+    if credentials is None:
         raise UnreachableError(
             "no S3 credentials found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, configure a profile "
             "(AWS_PROFILE), or add ?anonymous=true to the URI of a public bucket"
         )
-    return found
+    return credentials
 
 
 def _static_keys(credentials: Any) -> dict[str, str]:
-    """Keys for pyarrow, as boto3 found them; those that expire are left to AWS's own chain, which renews them."""
+    """Return boto3's keys for pyarrow; keys that expire are left to AWS's own chain, which renews them."""
     if hasattr(credentials, "refresh_needed"):
         return {}
     frozen = credentials.get_frozen_credentials()

@@ -1,4 +1,4 @@
-"""What S3 and botocore say, in raylens' errors. Codes decide, never prose."""
+"""The errors of S3 and botocore as raylens' own, chosen by code and never by text."""
 
 from typing import TYPE_CHECKING
 
@@ -12,22 +12,22 @@ __all__ = ["code_of", "failure", "refusal", "status_of"]
 
 REFUSED = ("AccessDenied", "ExpiredToken", "InvalidToken", "RequestTimeTooSkewed")
 FULL = ("QuotaExceeded", "XMinioStorageFull", "XMinioAdminBucketQuotaExceeded")
-"""Of Ceph and MinIO; S3 itself is never full."""
+"""The error codes of Ceph and MinIO for a full bucket; S3 itself is never full."""
 ELSEWHERE = ("PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException")
 
 
 def code_of(error: "ClientError") -> str:
-    """S3's error code; the bare HTTP status where the answer has no body (HEAD)."""
+    """Return S3's error code, or the bare HTTP status if the answer has no body (HEAD)."""
     return str(error.response.get("Error", {}).get("Code", ""))
 
 
 def status_of(error: "ClientError") -> int:
-    """The HTTP status."""
+    """Return the HTTP status of an error."""
     return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
 def refusal(what: str, where: str, bucket: str, error: "ClientError") -> StorageError:
-    """An answer of S3 that is not success."""
+    """Return the error for an answer of S3 that is not a success."""
     code = code_of(error)
     status = status_of(error)
     if code == "NoSuchBucket":
@@ -37,9 +37,13 @@ def refusal(what: str, where: str, bucket: str, error: "ClientError") -> Storage
     if status == 412:
         return AlreadyExistsError(f"{what}: it exists already")
     if code == "ConditionalRequestConflict":
-        return ConflictError(f"{what}: somebody else wrote or deleted it at the same moment: look, then try again")
+        return ConflictError(
+            f"{what}: another process wrote or deleted it at the same moment: check it, then try again"
+        )
     if code in FULL:
-        return UnreachableError(f"{what}: bucket {bucket!r} at {where} is full ({code}): make room, or raise its quota")
+        return UnreachableError(
+            f"{what}: bucket {bucket!r} at {where} is full ({code}): free some space, or raise its quota"
+        )
     if status in (401, 403) or code in REFUSED:
         return UnreachableError(f"{what}: {where} refuses access ({code}): check credentials and policy")
     if status == 301 or code in ELSEWHERE:
@@ -49,7 +53,7 @@ def refusal(what: str, where: str, bucket: str, error: "ClientError") -> Storage
 
 
 def failure(what: str, where: str, bucket: str, error: Exception) -> StorageError:
-    """No whole answer of S3: the connection, or boto3's own configuration."""
+    """Return the error for a request without a complete answer, due to the connection or boto3's configuration."""
     from botocore.exceptions import ConnectionError as EndpointError
     from botocore.exceptions import HTTPClientError
 

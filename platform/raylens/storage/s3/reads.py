@@ -1,4 +1,4 @@
-"""Reading requests to S3, repeated where they fail in passing; a body that breaks off goes on where it stopped."""
+"""Read requests to S3, repeated after transient failures; a body that breaks off continues where it stopped."""
 
 import contextlib
 import random
@@ -17,31 +17,31 @@ if TYPE_CHECKING:
 __all__ = ["Patience", "Reading", "be_patient", "patiently"]
 
 PIECE_BYTES = 256 * 2**10
-"""Read from the network at once; a connection that is reset loses at most this much."""
+"""The bytes read from the network at a time; a connection that is reset loses at most these."""
 PASSING_STATUS = (429, 500, 502, 503, 504)
 PASSING_CODES = ("RequestTimeout", "SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded")
 ATTEMPTS = 8
-"""Requests that one read may take. Where one request of 20 fails, one read of 25,000,000,000 does."""
+"""The most requests of one read. If 1 request in 20 fails, 1 read in 25,000,000,000 does."""
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 16.0
-"""Pauses of up to 0.5, 1, 2, 4, 8, 16 and 16 s, drawn evenly from nothing up: 48 s at most, 24 s on average."""
+"""Pauses are drawn evenly from 0 to 0.5, 1, 2, 4, 8, 16 and 16 s: at most 48 s in total, 24 s on average."""
 NO_CONNECTION_SECONDS = 10.0
-"""Where no attempt met anybody (refused, timed out, unknown host), the store is down or its name is wrong."""
+"""The time limit if no attempt connects (refused, timed out, unknown host): the store is down or its name wrong."""
 _longer_seconds: float | None = None
 
-# Not the module's own generator: training seeds that one, with the same number on many machines.
+# Not the generator of `random` itself: training seeds that one with the same number on many machines.
 _JITTER = random.SystemRandom()
 
 T = TypeVar("T")
 
 
 def be_patient(seconds: float) -> None:
-    """From now on, in this process, wait so long for a store that nobody meets: one that was there before."""
+    """Let reads in this process wait ``seconds`` for a store that does not answer, because it was reachable before."""
     global _longer_seconds
     _longer_seconds = seconds
 
 
 class Patience:
-    """That of one read. Progress takes nothing back: a read has its attempts, however far each one came."""
+    """The attempts of one read and the pauses between them. Progress adds no attempts."""
 
     def __init__(self) -> None:
         self._began = time.monotonic()
@@ -52,7 +52,7 @@ class Patience:
         """Pause after a failed attempt.
 
         Args:
-            met: whether somebody answered, or at least took the connection.
+            met: whether the server answered, or at least accepted the connection.
 
         Returns:
             Whether to try again.
@@ -71,11 +71,11 @@ class Patience:
 
 
 def patiently(request: Callable[[], T]) -> T:
-    """The answer to a request that changes nothing; it is made again as `Patience` allows.
+    """Make a request that changes nothing, repeat it as `Patience` allows, and return the answer.
 
     Raises:
         ClientError: S3 refuses, or was busy each time.
-        BotoCoreError: no connection, or each answer broke off.
+        BotoCoreError: there is no connection, or each answer broke off.
     """
     from botocore.exceptions import BotoCoreError, ClientError
     from botocore.exceptions import ConnectionError as EndpointError
@@ -99,12 +99,12 @@ def _passes(error: Exception) -> bool:
 
 
 class Reading:
-    """An object, or a range of it, on its way."""
+    """The read of an object or of a range, in as many requests as it takes."""
 
     def __init__(
         self, client: "S3Client", bucket: str, key: str, span: tuple[int, int] | None, version: str | None
     ) -> None:
-        """``span`` is (first byte, length), or None for all; ``version`` is the ETag that it must have, or None."""
+        """Prepare a read: ``span`` is (first byte, length), or None for all; ``version`` the required ETag, or None."""
         self._client = client
         self._object: dict[str, Any] = {"Bucket": bucket, "Key": key}
         self._indexed = version is not None
@@ -114,12 +114,12 @@ class Reading:
         self._pieces: list[bytes] = []
 
     def fetch(self, name: str) -> tuple[bytes, str]:
-        """The content and its ETag; nothing where the range begins behind the end.
+        """Return the content and its ETag; the content is empty if the range begins beyond the end.
 
         Raises:
-            ChangedError: the object ``name`` has another version than was asked for, or than its first part had.
+            ChangedError: the object ``name`` has another version than the required one, or than its first part.
             StorageError: the server ignores ranges.
-            ClientError, BotoCoreError: as `patiently`.
+            ClientError, BotoCoreError: see `patiently`.
         """
         from botocore.exceptions import ClientError
 
@@ -133,7 +133,7 @@ class Reading:
         return b"".join(self._pieces), self._tag.strip('"')
 
     def _go_on(self, name: str) -> None:
-        """Ask for what is missing, and keep what comes."""
+        """Request the missing part, and keep what arrives."""
         from botocore.exceptions import FlexibleChecksumError
 
         answer = self._ask(name)
@@ -142,7 +142,7 @@ class Reading:
                 while piece := body.read(PIECE_BYTES):
                     self._pieces.append(piece)
                     self._next += len(piece)
-            except FlexibleChecksumError:  # which piece is the wrong one, nobody knows
+            except FlexibleChecksumError:  # it is not known which piece is wrong
                 self._pieces, self._next = [], self._start
                 raise
 
@@ -156,7 +156,7 @@ class Reading:
         elif not answer.get("ContentRange", "").startswith(f"bytes {self._next}-"):
             answer["Body"].close()
             raise StorageError(
-                f"cannot read {name}: its server answers a request for bytes {self._next} on with others"
+                f"cannot read {name}: its server answers a request for bytes from {self._next} with other bytes"
             )
         self._tag = answer["ETag"]
         return answer
@@ -167,7 +167,7 @@ class Reading:
 
         try:
             return self._client.get_object(**self._object, **limits)
-        # The body of a refusal that breaks off: where bodies are streamed, botocore lets urllib3's error through.
+        # A refusal whose body breaks off: botocore passes urllib3's error through where bodies are streamed.
         except HTTPError as error:
             raise HTTPClientError(error=error) from error
 

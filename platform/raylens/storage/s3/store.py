@@ -1,6 +1,6 @@
-"""An S3 bucket as an object store: boto3 reads and writes; pyarrow's filesystem is for others that want one.
+"""An S3 bucket as an object store: boto3 reads and writes; pyarrow's filesystem is for libraries that need one.
 
-A ranged read is one GET. pyarrow would ask for the object's size first, which doubles the time of a small read.
+A ranged read is one GET. pyarrow would request the object's size first, which doubles the time of a small read.
 """
 
 import time
@@ -25,49 +25,49 @@ if TYPE_CHECKING:
 
 __all__ = ["S3Store"]
 
-DELETE_BATCH = 1000  # what one DeleteObjects request takes
+DELETE_BATCH = 1000  # the most that one DeleteObjects request takes
 PAUSE_SECONDS = 0.1
-"""Before the second attempt; twice as long before each further one."""
+"""The pause before the second attempt; it doubles before each further one."""
 
 
 @dataclass(frozen=True)
 class S3Store(Store):
-    """Objects under a prefix of a bucket."""
+    """The objects under a prefix of an S3 bucket."""
 
     bucket: str
     prefix: str
     endpoint: str
-    """Empty for Amazon's own."""
+    """The endpoint; it is empty for Amazon's own."""
     region: str
     anonymous: bool = False
 
     @property
     def uri(self) -> str:
-        """With endpoint (empty: Amazon's own) and region, so that every machine reaches the same bucket."""
+        """The URI with endpoint (empty: Amazon's own) and region, so that every machine reaches the same bucket."""
         options = {"region": self.region, "endpoint_override": self.endpoint}
         if self.anonymous:
             options["anonymous"] = "true"
         return f"s3://{self.bucket}/{quote(self.prefix)}".rstrip("/") + f"?{urlencode(options, safe=':/')}"
 
     def describe(self) -> str:
-        """``s3://bucket/prefix``."""
+        """Return the location for messages as ``s3://bucket/prefix``."""
         return f"s3://{self.bucket}/{self.prefix}".rstrip("/")
 
     def __truediv__(self, sub: str) -> Self:
         return replace(self, prefix=self._key(sub))
 
     def arrow(self) -> "tuple[FileSystem, str]":
-        """pyarrow's S3 filesystem with this store's endpoint, region and credentials."""
+        """Return pyarrow's S3 filesystem with this store's endpoint, region and credentials."""
         with self._explained("open", ""):
             filesystem = s3_filesystem(self.endpoint, self.region, self.anonymous)
         return filesystem, f"{self.bucket}/{self.prefix}".rstrip("/")
 
     def read(self, path: str, *, version: str | None = None) -> bytes:
-        """See `Store.read`; one request, where none fails."""
+        """Implement `Store.read`: one request, unless it fails."""
         return self._get(path, version=version)[0]
 
     def read_range(self, path: str, offset: int, length: int, *, version: str | None = None) -> bytes:
-        """See `Store.read_range`; one request, where none fails, with ``If-Match`` for the version."""
+        """Implement `Store.read_range`: one request, unless it fails, with ``If-Match`` for the version."""
         if offset < 0 or length < 0:
             raise short_read(self._name(path), offset, length, 0)
         if length == 0:  # HTTP has no empty ranges
@@ -80,7 +80,7 @@ class S3Store(Store):
         return data
 
     def read_with_version(self, path: str) -> tuple[bytes, str]:
-        """The version is the ETag."""
+        """Implement `Store.read_with_version`: the version is the ETag."""
         return self._get(path)
 
     def _get(self, path: str, span: tuple[int, int] | None = None, version: str | None = None) -> tuple[bytes, str]:
@@ -88,50 +88,50 @@ class S3Store(Store):
             return Reading(self._reader(), self.bucket, self._key(path), span, version).fetch(self._name(path))
 
     def write(self, path: str, data: bytes) -> None:
-        """One PUT, which S3 makes visible as a whole."""
+        """Implement `Store.write`: one PUT, which S3 makes visible as a whole."""
         self._put(path, data)
 
     def write_once(self, path: str, data: bytes) -> None:
-        """See `Store.write_once`; a PUT with ``If-None-Match: *``."""
+        """Implement `Store.write_once`: a PUT with ``If-None-Match: *``."""
         self._put(path, data, IfNoneMatch="*")
 
     def compare_and_set(self, path: str, data: bytes, version: str | None) -> str:
-        """See `Store.compare_and_set`; a PUT with ``If-Match``."""
+        """Implement `Store.compare_and_set`: a PUT with ``If-Match``."""
         condition = {"IfNoneMatch": "*"} if version is None else {"IfMatch": version}
         try:
             return self._put(path, data, **condition)
         except AlreadyExistsError:
             pass
-        except NotFoundError:  # the bucket, or the object that was to be replaced
+        except NotFoundError:  # either the bucket or the object to replace is missing
             self._require_bucket(f"cannot write {self._name(path)}")
-        raise ConflictError(f"{self._name(path)} was changed by somebody else: read it again, then retry")
+        raise ConflictError(f"{self._name(path)} was changed by another process: read it again, then retry")
 
     def _put(self, path: str, data: bytes, **condition: Any) -> str:
         with self._explained("write", path):
             return _put_object(self._client(), Bucket=self.bucket, Key=self._key(path), Body=data, **condition)
 
     def upload(self, source: Path, path: str) -> None:
-        """In parts, which S3 makes visible together."""
+        """Implement `Store.upload`: in parts, which S3 makes visible together."""
         with open_source(source) as stream, self._explained("write", path):
             self._client().upload_fileobj(stream, self.bucket, self._key(path))
 
     def download(self, path: str, target: Path) -> None:
-        """See `Store.download`; several ranges at a time."""
+        """Implement `Store.download`: read several ranges at a time."""
         download_parts(self, path, target)
 
     def list(self, prefix: str = "") -> list[ObjectInfo]:
-        """See `Store.list`.
+        """Implement `Store.list` for an S3 bucket.
 
         Raises:
             NotFoundError: there is no such bucket.
         """
         cut = len(f"{self.prefix}/") if self.prefix else 0
-        found = [
+        objects = [
             ObjectInfo(item["Key"][cut:], item["Size"], item["ETag"].strip('"'))
             for item in self._below(self._key(prefix) if prefix else self.prefix)
-            if not item["Key"].endswith("/")  # a folder's marker, made by some tools
+            if not item["Key"].endswith("/")  # a folder's marker, which some tools write
         ]
-        return sorted(found, key=lambda info: info.path)
+        return sorted(objects, key=lambda info: info.path)
 
     def _below(self, folder: str) -> Iterator["ObjectTypeDef"]:
         with self._explained("list", ""):
@@ -145,19 +145,19 @@ class S3Store(Store):
                 request["ContinuationToken"] = page["NextContinuationToken"]
 
     def info(self, path: str) -> ObjectInfo:
-        """See `Store.info`."""
+        """Implement `Store.info` by a HEAD request."""
         with self._explained("read", path):
             client = self._reader()
             answer = patiently(lambda: client.head_object(Bucket=self.bucket, Key=self._key(path)))
         return ObjectInfo(path, answer["ContentLength"], answer["ETag"].strip('"'))
 
     def delete(self, path: str) -> None:
-        """See `Store.delete`."""
+        """Implement `Store.delete` by a DELETE request."""
         with self._explained("delete", path):
             self._client().delete_object(Bucket=self.bucket, Key=self._key(path))
 
     def delete_tree(self, prefix: str) -> None:
-        """See `Store.delete_tree`; markers of folders go too."""
+        """Implement `Store.delete_tree`: markers of folders are deleted too."""
         keys = [item["Key"] for item in self._below(self._key(prefix))]
         for at in range(0, len(keys), DELETE_BATCH):
             batch: Any = {"Objects": [{"Key": key} for key in keys[at : at + DELETE_BATCH]], "Quiet": True}
@@ -183,7 +183,7 @@ class S3Store(Store):
 
     @contextmanager
     def _explained(self, verb: str, path: str) -> Iterator[None]:
-        """boto3's complaints in our words."""
+        """Turn boto3's errors into raylens' own, within this context."""
         from botocore.exceptions import BotoCoreError, ClientError
 
         what = f"cannot {verb} {self._name(path)}"
@@ -197,7 +197,7 @@ class S3Store(Store):
             raise failure(what, self._where(), self.bucket, error) from None
 
     def _require_bucket(self, what: str) -> None:
-        """Raise if the bucket is certainly missing; a policy may forbid asking."""
+        """Raise an error if the bucket is certainly missing; a policy may forbid the request."""
         from botocore.exceptions import BotoCoreError, ClientError
 
         try:
@@ -212,12 +212,12 @@ class S3Store(Store):
 def _put_object(client: "S3Client", **request: Any) -> str:
     """Publish an object and return its ETag.
 
-    S3 answers 409 to a conditional write that meets another one in flight. That decides nothing: repeated, it succeeds
-    or finds its condition broken.
+    S3 answers 409 to a conditional write while another one is in flight. This decides nothing: the repeated request
+    succeeds, or fails because its condition does not hold.
 
     Raises:
         ClientError: S3 refuses.
-        BotoCoreError: no connection.
+        BotoCoreError: there is no connection.
     """
     from botocore.exceptions import ClientError
 
