@@ -1,5 +1,7 @@
 """The typed configuration of a run: one frozen tree, YAML in and out, one key changed at a time."""
 
+from typing import TYPE_CHECKING
+
 from raylens.config.checkpoint import CheckpointConfig
 from raylens.config.data import DataConfig, SourceConfig
 from raylens.config.evaluation import EvaluationConfig
@@ -21,12 +23,20 @@ from raylens.config.tracking import MlflowConfig, TrackingConfig, WandbConfig
 from raylens.config.tree import apply_overrides, differences, flatten, merge, parse_assignment
 from raylens.config.yaml_io import dump_yaml, load_yaml
 from raylens.config.zero import ZeroConfig
+from raylens.lazy import lazy_face
+
+if TYPE_CHECKING:
+    from raylens.config.evaluation import Goal
+    from raylens.config.model import Activation
+    from raylens.config.tree import value_text
 
 __all__ = [
+    "Activation",
     "BagOfWordsConfig",
     "CheckpointConfig",
     "DataConfig",
     "EvaluationConfig",
+    "Goal",
     "GroupConfig",
     "GroupsConfig",
     "LengthConfig",
@@ -56,4 +66,14 @@ __all__ = [
     "merge",
     "parse_assignment",
     "validated",
+    "value_text",
 ]
+
+__getattr__ = lazy_face(
+    __name__,
+    {
+        "Activation": "model",
+        "Goal": "evaluation",
+        "value_text": "tree",
+    },
+)

@@ -25,7 +25,7 @@ from raylens.data.manifest import SCHEMA, SHARDS, Manifest, digest_of, fingerpri
 from raylens.data.sample_index import index_records
 from raylens.data.source import Source
 from raylens.errors import DamagedError, InputError, ManifestError, NotFoundError
-from raylens.inputs.image import image_size
+from raylens.inputs import image_size
 from raylens.storage import ObjectInfo, Store, open_store
 
 __all__ = ["Mapper", "index_part", "manifest_for", "shard_rows"]

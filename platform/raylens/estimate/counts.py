@@ -14,9 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from raylens.config import ModelConfig, RunConfig, TowersConfig
 from raylens.estimate.flops import model_costs
-from raylens.models import DualEncoder, unfilled
-from raylens.models.training import prepare_towers
-from raylens.models.transformer import Block
+from raylens.models import Block, DualEncoder, prepare_towers, unfilled
 
 __all__ = ["Counts", "counts_of"]
 

@@ -11,8 +11,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
 from raylens.config import ModelConfig, RunConfig
-from raylens.models.dual_encoder import DualEncoder
-from raylens.models.weights import unfilled
+from raylens.models import DualEncoder, unfilled
 
 __all__ = ["Costs", "ModelFlops", "model_costs", "peak_flops"]
 

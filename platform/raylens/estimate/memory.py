@@ -9,8 +9,7 @@ from typing import Any
 
 from raylens.config import RunConfig
 from raylens.estimate.counts import Counts
-from raylens.objectives.contrastive import DENSE_ENTRIES
-from raylens.objectives.tiles import FUSED_ENTRIES, TILE
+from raylens.objectives import DENSE_ENTRIES, FUSED_ENTRIES, TILE
 
 __all__ = ["Memory", "is_dense", "memory_of", "weights_stay", "zero_key"]
 

@@ -11,7 +11,7 @@ from statistics import median
 import torch
 
 from raylens.config import ModelConfig
-from raylens.models.dual_encoder import DualEncoder
+from raylens.models import DualEncoder
 from raylens.objectives import contrastive_loss
 
 __all__ = ["Throughput", "throughput"]

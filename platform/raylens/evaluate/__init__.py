@@ -10,13 +10,15 @@ if TYPE_CHECKING:
     from raylens.evaluate.features import ImageFeatures, image_features
     from raylens.evaluate.intervals import Interval, clopper_pearson
     from raylens.evaluate.labelled import CLASSES_FILE, ClassList, EvaluationSet, LabelledImage, LabelledShards
-    from raylens.evaluate.metrics import Metric
+    from raylens.evaluate.metrics import Goal, Metric, cost, goal_of
     from raylens.evaluate.report import render_report, write_report
+    from raylens.evaluate.retrieval import recalls
 
 __all__ = [
     "CLASSES_FILE",
     "ClassList",
     "EvaluationSet",
+    "Goal",
     "ImageFeatures",
     "Interval",
     "LabelledImage",
@@ -25,9 +27,12 @@ __all__ = [
     "NearestCaptions",
     "ZeroShotResult",
     "clopper_pearson",
+    "cost",
+    "goal_of",
     "image_features",
     "nearest_captions",
     "pick_examples",
+    "recalls",
     "render_report",
     "write_report",
     "zero_shot",
@@ -40,6 +45,7 @@ __getattr__ = lazy_face(
         "CLASSES_FILE": "labelled",
         "ClassList": "labelled",
         "EvaluationSet": "labelled",
+        "Goal": "metrics",
         "ImageFeatures": "features",
         "Interval": "intervals",
         "LabelledImage": "labelled",
@@ -48,9 +54,12 @@ __getattr__ = lazy_face(
         "NearestCaptions": "captions",
         "ZeroShotResult": "classification",
         "clopper_pearson": "intervals",
+        "cost": "metrics",
+        "goal_of": "metrics",
         "image_features": "features",
         "nearest_captions": "captions",
         "pick_examples": "captions",
+        "recalls": "retrieval",
         "render_report": "report",
         "write_report": "report",
         "zero_shot": "classification",

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from raylens.config.evaluation import Goal
+from raylens.config import Goal
 
 __all__ = ["Goal", "Metric", "cost", "goal_of"]
 

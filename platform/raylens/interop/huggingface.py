@@ -9,8 +9,7 @@ from torch import Tensor
 
 from raylens.config import ModelConfig, TextTransformerConfig, VisionTransformerConfig
 from raylens.errors import BundleError
-from raylens.inputs import Preprocess
-from raylens.inputs.preprocess import CLIP_MEAN, CLIP_STD
+from raylens.inputs import CLIP_MEAN, CLIP_STD, Preprocess
 from raylens.interop.json_config import number, section
 
 __all__ = ["from_hf", "hf_config", "hf_json", "hf_preprocess", "hf_preprocess_json", "to_hf"]

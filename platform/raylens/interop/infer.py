@@ -6,8 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from raylens.config import ModelConfig, ResNetConfig, TextTransformerConfig, VisionTransformerConfig
-from raylens.config.model import Activation
+from raylens.config import Activation, ModelConfig, ResNetConfig, TextTransformerConfig, VisionTransformerConfig
 from raylens.errors import BundleError
 
 __all__ = ["infer_config"]

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from raylens.config import ModelConfig, ResNetConfig, TextTransformerConfig, VisionTransformerConfig
 from raylens.errors import BundleError
-from raylens.inputs import Preprocess
-from raylens.inputs.preprocess import CLIP_MEAN, CLIP_STD
+from raylens.inputs import CLIP_MEAN, CLIP_STD, Preprocess
 from raylens.interop.json_config import checked, number, section
 
 __all__ = ["from_openclip", "openclip_config", "openclip_json", "openclip_preprocess", "to_openclip"]

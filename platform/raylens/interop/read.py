@@ -9,8 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 from torch import Tensor
 
-from raylens.config import ModelConfig, explain
-from raylens.config.model import Activation
+from raylens.config import Activation, ModelConfig, explain
 from raylens.errors import BundleError
 from raylens.inputs import Preprocess, Tokenizer
 from raylens.interop.files import read_tensors
@@ -18,9 +17,7 @@ from raylens.interop.huggingface import from_hf, hf_config, hf_preprocess
 from raylens.interop.infer import infer_config
 from raylens.interop.json_config import read_json
 from raylens.interop.openclip import from_openclip, openclip_config, openclip_preprocess
-from raylens.models import DualEncoder, unfilled
-from raylens.models.vit import at_resolution
-from raylens.models.weights import difference
+from raylens.models import DualEncoder, at_resolution, difference, unfilled
 from raylens.registry import Bundle, Lineage
 
 __all__ = ["Foreign", "read_foreign"]

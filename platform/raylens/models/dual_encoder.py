@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from raylens.config.model import ModelConfig
+from raylens.config import ModelConfig
 from raylens.models.noise import any_keys
 from raylens.models.resnet import ResNet
 from raylens.models.text import BagOfWords, Prediction, TextTransformer

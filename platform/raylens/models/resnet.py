@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from raylens.config.model import Activation, ResNetConfig
+from raylens.config import Activation, ResNetConfig
 
 __all__ = ["ResNet"]
 

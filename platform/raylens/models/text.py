@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from raylens.config.model import Activation, BagOfWordsConfig, TextTransformerConfig
+from raylens.config import Activation, BagOfWordsConfig, TextTransformerConfig
 from raylens.models.layout import Layout
 from raylens.models.noise import keys_of_tokens
 from raylens.models.transformer import Block, LayerNorm, Transformer

@@ -11,7 +11,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from raylens.config.model import Activation
+from raylens.config import Activation
 from raylens.models.layout import Group, Layout
 from raylens.models.noise import dropped
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from raylens.config.model import Activation, ModelConfig, VisionTransformerConfig
+from raylens.config import Activation, ModelConfig, VisionTransformerConfig
 from raylens.errors import ConfigError
 from raylens.models.layout import Layout
 from raylens.models.noise import keys_of_tokens, shuffled

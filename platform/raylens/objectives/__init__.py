@@ -14,6 +14,9 @@ The losses know neither Ray nor DeepSpeed: with one process nothing needs to be 
 ``torch.distributed``.
 """
 
+from typing import TYPE_CHECKING
+
+from raylens.lazy import lazy_face
 from raylens.objectives.contrastive import contrastive_dense, contrastive_loss
 from raylens.objectives.logit_scale import capped_log_scale, initial_log_scale
 from raylens.objectives.predictive import bag_of_words_loss, caption_loss
@@ -21,7 +24,14 @@ from raylens.objectives.sigmoid import sigmoid_loss
 from raylens.objectives.tiles import TileSize
 from raylens.objectives.triplet import triplet_loss
 
+if TYPE_CHECKING:
+    from raylens.objectives.contrastive import DENSE_ENTRIES
+    from raylens.objectives.tiles import FUSED_ENTRIES, TILE
+
 __all__ = [
+    "DENSE_ENTRIES",
+    "FUSED_ENTRIES",
+    "TILE",
     "TileSize",
     "bag_of_words_loss",
     "capped_log_scale",
@@ -32,3 +42,12 @@ __all__ = [
     "sigmoid_loss",
     "triplet_loss",
 ]
+
+__getattr__ = lazy_face(
+    __name__,
+    {
+        "DENSE_ENTRIES": "contrastive",
+        "FUSED_ENTRIES": "tiles",
+        "TILE": "tiles",
+    },
+)

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from raylens.errors import BundleError
-from raylens.models import DualEncoder, ZeroShotClassifier, pack, unfilled
-from raylens.models.weights import difference
+from raylens.models import DualEncoder, ZeroShotClassifier, difference, pack, unfilled
 from raylens.registry.bundle import Bundle
 
 __all__ = ["Encoder"]

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from raylens.config.evaluation import Goal
+from raylens.config import Goal
 
 __all__ = ["Interpolation", "Lineage", "Selection"]
 

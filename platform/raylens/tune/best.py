@@ -5,10 +5,10 @@ from raylens.errors import CheckpointError, NotFoundError, TrainingError
 from raylens.messages import Say, warning
 from raylens.registry import Registry, Selection, Version
 from raylens.storage import Store
-from raylens.train.checkpoint.store import Checkpoints
+from raylens.train.checkpoint import Checkpoints
 from raylens.train.run.prepare import prepare
 from raylens.train.run.publish import publish
-from raylens.train.runs.run_dir import CONFIG
+from raylens.train.runs import CONFIG
 from raylens.tune.config import SweepConfig
 from raylens.tune.paths import BEST, RUNS
 from raylens.tune.results import Configuration, ranked

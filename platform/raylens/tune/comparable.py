@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from raylens.report.numbers import finite
+from raylens.report import finite
 from raylens.tune.trials import SweepRecord, TrialEvaluation, TrialRecord
 
 __all__ = ["LEAST", "Comparable", "Point", "cleaned", "comparable", "newest"]

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from raylens.config import Node, RunConfig
 from raylens.errors import ConfigError
-from raylens.evaluate.metrics import Goal
+from raylens.evaluate import Goal
 from raylens.names import SWEEP_NAME
 from raylens.tune.domain import Domain, from_list
 from raylens.tune.presets import PRESETS

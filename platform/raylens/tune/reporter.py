@@ -4,11 +4,11 @@ from typing import TYPE_CHECKING, Any
 
 from raylens.config import RunConfig
 from raylens.errors import TrainingError
-from raylens.report.numbers import finite
+from raylens.report import finite
 from raylens.storage import Store
-from raylens.train.checkpoint.store import Checkpoints
-from raylens.train.loop.events import Checkpointed, Evaluated, RunEvent, Started
-from raylens.train.runs.jsonl import EVALUATIONS, read_records
+from raylens.train.checkpoint import Checkpoints
+from raylens.train.loop import Checkpointed, Evaluated, RunEvent, Started
+from raylens.train.runs import EVALUATIONS, read_records
 from raylens.tune.checkpoint_ref import CheckpointRef
 from raylens.tune.config import SweepConfig
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from raylens.evaluate.metrics import Goal, cost
+from raylens.evaluate import Goal, cost
 from raylens.tune.trials import TrialRecord
 
 __all__ = ["Configuration", "Verdict", "configurations", "ranked", "verdict"]

@@ -12,14 +12,14 @@ from ray import tune
 
 from raylens.capacity import Node, ResourceRequest, live_nodes, possible_nodes
 from raylens.config import RunConfig
-from raylens.data.plan import build_plan
+from raylens.data import build_plan
 from raylens.extras import require_extra
 from raylens.interrupts import Interrupts, signal_handlers
 from raylens.messages import Say, print_line
 from raylens.placement import Placement
 from raylens.storage import Store
-from raylens.train.ray.resources import check_resources, placement_of, resource_requests
-from raylens.train.run.data_lock import load_manifests
+from raylens.train.ray import check_resources, placement_of, resource_requests
+from raylens.train.run import load_manifests
 from raylens.tune.best import write_best
 from raylens.tune.config import SweepConfig
 from raylens.tune.monitor import BudgetStopper, SweepMonitor, TrialCallback, set_monitor

@@ -13,9 +13,9 @@ from raylens.errors import ConfigError, NotFoundError, TrainingError, WorkersLos
 from raylens.interrupts import Interrupts
 from raylens.messages import quiet
 from raylens.storage import Store, open_store
-from raylens.train.run.fork import fork, scale_shift
-from raylens.train.run.launch import fit
-from raylens.train.runs.run_dir import CONFIG
+from raylens.train.run import fit, scale_shift
+from raylens.train.run.fork import fork
+from raylens.train.runs import CONFIG
 from raylens.tune.checkpoint_ref import CheckpointRef
 from raylens.tune.config import SweepConfig
 from raylens.tune.paths import RUNS, read_config

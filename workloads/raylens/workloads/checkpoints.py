@@ -7,8 +7,7 @@ from rich.table import Table
 from raylens.config import CheckpointConfig, apply_overrides, load_yaml, validated
 from raylens.errors import ConfigError, NotFoundError, RaylensError
 from raylens.storage import open_store
-from raylens.train.checkpoint.retention import best_scores, prune, steps_to_keep
-from raylens.train.checkpoint.store import Checkpoints
+from raylens.train.checkpoint import Checkpoints, best_scores, prune, steps_to_keep
 
 __all__ = ["checkpoints_of", "delete_unkept", "listing", "verified"]
 

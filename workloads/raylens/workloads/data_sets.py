@@ -10,17 +10,11 @@ from pyarrow import Table
 
 from raylens.cluster import session
 from raylens.config import RunConfig, SourceConfig
-from raylens.data import Manifest, Plan, Source
-from raylens.data.bijection import permute
-from raylens.data.index import manifest_for
-from raylens.data.manifest import fingerprint
-from raylens.data.plan import build_plan
-from raylens.data.reader import open_reader
-from raylens.data.stream import ray_map
+from raylens.data import Manifest, Plan, Source, build_plan, fingerprint, manifest_for, open_reader, permute, ray_map
 from raylens.errors import DataError
 from raylens.storage import Store, open_store
-from raylens.train.run.prepare import RUN_SETTINGS, run_store
-from raylens.train.runs.jsonl import read_metrics
+from raylens.train.run import RUN_SETTINGS, run_store
+from raylens.train.runs import read_metrics
 from raylens.workloads.lines import Lines
 
 __all__ = [

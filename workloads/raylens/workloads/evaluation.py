@@ -18,9 +18,9 @@ from raylens.evaluate import (
     zero_shot,
 )
 from raylens.registry import Encoder, Registry, Version
-from raylens.report.numbers import count_text, percent_text
+from raylens.report import count_text, percent_text
 from raylens.storage import Store, open_store
-from raylens.train.runs.jsonl import read_metrics
+from raylens.train.runs import read_metrics
 
 __all__ = ["Evaluation", "evaluate_model"]
 

@@ -8,8 +8,8 @@ import os
 import sys
 from pathlib import Path
 
-from raylens.cluster.jobs.submission import FILES_VARIABLE, WHEEL_VARIABLE
-from raylens.cluster.secrets import provide
+from raylens.cluster import provide
+from raylens.cluster.jobs import FILES_VARIABLE, WHEEL_VARIABLE
 from raylens.errors import ClusterError, RaylensError
 from raylens.workloads.cli.app import main as command
 from raylens.workloads.cli.app import report

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import get_args
 
-from raylens.config.model import Activation
+from raylens.config import Activation
 from raylens.errors import ConfigError
 from raylens.inputs import Tokenizer
 from raylens.interop import FORMATS, read_foreign, write_foreign

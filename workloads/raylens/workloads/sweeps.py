@@ -6,8 +6,7 @@ from typing import Any
 
 from raylens.config import apply_overrides, validated
 from raylens.errors import ConfigError
-from raylens.tune import SweepConfig
-from raylens.tune.space import with_values
+from raylens.tune import SweepConfig, with_values
 from raylens.workloads.recipes import configure
 from raylens.workloads.recipes.configure import read_tree
 from raylens.workloads.recipes.sweeps import SWEEPS

@@ -4,10 +4,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from raylens.cluster import session
+from raylens.data import ray_map
 from raylens.data.stats.word_counts import word_counts
-from raylens.data.stream import ray_map
 from raylens.inputs import Tokenizer
-from raylens.report.numbers import percent_text
+from raylens.report import percent_text
 from raylens.workloads.lines import Lines
 from raylens.workloads.pages.data import shard_progress, source_config
 

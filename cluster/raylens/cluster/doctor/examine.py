@@ -10,8 +10,7 @@ from typing import Any
 
 import ray
 
-from raylens.capacity.autoscaler import autoscaler_status, launches
-from raylens.capacity.nodes import name_of, started_by_this_process
+from raylens.capacity import autoscaler_status, launches, name_of, started_by_this_process
 from raylens.cluster.doctor import probe, rank, torch_facts
 from raylens.cluster.doctor.clock import Offset, judge_clocks, offset_of
 from raylens.cluster.doctor.collective import Ranks, judge_all_reduce

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from raylens.cluster.doctor.facts import NodeFacts
 from raylens.cluster.doctor.findings import Finding
-from raylens.report.numbers import GIB, memory_text, percent_text
+from raylens.report import GIB, memory_text, percent_text
 
 __all__ = ["judge_disk", "judge_files", "judge_shared_memory"]
 

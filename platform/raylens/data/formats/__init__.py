@@ -8,7 +8,19 @@ from raylens.data.formats.parquet import PARQUET
 from raylens.data.formats.table import TABLE
 from raylens.data.formats.tar import TAR
 
-__all__ = ["FORMATS", "Columns", "Kind", "Pair", "RawSample", "SampleLocation", "ShardFormat"]
+__all__ = [
+    "FOLDER",
+    "FORMATS",
+    "PARQUET",
+    "TABLE",
+    "TAR",
+    "Columns",
+    "Kind",
+    "Pair",
+    "RawSample",
+    "SampleLocation",
+    "ShardFormat",
+]
 
 FORMATS: Mapping[str, ShardFormat] = {kind.name: kind for kind in (TAR, PARQUET, TABLE, FOLDER)}
 """All formats, in the order in which ``format: auto`` tries them; a new format is a file and an entry here."""

@@ -11,7 +11,7 @@ from raylens.config import SourceConfig
 from raylens.data.index import Mapper
 from raylens.data.source import Source
 from raylens.errors import DamagedError, ManifestError
-from raylens.inputs.vocabulary import count_words
+from raylens.inputs import count_words
 from raylens.storage import ObjectInfo
 
 __all__ = ["word_counts"]

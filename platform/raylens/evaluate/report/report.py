@@ -8,9 +8,7 @@ from raylens.errors import DataError
 from raylens.evaluate.captions import NearestCaptions
 from raylens.evaluate.classification import ZeroShotResult
 from raylens.evaluate.report.rows import class_rows, confusions, examples, notices
-from raylens.report.numbers import count_text
-from raylens.report.page import Panel, records_panel, render_page
-from raylens.report.plane import MOST_CLASSES, confusion_matrix
+from raylens.report import MOST_CLASSES, Panel, confusion_matrix, count_text, records_panel, render_page
 
 if TYPE_CHECKING:
     from raylens.storage import Store

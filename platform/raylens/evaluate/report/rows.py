@@ -13,7 +13,7 @@ from raylens.evaluate.captions import NearestCaptions
 from raylens.evaluate.classification import ZeroShotResult
 from raylens.evaluate.intervals import clopper_pearson
 from raylens.inputs import decode_image
-from raylens.report.numbers import count_text
+from raylens.report import count_text
 
 __all__ = ["ClassRow", "Confusion", "Example", "Thumbnail", "class_rows", "confusions", "examples", "notices"]
 

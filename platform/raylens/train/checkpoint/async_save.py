@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from raylens.background import in_background
 from raylens.errors import message_of
-from raylens.evaluate.metrics import Metric
+from raylens.evaluate import Metric
 from raylens.train.checkpoint.snapshot import Snapshot
 from raylens.train.checkpoint.store import CheckpointManifest, Checkpoints
 

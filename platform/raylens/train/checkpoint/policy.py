@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol
 
 from raylens.config import CheckpointConfig
 from raylens.errors import StorageError
-from raylens.evaluate.metrics import Metric
+from raylens.evaluate import Metric
 from raylens.train.checkpoint.async_save import AsyncSaver, Collectives, SaveOutcome
 from raylens.train.checkpoint.retention import prune
 from raylens.train.checkpoint.snapshot import Snapshot

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 from raylens.config import CheckpointConfig
-from raylens.evaluate.metrics import Metric
+from raylens.evaluate import Metric
 from raylens.train.checkpoint.store import CheckpointManifest, Checkpoints
 
 __all__ = ["best_scores", "prune", "steps_to_keep"]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from raylens.errors import AlreadyExistsError, CheckpointError
-from raylens.evaluate.metrics import Goal, Metric, goal_of
+from raylens.evaluate import Goal, Metric, goal_of
 from raylens.storage import Store
 from raylens.train.checkpoint.cursor import Cursor
 from raylens.train.checkpoint.files import SavedFile, overlapping, read_part, sha256_of, write_part

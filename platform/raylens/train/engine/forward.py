@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from raylens.config import ObjectiveConfig, RunConfig
-from raylens.data.bijection import key_of, mix
-from raylens.models import DualEncoder, Embedded
-from raylens.models.training import prepare_towers
+from raylens.data import key_of, mix
+from raylens.models import DualEncoder, Embedded, prepare_towers
 from raylens.objectives import (
     bag_of_words_loss,
     capped_log_scale,

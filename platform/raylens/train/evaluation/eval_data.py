@@ -12,7 +12,7 @@ from typing import NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from raylens.data.reader import Request, open_reader
+from raylens.data import Request, open_reader
 from raylens.errors import InputError
 from raylens.evaluate import LabelledShards
 from raylens.inputs import Preprocess, Tokenizer

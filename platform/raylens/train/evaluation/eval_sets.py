@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 
 from raylens.config import EvaluationConfig, SourceConfig
-from raylens.data.index import manifest_for
-from raylens.data.stream import ray_map
+from raylens.data import manifest_for, ray_map
 from raylens.errors import ConfigError, DataError, NotFoundError
 from raylens.evaluate import LabelledShards
 from raylens.messages import Say

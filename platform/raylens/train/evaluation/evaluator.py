@@ -10,7 +10,7 @@ import torch
 from raylens.background import in_background
 from raylens.config import RunConfig
 from raylens.errors import message_of
-from raylens.evaluate.metrics import Metric
+from raylens.evaluate import Metric
 from raylens.inputs import Preprocess, Tokenizer
 from raylens.train.collective.coordinator import Coordinator
 from raylens.train.engine.forward import Forward

@@ -16,9 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from raylens.config import ObjectiveConfig
-from raylens.evaluate import ClassList, ImageFeatures, zero_shot_from_features
-from raylens.evaluate.metrics import Metric
-from raylens.evaluate.retrieval import recalls
+from raylens.evaluate import ClassList, ImageFeatures, Metric, recalls, zero_shot_from_features
 from raylens.models import ZeroShotClassifier
 from raylens.train.evaluation.eval_data import RowKey
 

@@ -4,7 +4,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 
 from raylens.errors import message_of
-from raylens.evaluate.metrics import Metric
+from raylens.evaluate import Metric
 
 __all__ = ["EvalResult", "PendingEval"]
 

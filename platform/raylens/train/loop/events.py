@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from raylens.evaluate.metrics import Metric
+from raylens.evaluate import Metric
 from raylens.train.loop.metrics import StepMetrics
 
 __all__ = [

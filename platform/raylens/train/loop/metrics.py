@@ -5,7 +5,7 @@ import time
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from raylens.data.plan import step_hashes
+from raylens.data import step_hashes
 from raylens.train.loop.batch import Batch
 from raylens.train.loop.data_wait import Bound, DataWait
 from raylens.train.loop.stats import StepStats, TowerStats

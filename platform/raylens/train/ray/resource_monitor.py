@@ -9,7 +9,7 @@ from typing import Self
 import ray
 from ray.util.placement_group import placement_group_table
 
-from raylens.capacity.autoscaler import autoscaler_status, launches
+from raylens.capacity import autoscaler_status, launches
 from raylens.config import RunConfig
 from raylens.train.loop.events import Restarting, RunEvent, Started, Warned
 from raylens.train.ray.resources import current_shortage, placement_of, resource_requests, shortage_text

@@ -5,13 +5,13 @@ from collections.abc import Callable
 from raylens.capacity import (
     ResourceRequest,
     Shortage,
+    autoscaler_status,
     lasting_shortage,
     live_nodes,
     placement,
     possible_nodes,
     shortage,
 )
-from raylens.capacity.autoscaler import autoscaler_status
 from raylens.config import RunConfig
 from raylens.errors import ClusterError
 from raylens.placement import GROUP_LABEL, Placement

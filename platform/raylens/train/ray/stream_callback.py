@@ -14,7 +14,7 @@ from typing import Any
 
 import ray
 
-from raylens.data.stream import execution_options
+from raylens.data import execution_options
 from raylens.ray_internals import StreamSplitDataIterator, WorkerGroupCallback, coordinator_of, with_coordinator
 
 __all__ = ["StreamCallback"]

@@ -4,9 +4,7 @@ import json
 from collections.abc import Sequence
 
 from raylens.config import SourceConfig
-from raylens.data import Manifest
-from raylens.data.index import manifest_for
-from raylens.data.stream import ray_map
+from raylens.data import Manifest, manifest_for, ray_map
 from raylens.errors import ManifestError, NotFoundError
 from raylens.messages import Say, warning
 from raylens.storage import Store, open_store

@@ -8,8 +8,7 @@ import ray
 import ray.train
 
 from raylens.config import RunConfig
-from raylens.data.block import BlockMaker
-from raylens.data.stream import training_stream
+from raylens.data import BlockMaker, training_stream
 from raylens.errors import RaylensError, WorkersLostError, own_error
 from raylens.extras import require_extra
 from raylens.interrupts import Interrupts

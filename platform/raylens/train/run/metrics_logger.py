@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import torch
 
-from raylens.data.quarantine import check_budget, summary
+from raylens.data import check_budget, summary
 from raylens.errors import StorageError
-from raylens.estimate.flops import ModelFlops
+from raylens.estimate import ModelFlops
 from raylens.storage import open_store
 from raylens.train.collective.coordinator import Coordinator
 from raylens.train.collective.reduce import reduce_metrics

@@ -5,9 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from raylens.config import RunConfig, SettingsFile
-from raylens.data import Manifest, Plan
-from raylens.data.plan import build_plan
-from raylens.data.quarantine import check_budget, write_rejected
+from raylens.data import Manifest, Plan, build_plan, check_budget, write_rejected
 from raylens.errors import ConfigError, NotFoundError
 from raylens.inputs import Preprocess, Tokenizer
 from raylens.messages import Say, warning

@@ -2,7 +2,7 @@
 
 from raylens.config import RunConfig, differences
 from raylens.errors import ConfigError
-from raylens.models.vit import at_resolution
+from raylens.models import at_resolution
 from raylens.registry import Bundle, Registry
 
 __all__ = ["load_pretrained"]

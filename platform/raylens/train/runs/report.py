@@ -7,9 +7,18 @@ from typing import Any
 
 from raylens.config import flatten
 from raylens.errors import ConfigError
-from raylens.report.charts import histogram_chart
-from raylens.report.numbers import count_text, duration_text, finite, memory_text, number_text
-from raylens.report.page import Panel, legend_of, records_panel, render_page
+from raylens.report import (
+    Panel,
+    count_text,
+    duration_text,
+    finite,
+    histogram_chart,
+    legend_of,
+    memory_text,
+    number_text,
+    records_panel,
+    render_page,
+)
 from raylens.storage import Store
 from raylens.train.runs.events import time_text, wall_seconds, wanted_steps
 from raylens.train.runs.run_dir import RunFiles

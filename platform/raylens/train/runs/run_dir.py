@@ -7,8 +7,8 @@ from typing import Any, Self
 
 from raylens.config import load_yaml
 from raylens.errors import NotFoundError, TrainingError
-from raylens.evaluate.metrics import Goal, goal_of
-from raylens.report.numbers import finite
+from raylens.evaluate import Goal, goal_of
+from raylens.report import finite
 from raylens.storage import Store
 from raylens.train.checkpoint.store import Checkpoints
 from raylens.train.runs.events import event_text, state_of, wanted_steps

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from raylens.evaluate.metrics import Goal, cost
-from raylens.report.numbers import finite
+from raylens.evaluate import Goal, cost
+from raylens.report import finite
 
 __all__ = ["best_row", "last_row"]
 

@@ -6,8 +6,7 @@ from typing import Any
 
 from pydantic_core import PydanticUndefined, to_jsonable_python
 
-from raylens.config import Node, RunConfig, flatten, validated
-from raylens.config.tree import value_text
+from raylens.config import Node, RunConfig, flatten, validated, value_text
 
 __all__ = ["Change", "changes", "differing"]
 

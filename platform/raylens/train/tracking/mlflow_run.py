@@ -4,9 +4,8 @@ import re
 import time
 from typing import Any
 
-from raylens.config import RunConfig, flatten
-from raylens.config.tracking import MlflowConfig
-from raylens.evaluate.metrics import Goal
+from raylens.config import MlflowConfig, RunConfig, flatten
+from raylens.evaluate import Goal
 from raylens.extras import import_extra
 from raylens.storage import Store
 from raylens.train.tracking.ids import TrackingIds

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from raylens.evaluate.metrics import Goal
+from raylens.evaluate import Goal
 from raylens.train.loop.events import Evaluated, Metrics, RunEvent
 
 __all__ = ["HISTOGRAMS", "Outcome", "Point", "Sink", "point_of"]

@@ -4,8 +4,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from raylens.storage import Store
-from raylens.storage.local import LocalStore
+from raylens.storage import LocalStore, Store
 from raylens.train.tracking.sink import Outcome, Point
 
 if TYPE_CHECKING:

@@ -5,8 +5,7 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Self
 
-from raylens.config import RunConfig
-from raylens.config.tracking import TrackingConfig
+from raylens.config import RunConfig, TrackingConfig
 from raylens.storage import Store
 from raylens.train.loop.events import RunEvent, Started
 from raylens.train.tracking.ids import TrackingIds

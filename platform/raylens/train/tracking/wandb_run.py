@@ -4,12 +4,10 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from raylens.config import RunConfig
-from raylens.config.tracking import WandbConfig
+from raylens.config import RunConfig, WandbConfig
 from raylens.errors import ConfigError
 from raylens.extras import import_extra
-from raylens.storage import Store
-from raylens.storage.local import LocalStore
+from raylens.storage import LocalStore, Store
 from raylens.train.tracking.ids import TrackingIds
 from raylens.train.tracking.sink import Outcome, Point
 

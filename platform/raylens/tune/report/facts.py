@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from raylens.report.numbers import count_text, duration_text, number_text, percent_text
+from raylens.report import count_text, duration_text, number_text, percent_text
 from raylens.tune.config import SweepConfig
 from raylens.tune.report.view import SweepView
 from raylens.tune.results import verdict

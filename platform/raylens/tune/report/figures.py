@@ -6,11 +6,28 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from raylens.report.axis import Axis, metric_axis
-from raylens.report.charts import WIDE, Bar, Line, bar_chart, line_chart
-from raylens.report.numbers import count_text, finite, number_text
-from raylens.report.page import Panel
-from raylens.report.plane import Cell, ColourKey, Dot, Kind, Shape, Track, heat_map, parallel_coordinates, scatter_chart
+from raylens.report import (
+    WIDE,
+    Axis,
+    Bar,
+    Cell,
+    ColourKey,
+    Dot,
+    Kind,
+    Line,
+    Panel,
+    Shape,
+    Track,
+    bar_chart,
+    count_text,
+    finite,
+    heat_map,
+    line_chart,
+    metric_axis,
+    number_text,
+    parallel_coordinates,
+    scatter_chart,
+)
 from raylens.tune.comparable import Point, comparable
 from raylens.tune.report.importance import Importance, Importances
 from raylens.tune.report.view import SweepView, level_of

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from raylens.report.axis import Axis
+from raylens.report import Axis
 from raylens.tune.comparable import LEAST, Comparable, Point, comparable
 from raylens.tune.domain import Domain
 from raylens.tune.report.view import axis_of

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from raylens.report.page import Panel, render_page
+from raylens.report import Panel, render_page
 from raylens.tune.comparable import LEAST, cleaned
 from raylens.tune.config import SweepConfig
 from raylens.tune.domain import Domain

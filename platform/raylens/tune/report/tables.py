@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from raylens.report.numbers import ABSENT, count_text, number_text, shortened, value_text
+from raylens.report import ABSENT, count_text, number_text, shortened, value_text
 from raylens.tune.report.view import SweepView
 from raylens.tune.results import configurations, ranked
 from raylens.tune.trials import TrialRecord

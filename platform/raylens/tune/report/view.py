@@ -6,10 +6,8 @@ from functools import cached_property
 
 import numpy as np
 
-from raylens.evaluate.metrics import Goal
-from raylens.report.axis import Axis, metric_axis
-from raylens.report.numbers import count_text, finite, number_text, short_text, value_text
-from raylens.report.theme import LEVELS
+from raylens.evaluate import Goal
+from raylens.report import LEVELS, Axis, count_text, finite, metric_axis, number_text, short_text, value_text
 from raylens.tune.comparable import Point, newest
 from raylens.tune.domain import Domain
 from raylens.tune.results import ranked

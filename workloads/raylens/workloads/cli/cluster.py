@@ -193,8 +193,8 @@ def _job(root: TyperGroup, spec: "ClusterSpec", command: list[str]) -> tuple[lis
 
     The command is checked as if it were run, and searched for secrets of this machine.
     """
+    from raylens.cluster import check_text
     from raylens.cluster.kuberay import JOB_FILES
-    from raylens.cluster.secret_scan import check_text
     from raylens.workloads.submit.command import FILES, job_command
 
     check_text("the command", command, os.environ)

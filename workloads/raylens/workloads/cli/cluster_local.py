@@ -11,7 +11,7 @@ import typer
 from raylens.errors import ClusterError, ConfigError
 
 if TYPE_CHECKING:
-    from raylens.cluster.local.commands import NodeShape
+    from raylens.cluster.local import NodeShape
     from raylens.placement import Group
 
 __all__ = ["add_to"]
@@ -73,8 +73,8 @@ def local(
 
 def _shapes(nodes: int, groups: "dict[Group, int]", cpus: int, gpus: int) -> "list[NodeShape]":
     """Return the shapes of the head and the other nodes; with groups, the head has no CPUs and takes no work."""
-    from raylens.cluster.local.commands import NodeShape
-    from raylens.cluster.session import store_bytes
+    from raylens.cluster import store_bytes
+    from raylens.cluster.local import NodeShape
     from raylens.placement import GroupSize, node_labels
 
     total = 1 + sum(groups.values()) if groups else nodes
@@ -93,9 +93,8 @@ def _shapes(nodes: int, groups: "dict[Group, int]", cpus: int, gpus: int) -> "li
 
 
 def _run(name: str, shapes: "list[NodeShape]", port: int) -> None:
-    from raylens.cluster.contexts import update_contexts
-    from raylens.cluster.local import state
-    from raylens.cluster.local.cluster import LocalCluster
+    from raylens.cluster import update_contexts
+    from raylens.cluster.local import LocalCluster, state
     from raylens.interrupts import sigterm_interrupts
     from raylens.workloads.pages.terminal import Terminal
 
@@ -122,7 +121,7 @@ def _run(name: str, shapes: "list[NodeShape]", port: int) -> None:
 
 def _check_context(name: str) -> None:
     """Refuse to overwrite the context of a cluster elsewhere."""
-    from raylens.cluster.contexts import read_contexts
+    from raylens.cluster import read_contexts
 
     context = read_contexts().contexts.get(name)
     if context is not None and not context.address.startswith("http://127.0.0.1:"):
@@ -130,7 +129,7 @@ def _check_context(name: str) -> None:
 
 
 def _forget_context(name: str, address: str) -> None:
-    from raylens.cluster.contexts import ClusterContexts, update_contexts
+    from raylens.cluster import ClusterContexts, update_contexts
 
     def without(contexts: ClusterContexts) -> ClusterContexts:
         context = contexts.contexts.get(name)

@@ -56,8 +56,7 @@ def add(
 
         raylens contexts add lab http://127.0.0.1:8265 --token-env LAB_TOKEN --code image --secret AWS_SECRET_ACCESS_KEY
     """
-    from raylens.cluster.contexts import ClusterContext, update_contexts
-    from raylens.cluster.secret_scan import check_variables
+    from raylens.cluster import ClusterContext, check_variables, update_contexts
     from raylens.config import validated
     from raylens.workloads.submit.options import pairs
 
@@ -93,7 +92,7 @@ def list_contexts(as_json: AsJson = False) -> None:
     """List the contexts; a star marks the default."""
     from rich.table import Table
 
-    from raylens.cluster.contexts import read_contexts
+    from raylens.cluster import read_contexts
 
     contexts = read_contexts()
     if as_json:
@@ -111,7 +110,7 @@ def show(
     name: Annotated[str | None, typer.Argument(help="Name of the context; by default the default one.")] = None,
 ) -> None:
     """Show a context in the form of the file."""
-    from raylens.cluster.contexts import context_of
+    from raylens.cluster import context_of
     from raylens.config import dump_yaml
 
     known, context = context_of(name)
@@ -121,7 +120,7 @@ def show(
 @app.command("use")
 def use_context(name: Name) -> None:
     """Make a context the default of `raylens jobs`."""
-    from raylens.cluster.contexts import update_contexts
+    from raylens.cluster import update_contexts
 
     update_contexts(lambda contexts: contexts.using(name))
     typer.echo(f"default: {name}", err=True)
@@ -130,7 +129,7 @@ def use_context(name: Name) -> None:
 @app.command("remove")
 def remove(name: Name) -> None:
     """Remove a context. The cluster itself and the file of its token stay."""
-    from raylens.cluster.contexts import update_contexts
+    from raylens.cluster import update_contexts
 
     update_contexts(lambda contexts: contexts.without(name))
     typer.echo(f"removed: {name}", err=True)

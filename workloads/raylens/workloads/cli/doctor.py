@@ -75,7 +75,7 @@ def _is_submitted(cluster: str) -> bool:
     Raises:
         ConfigError: the text is neither an address nor the name of a context.
     """
-    from raylens.cluster.contexts import read_contexts
+    from raylens.cluster import read_contexts
 
     if cluster.startswith(("http://", "https://")):
         return True

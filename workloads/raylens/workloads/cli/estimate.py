@@ -9,12 +9,12 @@ from rich.console import Console
 from rich.table import Table
 
 from raylens.errors import ConfigError
-from raylens.report.numbers import ABSENT, GIB, percent_text
+from raylens.report import ABSENT, GIB, percent_text
 from raylens.workloads.cli.options import Set
 
 if TYPE_CHECKING:
     from raylens.config import RunConfig
-    from raylens.estimate.step import Estimate
+    from raylens.estimate import Estimate
 
 __all__ = ["add_to"]
 
@@ -74,8 +74,8 @@ def estimate(
 
         raylens estimate vit_b32 --set precision=amp_bf16 --memory 24 --tflops 121 --inside 32 --between 12 --json
     """
-    from raylens.estimate.machine import Machine
-    from raylens.estimate.step import estimate as estimate_step
+    from raylens.estimate import Machine
+    from raylens.estimate import estimate as estimate_step
     from raylens.workloads.recipes import configure
 
     config = configure(source, changes or ())

@@ -13,7 +13,7 @@ from raylens.workloads.cli.options import FAILED, INTERRUPTED, ClusterName, Ende
 from raylens.workloads.cli.runs import AsJson, print_page
 
 if TYPE_CHECKING:
-    from raylens.cluster.jobs.api import Job, Jobs
+    from raylens.cluster.jobs import Job, Jobs
 
 __all__ = ["app"]
 
@@ -89,8 +89,8 @@ def submit(
 
         raylens jobs submit --secret AWS_SECRET_ACCESS_KEY=file:/etc/aws/key -- sweep mine.yaml
     """
-    from raylens.cluster.contexts import context_of
-    from raylens.cluster.jobs.api import Jobs
+    from raylens.cluster import context_of
+    from raylens.cluster.jobs import Jobs
     from raylens.workloads.submit.command import job_command
     from raylens.workloads.submit.jobs import JobRequest, submit_request
     from raylens.workloads.submit.options import pairs, resources_of, secrets_of
@@ -159,7 +159,7 @@ def logs(
 @app.command("stop")
 def stop(submission_id: Id, cluster: ClusterName = None) -> None:
     """Stop a job, and return when it has stopped. A run saves a checkpoint first; `jobs retry` continues from it."""
-    from raylens.cluster.jobs.logs import wait
+    from raylens.cluster.jobs import wait
 
     with _of(cluster) as jobs:
         job = jobs.get(submission_id)
@@ -175,7 +175,7 @@ def retry(submission_id: Id, cluster: ClusterName = None, follow: Follow = True)
 
     A run continues from its newest checkpoint, a sweep from its last state.
     """
-    from raylens.cluster.jobs.submit import retry as again
+    from raylens.cluster.jobs import retry as again
 
     with _of(cluster) as jobs:
         outcome = again(jobs, submission_id)
@@ -193,7 +193,7 @@ def wait_for(
     timeout: Annotated[float | None, typer.Option(min=0, help="Seconds after which to exit with status 124.")] = None,
 ) -> None:
     """Wait until a job has ended, and exit with its status."""
-    from raylens.cluster.jobs.logs import wait
+    from raylens.cluster.jobs import wait
 
     with _of(cluster) as jobs, _leaving(submission_id):
         jobs.get(submission_id)  # fails at once if the cluster never answered
@@ -206,15 +206,15 @@ def wait_for(
 
 @contextmanager
 def _of(cluster: str | None) -> "Iterator[Jobs]":
-    from raylens.cluster.contexts import context_of
-    from raylens.cluster.jobs.api import Jobs
+    from raylens.cluster import context_of
+    from raylens.cluster.jobs import Jobs
 
     with Jobs(*context_of(cluster)) as jobs:
         yield jobs
 
 
 def _follow(jobs: "Jobs", submission_id: str) -> None:
-    from raylens.cluster.jobs.logs import follow
+    from raylens.cluster.jobs import follow
 
     with _leaving(submission_id):
         job = follow(jobs, submission_id, _write, _say)

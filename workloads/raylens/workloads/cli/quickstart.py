@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from raylens.report.numbers import percent_text
+from raylens.report import percent_text
 from raylens.workloads.cli.options import Address, NumCpus, Set
 
 if TYPE_CHECKING:
@@ -50,7 +50,8 @@ def quickstart(
     """
     from raylens.cluster import session
     from raylens.extras import require_extra
-    from raylens.serve.deploy.environment import environment, haproxy_ports
+    from raylens.serve.deploy import haproxy_ports
+    from raylens.serve.deploy.environment import environment
     from raylens.workloads.pages.terminal import Terminal
 
     require_extra("train", "raylens quickstart")

@@ -73,7 +73,8 @@ def run(
     from raylens.workloads.lines import Lines
 
     lines = Lines()
-    from raylens.serve.deploy.environment import environment, haproxy_ports
+    from raylens.serve.deploy import haproxy_ports
+    from raylens.serve.deploy.environment import environment
     from raylens.workloads.service_config import logical_cpus, service_config
 
     settings = service_config(
@@ -116,7 +117,7 @@ def build(
 
         raylens serve build pets@prod --registry s3://models --replicas 2:8 --host 0.0.0.0 --out service.yaml
     """
-    from raylens.serve.deploy.serve_config import serve_config_yaml
+    from raylens.serve.deploy import serve_config_yaml
     from raylens.workloads.service_config import service_config
 
     if out is not None:
@@ -146,8 +147,8 @@ def deploy(
 
         raylens serve deploy service.yaml --cluster team
     """
-    from raylens.cluster.contexts import context_of
-    from raylens.cluster.jobs.api import Jobs
+    from raylens.cluster import context_of
+    from raylens.cluster.jobs import Jobs
     from raylens.workloads.submit.deploy_service import deploy as deploy_service
 
     with Jobs(*context_of(cluster)) as jobs:
@@ -158,8 +159,8 @@ def deploy(
 @app.command("undeploy")
 def undeploy(cluster: ClusterName = None) -> None:
     """Remove all that a cluster serves."""
-    from raylens.cluster.contexts import context_of
-    from raylens.cluster.jobs.api import Jobs
+    from raylens.cluster import context_of
+    from raylens.cluster.jobs import Jobs
     from raylens.workloads.submit.deploy_service import undeploy as remove_services
 
     with Jobs(*context_of(cluster)) as jobs:
@@ -177,8 +178,8 @@ def key(
 
         raylens serve key search-team --keys keys.json
     """
-    from raylens.cluster.private_file import replace_private
-    from raylens.serve.gateway.keys import new_key
+    from raylens.cluster import replace_private
+    from raylens.serve.gateway import new_key
 
     check_file(file, "--keys")
     secret, entry = new_key(name)

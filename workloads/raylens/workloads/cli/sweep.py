@@ -62,7 +62,7 @@ def resume(uri: Uri, address: Address = None, num_cpus: NumCpus = None) -> None:
     Ray Tune's state in the folder is a pickle: resume only sweeps whose storage nobody else can write to.
     """
     from raylens.storage import open_store
-    from raylens.tune.paths import parent_of, read_config
+    from raylens.tune import parent_of, read_config
 
     config = read_config(open_store(uri))
     _search(config.model_copy(update={"storage": parent_of(uri, config.name)}), address, num_cpus)
@@ -74,10 +74,7 @@ def _search(config: "SweepConfig", address: str | None, num_cpus: int | None) ->
     require_extra("train", "raylens sweep")  # before what it imports takes seconds
     from raylens.cluster import session
     from raylens.storage import open_store
-    from raylens.tune import sweep
-    from raylens.tune.paths import BEST, REPORT
-    from raylens.tune.results import verdict
-    from raylens.tune.sweep import GUESSED_STEPS
+    from raylens.tune import BEST, GUESSED_STEPS, REPORT, sweep, verdict
 
     config.check(GUESSED_STEPS)  # before Ray starts
     from raylens.workloads.pages.sweep_terminal import SweepTerminal
@@ -114,9 +111,8 @@ def show(
 ) -> None:
     """Show a sweep's trials, the best first. When it has ended, its folder has a page of plots, report.html."""
     from raylens.storage import open_store
-    from raylens.tune.paths import read_config
+    from raylens.tune import read_config, read_sweep
     from raylens.tune.report import render_report
-    from raylens.tune.trials import read_sweep
     from raylens.workloads.pages.sweeps import show_page
 
     if out is not None:
@@ -161,9 +157,8 @@ def promote(
         raylens sweep promote quickstart/sweeps/digits digits@staging
     """
     from raylens.storage import open_store
-    from raylens.tune.best import promote as register
-    from raylens.tune.paths import read_config
-    from raylens.tune.trials import read_sweep
+    from raylens.tune import promote as register
+    from raylens.tune import read_config, read_sweep
 
     name, at, alias = model.partition("@")
     if not name or (at and not alias):

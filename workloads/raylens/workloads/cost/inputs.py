@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from raylens.config import RunConfig
-from raylens.data import Manifest
-from raylens.data.plan import build_plan
+from raylens.data import Manifest, build_plan
 from raylens.errors import ConfigError, DataError, StorageError, TrainingError
-from raylens.estimate.step import estimate
-from raylens.report.numbers import finite
+from raylens.estimate import estimate
+from raylens.report import finite
 from raylens.storage import open_store
-from raylens.train.runs.run_dir import RunFiles
+from raylens.train.runs import RunFiles
 from raylens.workloads.cost.terms import Data, Rate
 from raylens.workloads.data_sets import cached_manifests, forecast
 from raylens.workloads.pages.runs import open_run

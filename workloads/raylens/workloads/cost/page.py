@@ -6,7 +6,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from raylens.report.numbers import bytes_text, count_text, money_text, rate_text
+from raylens.report import bytes_text, count_text, money_text, rate_text
 from raylens.workloads.cost.cost import Cost
 from raylens.workloads.cost.terms import Figure
 from raylens.workloads.pages.tables import Page

@@ -4,9 +4,8 @@ import math
 from collections.abc import Mapping
 
 from raylens.config import CheckpointConfig, RunConfig
-from raylens.estimate.counts import counts_of
-from raylens.estimate.memory import FP32
-from raylens.train.checkpoint.retention import steps_to_keep
+from raylens.estimate import FP32, counts_of
+from raylens.train.checkpoint import steps_to_keep
 from raylens.workloads.cost.terms import Data, Figure
 from raylens.workloads.cost.time import Duration
 

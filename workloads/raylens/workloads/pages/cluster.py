@@ -7,7 +7,7 @@ from rich.table import Table
 from raylens.cluster import kuberay, ray_up
 from raylens.cluster.description import ClusterSpec, GroupSpec, MachineSpec, is_pinned
 from raylens.errors import ConfigError
-from raylens.report.numbers import ABSENT, GIB
+from raylens.report import ABSENT, GIB
 
 __all__ = ["check_page"]
 

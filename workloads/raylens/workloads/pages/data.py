@@ -9,15 +9,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from raylens.cluster import session
 from raylens.config import RunConfig, SourceConfig, validated
-from raylens.data import Manifest
-from raylens.data.explain import ExplainedSample, explain
-from raylens.data.pack import repack
-from raylens.data.patterns import split_pattern
-from raylens.data.stream import ray_map
-from raylens.data.verify import Topology, verify
+from raylens.data import ExplainedSample, Manifest, Topology, ray_map, repack, split_pattern
+from raylens.data.explain import explain
+from raylens.data.verify import verify
 from raylens.errors import ConfigError
 from raylens.messages import warning, with_severity
-from raylens.report.numbers import bytes_text, count_text
+from raylens.report import bytes_text, count_text
 from raylens.storage import open_store
 from raylens.workloads.data_sets import (
     Cluster,

@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from raylens.cluster.doctor import CLUSTER, Finding, Report
-from raylens.report.numbers import ABSENT, count_text
+from raylens.report import ABSENT, count_text
 from raylens.workloads.pages.tables import Page
 
 __all__ = ["doctor_page"]

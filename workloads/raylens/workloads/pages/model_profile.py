@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict
 
-from raylens.estimate.flops import model_costs
+from raylens.estimate import model_costs
 from raylens.estimate.throughput import throughput
 from raylens.workloads.recipes import configure
 

@@ -6,12 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from raylens.errors import ConfigError, TrainingError
-from raylens.report.charts import Line, line_chart
-from raylens.report.numbers import ABSENT, count_text, finite, number_text
-from raylens.report.page import Panel, legend_of, render_page
-from raylens.train.runs.run_dir import RunFiles
-from raylens.train.runs.scores import best_row, last_row
-from raylens.train.runs.settings import differing
+from raylens.report import ABSENT, Line, Panel, count_text, finite, legend_of, line_chart, number_text, render_page
+from raylens.train.runs import RunFiles, best_row, differing, last_row
 
 __all__ = ["Comparison"]
 

@@ -12,14 +12,19 @@ from rich.table import Table
 
 from raylens.config import flatten
 from raylens.errors import ConfigError, NotFoundError
-from raylens.report.numbers import count_text, number_text
+from raylens.report import count_text, number_text
 from raylens.storage import open_store
-from raylens.train.runs.events import event_text
-from raylens.train.runs.listing import list_runs
-from raylens.train.runs.report import render_training_report, run_facts
-from raylens.train.runs.run_dir import CONFIG, RunFiles
-from raylens.train.runs.scores import best_row, last_row
-from raylens.train.runs.settings import changes
+from raylens.train.runs import (
+    CONFIG,
+    RunFiles,
+    best_row,
+    changes,
+    event_text,
+    last_row,
+    list_runs,
+    render_training_report,
+    run_facts,
+)
 from raylens.workloads.pages.run_comparison import Comparison
 from raylens.workloads.pages.tables import Page, add_row, pairs_table
 

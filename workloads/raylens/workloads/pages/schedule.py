@@ -4,17 +4,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from raylens.config import RunConfig, ScheduleConfig
-from raylens.data import Manifest, Source
-from raylens.data.manifest import fingerprint
-from raylens.data.plan import build_plan
+from raylens.data import Manifest, Source, build_plan, fingerprint
 from raylens.errors import ConfigError
 from raylens.models import DualEncoder, unfilled
-from raylens.report.numbers import count_text
-from raylens.report.theme import canvas
+from raylens.report import canvas, count_text
 from raylens.storage import open_store
-from raylens.train.engine.forward import build_forward
-from raylens.train.engine.optimizer import parameter_groups
-from raylens.train.loop.schedule import TrainingProgress, learning_rate, log_scale_at
+from raylens.train.engine import build_forward, parameter_groups
+from raylens.train.loop import TrainingProgress, learning_rate, log_scale_at
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

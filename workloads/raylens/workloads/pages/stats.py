@@ -5,10 +5,8 @@ from itertools import zip_longest
 
 from rich.cells import cell_len, set_cell_size
 
-from raylens.data.stats.collect import ASPECTS, SMALL_EDGE, Stats
-from raylens.data.stats.histogram import QUANTILE_ERROR, Summary
-from raylens.data.stats.sketches import Duplicates
-from raylens.report.numbers import bytes_text, count_text, percent_text, printable, short_text
+from raylens.data.stats import ASPECTS, QUANTILE_ERROR, SMALL_EDGE, Duplicates, Stats, Summary
+from raylens.report import bytes_text, count_text, percent_text, printable, short_text
 
 __all__ = ["WIDTH", "stats_page"]
 

@@ -11,11 +11,8 @@ from rich.markup import escape
 from rich.text import Text
 
 from raylens.messages import with_severity
-from raylens.report.numbers import count_text, duration_text, number_text, percent_text
-from raylens.tune import SweepConfig
-from raylens.tune.monitor import PARTS
-from raylens.tune.results import Configuration, ranked
-from raylens.tune.trials import SweepRecord
+from raylens.report import count_text, duration_text, number_text, percent_text
+from raylens.tune import PARTS, Configuration, SweepConfig, SweepRecord, ranked
 from raylens.workloads.pages.sweeps import trials_table, values_text
 
 __all__ = ["SweepTerminal", "headline", "time_left"]

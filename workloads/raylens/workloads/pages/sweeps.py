@@ -8,12 +8,20 @@ from rich.markup import escape
 from rich.table import Table
 
 from raylens.errors import ConfigError, NotFoundError, StorageError, TrainingError
-from raylens.report.numbers import count_text, duration_text, number_text, value_text
+from raylens.report import count_text, duration_text, number_text, value_text
 from raylens.storage import Store, open_store
-from raylens.tune.config import SweepConfig
-from raylens.tune.paths import CONFIG, STOP, read_config
-from raylens.tune.results import Configuration, ranked, verdict
-from raylens.tune.trials import SweepRecord, TrialRecord, read_or_new_sweep
+from raylens.tune import (
+    CONFIG,
+    STOP,
+    Configuration,
+    SweepConfig,
+    SweepRecord,
+    TrialRecord,
+    ranked,
+    read_config,
+    read_or_new_sweep,
+    verdict,
+)
 from raylens.workloads.pages.tables import Page, add_row, pairs_table
 
 __all__ = ["compare_page", "list_page", "request_stop", "show_page", "values_text"]

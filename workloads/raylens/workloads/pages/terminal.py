@@ -8,8 +8,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from raylens.messages import warning
-from raylens.report.numbers import count_text, duration_text, memory_text, percent_text, rate_text
-from raylens.train.loop.events import (
+from raylens.report import count_text, duration_text, memory_text, percent_text, rate_text
+from raylens.train.loop import (
     Checkpointed,
     Evaluated,
     Metrics,
@@ -17,10 +17,10 @@ from raylens.train.loop.events import (
     Restarting,
     RunEvent,
     Started,
+    StepMetrics,
     Stopping,
     Warned,
 )
-from raylens.train.loop.metrics import StepMetrics
 from raylens.workloads.lines import Lines
 
 __all__ = ["Terminal", "progress_line", "time_left"]

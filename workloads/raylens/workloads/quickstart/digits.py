@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from raylens.data.pack import NewSample, pack
+from raylens.data import NewSample
+from raylens.data.pack import pack
 from raylens.evaluate import ClassList
 from raylens.storage import Store
 

@@ -3,8 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from raylens.config import EvaluationConfig, SourceConfig, TrackingConfig
-from raylens.tune import Domain, SweepConfig
-from raylens.tune.config import BudgetConfig, SchedulerConfig
+from raylens.tune import BudgetConfig, Domain, SchedulerConfig, SweepConfig
 from raylens.workloads.recipes.digits import digits
 
 __all__ = ["SWEEPS", "digits_sweep"]

@@ -114,7 +114,7 @@ def _train(params: Mapping[str, Any]) -> Node:
 
 
 def _sweep(params: Mapping[str, Any]) -> Node:
-    from raylens.tune.sweep import GUESSED_STEPS
+    from raylens.tune import GUESSED_STEPS
     from raylens.workloads.sweeps import configure_sweep
 
     config = configure_sweep(params["source"], params["changes"] or ())

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from raylens.cluster.jobs.api import Jobs
-from raylens.cluster.text import last_line
+from raylens.cluster import last_line
+from raylens.cluster.jobs import Jobs
 from raylens.config import load_yaml
 from raylens.errors import ConfigError, ServingError
 

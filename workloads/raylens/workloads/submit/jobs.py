@@ -14,14 +14,24 @@ from typing import Any
 
 from rich.table import Table
 
-from raylens.cluster.driver_resources import Resources
-from raylens.cluster.jobs.api import Job, Jobs
-from raylens.cluster.jobs.checkout import checkout, pinned, revision
-from raylens.cluster.jobs.package import Package, file_package
-from raylens.cluster.jobs.submission import KEY, Submission, check_metadata
-from raylens.cluster.jobs.submit import Outcome, check_version, submit
-from raylens.cluster.jobs.wheel import Wheel, build_wheel
-from raylens.cluster.secret_scan import check_text, check_variables
+from raylens.cluster import Resources, check_text, check_variables
+from raylens.cluster.jobs import (
+    KEY,
+    Job,
+    Jobs,
+    Outcome,
+    Package,
+    Submission,
+    Wheel,
+    build_wheel,
+    check_metadata,
+    check_version,
+    file_package,
+    pinned,
+    revision,
+)
+from raylens.cluster.jobs.checkout import checkout
+from raylens.cluster.jobs.submit import submit
 from raylens.errors import ConfigError
 from raylens.names import JOB_ID
 from raylens.workloads.pages.tables import Page, add_row, pairs_table

@@ -4,12 +4,12 @@ import os
 import posixpath
 from pathlib import Path
 
+from raylens.cluster import check_text
 from raylens.cluster.description import ClusterSpec, GroupSpec
 from raylens.cluster.kuberay import RESERVED_PORTS, Serving
-from raylens.cluster.secret_scan import check_text
 from raylens.errors import ConfigError
-from raylens.serve.config import ServiceConfig
-from raylens.serve.deploy.serve_config import serve_config_yaml
+from raylens.serve import ServiceConfig
+from raylens.serve.deploy import serve_config_yaml
 from raylens.workloads.service_config import service_config
 
 __all__ = ["kuberay_service"]

@@ -2,8 +2,7 @@
 
 from collections.abc import Sequence
 
-from raylens.cluster.driver_resources import Resources
-from raylens.cluster.secrets import SecretReference
+from raylens.cluster import Resources, SecretReference
 from raylens.config import validated
 from raylens.errors import ConfigError
 
