@@ -38,6 +38,7 @@ lint: .venv/.dev ## what `check` does before the unit tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/python .ci/sentences.py
 	$(BIN)/lint-imports --no-cache >/dev/null || $(BIN)/lint-imports --no-cache
 
 format: .venv/.dev ## format the code and mend what the linter can
