@@ -44,10 +44,11 @@ def listing(run: str) -> Table:
     manifests = [checkpoints.manifest(step) for step in checkpoints.steps()]
     keep = steps_to_keep(best_scores(manifests, config), config)
     table = Table("step", "samples seen", "workers", "ZeRO", "MiB", "files", "kept", "evaluated")
-    for one in manifests:
-        values = "  ".join(f"{name} {value:.4g}" for name, value in one.metrics.items())
-        row = (one.step, f"{one.cursor.position:,}", one.workers, one.zero_stage, f"{one.size / UNIT:,.1f}")
-        table.add_row(*map(str, row), str(len(one.files)), "yes" if one.step in keep else "no", values)
+    for manifest in manifests:
+        values = "  ".join(f"{name} {value:.4g}" for name, value in manifest.metrics.items())
+        size = f"{manifest.size / UNIT:,.1f}"
+        row = (manifest.step, f"{manifest.cursor.position:,}", manifest.workers, manifest.zero_stage, size)
+        table.add_row(*map(str, row), str(len(manifest.files)), "yes" if manifest.step in keep else "no", values)
     if left := checkpoints.leftovers():
         table.add_row(*[""] * 5, str(len(left)), "no", "of attempts that never became a checkpoint")
     return table

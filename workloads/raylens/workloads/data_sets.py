@@ -49,9 +49,9 @@ def manifests_for(
         ManifestError: there are no shards, or none is usable.
         StorageError: a store does not answer.
     """
-    found = cached_manifests(sources, cache)
-    if found is not None:
-        return found
+    cached = cached_manifests(sources, cache)
+    if cached is not None:
+        return cached
     with ExitStack() as stack:
 
         def apply(items: list[dict[str, Any]], function: Callable[[dict[str, Any]], Table]) -> Iterator[Table]:
@@ -68,8 +68,8 @@ def cached_manifests(sources: Sequence[SourceConfig], cache: Store) -> list[Mani
         NotFoundError, ManifestError: there are no shards.
         StorageError: a store does not answer.
     """
-    found = [_cached(source, cache) for source in sources]
-    return [manifest for manifest in found if manifest] if all(found) else None
+    cached = [_cached(source, cache) for source in sources]
+    return [manifest for manifest in cached if manifest] if all(cached) else None
 
 
 def _cached(config: SourceConfig, cache: Store) -> Manifest | None:

@@ -45,10 +45,10 @@ def _with_files(arguments: list[str]) -> list[str]:
     name = os.environ.get(FILES_VARIABLE)
     if not name:
         return arguments
-    found = next((path for path in sys.path if Path(path).name == name), None)
-    if found is None:
+    package = next((path for path in sys.path if Path(path).name == name), None)
+    if package is None:
         raise ClusterError(f"the files of the job, {name}, are not on its path: is PYTHONPATH set in --env?")
-    return [argument.replace(FILES, f"{found}/") if FILES in argument else argument for argument in arguments]
+    return [argument.replace(FILES, f"{package}/") if FILES in argument else argument for argument in arguments]
 
 
 if __name__ == "__main__":

@@ -24,17 +24,17 @@ def import_text(
     """
     if activation not in (None, *get_args(Activation)):
         raise ConfigError(f"--activation {activation}: it must be one of {', '.join(get_args(Activation))}")
-    found = read_foreign(source, activation=activation)  # type: ignore[arg-type] # checked above
+    foreign = read_foreign(source, activation=activation)  # type: ignore[arg-type] # checked above
     if image_size is not None:
-        found = found.resized(image_size)
-    bundle = found.bundle(Tokenizer.from_file(tokenizer) if tokenizer else None, source.name)
+        foreign = foreign.resized(image_size)
+    bundle = foreign.bundle(Tokenizer.from_file(tokenizer) if tokenizer else None, source.name)
     Encoder(bundle)
     version = Registry(registry).publish(name, bundle)
     image, text = bundle.config.image, bundle.config.text
     numbers, config = sum(tensor.numel() for tensor in bundle.weights.values()), bundle.config
-    yield f"{version} in {registry}: read as {found.format}, {numbers / 1e6:,.1f} M numbers"
+    yield f"{version} in {registry}: read as {foreign.format}, {numbers / 1e6:,.1f} M numbers"
     yield f"image {image.kind} at {image.size} px, text {text.kind}, {config.embed_dim} wide, {config.activation}"
-    yield from (f"note: {note}" for note in found.notes)
+    yield from (f"note: {note}" for note in foreign.notes)
 
 
 def export_text(model: str, target: Path, form: str, registry: str) -> str:

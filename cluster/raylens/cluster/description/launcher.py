@@ -83,7 +83,7 @@ class LauncherSpec(Node):
         return commands
 
     @model_validator(mode="after")
-    def _one(self) -> Self:
+    def _one_kind_of_machines(self) -> Self:
         kinds = [name for name in ("aws", "gcp", "on_prem") if getattr(self, name) is not None]
         if len(kinds) != 1:
             raise ValueError(f"launcher has {' and '.join(kinds) or 'no machines'}: give one of aws, gcp, on_prem")

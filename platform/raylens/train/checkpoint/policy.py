@@ -75,11 +75,11 @@ class CheckpointPolicy:
         checkpoint_due = (
             config.every_minutes is not None and time.monotonic() - self._saved_at >= 60 * config.every_minutes
         )
-        wishes = self._coordinator.decide(checkpoint_due=checkpoint_due)
-        self.stopping = wishes.stop
-        if wishes.stop or wishes.node_leaving or step == self._steps:
+        decision = self._coordinator.decide(checkpoint_due=checkpoint_due)
+        self.stopping = decision.stop
+        if decision.stop or decision.node_leaving or step == self._steps:
             return True
-        due = wishes.checkpoint_due or (config.every_steps is not None and step % config.every_steps == 0)
+        due = decision.checkpoint_due or (config.every_steps is not None and step % config.every_steps == 0)
         if due and self._saver.busy:
             self._skip(step)
             return False

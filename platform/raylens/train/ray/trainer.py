@@ -83,7 +83,7 @@ class Trainer(DataParallelTrainer):  # type: ignore[misc] # Ray is untyped here
         unwanted: tuple[type, ...] = (DatasetsCallback,)
         if is_own_cluster():
             unwanted += (PlacementGroupCleanerCallback,)
-        return [one for one in super()._create_default_callbacks() if not isinstance(one, unwanted)] + [self._stream]
+        return [call for call in super()._create_default_callbacks() if not isinstance(call, unwanted)] + [self._stream]
 
     def _register_sigint_handler(self, controller: Any) -> None:
         """Register nothing: Ray's handler would end the run at the first Ctrl-C."""
@@ -195,8 +195,8 @@ def _is_short_of_room(error: Any) -> bool:
 def _own(error: Any) -> RaylensError | None:
     """Return the error of raylens behind a failure; of several, the one that ends the run."""
     errors = (error, *getattr(error, "worker_failures", {}).values())
-    found = [own for one in errors if (own := own_error(one)) is not None]
-    return min(found, key=lambda own: isinstance(own, UnreachableError), default=None)
+    own_errors = [own for failure in errors if (own := own_error(failure)) is not None]
+    return min(own_errors, key=lambda own: isinstance(own, UnreachableError), default=None)
 
 
 def _reason(own: RaylensError | None, error: Any) -> str:

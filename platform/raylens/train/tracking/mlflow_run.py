@@ -80,13 +80,13 @@ class MlflowRun:
         if self._client is None:
             self._client = self._mlflow.MlflowClient(tracking_uri=self._config.tracking_uri)
         if self._id is None:
-            self._id = self._found() or self._made()
+            self._id = self._recorded_before() or self._create()
         if not self._ready:
             self._tell_parameters(self._id)
             self._ready = True
         return self._id
 
-    def _found(self) -> str | None:
+    def _recorded_before(self) -> str | None:
         """Return the run of MLflow that recorded this run before, or None if it no longer exists."""
         known = self._ids.get(self.name, self._place)
         if known is None:
@@ -99,7 +99,7 @@ class MlflowRun:
             raise
         return known
 
-    def _made(self) -> str:
+    def _create(self) -> str:
         experiment = self._client.get_experiment_by_name(self._config.experiment)
         place = experiment.experiment_id if experiment else self._client.create_experiment(self._config.experiment)
         tags = {"raylens.storage": self._store.uri}

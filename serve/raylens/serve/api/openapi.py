@@ -118,10 +118,10 @@ ROUTES: dict[str, tuple[str, str, type[BaseModel] | None, type[BaseModel] | None
 def describe(route: str) -> dict[str, Any]:
     """Return the arguments of FastAPI's decorator for a route."""
     summary, description, body, answer, examples = ROUTES[route]
-    refusals = REFUSALS if body else {401: REFUSALS[401], 503: REFUSALS[503], 504: REFUSALS[504]}
+    errors = REFUSALS if body else {401: REFUSALS[401], 503: REFUSALS[503], 504: REFUSALS[504]}
     responses: dict[int | str, dict[str, Any]] = {
         status: {"description": text, "content": {"application/json": {"schema": ERROR}}}
-        for status, text in refusals.items()
+        for status, text in errors.items()
     }
     extra: dict[str, Any] = {}
     if body is not None:

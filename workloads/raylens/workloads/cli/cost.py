@@ -67,7 +67,7 @@ def cost(
         raylens cost vit_l14 --spec spot.yaml --pairs 400000000 --pairs-per-second 21000 --interruptions 2 --json
     """
     from raylens.cluster.description import load_spec
-    from raylens.workloads.cost.cost import cost as of
+    from raylens.workloads.cost.cost import cost as cost_of
     from raylens.workloads.cost.inputs import CostOptions, data_of, rate_of
     from raylens.workloads.cost.page import cost_page
     from raylens.workloads.cost.terms import Spot
@@ -76,5 +76,6 @@ def cost(
     config, cluster = configure(source, changes or ()), load_spec(spec)
     options = CostOptions(pairs_per_second, from_run, pairs_per_core, pairs, bytes_per_pair)
     spot = Spot(interruptions, restart_minutes)
-    found = of(config, cluster, rate_of(config, options), data_of(config, options), spot, start_minutes)
-    print_page(cost_page(f"{config.name} on {cluster.name}", found, as_json))
+    rate, data = rate_of(config, options), data_of(config, options)
+    figures = cost_of(config, cluster, rate, data, spot, start_minutes)
+    print_page(cost_page(f"{config.name} on {cluster.name}", figures, as_json))

@@ -64,10 +64,10 @@ def show(
 
     if out is not None:
         check_file(out, "--out")
-    found = open_run(run, name)
-    print_page(show_page(found, as_json))
+    opened = open_run(run, name)
+    print_page(show_page(opened, as_json))
     if out is not None:
-        write_page(found, out)
+        write_page(opened, out)
         typer.echo(f"curves: {out}", err=True)
 
 

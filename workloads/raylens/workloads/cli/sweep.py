@@ -81,9 +81,9 @@ def _search(config: "SweepConfig", address: str | None, num_cpus: int | None) ->
 
     with SweepTerminal(config) as terminal, session(address, num_cpus, say=terminal.say):
         result = sweep(config, say=terminal.say, on_change=terminal.tell)
-        found = verdict(result.record.trials, config.metric, config.goal)
-        if found is not None:
-            terminal.say(found.text)
+        judgement = verdict(result.record.trials, config.metric, config.goal)
+        if judgement is not None:
+            terminal.say(judgement.text)
     place = open_store(result.uri).describe()
     typer.echo(f"report: {place}/{REPORT}")
     if result.best is None:

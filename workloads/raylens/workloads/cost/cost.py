@@ -38,11 +38,11 @@ class Cost:
 
     def figure(self, name: str) -> Figure:
         """Return the figure of a name."""
-        return next(one for one in self.figures if one.name == name)
+        return next(figure for figure in self.figures if figure.name == name)
 
     def as_dict(self) -> dict[str, Any]:
         """Return value, unit and origin of each figure, for JSON."""
-        rows = {one.name: {"value": one.value, "unit": one.unit, "how": one.how} for one in self.figures}
+        rows = {row.name: {"value": row.value, "unit": row.unit, "how": row.how} for row in self.figures}
         return {"figures": rows, "notes": list(self.notes)}
 
 
@@ -163,8 +163,8 @@ def _money(pools: Sequence[NodePool], time: Duration) -> list[Figure]:
 
 
 def _notes(spec: ClusterSpec, rate: Rate, data: Data, pools: Sequence[NodePool]) -> tuple[str, ...]:
-    assumed = [one for one in (rate.assumed, data.assumed) if one]
-    notes = [f"assumed, not measured: {one}" for one in assumed]
+    assumed = [text for text in (rate.assumed, data.assumed) if text]
+    notes = [f"assumed, not measured: {text}" for text in assumed]
     if not any(pool.price is not None for pool in pools):
         notes.append("no money: give groups a price_per_hour in the cluster's description")
     if spec.decode is not None and spec.decode.spot:

@@ -58,7 +58,7 @@ def rate_of(config: RunConfig, options: CostOptions) -> Rate:
 
 
 def _measured(config: RunConfig, run: RunFiles) -> Rate:
-    records = [one for one in run.records[WARM:] if one.get("first_batch_seconds") is None]
+    records = [record for record in run.records[WARM:] if record.get("first_batch_seconds") is None]
     speeds = _numbers(records, "samples_per_second")
     if not speeds:
         raise TrainingError(
@@ -73,15 +73,15 @@ def _measured(config: RunConfig, run: RunFiles) -> Rate:
     if then is None or then == config.resources.workers:
         return Rate(speed, f"measured in {run.name}: the median of {len(speeds)} records", per_core, core_how, lacking)
     scaled = f"measured in {run.name} with {then} workers, {speed:,.0f}; in proportion for {config.resources.workers}"
-    assumed = "; ".join(
-        one for one in (f"that {config.resources.workers} workers are as fast each as {then}", lacking) if one
+    assumed = f"that {config.resources.workers} workers are as fast each as {then}" + (
+        f"; {lacking}" if lacking else ""
     )
     return Rate(speed / then * config.resources.workers, scaled, per_core, core_how, assumed)
 
 
 def _numbers(records: Sequence[Any], key: str) -> list[float]:
-    found = (finite(one.get(key)) for one in records)
-    return [number for number in found if number is not None and number > 0]
+    values = (finite(record.get(key)) for record in records)
+    return [number for number in values if number is not None and number > 0]
 
 
 def _workers_of(run: RunFiles) -> int | None:
@@ -98,8 +98,8 @@ def _counted(config: RunConfig) -> Rate:
         raise ConfigError(
             "how fast CPUs train cannot be counted: give --pairs-per-second X, or --from-run URI of a run of this kind"
         )
-    found = estimate(config)
-    if not found.fits:
+    estimated = estimate(config)
+    if not estimated.fits:
         raise ConfigError(
             "not even one pair fits into the memory that is assumed of a GPU: see `raylens estimate`, and give "
             "--pairs-per-second X for other GPUs"
@@ -108,7 +108,7 @@ def _counted(config: RunConfig) -> Rate:
     assumed = (
         "speed of training (`raylens estimate` with --mfu and the GPU's figures gives another for --pairs-per-second)"
     )
-    return Rate(found.pairs_per_second, how, CORE_PAIRS, "assumed", f"{assumed}; {_core_text()}")
+    return Rate(estimated.pairs_per_second, how, CORE_PAIRS, "assumed", f"{assumed}; {_core_text()}")
 
 
 def _core_text() -> str:
@@ -150,7 +150,7 @@ def _manifests(config: RunConfig) -> list[Manifest] | None:
 def _indexed(config: RunConfig, manifests: Sequence[Manifest], options: CostOptions) -> Data:
     plan = build_plan(config, list(manifests))
     pairs = sum(order.epoch_size for order in plan.orders)
-    found = forecast(plan, manifests)
-    size = options.bytes_per_pair or found.bytes / plan.samples
+    reads = forecast(plan, manifests)
+    size = options.bytes_per_pair or reads.bytes / plan.samples
     shards = sum(manifest.table.num_rows for manifest in manifests)
-    return Data(pairs, size, found.requests / plan.samples, "from the manifest", -(-shards // PAGE))
+    return Data(pairs, size, reads.requests / plan.samples, "from the manifest", -(-shards // PAGE))

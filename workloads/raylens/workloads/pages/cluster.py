@@ -22,7 +22,7 @@ def check_page(spec: ClusterSpec) -> Iterator[str | Table]:
     """
     yield _table(spec)
     for name, image in dict.fromkeys(
-        (("" if one.image is None else name), spec.image_of(one)) for name, one in spec.machines()
+        (("" if machine.image is None else name), spec.image_of(machine)) for name, machine in spec.machines()
     ):
         pinned = "pinned by its digest" if is_pinned(image) else "a tag, which its registry may move; a digest is fixed"
         yield f"image{f' of {name}' if name else ''}: {image} ({pinned})"

@@ -97,14 +97,14 @@ def verify_text(
     elif last >= steps:
         raise ConfigError(f"--epochs {epochs:g} looks at {steps} steps, --workers changes at step {last}: look further")
     with shard_progress("verifying") as progress:
-        found = verify(plan, config.global_batch, topologies, steps, progress)
-    yield f"{found.steps:,} steps of {config.global_batch:,}: the same global batches under"
-    yield from (f"  {name}" for name in found.topologies)
-    for source, whole in zip(config.data.train, found.epochs, strict=True):
+        result = verify(plan, config.global_batch, topologies, steps, progress)
+    yield f"{result.steps:,} steps of {config.global_batch:,}: the same global batches under"
+    yield from (f"  {name}" for name in result.topologies)
+    for source, whole in zip(config.data.train, result.epochs, strict=True):
         dropped = " but for what drop_last leaves out" if config.data.drop_last else ""
         proven = f"{count_text(whole, 'whole epochs')}, each sample exactly once{dropped}"
         yield f"{source.uri}: {proven if whole else 'no whole epoch so far; --epochs looks further'}"
-    compared = compare_with_run(config, found.hashes)
+    compared = compare_with_run(config, result.hashes)
     yield (
         f"run {config.name!r}: {compared} steps of its metrics agree" if compared else f"run {config.name!r}: not begun"
     )
@@ -118,7 +118,10 @@ def verify_text(
 def _topology(text: str, batch: int) -> Topology:
     try:
         first, *rest = text.split(",")
-        changes = [(0, int(first)), *((int(step), int(count)) for step, count in (one.split(":") for one in rest))]
+        changes = [
+            (0, int(first)),
+            *((int(step), int(count)) for step, count in (change.split(":") for change in rest)),
+        ]
     except ValueError:
         raise ConfigError(f"--workers {text!r}: write a number, or 4,100:2 for 4 workers and 2 from step 100") from None
     steps = [step for step, _ in changes]
@@ -152,26 +155,26 @@ def explain_text(
         plan, manifests = plan_for(config, Cluster(address, num_cpus), progress)
     rows = config.global_batch if rank is None else config.worker_batch
     first = (step - 1) * config.global_batch + (rank or 0) * rows
-    found = explain(plan, manifests, range(first, first + rows), config.data.crop_min_scale)
+    samples = explain(plan, manifests, range(first, first + rows), config.data.crop_min_scale)
     if as_json:
-        yield from (json.dumps(one.as_dict()) for one in found)
+        yield from (json.dumps(sample.as_dict()) for sample in samples)
         return
     whose = f"rank {rank}" if rank is not None else "all ranks"
     yield f"step {step}, {whose}: positions {first:,} to {first + rows - 1:,}"
     yield "(set: from 0, as in data.train; crop: edge at left,top in pixels of the image; caption: which of how many)"
-    yield from _table(found, several=len(manifests) > 1)
+    yield from _table(samples, several=len(manifests) > 1)
 
 
-def _table(found: Sequence[ExplainedSample], several: bool) -> Iterator[str]:
+def _table(samples: Sequence[ExplainedSample], several: bool) -> Iterator[str]:
     header = ["position", *(["set"] if several else []), "epoch", "sample", "shard", "key", "image", "crop", "caption"]
     rows = [
         [
-            str(one.position), *([str(one.source)] if several else []), str(one.epoch), str(one.sample),
-            one.shard, one.key,
-            f"{one.width}x{one.height}", f"{one.crop[2] - one.crop[0]:.1f} at {one.crop[0]:.1f},{one.crop[1]:.1f}",
-            f"{one.caption + 1} of {one.captions}",
+            str(row.position), *([str(row.source)] if several else []), str(row.epoch), str(row.sample),
+            row.shard, row.key,
+            f"{row.width}x{row.height}", f"{row.crop[2] - row.crop[0]:.1f} at {row.crop[0]:.1f},{row.crop[1]:.1f}",
+            f"{row.caption + 1} of {row.captions}",
         ]
-        for one in found
+        for row in samples
     ]  # fmt: skip
     widths = [max(len(row[place]) for row in [header, *rows]) for place in range(len(header))]
     for row in [header, *rows]:

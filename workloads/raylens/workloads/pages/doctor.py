@@ -57,8 +57,8 @@ def _advice(report: Report) -> Iterator[str]:
         alike: dict[tuple[str, str, str], list[str]] = {}
         for finding in report.with_status(status):
             alike.setdefault((finding.check, finding.found, finding.advice), []).append(finding.node)
-        for (check, found, advice), nodes in alike.items():
-            yield f"{status}: {check}, {_named(nodes)}: {found}\n    {advice}"
+        for (check, observed, advice), nodes in alike.items():
+            yield f"{status}: {check}, {_named(nodes)}: {observed}\n    {advice}"
 
 
 def _named(nodes: list[str], most: int = 3) -> str:

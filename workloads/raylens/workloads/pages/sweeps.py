@@ -83,9 +83,9 @@ def show_page(uri: str, as_json: bool) -> Page:
         return
     yield pairs_table(store.describe(), facts(config, record))
     yield trials_table(config, record, order)
-    found = verdict(record.trials, config.metric, config.goal)
-    if found is not None:
-        yield found.text
+    judgement = verdict(record.trials, config.metric, config.goal)
+    if judgement is not None:
+        yield judgement.text
 
 
 def facts(config: SweepConfig, record: SweepRecord) -> dict[str, str]:
@@ -104,7 +104,7 @@ def facts(config: SweepConfig, record: SweepRecord) -> dict[str, str]:
 def trials_table(config: SweepConfig, record: SweepRecord, order: Sequence[Configuration], most: int = 1000) -> Table:
     """Return a table of trials: those of the best configuration first, those without a value last."""
     table = Table("trial", "state", config.metric, "step", "values", "note")
-    placed = [trial for one in order for trial in one.trials]
+    placed = [trial for configuration in order for trial in configuration.trials]
     others = [trial for trial in record.trials if trial not in placed]
     for trial in [*placed, *others][:most]:
         step = count_text(trial.last.step) if trial.last else "–"

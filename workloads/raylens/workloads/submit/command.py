@@ -136,8 +136,8 @@ def _serve(params: Mapping[str, Any]) -> Node:
     from raylens.workloads.service_config import service_config
 
     names = ("registry", "host", "port", "replicas", "keys")
-    given = {name: params[name] for name in names}
-    config = service_config(params["config"], params["models"], params["changes"], **given)
+    options = {name: params[name] for name in names}
+    config = service_config(params["config"], params["models"], params["changes"], **options)
     _shared("registry", config.registry, option="--registry s3://bucket/prefix")
     return config
 

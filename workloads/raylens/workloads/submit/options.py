@@ -11,37 +11,37 @@ __all__ = ["pairs", "resources_of", "secrets_of"]
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
-def pairs(given: Sequence[str] | None, option: str) -> dict[str, str]:
+def pairs(texts: Sequence[str] | None, option: str) -> dict[str, str]:
     """Parse ``NAME=VALUE`` texts of a repeatable option.
 
     Raises:
         ConfigError: a text has no ``=``, or a name occurs twice.
     """
-    found: dict[str, str] = {}
-    for text in given or ():
+    values: dict[str, str] = {}
+    for text in texts or ():
         name, equals, value = text.partition("=")
         if not equals or not name:
             raise ConfigError(f"{option} {name}: write it as NAME=VALUE")
-        if name in found:
+        if name in values:
             raise ConfigError(f"{option} {name} is given twice")
-        found[name] = value
-    return found
+        values[name] = value
+    return values
 
 
-def secrets_of(given: Sequence[str] | None, before: Sequence[str]) -> tuple[str, ...]:
+def secrets_of(texts: Sequence[str] | None, before: Sequence[str]) -> tuple[str, ...]:
     """Return references of the context and of the options, which replace those of the same name.
 
     Raises:
         ConfigError: a text is not a reference.
     """
-    found = {}
-    for text in (*before, *(given or ())):
+    references = {}
+    for text in (*before, *(texts or ())):
         try:
             secret = SecretReference.parse(text)
         except ValueError as error:
             raise ConfigError(f"--secret: {error}") from None
-        found[secret.name] = str(secret)
-    return tuple(found.values())
+        references[secret.name] = str(secret)
+    return tuple(references.values())
 
 
 def resources_of(
@@ -52,8 +52,8 @@ def resources_of(
     Raises:
         ConfigError: a value is invalid.
     """
-    given = {"cpus": cpus, "gpus": gpus, "memory": _bytes(memory), "custom": pairs(custom, "--resource") or None}
-    changes = {name: value for name, value in given.items() if value is not None}
+    options = {"cpus": cpus, "gpus": gpus, "memory": _bytes(memory), "custom": pairs(custom, "--resource") or None}
+    changes = {name: value for name, value in options.items() if value is not None}
     return validated(Resources, {**before.model_dump(), **changes})
 
 
