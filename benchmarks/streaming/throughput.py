@@ -91,7 +91,7 @@ def main() -> None:
     peer = f"webdataset 1.0.2: {statistics.median(peers):.1f} s"
     claim("time_to_first_batch", first, "s", peer, "stated")
     mib = run(sys.executable, "raylens_stream", "memory", folders["512"], DATA, tokenizer, 0, 0)["mib"]
-    # Ten epochs apart, after every process has come to all of its work; medians of five, because units begin and end.
+    # Ten epochs apart, after every process has come to all of its work; medians of five, because blocks begin and end.
     growth = 100 * (statistics.median(mib[-5:]) / statistics.median(mib[-15:-10]) - 1)
     claim("memory_growth_10_epochs", [growth], "%", "itself ten epochs before", f"<= {FLAT_PERCENT:g}", mib=mib)
 

@@ -44,7 +44,7 @@ class DataConfig(Node):
     check_hashes: bool = False
     """Whether each image's bytes are compared with the hash in the manifest."""
     crop_min_scale: Annotated[float, Field(gt=0.0, le=1.0)] = 0.9
-    """The smallest share of the largest square that a random square crop keeps; 1 always crops the centre."""
+    """The smallest share of the largest square's area that a random square crop keeps; 1 always crops the centre."""
     quarantine_budget: Fraction = 0.01
     """The largest share of unusable samples; above it the run stops."""
     max_pixels: Annotated[int, Field(gt=0, le=178_956_970)] = 89_478_485

@@ -103,7 +103,7 @@ class ResNet(nn.Module):
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
         self.attnpool = AttentionPool(config.cells, channels, config.heads, embed_dim)
         for module in self.modules():
-            if isinstance(module, Bottleneck):  # Each block begins as its shortcut (section 2.5 of Goyal et al. 2017).
+            if isinstance(module, Bottleneck):  # Each block begins as its shortcut (Goyal et al. 2017, section 5.1).
                 nn.init.zeros_(module.bn3.weight)
 
     def forward(self, image_BCSS: Tensor, key_B: Tensor | None = None) -> Tensor:  # noqa: ARG002

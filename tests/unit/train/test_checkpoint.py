@@ -235,12 +235,16 @@ def test_a_changed_or_missing_file_is_named(tmp_path: Path) -> None:
         checkpoints.pieces(newest, [("model.w", 0, 10)], 0)
 
 
-def test_another_format_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("older", [b'"format": 2', b'"format": 2, "unknown": 1'], ids=["same-fields", "other-fields"])
+def test_another_format_is_refused_before_its_fields_are_read(tmp_path: Path, older: bytes) -> None:
     checkpoints = Checkpoints(open_store(tmp_path))
     save(checkpoints, 5)
     text = checkpoints.store.read("step-00000005/checkpoint.json")
-    checkpoints.store.write("step-00000005/checkpoint.json", text.replace(b'"format": 2', b'"format": 3'))
-    with pytest.raises(CheckpointError, match=r"has format 3, this version of raylens reads 2"):
+    checkpoints.store.write("step-00000005/checkpoint.json", text.replace(b'"format": 3', older))
+    with pytest.raises(CheckpointError, match="has format 2, this version of raylens reads 3"):
+        checkpoints.manifest(5)
+    checkpoints.store.write("step-00000005/checkpoint.json", text[:-9])
+    with pytest.raises(CheckpointError, match="damaged"):
         checkpoints.manifest(5)
 
 

@@ -27,7 +27,13 @@ __all__ = ["CheckpointManifest", "Checkpoints"]
 MANIFEST = "checkpoint.json"
 COMPLETE = re.compile(rf"step-(\d+)/{re.escape(MANIFEST)}")
 STEP = re.compile(r"step-(\d+)/")
-FORMAT = 2
+FORMAT = 3
+
+
+class _Format(BaseModel):
+    """The format of a manifest, which is read first: the fields of another format are unknown."""
+
+    format: int
 
 
 class CheckpointManifest(BaseModel):
@@ -109,19 +115,21 @@ class Checkpoints:
             CheckpointError: the manifest cannot be read, or has a format that this version does not know.
             NotFoundError: there is no complete checkpoint at this step.
         """
+        text = self.folder(step).read(MANIFEST)
+        place = f"{MANIFEST} of step {step} in {self.store.describe()}"
         try:
-            manifest = CheckpointManifest.model_validate_json(self.folder(step).read(MANIFEST))
+            saved = _Format.model_validate_json(text).format
+            if saved != FORMAT:
+                raise CheckpointError(
+                    f"{place} has format {saved}, this version of raylens reads {FORMAT}: use the version that "
+                    "wrote it, or start a new run with another name"
+                )
+            return CheckpointManifest.model_validate_json(text)
         except ValidationError as error:
             raise CheckpointError(
-                f"{MANIFEST} of step {step} in {self.store.describe()} is damaged, or of another version of raylens "
-                f"({error.error_count()} fields differ): delete this step's folder to resume from the one before it"
+                f"{place} is damaged ({error.error_count()} fields differ): delete this step's folder to resume from "
+                "the one before it"
             ) from None
-        if manifest.format != FORMAT:
-            raise CheckpointError(
-                f"{MANIFEST} of step {step} in {self.store.describe()} has format {manifest.format}, this version of "
-                f"raylens reads {FORMAT}: use the version that wrote it"
-            )
-        return manifest
 
     def upload(self, snapshot: Snapshot, step: int, attempt: str, worker: int) -> SavedFile:
         """Upload a worker's part; the checkpoint does not exist until it is published.
