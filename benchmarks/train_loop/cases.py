@@ -61,8 +61,8 @@ CASES = (
         left_out=1,
         wanted="<= 1.05",
     ),
-    # Small files and large images: a block is quickly made and takes much memory, so that after a few steps the read-ahead
-    # reaches its limit and stays there.
+    # Small files and large images: a block is quickly made and takes much memory, so that after a few steps the
+    # read-ahead reaches its limit and stays there.
     Case(
         name="device_bound",
         batch=32,

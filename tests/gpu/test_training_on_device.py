@@ -46,7 +46,7 @@ def test_a_run_on_the_gpu_learns_as_plain_torch_on_the_cpu(
     assert losses[-1] < losses[0]
     parameters = check_encoder(config, result)
     # The record has the GPU's memory: weights, gradients, masters and moments are there at least.
-    records = [news.record for news in heard if isinstance(news, Metrics)]
+    records = [event.record for event in heard if isinstance(event, Metrics)]
     assert 20 * parameters < records[-1].memory_bytes < torch.cuda.get_device_properties(0).total_memory
 
 

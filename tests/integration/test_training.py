@@ -114,7 +114,7 @@ def test_workers_and_stage_may_change_at_every_interruption(tmp_path: Path, make
 
     The first three workers, at ZeRO 1, train like plain torch to the last digits.
     """
-    steps = 300  # enough for both interruptions where steps are fast and news is late
+    steps = 300  # enough for both interruptions where steps are fast and events are late
     length = {"length.samples_seen": 12 * steps, "checkpoint.every_steps": 10}
     config = small(tmp_path, make_shards(40), **length)
     interrupted = []
@@ -160,7 +160,7 @@ def test_a_warning_before_the_end_makes_a_checkpoint_at_once(tmp_path: Path, mak
 
     The run goes on, and until the warning it has trained like plain torch.
     """
-    steps = 300  # news is heard twice a second: there must be steps left then, however fast they are
+    steps = 300  # events are heard twice a second: there must be steps left then, however fast they are
     changes = {
         "length.samples_seen": 12 * steps,
         "checkpoint.every_steps": 1000,

@@ -49,7 +49,7 @@ def config_of(data: Store, storage: str) -> RunConfig:
 
 
 class Refusing:
-    """Hears a run's news, refuses to take what it writes from time to time, and looks at what is there meanwhile."""
+    """Hears a run's events, refuses to take what it writes from time to time, and looks at what is there meanwhile."""
 
     def __init__(self, checkpoints: Checkpoints, refuse: Callable[[int | None], None]) -> None:
         self._checkpoints, self._refuse = checkpoints, refuse
@@ -87,7 +87,7 @@ class Refusing:
         assert not [event for event in self.heard if isinstance(event, Restarting)]
         saved = [event.step for event in self.heard if isinstance(event, Checkpointed)]
         for (begin, end), newest in zip(REFUSED, self.whole, strict=True):
-            assert begin <= newest < end  # news take half a second: another one may have been saved before
+            assert begin <= newest < end  # events take half a second: another one may have been saved before
         assert saved[-1] == STEPS
         warnings = [event.text for event in self.heard if isinstance(event, Warned)]
         for reason in reasons:

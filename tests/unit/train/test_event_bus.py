@@ -59,7 +59,7 @@ class Source:
 
 
 def test_a_run_is_followed_to_its_end_though_a_listener_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The thread that brings the news, and all that hear it."""
+    """The thread that brings the events, and all that hear them."""
     monkeypatch.setattr(driver_channel, "POLL_SECONDS", 0.01)
     monkeypatch.setattr(ray, "get", lambda found, **_: found)
     restarting = Restarting("cannot read [/data/x]")

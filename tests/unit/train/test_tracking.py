@@ -127,7 +127,7 @@ def wait_for(condition: Callable[[], object]) -> None:
 
 
 def track(store: Store, *event: RunEvent, config: TrackingConfig = ONLY_TENSORBOARD) -> list[str]:
-    """What is warned of while a run of such news is tracked."""
+    """What is warned of while a run with these events is tracked."""
     warned: list[str] = []
     with Trackers(config, CONFIG, store, warned.append) as these:
         for one in event:

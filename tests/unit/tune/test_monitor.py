@@ -1,4 +1,4 @@
-"""From a run's news to Ray Tune's results, and from those to a sweep's record; no Ray runs."""
+"""From a run's events to Ray Tune's results, and from those to a sweep's record; no Ray runs."""
 
 import pickle
 from pathlib import Path

@@ -208,6 +208,9 @@ def test_the_speed_is_given_measured_or_counted(tmp_path: Path) -> None:
     assert measured.assumed == "that 8 workers are as fast each as 2"
     same = rate_of(config_of(resources={"workers": 2}), CostOptions(from_run=run.uri))
     assert (same.pairs_per_second, same.assumed) == (500, "")
+    run.write("config.yaml", b"scale: {workers: 2}")  # as another version wrote it: how many workers is unknown
+    unknown = rate_of(config, CostOptions(from_run=run.uri))
+    assert (unknown.pairs_per_second, unknown.assumed) == (500, "that x had 8 workers")
     run.write("metrics.jsonl", json.dumps(rows[0]).encode())
     with pytest.raises(TrainingError, match="let it train on"):
         rate_of(config, CostOptions(from_run=run.uri))

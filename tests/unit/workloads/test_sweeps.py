@@ -131,7 +131,7 @@ def test_pages_have_the_best_first_and_text_as_it_is(tmp_path: Path) -> None:
     found = json.loads(run("show", uri, "--json").stdout)
     assert (found["best"], found["state"], len(found["trials"])) == ("t001", "finished", 4)
     listed = json.loads(run("list", str(tmp_path), "--json").stdout)
-    assert listed == [{"name": "s", "state": "finished", "trials": 4, "metric": LOSS, "best": "1", "news": ""}]
+    assert listed == [{"name": "s", "state": "finished", "trials": 4, "metric": LOSS, "best": "1", "note": ""}]
     (tmp_path / "s" / "sweep.json").write_text("{")
     assert json.loads(run("list", str(tmp_path), "--json").stdout)[0]["state"] == "unreadable"
 

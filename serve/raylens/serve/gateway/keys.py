@@ -115,7 +115,7 @@ def _read(uri: str) -> tuple[Key, ...]:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         field = ".".join(map(str, first["loc"])) or "file"
-        raise ConfigError(f"security.keys = {uri!r}: {field}: {first['msg']}") from None
+        raise ConfigError(f"security.keys = {uri!r}: {field}: {first['msg'].removeprefix('Value error, ')}") from None
     names = [key.name for key in keys]
     if len({key.sha256 for key in keys}) < len(keys):
         raise ConfigError(f"security.keys = {uri!r}: one key is listed twice; names: {', '.join(names)}")

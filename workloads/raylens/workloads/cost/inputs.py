@@ -70,13 +70,14 @@ def _measured(config: RunConfig, run: RunFiles) -> Rate:
     per_core = speed / busy if busy > 0 else CORE_PAIRS
     core_how = f"measured in {run.name}" if busy > 0 else "assumed"
     lacking = "" if busy > 0 else _core_text()
-    if then is None or then == config.resources.workers:
-        return Rate(speed, f"measured in {run.name}: the median of {len(speeds)} records", per_core, core_how, lacking)
-    scaled = f"measured in {run.name} with {then} workers, {speed:,.0f}; in proportion for {config.resources.workers}"
-    assumed = f"that {config.resources.workers} workers are as fast each as {then}" + (
-        f"; {lacking}" if lacking else ""
-    )
-    return Rate(speed / then * config.resources.workers, scaled, per_core, core_how, assumed)
+    workers, how = config.resources.workers, f"measured in {run.name}: the median of {len(speeds)} records"
+    if then == workers:
+        return Rate(speed, how, per_core, core_how, lacking)
+    assumed = f"that {run.name} had {workers} workers"  # its configuration does not tell how many
+    if then is not None:
+        how = f"measured in {run.name} with {then} workers, {speed:,.0f}; in proportion for {workers}"
+        speed, assumed = speed / then * workers, f"that {workers} workers are as fast each as {then}"
+    return Rate(speed, how, per_core, core_how, f"{assumed}; {lacking}" if lacking else assumed)
 
 
 def _numbers(records: Sequence[Any], key: str) -> list[float]:

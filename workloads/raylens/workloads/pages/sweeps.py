@@ -56,7 +56,7 @@ def _row(store: Store, name: str) -> dict[str, Any]:
         config, record = read_config(store), read_or_new_sweep(store)
     except (StorageError, TrainingError, ConfigError) as error:
         # One damaged sweep must not hide the others.
-        return {"name": name, "state": "unreadable", "trials": "", "metric": "", "best": "", "news": str(error)}
+        return {"name": name, "state": "unreadable", "trials": "", "metric": "", "best": "", "note": str(error)}
     order = ranked(record.trials, config.metric, config.goal)
     return {
         "name": name,
@@ -64,7 +64,7 @@ def _row(store: Store, name: str) -> dict[str, Any]:
         "trials": len(record.trials),
         "metric": config.metric,
         "best": number_text(order[0].mean) if order else "–",
-        "news": record.why or record.updated_at,
+        "note": record.why or record.updated_at,
     }
 
 

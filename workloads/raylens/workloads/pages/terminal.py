@@ -52,7 +52,7 @@ class Terminal(Lines):
         self.console.print(Text(text, "bold"))
 
     def on_event(self, event: RunEvent) -> None:
-        """News of a training run."""
+        """Show an event of a training run."""
         if isinstance(event, Started):
             self._start(event)
         elif isinstance(event, Metrics):
