@@ -46,7 +46,7 @@ class EncoderReplica:
         follow: a reference with an alias to follow, ``name@prod``. The replica begins with the version that it points
             to now, so that one that is added or restarted later serves what the others serve.
         towers: the towers that this replica holds.
-        precision: see `raylens.serve.replica.precision.settle`.
+        precision: see `raylens.serve.replica.precision.apply_precision`.
         settings: limits and batching.
         cpus: CPUs that Ray has reserved, which are as many lanes, so that replicas do not crowd each other.
         device: torch's name of the device that the towers compute on.
