@@ -1,5 +1,6 @@
 """Evaluation in the course of a run, against the registered model evaluated by itself."""
 
+import html
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -167,7 +168,8 @@ def test_the_report_names_the_data_that_the_model_was_trained_on(seen: Run, tmp_
     assert (lineage.manifests, lineage.run, lineage.step) == ((manifest.digest,), seen.result.run_uri, 20)
     evaluate_model(seen.config.registry_uri, str(seen.result.version), seen.held_out, open_store(tmp_path))
     page = open_store(tmp_path).read_text("report.html")
-    assert re.search(rf"Training data</th>\s*<td>{manifest.digest[:12]}</td>", page)
+    assert lineage.training_data == f"{seen.config.data.train[0].uri} ({manifest.digest[:12]})"
+    assert re.search(rf"Training data</th>\s*<td>{re.escape(html.escape(lineage.training_data))}</td>", page)
 
 
 def _metrics(row: dict[str, Any]) -> dict[str, float]:

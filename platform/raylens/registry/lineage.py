@@ -64,6 +64,8 @@ class Lineage(BaseModel):
     """Whether the weights are the run's exponential moving average or those of the last step."""
     samples_seen: int | None = None
     global_batch: int | None = None
+    data: tuple[str, ...] = ()
+    """The URIs of the training data sets, in the order of the manifests."""
     manifests: tuple[str, ...] = ()
     """The digests of the training data's manifests."""
     selection: Selection | None = None
@@ -90,9 +92,12 @@ class Lineage(BaseModel):
 
     @property
     def training_data(self) -> str:
-        """The manifests' digests, shortened, or the reason why they are not known."""
-        if self.manifests:
-            return ", ".join(digest[:SHOWN] for digest in self.manifests)
+        """The data sets with their manifests' digests, shortened, or the reason why they are not known."""
+        digests = [digest[:SHOWN] for digest in self.manifests]
+        if digests and len(digests) == len(self.data):
+            return ", ".join(f"{uri} ({digest})" for uri, digest in zip(self.data, digests, strict=True))
+        if digests:
+            return ", ".join(digests)
         if self.interpolated is not None:
             return f"that of {self.interpolated.base[:SHOWN]} and {self.interpolated.tuned[:SHOWN]}"
         return "unknown" if self.imported_from is None else f"unknown; imported from {self.imported_from}"

@@ -121,6 +121,7 @@ def test_what_is_of_another_type_is_refused_by_name(lineage: object, words: str,
     [
         (TRAINED, "0123456789ab, fedcba987654"),
         ({"manifest": DIGESTS[1]}, "fedcba987654"),
+        ({"data": ["s3://a/b", "c"], "manifests": list(DIGESTS)}, "s3://a/b (0123456789ab), c (fedcba987654)"),
         ({"interpolated": BETWEEN}, "that of 0123456789ab and fedcba987654"),
         (IMPORTED, "unknown; imported from ViT-B-32.pt"),
         ({}, "unknown"),

@@ -66,6 +66,7 @@ def publish(
             weights="average" if prepared.config.optim.ema_decay else "last",
             samples_seen=newest.cursor.position,
             global_batch=prepared.config.global_batch,
+            data=tuple(source.uri for source in prepared.config.data.train),
             manifests=tuple(manifest.digest for manifest in prepared.manifests),
             selection=selection,
         ),
