@@ -22,7 +22,7 @@ REPLY_SECONDS = 10
 
 
 def lasting_shortage(requests: Sequence[ResourceRequest], say: Callable[[str], None]) -> Shortage | None:
-    """Return the shortage for these bundles that will not end; None if there is room, or there may be.
+    """Return the shortage for these bundles that will not end; None if they fit, or may yet fit.
 
     The answer comes at once if this process started the cluster, or if the cluster announces its possible size.
     Otherwise nodes are requested, and awaited for up to `PATIENCE_SECONDS`.
@@ -86,7 +86,7 @@ def _after_waiting(requests: Sequence[ResourceRequest]) -> Shortage | None:
 
 @contextmanager
 def _requested(requests: Sequence[ResourceRequest]) -> Iterator[None]:
-    """Request room from the autoscaler, within this context, beside the requests of others."""
+    """Request resources from the autoscaler, within this context, beside the requests of others."""
     from raylens.ray_internals import get_or_create_autoscaling_coordinator  # imports Ray Data
 
     coordinator, name = get_or_create_autoscaling_coordinator(), f"raylens-{uuid.uuid4().hex}"

@@ -39,7 +39,7 @@ class ResourceRequest:
         """Tell whether the bundles may be on a node with these labels."""
         return all(labels.get(key) == value for key, value in self.selector.items())
 
-    def room(self, resources: Resources) -> int:
+    def copies_in(self, resources: Resources) -> int:
         """Return how many bundles fit on a node that has these resources left."""
         each = [(resources.get(name, 0.0), size) for name, size in self.each.items() if size > 0]
         return min((_whole(have / size) for have, size in each), default=self.count)
@@ -80,7 +80,7 @@ def shortage(requests: Sequence[ResourceRequest], nodes: Sequence[Node]) -> Shor
 def _alone(request: ResourceRequest, nodes: Sequence[Node]) -> Shortage | None:
     """Return the shortage of one request by itself, if its bundles are too large or too many for the nodes."""
     own = tuple(node for node in nodes if request.allows(node.labels))
-    fitting = sum(node.count * request.room(node.resources) for node in own)
+    fitting = sum(node.count * request.copies_in(node.resources) for node in own)
     return Shortage((request,), None, request.count, fitting, own) if fitting < request.count else None
 
 
@@ -130,13 +130,13 @@ def _place(
     if next(tries, None) is None:
         return True
     if not singles:
-        rooms = (most.room(free) for node, free in zip(places, left, strict=True) if most.allows(node.labels))
-        return sum(rooms) >= most.count
+        copies = (most.copies_in(free) for node, free in zip(places, left, strict=True) if most.allows(node.labels))
+        return sum(copies) >= most.count
     request, *others = singles
     seen = set()
     for number, node in enumerate(places):
         alike = (tuple(sorted(node.labels.items())), tuple(sorted(left[number].items())))
-        if alike in seen or not request.allows(node.labels) or request.room(left[number]) < 1:
+        if alike in seen or not request.allows(node.labels) or request.copies_in(left[number]) < 1:
             continue
         seen.add(alike)
         before = left[number]

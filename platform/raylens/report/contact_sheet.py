@@ -93,8 +93,8 @@ def _cell(data: bytes, style: _Style) -> Image.Image:
     except InputError as error:
         draw, inset = ImageDraw.Draw(cell), style.gap // 2
         draw.rectangle((0, 0, style.edge - 1, style.edge - 1), outline=BAD)
-        room = (style.edge - 2 * inset) // style.line
-        _write(draw, (inset, inset), _wrap(str(error), style.font, style.edge - 2 * inset, room), BAD, style)
+        lines = (style.edge - 2 * inset) // style.line
+        _write(draw, (inset, inset), _wrap(str(error), style.font, style.edge - 2 * inset, lines), BAD, style)
         return cell
     cell.paste(image, ((style.edge - image.width) // 2, (style.edge - image.height) // 2))
     return cell

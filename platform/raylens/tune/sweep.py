@@ -161,12 +161,12 @@ def concurrency(run: RunConfig, nodes: Sequence[Node], placement: Placement) -> 
     count = run.resources.workers
     gpus, data_cpus = count * workers.each["GPU"], data.each["CPU"]
     have = _sums(nodes, workers)
-    rooms = [have["GPU"] // gpus] if gpus else []
+    limits = [have["GPU"] // gpus] if gpus else []
     if data.selector == workers.selector:
-        rooms.append(have["CPU"] // (count * workers.each["CPU"] + data_cpus))
+        limits.append(have["CPU"] // (count * workers.each["CPU"] + data_cpus))
     else:
-        rooms += [have["CPU"] // (count * workers.each["CPU"]), _sums(nodes, data)["CPU"] // data_cpus]
-    return max(1, int(min(rooms)))
+        limits += [have["CPU"] // (count * workers.each["CPU"]), _sums(nodes, data)["CPU"] // data_cpus]
+    return max(1, int(min(limits)))
 
 
 def _sums(nodes: Sequence[Node], request: ResourceRequest) -> dict[str, float]:

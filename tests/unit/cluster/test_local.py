@@ -82,7 +82,7 @@ def test_a_node_that_ends_by_itself_says_how() -> None:
         assert keeper.wait(PATIENCE_SECONDS) == 7
 
 
-def test_a_node_ends_even_where_its_keeper_is_killed() -> None:
+def test_a_node_ends_even_where_its_supervisor_is_killed() -> None:
     with keep("import os, time; print(os.getpid(), os.getpid(), sep='\\n', flush=True); time.sleep(600)") as keeper:
         processes = started(keeper)
         keeper.kill()

@@ -123,7 +123,7 @@ def test_a_table_is_indexed_again_when_its_images_change(make_shards: MakeShards
     assert len(manifest_for(SourceConfig(uri=str(folder)), cache, here)) == 2
 
 
-def test_manifest_places_are_exact(make_shards: MakeShards, tmp_path: Path) -> None:
+def test_manifest_locations_are_exact(make_shards: MakeShards, tmp_path: Path) -> None:
     store = make_shards(33, per_shard=8)
     manifest = index(store, tmp_path)
     assert len(manifest) == 33

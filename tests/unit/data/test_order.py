@@ -64,7 +64,7 @@ def test_units_tile_the_positions(order: Order, epoch: int) -> None:
 
 
 @given(st.integers(100, 3000), st.integers(2, 32), st.integers(2, 32))
-def test_a_unit_reads_few_runs(samples: int, length: int, runs: int) -> None:
+def test_a_block_reads_few_chunks(samples: int, length: int, runs: int) -> None:
     """Every block is made of at most one run more than planned, split where the data set's end joins its beginning."""
     order = FixedChunkOrder(samples, "digest", 7, length, runs, samples)
     for block in {0, order.blocks_per_epoch // 2, order.blocks_per_epoch - 1}:

@@ -49,7 +49,7 @@ def test_nobody_who_could_say_it_is_no_reason_to_stop() -> None:
 
 
 class Source:
-    """In place of the board's actor."""
+    """In place of the driver channel's actor."""
 
     def __init__(self, *event: RunEvent) -> None:
         self.event, self.after = list(event), self

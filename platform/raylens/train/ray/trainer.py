@@ -138,12 +138,14 @@ class DivisorScalingPolicy(ElasticScalingPolicy):  # type: ignore[misc]
     def _count_possible_workers(self, reserved_resources: Any) -> int:
         # The resources that Ray reserved for the run may be on any node (Ray 2.60).
         own = {row["NodeID"] for row in ray.nodes() if self._workers.allows(row.get("Labels") or {})}
-        room = super()._count_possible_workers({node: has for node, has in reserved_resources.items() if node in own})
+        possible = super()._count_possible_workers(
+            {node: has for node, has in reserved_resources.items() if node in own}
+        )
         if self._data.selector:
-            return max((count for count in self._counts if count <= room), default=0)
+            return max((count for count in self._counts if count <= possible), default=0)
         each = self._workers.each["CPU"]
         cpus = ray.cluster_resources().get("CPU", 0.0) - DATA_CPUS
-        return max((count for count in self._counts if count <= room and count * each <= cpus), default=0)
+        return max((count for count in self._counts if count <= possible and count * each <= cpus), default=0)
 
 
 class RetryPolicy(FailurePolicy):  # type: ignore[misc]
