@@ -73,9 +73,9 @@ class Layout:
         ranked, order = torch.tensor(lengths).sort(stable=True)
         rows = order.repeat_interleave(ranked)
         stop = ranked.cumsum(0)
-        places = torch.arange(int(ranked.sum())) - (stop - ranked).repeat_interleave(ranked)
-        groups = tuple(_groups(ranked, places, device))
-        return cls(groups, (rows * padded + places).to(device), (stop - 1).to(device), order.argsort().to(device))
+        positions = torch.arange(int(ranked.sum())) - (stop - ranked).repeat_interleave(ranked)
+        groups = tuple(_groups(ranked, positions, device))
+        return cls(groups, (rows * padded + positions).to(device), (stop - 1).to(device), order.argsort().to(device))
 
     @classmethod
     def even(cls, batch: int, tokens: int, device: torch.device) -> "Layout":
@@ -86,7 +86,7 @@ class Layout:
         return cls((group,), source_N, rank_B * tokens + tokens - 1, rank_B)
 
 
-def _groups(ranked: Tensor, places: Tensor, device: torch.device) -> list[Group]:
+def _groups(ranked: Tensor, positions: Tensor, device: torch.device) -> list[Group]:
     groups, at, first = [], 0, 0
     lengths = ranked.tolist()
     while at < len(lengths):
@@ -98,19 +98,19 @@ def _groups(ranked: Tensor, places: Tensor, device: torch.device) -> list[Group]
             groups.append(Group(first, tokens, end - at, longest, None, None))
         else:
             row_n = torch.arange(end - at).repeat_interleave(length_B)
-            slot_n = row_n * longest + places[first : first + tokens]
+            slot_n = row_n * longest + positions[first : first + tokens]
             groups.append(Group(first, tokens, end - at, longest, slot_n.to(device), length_B.to(device)))
         at, first = end, first + tokens
     return groups
 
 
 class _Spread(torch.autograd.Function):
-    """Copy rows to unique places among zeros. The backward pass of plain indexing would add where a copy is enough."""
+    """Copy rows to unique slots among zeros. The backward pass of plain indexing would add where a copy is enough."""
 
     @staticmethod
-    def forward(ctx: Any, x_nW: Tensor, slot_n: Tensor, places: int) -> Tensor:
+    def forward(ctx: Any, x_nW: Tensor, slot_n: Tensor, slots: int) -> Tensor:
         ctx.save_for_backward(slot_n)
-        return x_nW.new_zeros(places, x_nW.shape[1]).index_copy_(0, slot_n, x_nW)
+        return x_nW.new_zeros(slots, x_nW.shape[1]).index_copy_(0, slot_n, x_nW)
 
     @staticmethod
     @once_differentiable
@@ -120,16 +120,16 @@ class _Spread(torch.autograd.Function):
 
 
 class _Gather(torch.autograd.Function):
-    """Copy rows from unique places, the reverse of `_Spread`."""
+    """Copy rows from unique slots, the reverse of `_Spread`."""
 
     @staticmethod
     def forward(ctx: Any, x_nW: Tensor, slot_n: Tensor) -> Tensor:
         ctx.save_for_backward(slot_n)
-        ctx.places = len(x_nW)
+        ctx.slots = len(x_nW)
         return x_nW.index_select(0, slot_n)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (slot_n,) = ctx.saved_tensors
-        return grad.new_zeros(ctx.places, grad.shape[1]).index_copy_(0, slot_n, grad), None
+        return grad.new_zeros(ctx.slots, grad.shape[1]).index_copy_(0, slot_n, grad), None

@@ -18,18 +18,18 @@ def any_keys(samples: int, device: torch.device) -> Tensor:
     return torch.randint(-HALF, HALF, (samples,), device=device, dtype=torch.int64)
 
 
-def keys_of_tokens(key_B: Tensor, row_N: Tensor, place_N: Tensor, tower: int) -> Tensor:
+def keys_of_tokens(key_B: Tensor, row_N: Tensor, position_N: Tensor, tower: int) -> Tensor:
     """Return a key for each token, ``[N]`` in int32, from its sample's key, its position and its tower.
 
     Args:
         key_B: the key of each sample, int64.
         row_N: the sample that each token belongs to.
-        place_N: the position of each token in its sample.
+        position_N: the position of each token in its sample.
         tower: the number of the tower, because both towers get the same keys.
     """
     low_B, high_B = key_B.to(torch.int32), (key_B >> 32).to(torch.int32)
     sample_B = _mixed(_mixed(low_B ^ tower) ^ high_B)
-    return _mixed(sample_B[row_N] ^ _mixed(place_N.to(torch.int32)))
+    return _mixed(sample_B[row_N] ^ _mixed(position_N.to(torch.int32)))
 
 
 def dropped(x_NW: Tensor, key_N: Tensor, share: float, layer: int) -> Tensor:
@@ -47,11 +47,11 @@ def dropped(x_NW: Tensor, key_N: Tensor, share: float, layer: int) -> Tensor:
     return x_NW * kept_NW / (1.0 - share)
 
 
-def shuffled(key_B: Tensor, places: int) -> Tensor:
-    """Return a random order of places for each sample, ``[B, places]``."""
-    row = torch.arange(len(key_B), device=key_B.device).repeat_interleave(places)
-    place = torch.arange(places, device=key_B.device).repeat(len(key_B))
-    return keys_of_tokens(key_B, row, place, tower=-1).view(-1, places).argsort(dim=1, stable=True)
+def shuffled(key_B: Tensor, positions: int) -> Tensor:
+    """Return a random order of positions for each sample, ``[B, positions]``."""
+    row = torch.arange(len(key_B), device=key_B.device).repeat_interleave(positions)
+    position = torch.arange(positions, device=key_B.device).repeat(len(key_B))
+    return keys_of_tokens(key_B, row, position, tower=-1).view(-1, positions).argsort(dim=1, stable=True)
 
 
 def _mixed(x: Tensor) -> Tensor:

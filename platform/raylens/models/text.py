@@ -65,11 +65,11 @@ class TextTransformer(nn.Module):
 
         A token's embedding also predicts it (Press and Wolf 2017), so the task needs no parameters of its own.
         """
-        row_N, place_N = layout.source_N // ids_BT.shape[1], layout.source_N % ids_BT.shape[1]
+        row_N, position_N = layout.source_N // ids_BT.shape[1], layout.source_N % ids_BT.shape[1]
         image_BW = (image_BD.to(self.text_projection.dtype) @ self.text_projection.T).to(x_NW.dtype)
-        x_NW = x_NW + image_BW[row_N] * (place_N == 0)[:, None]
+        x_NW = x_NW + image_BW[row_N] * (position_N == 0)[:, None]
         x_NW = self.ln_final(self.transformer(x_NW, layout))
-        followed_n = (place_N < end_B[row_N]).nonzero().flatten()
+        followed_n = (position_N < end_B[row_N]).nonzero().flatten()
         next_n = ids_BT.flatten()[layout.source_N[followed_n] + 1]
         logits_nV = functional.linear(x_NW[followed_n], self.token_embedding.weight)
         return Prediction(logits_nV, next_n, row_N[followed_n])
@@ -77,10 +77,10 @@ class TextTransformer(nn.Module):
     def _embedded(self, ids_BT: Tensor, end_B: Tensor, key_B: Tensor | None) -> tuple[Tensor, Layout]:
         tokens = ids_BT.shape[1]
         layout = Layout.of((end_B + 1).tolist(), tokens, ids_BT.device)
-        place_N = layout.source_N % tokens
+        position_N = layout.source_N % tokens
         if key_B is not None:
-            layout = replace(layout, key_N=keys_of_tokens(key_B, layout.source_N // tokens, place_N, tower=1))
-        return self.token_embedding(ids_BT.flatten()[layout.source_N]) + self.positional_embedding[place_N], layout
+            layout = replace(layout, key_N=keys_of_tokens(key_B, layout.source_N // tokens, position_N, tower=1))
+        return self.token_embedding(ids_BT.flatten()[layout.source_N]) + self.positional_embedding[position_N], layout
 
 
 class BagOfWords(nn.Module):

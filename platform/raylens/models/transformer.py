@@ -148,11 +148,11 @@ class Transformer(nn.Sequential):
     def forward(self, x_NW: Tensor, layout: Layout, at_B: Tensor | None = None) -> Tensor:  # type: ignore[override]
         """Map ``[N, W]`` to the tokens at ``at_B`` in the row's order, ``[B, W]``; without it, to all tokens."""
         for number, block in enumerate(self, 1):
-            place = at_B if number == len(self) else None
+            position = at_B if number == len(self) else None
             if self.checkpointed and torch.is_grad_enabled():
-                x_NW = checkpoint(block, x_NW, layout, place, use_reentrant=False)
+                x_NW = checkpoint(block, x_NW, layout, position, use_reentrant=False)
             else:
-                x_NW = block(x_NW, layout, place)
+                x_NW = block(x_NW, layout, position)
         return x_NW
 
 

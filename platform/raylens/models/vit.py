@@ -49,8 +49,8 @@ class VisionTransformer(nn.Module):
         batch, tokens, _ = x_BTW.shape
         layout = Layout.even(batch, tokens, x_BTW.device)
         if key_B is not None:
-            row_N, place_N = layout.source_N // tokens, layout.source_N % tokens
-            layout = replace(layout, key_N=keys_of_tokens(key_B, row_N, place_N, tower=0))
+            row_N, position_N = layout.source_N // tokens, layout.source_N % tokens
+            layout = replace(layout, key_N=keys_of_tokens(key_B, row_N, position_N, tower=0))
         first_B = layout.last_B - (tokens - 1)
         x_BW = self.transformer(self.ln_pre(x_BTW).flatten(0, 1), layout, first_B)
         out: Tensor = self.ln_post(x_BW).to(self.proj.dtype) @ self.proj

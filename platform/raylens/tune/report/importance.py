@@ -164,10 +164,10 @@ def _encode(points: Sequence[Point], axes: Mapping[str, Axis]) -> _Encoded:
 
 
 def _block(places: Sequence[float | None], axis: Axis) -> Array:
-    place_N = np.array([ELSEWHERE if place is None else place for place in places], dtype=np.float64)
+    position_N = np.array([ELSEWHERE if place is None else place for place in places], dtype=np.float64)
     if axis.numeric or axis.values is None:
-        return place_N[:, None]
+        return position_N[:, None]
     having_N = np.array([place is not None for place in places])
-    which_N = np.floor(place_N * len(axis.values)).astype(int)
+    which_N = np.floor(position_N * len(axis.values)).astype(int)
     same_NW = which_N[:, None] == np.arange(len(axis.values))
     return np.where(having_N[:, None], same_NW, 0.0).astype(np.float64)
