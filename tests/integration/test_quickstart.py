@@ -153,7 +153,7 @@ def test_interrupted_and_killed_it_resumes_to_the_same_weights(folder: Path, dis
     last = raylens(*disturbed, cwd=folder)  # at once, while what was killed is still going down
     assert killed.survivors() == []
     assert last.returncode == 0, last.stderr
-    assert f"going on after step {reached}" in last.stderr
+    assert f"continuing after step {reached}" in last.stderr
     weights = [
         Registry(str(folder / place / "registry")).load("digits")[1].bundle.weights
         for place in ("quickstart", "disturbed")

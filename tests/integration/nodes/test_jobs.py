@@ -265,7 +265,7 @@ def test_a_run_that_is_stopped_saves_first(site: Site, stopped: Following) -> No
 def test_it_goes_on_and_finishes_though_a_node_is_lost(stopped: Following, finished: Following) -> None:
     assert finished.status == 0, finished.text
     [saved] = re.findall(r"stopped after step (\d+)", stopped.text)
-    first, again = re.findall(r"going on after step (\d+)", finished.text)
+    first, again = re.findall(r"continuing after step (\d+)", finished.text)
     assert int(saved) == int(first) <= int(again)
     assert "workers lost" in finished.text
     assert "digits@1 in " in finished.text

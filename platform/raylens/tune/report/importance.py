@@ -30,8 +30,7 @@ DONORS = 8
 """Other trials from which each unseen trial takes the value of a key."""
 LEVEL = 0.90
 ELSEWHERE = 0.5
-"""Where a key that does not apply is put: it has no value of its own there, and that it does not apply is told by the
-key that it depends on, which so gets the credit."""
+"""Where a key that does not apply is drawn: the key that it depends on, which decides that, thereby gets the credit."""
 
 Array = NDArray[np.float64]
 

@@ -97,7 +97,7 @@ def facts(config: SweepConfig, record: SweepRecord) -> dict[str, str]:
         "search, scheduler": f"{config.search.kind}, {config.scheduler.kind}",
         "clock": duration_text(record.seconds),
         "samples trained on": count_text(record.samples),
-        "heard last": record.updated_at or "–",
+        "last update": record.updated_at or "–",
     }
 
 

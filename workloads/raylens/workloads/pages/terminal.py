@@ -70,7 +70,7 @@ class Terminal(Lines):
             self.say(f"checkpoint at step {event.step}")
 
     def _start(self, event: Started) -> None:
-        again = f", going on after step {event.start}" if event.start else ""
+        again = f", continuing after step {event.start}" if event.start else ""
         each = f"{event.micro_batches} x {event.micro_batch}" if event.micro_batches > 1 else f"{event.micro_batch}"
         self.say(f"{event.workers} workers up, {each} pairs of a step on each, {event.steps} steps{again}")
         if self.console.is_terminal and self._bar is None:
