@@ -268,7 +268,7 @@ def test_a_server_without_ranges_is_refused(store: Store, server: Server) -> Non
     with pytest.raises(StorageError, match="bytes from 2"):
         store.read_range("x", 2, 5)
     server.faults = [BROKEN_OFF, UNRANGED]
-    with pytest.raises(StorageError, match="request for bytes 5 on with others"):
+    with pytest.raises(StorageError, match="bytes from 5"):
         store.read("x")
 
 
