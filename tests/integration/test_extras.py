@@ -65,7 +65,7 @@ def test_a_model_is_evaluated(python: Path, registry: Path, tmp_path: Path) -> N
 
 @pytest.fixture
 def service(python: Path, registry: Path, tmp_path: Path) -> Iterator[str]:
-    """The address of a service that `raylens serve` runs; Ctrl-C ends it."""
+    """The address of a service that `raylens serve` runs until SIGTERM."""
     port = free_port()
     command = [str(python), *MAIN, "serve", "pets", "--registry", str(registry), "--port", str(port), "--num-cpus", "4"]
     environment = os.environ | {"PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}"}
@@ -75,7 +75,7 @@ def service(python: Path, registry: Path, tmp_path: Path) -> Iterator[str]:
         _until_ready(f"http://127.0.0.1:{port}", process, tmp_path / "log")
         yield f"http://127.0.0.1:{port}"
     finally:
-        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)
         process.wait(timeout=60)
 
 
@@ -92,4 +92,4 @@ def _until_ready(address: str, process: subprocess.Popen[bytes], log: Path) -> N
 def test_a_model_is_served(service: str) -> None:
     response = httpx.post(f"{service}/v1/embeddings", json={"input": ["a cat"]}, timeout=30)
     assert response.status_code == 200
-    assert response.json()["model"] == "pets@1"
+    assert response.json()["model"] == "pets"

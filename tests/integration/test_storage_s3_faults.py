@@ -265,10 +265,10 @@ def test_a_slow_answer_is_no_fault(store: Store, server: Server) -> None:
 
 def test_a_server_without_ranges_is_refused(store: Store, server: Server) -> None:
     server.faults = [UNRANGED]
-    with pytest.raises(StorageError, match="request for bytes 2 on with others"):
+    with pytest.raises(StorageError, match="bytes from 2"):
         store.read_range("x", 2, 5)
     server.faults = [BROKEN_OFF, UNRANGED]
-    with pytest.raises(StorageError, match="request for bytes 5 on with others"):
+    with pytest.raises(StorageError, match="bytes from 5"):
         store.read("x")
 
 
@@ -315,8 +315,8 @@ def test_a_conflict_in_flight_decides_nothing(store: Store, server: Server) -> N
     [
         ((403, "AccessDenied"), UnreachableError, "refuses access .AccessDenied"),
         ((403, "InvalidAccessKeyId"), UnreachableError, "check credentials and policy"),
-        ((403, "QuotaExceeded"), UnreachableError, "bucket 'bucket' at .* is full .QuotaExceeded.: make room"),
-        ((507, "XMinioStorageFull"), UnreachableError, "is full .XMinioStorageFull.: make room"),
+        ((403, "QuotaExceeded"), UnreachableError, "bucket 'bucket' at .* is full .QuotaExceeded."),
+        ((507, "XMinioStorageFull"), UnreachableError, "is full .XMinioStorageFull."),
         ((400, "ExpiredToken"), UnreachableError, "check credentials and policy"),
         ((301, "PermanentRedirect"), UnreachableError, "not in this region"),
         ((400, "EntityTooLarge"), StorageError, "EntityTooLarge: so says the test"),

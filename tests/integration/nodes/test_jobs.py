@@ -317,7 +317,7 @@ def test_a_file_travels_as_what_it_comes_to_and_the_same_code_is_brought_once(si
         (["--cluster", "http://127.0.0.1:9", "--", "recipes"], "no answer from http://127.0.0.1:9"),
         (["--source", "broken", "--", "recipes"], "broken does not build: "),
         (["--", "train", "vit_b33"], "unknown recipe 'vit_b33'; recipes: digits"),
-        (["--secret", f"A={SECRET}", "--", "recipes"], "never the value"),
+        (["--secret", f"A={SECRET}", "--", "recipes"], "never its value"),
     ],
 )
 def test_what_cannot_be_submitted_is_said_in_one_line(site: Site, words: list[str], said: str) -> None:

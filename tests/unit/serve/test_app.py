@@ -275,12 +275,12 @@ class Broken(EncoderReplica):
         digest: str | None = None,
         *,
         bulk: bool = False,
-        context: RequestContext | None = None,
+        sender: RequestContext | None = None,
     ) -> Embeddings | Refusal:
         if self.fault is not None:
             raise self.fault
         await asyncio.sleep(3600)
-        return await super().embed(items, digest, bulk=bulk, context=context)
+        return await super().embed(items, digest, bulk=bulk, sender=sender)
 
 
 @pytest.mark.parametrize(

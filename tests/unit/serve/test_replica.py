@@ -1,6 +1,7 @@
 """A replica beyond its API: which version it begins with, following an alias, readiness, and health that is gone."""
 
 import asyncio
+import inspect
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -151,3 +152,10 @@ def test_a_caller_who_leaves_takes_no_answer_from_the_others(registry: Registry)
         assert callers[0].cancelled()
 
     asyncio.run(scene())
+
+
+def test_no_argument_of_a_replica_is_one_of_ray_serves_own() -> None:
+    """Where processes call by gRPC, Ray Serve hands its arguments and ours to one function, by name."""
+    for name, method in inspect.getmembers(EncoderReplica, inspect.isfunction):
+        if not name.startswith("_"):
+            assert not {"context", "request_metadata"} & set(inspect.signature(method).parameters), name

@@ -50,7 +50,7 @@ def race(count: int, act: Callable[[int], object]) -> list[object]:
 
 
 def test_public_api() -> None:
-    assert sorted(raylens.storage.__all__) == ["ObjectInfo", "Store", "be_patient", "open_store"]
+    assert sorted(raylens.storage.__all__) == ["LocalStore", "ObjectInfo", "Store", "be_patient", "open_store"]
 
 
 def test_import_loads_no_client() -> None:

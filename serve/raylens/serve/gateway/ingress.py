@@ -33,7 +33,7 @@ class HandleEmbedder:
         self, items: Sequence[Item], digest: str | None = None, *, bulk: bool = False
     ) -> Embeddings | Refusal:
         """Implement `Embedder.embed`: call a replica, within this request's trace."""
-        answer: Embeddings | Refusal = await self._ask("embed", items, digest, bulk=bulk, context=request_context())
+        answer: Embeddings | Refusal = await self._ask("embed", items, digest, bulk=bulk, sender=request_context())
         return answer
 
     async def describe(self) -> Description:

@@ -94,13 +94,16 @@ class EncoderReplica:
         digest: str | None = None,
         *,
         bulk: bool = False,
-        context: RequestContext | None = None,
+        sender: RequestContext | None = None,
     ) -> Embeddings | Refusal:
-        """Implement `Embedder.embed`; ``context`` is the request's, where it comes from another process."""
+        """Implement `Embedder.embed`; ``sender`` is the context of a request from another process.
+
+        Ray Serve takes arguments named ``context`` or ``request_metadata`` for its own where processes call by gRPC.
+        """
         self._start_following()
         began = time.perf_counter()
         attributes: dict[str, str | int] = {"raylens.towers": ",".join(self._towers), "raylens.items": len(items)}
-        with request_span(context or request_context(), "raylens.embed", attributes) as span:
+        with request_span(sender or request_context(), "raylens.embed", attributes) as span:
             answer = await self._embed(items, digest, bulk=bulk)
             outcome = answer.code if isinstance(answer, Refusal) else "ok"
             span.set_attribute("raylens.outcome", outcome)
