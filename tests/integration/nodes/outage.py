@@ -61,9 +61,13 @@ class Outage:
 
     async def _end(self) -> None:
         rest = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in rest:
-            task.cancel()
-        await asyncio.gather(*rest, return_exceptions=True)
+        if rest:
+            # They end by themselves, now that both sides are gone; one that is cancelled while it connects would leave
+            # its connection open.
+            _, late = await asyncio.wait(rest, timeout=10)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
         await asyncio.sleep(0)  # transports close in the next round
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
