@@ -43,9 +43,9 @@ def test_elsewhere_nodes_may_join_for_a_while(
     with session(raylets.address):
         with pytest.raises(ClusterError, match=r"need 4 CPUs \(1 of them to read data\), the cluster has 3 \(.*: 2"):
             train(config, say=said)
-        assert said.texts == [
-            "no room yet for 3 x training worker and 1 x decoding task: waiting 3 s at most for more nodes"
-        ]
+        [waits] = said.texts
+        assert waits.startswith("no room yet for 3 x training worker and 1 x decoding task: ")
+        assert " 3 s " in waits
         with pytest.raises(ClusterError, match="need 1 GPUs, the cluster has 0"):
             train(smaller(config, resources={"workers": 1, "gpus_per_worker": 1}), say=said)
         monkeypatch.setattr(autoscaler, "PATIENCE_SECONDS", 60.0)
