@@ -17,7 +17,9 @@ __all__ = [
     "Ended",
     "NumCpus",
     "Registry",
+    "ServiceSet",
     "Set",
+    "SweepSet",
     "check_file",
     "root_command",
 ]
@@ -30,6 +32,16 @@ Set = Annotated[
     typer.Option(
         "--set", metavar="KEY=VALUE", help="Change one key of the configuration, e.g. optim.peak_lr=1e-3. Repeatable."
     ),
+]
+ServiceSet = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Change one setting of the service, e.g. limits.max_items=256. Repeatable."
+    ),
+]
+SweepSet = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change one key of the sweep, e.g. budget.trials=8. Repeatable."),
 ]
 Address = Annotated[
     str | None,

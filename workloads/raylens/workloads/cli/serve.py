@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from raylens.errors import ConfigError
-from raylens.workloads.cli.options import Address, ClusterName, NumCpus, Set, check_file
+from raylens.workloads.cli.options import Address, ClusterName, NumCpus, ServiceSet, check_file
 from raylens.workloads.command_tree import RUN, RunGroup
 
 __all__ = ["app"]
@@ -54,7 +54,7 @@ def run(
     port: Port = None,
     replicas: Replicas = None,
     keys: Keys = None,
-    changes: Set = None,
+    changes: ServiceSet = None,
     address: Address = None,
     num_cpus: NumCpus = None,
 ) -> None:
@@ -108,7 +108,7 @@ def build(
     port: Port = None,
     replicas: Replicas = None,
     keys: Keys = None,
-    changes: Set = None,
+    changes: ServiceSet = None,
     out: Annotated[Path | None, typer.Option(help="File to write; standard output by default.")] = None,
 ) -> None:
     """Write the declarative config for a running cluster: for `serve deploy`, or a RayService of KubeRay.

@@ -7,7 +7,7 @@ import typer
 
 from raylens.errors import ConfigError
 from raylens.messages import with_severity
-from raylens.workloads.cli.options import Address, NumCpus, Set, check_file
+from raylens.workloads.cli.options import Address, NumCpus, SweepSet, check_file
 from raylens.workloads.cli.runs import AsJson, print_page
 from raylens.workloads.command_tree import RUN, RunGroup
 
@@ -29,7 +29,7 @@ Uri = Annotated[str, typer.Argument(metavar="URI", help="URI of a sweep's folder
 @app.command(RUN)
 def run(
     source: Annotated[str, typer.Argument(metavar="RECIPE|FILE.yaml", help="A recipe's name, or a file of a sweep.")],
-    changes: Set = None,
+    changes: SweepSet = None,
     print_config: Annotated[bool, typer.Option("--print-config", help="Print the complete sweep and exit.")] = False,
     address: Address = None,
     num_cpus: NumCpus = None,
