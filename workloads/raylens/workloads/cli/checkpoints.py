@@ -44,7 +44,10 @@ def prune(
     run: Run,
     changes: Annotated[
         list[str] | None,
-        typer.Option("--set", help="Use another rule than the run's: keep_last=1, keep_every=1000, keep_best=2."),
+        typer.Option(
+            "--set",
+            help="Replace a retention rule of the run: keep_last=1, keep_every=1000 or keep_best=2. Repeatable.",
+        ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only report what would be deleted.")] = False,
 ) -> None:

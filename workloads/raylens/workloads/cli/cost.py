@@ -31,7 +31,7 @@ def cost(
         ),
     ] = None,
     from_run: Annotated[
-        str | None, typer.Option(metavar="URI", help="Use the measured speed of a run of this kind.")
+        str | None, typer.Option(metavar="URI", help="Folder of a finished run, whose measured speed is used.")
     ] = None,
     pairs_per_core: Annotated[
         float | None, typer.Option(min=1e-6, help="Pairs a second that a core reads and decodes; 700 by default.")
@@ -42,7 +42,9 @@ def cost(
     bytes_per_pair: Annotated[
         float | None, typer.Option(min=1, help="Bytes to read for a pair; by default from the manifest, or 57,000.")
     ] = None,
-    interruptions: Annotated[float, typer.Option(min=0, help="Interruptions of a spot node in a day.")] = 1.0,
+    interruptions: Annotated[
+        float, typer.Option(min=0, help="Expected interruptions of each spot node per day.")
+    ] = 1.0,
     restart_minutes: Annotated[
         float, typer.Option(min=0, help="Minutes from the loss of a node to the next new step.")
     ] = 5.0,

@@ -26,8 +26,16 @@ Manifests = Annotated[
 Kind = Annotated[
     str, typer.Option("--format", help="tar, parquet, table or folder; by default the objects' names decide.")
 ]
-ImageColumn = Annotated[str | None, typer.Option(help="Column of the image; by default a usual name.")]
-CaptionColumn = Annotated[str | None, typer.Option(help="Column of the caption; by default a usual name.")]
+ImageColumn = Annotated[
+    str | None,
+    typer.Option(help="Column of the image; by default image, jpg, img or another of the names in docs/streaming.md."),
+]
+CaptionColumn = Annotated[
+    str | None,
+    typer.Option(
+        help="Column of the caption; by default caption, text, txt or another of the names in docs/streaming.md."
+    ),
+]
 Source = Annotated[str, typer.Argument(metavar="RECIPE|FILE.yaml", help="A recipe's name, or a configuration file.")]
 
 

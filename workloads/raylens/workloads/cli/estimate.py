@@ -42,7 +42,9 @@ def estimate(
         int | None,
         typer.Option(min=2, help="Tokens of a caption, start and end included; the model's context by default."),
     ] = None,
-    memory: Annotated[float, typer.Option(metavar="GIB", help="Memory of one GPU; tensors may take 90% of it.")] = 80.0,
+    memory: Annotated[
+        float, typer.Option(metavar="GIB", help="Memory of one GPU, of which tensors take at most 90%.")
+    ] = 80.0,
     tflops: Annotated[float, typer.Option(help="Peak rate of one GPU in dense bf16 (fp16), in TFLOP/s.")] = 989.0,
     mfu: Annotated[float, typer.Option(help="Share of the peak rate that the operations of a step reach.")] = 0.4,
     node_size: Annotated[int, typer.Option(min=1, help="Number of GPUs in a node.")] = 8,
@@ -63,8 +65,9 @@ def estimate(
 
     The options change what is assumed: the vendor's numbers for an H100 SXM (80 GB, 989 TFLOP/s in bf16, NVLink with
     450 GB/s in one direction, an adapter of 50 GB/s for each GPU), and that the operations of a step reach 40% of the
-    peak rate. None of these is a measurement. The time does not overlap network and computation; "hides" says whether
-    they could. docs/scale.md lists what is not modelled.
+    peak rate. None of these is a measurement. The time does not overlap network and computation; the column
+    "hides" says whether the traffic of the gradients would fit beside the computation.
+    docs/scale.md lists what is not modelled.
 
     Examples:
 

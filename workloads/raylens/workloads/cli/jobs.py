@@ -40,7 +40,10 @@ def submit(
     cluster: ClusterName = None,
     submission_id: Annotated[str | None, typer.Option("--id", help="Job ID; by default a new one.")] = None,
     follow: Follow = True,
-    code: Annotated[str | None, typer.Option(help="wheel runs your checkout's code, image the cluster's own.")] = None,
+    code: Annotated[
+        str | None,
+        typer.Option(help="Code of the job: wheel (your checkout's) or image (that of the cluster's image)."),
+    ] = None,
     source: Annotated[
         Path | None, typer.Option(help="Folder of the checkout; by default that of this raylens.")
     ] = None,
@@ -52,7 +55,8 @@ def submit(
         typer.Option(
             "--secret",
             metavar="NAME[=env:OTHER|=file:/PATH|=path:/PATH]",
-            help="A secret variable, whose value only the nodes have. Repeatable.",
+            help="Name of a secret variable. Each node takes its value from a variable of its own (env:) or a file's "
+            "content (file:), or sets it to a path (path:). Repeatable.",
         ),
     ] = None,
     env: Annotated[
@@ -67,7 +71,7 @@ def submit(
     ] = None,
     gpus: Annotated[float | None, typer.Option(min=0, help="GPUs that the driver reserves.")] = None,
     memory: Annotated[
-        str | None, typer.Option(metavar="BYTES", help="Memory that the driver reserves, e.g. 2G.")
+        str | None, typer.Option(metavar="SIZE", help="Memory that the driver reserves, e.g. 2G.")
     ] = None,
     resource: Annotated[
         list[str] | None,

@@ -38,7 +38,7 @@ def quickstart(
 ) -> None:
     """Go from digit scans to a served embedding: pack, train, register, evaluate, serve, check.
 
-    It takes one and a half to three minutes on two cores. Run again, it resumes or reuses what exists.
+    It takes one and a half to three minutes on two cores. The same command again resumes, or reuses what exists.
 
     Examples:
 

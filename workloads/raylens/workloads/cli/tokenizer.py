@@ -22,7 +22,12 @@ def train(
     kind: Annotated[
         str, typer.Option("--format", help="tar, parquet, table or folder; by default the objects' names decide.")
     ] = "auto",
-    caption_column: Annotated[str | None, typer.Option(help="Column of the caption; by default a usual name.")] = None,
+    caption_column: Annotated[
+        str | None,
+        typer.Option(
+            help="Column of the caption; by default caption, text, txt or another of the names in docs/streaming.md."
+        ),
+    ] = None,
     address: Address = None,
     num_cpus: NumCpus = None,
 ) -> None:
